@@ -1,0 +1,1 @@
+"""The answers: Postgres tables derived from the log; disposable, rebuildable."""

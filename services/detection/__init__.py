@@ -1,0 +1,1 @@
+"""The detection service: real jobs, from event to row, as a service would write them."""

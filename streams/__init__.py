@@ -1,0 +1,1 @@
+"""The log: what happened to jobs, and what may happen next."""
