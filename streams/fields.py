@@ -1,0 +1,51 @@
+"""The fields that messages share: one type for each, with the bounds that pydantic and msgspec both enforce."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from msgspec import Meta
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+QUEUE_PATTERN: Final = r"^[a-z0-9_-]{1,100}$"
+TASK_PATTERN: Final = r"^[A-Za-z0-9_.:-]{1,200}$"
+JOB_ID_PATTERN: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
+WORKER_PATTERN: Final = r"^[A-Za-z0-9_.:@-]{1,200}$"
+PRIORITY_MAX: Final = 1_000
+ATTEMPTS_MAX: Final = 1_000
+#: The longest delay, time-out or due time ahead: a hundred years, in seconds.
+SECONDS_MAX: Final = 3_155_760_000
+
+QueueName = Annotated[str, StringConstraints(pattern=QUEUE_PATTERN), Meta(pattern=QUEUE_PATTERN)]
+TaskName = Annotated[str, StringConstraints(pattern=TASK_PATTERN), Meta(pattern=TASK_PATTERN)]
+JobId = Annotated[str, StringConstraints(pattern=JOB_ID_PATTERN), Meta(pattern=JOB_ID_PATTERN)]
+WorkerId = Annotated[str, StringConstraints(pattern=WORKER_PATTERN), Meta(pattern=WORKER_PATTERN)]
+Priority = Annotated[int, Field(ge=-PRIORITY_MAX, le=PRIORITY_MAX), Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)]
+Seconds = Annotated[float, Field(ge=0, le=SECONDS_MAX), Meta(ge=0, le=SECONDS_MAX)]
+TimeoutSeconds = Annotated[float, Field(gt=0, le=SECONDS_MAX), Meta(gt=0, le=SECONDS_MAX)]
+Key = Annotated[str, StringConstraints(min_length=1, max_length=200), Meta(min_length=1, max_length=200)]
+Text = Annotated[str, StringConstraints(max_length=10_000), Meta(max_length=10_000)]
+Count = Annotated[int, Field(ge=0), Meta(ge=0)]
+Version = Annotated[int, Field(ge=1), Meta(ge=1)]
+Json = Any
+
+
+def _in_utc(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("a time needs a zone, such as Z or +02:00")
+    return value.astimezone(UTC)
+
+
+#: RFC 3339 with a zone; kept in UTC.
+Instant = Annotated[datetime, AfterValidator(_in_utc)]
+
+
+class Message(BaseModel):
+    """What all messages are: frozen; a reader ignores fields that a newer writer added."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class StrictMessage(Message):
+    """A message from outside: a field that nobody defined is a mistake its sender should hear of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

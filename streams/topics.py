@@ -1,0 +1,108 @@
+"""Every topic as data: its key, partitions, what is kept, who writes and reads it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+_DAY = timedelta(days=1)
+_FOREVER = timedelta(milliseconds=-1)
+
+#: Partitions of `assignments`; a worker reads the one that its id hashes to.
+ASSIGNMENT_PARTITIONS: Final = 16
+
+#: The tiers of the timing wheel, shortest first: name and how long a record waits there.
+#: `now` holds what is due within a minute; its records leave it at their own time.
+DELAY_TIERS: Final[Mapping[str, timedelta]] = {
+    "now": timedelta(0),
+    "1m": timedelta(minutes=1),
+    "10m": timedelta(minutes=10),
+    "1h": timedelta(hours=1),
+    "6h": timedelta(hours=6),
+    "1d": timedelta(days=1),
+    "7d": timedelta(days=7),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic, without the prefix of the installation."""
+
+    name: str
+    key: str
+    written_by: str
+    read_by: str
+    purpose: str
+    retention: timedelta | None = None  # None: compacted instead
+    partitions: int | None = None  # None: one per lane
+    public: bool = False
+    config: Mapping[str, str] = field(default_factory=dict)
+
+    def configuration(self) -> dict[str, str]:
+        """The topic's settings, as Kafka names them."""
+        kept = (
+            {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.2", "segment.ms": "3600000"}
+            if self.retention is None
+            else {"cleanup.policy": "delete", "retention.ms": str(round(self.retention / timedelta(milliseconds=1)))}
+        )
+        common = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "2097152"}
+        return {**common, **kept, **self.config}
+
+
+COMMANDS: Final = Topic(
+    "commands", "queue or job id", "anyone", "elector", "What shall happen to jobs", 14 * _DAY, public=True
+)
+REPORTS: Final = Topic(
+    "reports", "job id", "workers, delays, electors", "elector", "What happened to assigned and waiting jobs", 3 * _DAY
+)
+EVENTS: Final = Topic("events", "job id", "elector", "everyone", "What happened: the truth", _FOREVER, public=True)
+STATE: Final = Topic("state", "job id", "elector", "elector", "Live jobs, workers and the owner of each lane")
+ASSIGNMENTS: Final = Topic(
+    "assignments", "worker id", "elector", "workers", "Jobs to run, jobs to cancel", _DAY, ASSIGNMENT_PARTITIONS
+)
+DEADLETTERS: Final = Topic(
+    "deadletters", "as it came", "any role", "operators", "Records nobody could apply, with the reason", 30 * _DAY
+)
+DELAYS: Final = tuple(
+    Topic(f"delay.{tier}", "job id", "elector, delays", "delays", f"Timers that wait {tier}", wait + 14 * _DAY)
+    for tier, wait in DELAY_TIERS.items()
+)
+
+TOPICS: Final[tuple[Topic, ...]] = (COMMANDS, REPORTS, EVENTS, STATE, ASSIGNMENTS, DEADLETTERS, *DELAYS)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicNames:
+    """The topics' full names in one installation: `TopicNames("joblog.")` or a prefix of a test's own."""
+
+    prefix: str = "joblog."
+
+    def of(self, topic: Topic) -> str:
+        return self.prefix + topic.name
+
+    @property
+    def commands(self) -> str:
+        return self.of(COMMANDS)
+
+    @property
+    def reports(self) -> str:
+        return self.of(REPORTS)
+
+    @property
+    def events(self) -> str:
+        return self.of(EVENTS)
+
+    @property
+    def state(self) -> str:
+        return self.of(STATE)
+
+    @property
+    def assignments(self) -> str:
+        return self.of(ASSIGNMENTS)
+
+    @property
+    def deadletters(self) -> str:
+        return self.of(DEADLETTERS)
+
+    def delay(self, tier: str) -> str:
+        return f"{self.prefix}delay.{tier}"
