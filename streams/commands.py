@@ -2,8 +2,6 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
-
 from joblog.streams.fields import (
     Instant,
     JobId,
@@ -19,6 +17,7 @@ from joblog.streams.fields import (
 )
 from joblog.streams.retry import RetryPolicy
 from joblog.streams.states import ContinueOn, State
+from pydantic import Field
 
 
 class Parent(StrictMessage):

@@ -6,8 +6,7 @@ job (or worker) and whose `data` are the fields below.
 
 from typing import Annotated, Literal
 
-from pydantic import Field
-
+from joblog.streams.commands import Parent
 from joblog.streams.fields import (
     Count,
     Instant,
@@ -23,9 +22,9 @@ from joblog.streams.fields import (
     Version,
     WorkerId,
 )
-from joblog.streams.commands import Parent
 from joblog.streams.retry import RetryPolicy
 from joblog.streams.states import ContinueOn, State
+from pydantic import Field
 
 
 class JobSpec(Message):

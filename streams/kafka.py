@@ -56,7 +56,9 @@ _READING: Final[Mapping[str, Any]] = {
 }
 
 
-def producer(config: KafkaConfig, client_id: str, *, linger_ms: float = 2, timeout_ms: int = 30_000) -> Producer:
+def producer(
+    config: KafkaConfig, client_id: str, *, linger_ms: float = 2, timeout_ms: int = 30_000
+) -> Producer:
     """An idempotent producer; `timeout_ms` until a record without acknowledgement is reported as failed."""
     return Producer(
         {

@@ -1,6 +1,5 @@
 """Every metric as a row: name, kind, labels, help; made once in each process from this table."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -28,16 +27,22 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("joblog_election_inputs_total", "counter", "Commands and reports decided", ("topic",)),
     Metric("joblog_transactions_total", "counter", "Transactions by result", ("role", "result")),
     Metric("joblog_transaction_duration_seconds", "histogram", "From begin to commit", ("role",)),
-    Metric("joblog_producer_rebuilds_total", "counter", "Producers rebuilt after a doubtful commit", ("role",)),
+    Metric(
+        "joblog_producer_rebuilds_total", "counter", "Producers rebuilt after a doubtful commit", ("role",)
+    ),
     Metric("joblog_lanes", "gauge", "Lanes that this elector owns"),
     Metric("joblog_live_jobs", "gauge", "Jobs that this elector holds in memory"),
-    Metric("joblog_stale_reports_total", "counter", "Reports rejected for an old lease or version", ("type",)),
+    Metric(
+        "joblog_stale_reports_total", "counter", "Reports rejected for an old lease or version", ("type",)
+    ),
     Metric("joblog_commands_rejected_total", "counter", "Commands rejected, by code", ("code",)),
     Metric("joblog_commands_forwarded_total", "counter", "Commands sent on to their own lane"),
     Metric("joblog_filter_errors_total", "counter", "Elect-state filters that raised", ("filter",)),
     Metric("joblog_lane_takeover_seconds", "histogram", "From assignment to a loaded lane"),
     # any role
-    Metric("joblog_quarantined_records_total", "counter", "Records parked with their reason", ("role", "reason")),
+    Metric(
+        "joblog_quarantined_records_total", "counter", "Records parked with their reason", ("role", "reason")
+    ),
     Metric("joblog_kafka_errors_total", "counter", "Errors reported by the Kafka client", ("role", "code")),
     Metric("joblog_db_errors_total", "counter", "Postgres errors by SQLSTATE class", ("role", "sqlstate")),
     Metric("joblog_rebalances_total", "counter", "Group rebalances seen", ("role",)),
@@ -56,16 +61,15 @@ METRICS: Final[tuple[Metric, ...]] = (
     # projector
     Metric("joblog_projection_events_total", "counter", "Events applied to Postgres"),
     Metric("joblog_projection_lag_records", "gauge", "Events not applied yet", ("partition",)),
-    Metric("joblog_projection_applied_timestamp_seconds", "gauge", "Log time of the last applied event", ("partition",)),
+    Metric(
+        "joblog_projection_applied_timestamp_seconds",
+        "gauge",
+        "Log time of the last applied event",
+        ("partition",),
+    ),
     Metric("joblog_projection_batch_seconds", "histogram", "One batch, from decode to commit"),
     Metric("joblog_build_info", "gauge", "1; what is running", ("version", "python", "librdkafka", "role")),
 )
-
-_KINDS: Final[Mapping[Kind, type[Counter] | type[Gauge] | type[Histogram]]] = {
-    "counter": Counter,
-    "gauge": Gauge,
-    "histogram": Histogram,
-}
 
 
 class Meters:
@@ -75,8 +79,16 @@ class Meters:
         self.registry = registry or CollectorRegistry()
         self._all: dict[str, Counter | Gauge | Histogram] = {}
         for row in METRICS:
-            extra = {"buckets": row.buckets} if row.kind == "histogram" else {}
-            self._all[row.name] = _KINDS[row.kind](row.name, row.help, row.labels, registry=self.registry, **extra)
+            self._all[row.name] = self._made(row)
+
+    def _made(self, row: Metric) -> Counter | Gauge | Histogram:
+        match row.kind:
+            case "counter":
+                return Counter(row.name, row.help, row.labels, registry=self.registry)
+            case "gauge":
+                return Gauge(row.name, row.help, row.labels, registry=self.registry)
+            case "histogram":
+                return Histogram(row.name, row.help, row.labels, registry=self.registry, buckets=row.buckets)
 
     def inc(self, name: str, *labels: str, by: float = 1) -> None:
         metric = self._of(name, labels)

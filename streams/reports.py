@@ -5,12 +5,22 @@ Reports are not public: only Joblog's own roles may write them, by the rights on
 
 from typing import Annotated, Literal
 
-from pydantic import Field
-
 from joblog.streams.events import JobException
-from joblog.streams.fields import Count, Instant, JobId, Json, Message, QueueName, TaskName, Text, Version, WorkerId
+from joblog.streams.fields import (
+    Count,
+    Instant,
+    JobId,
+    Json,
+    Message,
+    QueueName,
+    TaskName,
+    Text,
+    Version,
+    WorkerId,
+)
 from joblog.streams.retry import RetryPolicy
 from joblog.streams.states import ContinueOn, State
+from pydantic import Field
 
 
 class RunReport(Message):

@@ -3,10 +3,9 @@
 from enum import StrEnum
 from typing import Annotated, Final
 
+from joblog.streams.fields import ATTEMPTS_MAX, Seconds, StrictMessage, Text
 from msgspec import Meta, Struct
 from pydantic import Field
-
-from joblog.streams.fields import ATTEMPTS_MAX, Seconds, StrictMessage, Text
 
 
 class Curve(StrEnum):
@@ -27,7 +26,11 @@ class OnExceeded(StrEnum):
 Attempts = Annotated[int, Field(ge=0, le=ATTEMPTS_MAX), Meta(ge=0, le=ATTEMPTS_MAX)]
 Factor = Annotated[float, Field(ge=1, le=100), Meta(ge=1, le=100)]
 Share = Annotated[float, Field(ge=0, le=1), Meta(ge=0, le=1)]
-Delays = Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=ATTEMPTS_MAX), Meta(min_length=1, max_length=ATTEMPTS_MAX)]
+Delays = Annotated[
+    tuple[Seconds, ...],
+    Field(min_length=1, max_length=ATTEMPTS_MAX),
+    Meta(min_length=1, max_length=ATTEMPTS_MAX),
+]
 Names = Annotated[tuple[Text, ...], Field(max_length=100), Meta(max_length=100)]
 
 

@@ -43,7 +43,10 @@ class Topic:
         kept = (
             {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.2", "segment.ms": "3600000"}
             if self.retention is None
-            else {"cleanup.policy": "delete", "retention.ms": str(round(self.retention / timedelta(milliseconds=1)))}
+            else {
+                "cleanup.policy": "delete",
+                "retention.ms": str(round(self.retention / timedelta(milliseconds=1))),
+            }
         )
         common = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": "2097152"}
         return {**common, **kept, **self.config}
@@ -53,18 +56,38 @@ COMMANDS: Final = Topic(
     "commands", "queue or job id", "anyone", "elector", "What shall happen to jobs", 14 * _DAY, public=True
 )
 REPORTS: Final = Topic(
-    "reports", "job id", "workers, delays, electors", "elector", "What happened to assigned and waiting jobs", 3 * _DAY
+    "reports",
+    "job id",
+    "workers, delays, electors",
+    "elector",
+    "What happened to assigned and waiting jobs",
+    3 * _DAY,
 )
-EVENTS: Final = Topic("events", "job id", "elector", "everyone", "What happened: the truth", _FOREVER, public=True)
+EVENTS: Final = Topic(
+    "events", "job id", "elector", "everyone", "What happened: the truth", _FOREVER, public=True
+)
 STATE: Final = Topic("state", "job id", "elector", "elector", "Live jobs, workers and the owner of each lane")
 ASSIGNMENTS: Final = Topic(
-    "assignments", "worker id", "elector", "workers", "Jobs to run, jobs to cancel", _DAY, ASSIGNMENT_PARTITIONS
+    "assignments",
+    "worker id",
+    "elector",
+    "workers",
+    "Jobs to run, jobs to cancel",
+    _DAY,
+    ASSIGNMENT_PARTITIONS,
 )
 DEADLETTERS: Final = Topic(
-    "deadletters", "as it came", "any role", "operators", "Records nobody could apply, with the reason", 30 * _DAY
+    "deadletters",
+    "as it came",
+    "any role",
+    "operators",
+    "Records nobody could apply, with the reason",
+    30 * _DAY,
 )
 DELAYS: Final = tuple(
-    Topic(f"delay.{tier}", "job id", "elector, delays", "delays", f"Timers that wait {tier}", wait + 14 * _DAY)
+    Topic(
+        f"delay.{tier}", "job id", "elector, delays", "delays", f"Timers that wait {tier}", wait + 14 * _DAY
+    )
     for tier, wait in DELAY_TIERS.items()
 )
 

@@ -9,8 +9,6 @@ struct refuses goes through the model, which accepts more spellings and names wh
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
 
-from msgspec import Meta, Raw, Struct
-
 from joblog.streams.fields import (
     Count,
     JobId,
@@ -25,6 +23,7 @@ from joblog.streams.fields import (
 )
 from joblog.streams.retry import Retry
 from joblog.streams.states import ContinueOn, State
+from msgspec import Meta, Raw, Struct
 
 Instant = Annotated[datetime, Meta(tz=True)]
 NonNegative = Annotated[float, Meta(ge=0)]
