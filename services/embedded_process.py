@@ -1,5 +1,6 @@
 """One server as a child process: started with a guard, stopped by signal, found again when orphaned."""
 
+import contextlib
 import logging
 import os
 import pwd
@@ -9,16 +10,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
 
-import psutil
-
+import psutil  # type: ignore[import-untyped]
 from joblog.streams.errors import StackError
 
 log = logging.getLogger(__name__)
 
 GUARD = Path(__file__).with_name("embedded_guard.py")
 STOP_TIMEOUT_S = 60
+PROGRAM_TIMEOUT_S = 120
 POLL_S = 0.05
 LOG_TAIL_LINES = 12
 # Nothing of the user's (CLASSPATH, JAVA_TOOL_OPTIONS, PGDATA ...) may change what the servers do.
@@ -26,29 +26,10 @@ ENVIRONMENT = {"PATH": os.defpath, "LANG": "C.UTF-8", "TZ": "UTC"}
 
 
 class ServerProcess:
-    """A running server; the guard beside it ends it should this process die without doing so."""
+    """A server from its start to its end; a guard beside it ends it should this process die first."""
 
     def __init__(
-        self, name: str, server: subprocess.Popen[bytes], polite: signal.Signals, log_file: Path
-    ) -> None:
-        self.name = name
-        self.log_file = log_file
-        self._server = server
-        self._polite = polite
-        command = [
-            sys.executable,
-            "-I",
-            "-S",
-            str(GUARD),
-            str(os.getpid()),
-            str(server.pid),
-            str(int(polite)),
-        ]
-        self._guard = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL)
-
-    @classmethod
-    def start(
-        cls,
+        self,
         name: str,
         command: Sequence[str],
         *,
@@ -56,10 +37,13 @@ class ServerProcess:
         log_file: Path,
         polite: signal.Signals,
         user: pwd.struct_passwd | None = None,
-    ) -> Self:
+    ) -> None:
         """Start `command` in `directory`, as `user` if given, with its output appended to `log_file`."""
+        self.name = name
+        self.log_file = log_file
+        self._polite = polite
         with log_file.open("ab") as output:
-            server = subprocess.Popen(
+            self._server = subprocess.Popen(  # noqa: S603 - the command is ours
                 command,
                 cwd=directory,
                 env=ENVIRONMENT,
@@ -72,8 +56,11 @@ class ServerProcess:
                 group=user.pw_gid if user else None,
                 extra_groups=[] if user else None,
             )
-        log.info("embedded.server.started", extra={"server": name, "pid": server.pid})
-        return cls(name, server, polite, log_file)
+        guard = [sys.executable, "-I", "-S", GUARD, os.getpid(), self._server.pid, int(polite)]
+        self._guard = subprocess.Popen(  # noqa: S603 - the command is ours
+            [str(part) for part in guard], start_new_session=True, stdin=subprocess.DEVNULL
+        )
+        log.info("embedded.server.started", extra={"server": name, "pid": self.pid})
 
     @property
     def pid(self) -> int:
@@ -84,19 +71,18 @@ class ServerProcess:
         return self._server.poll() is None
 
     def wait_until(self, is_ready: Callable[[], bool], timeout_s: float) -> None:
-        """Return when the server is ready; StackError with the end of its log if it ends or takes too long."""
+        """Return when the server is ready; StackError, with the end of its log, if it ends or takes longer."""
         deadline = time.monotonic() + timeout_s
         while not is_ready():
             if not self.is_running:
-                raise StackError(
-                    f"{self.name} ended while starting (exit code {self._server.returncode}). {self._tail()}"
-                )
+                code = self._server.returncode
+                raise StackError(f"{self.name} ended while starting (exit code {code}). {self._log_tail()}")
             if time.monotonic() > deadline:
-                raise StackError(f"{self.name} was not ready after {timeout_s:.0f} s. {self._tail()}")
+                raise StackError(f"{self.name} was not ready after {timeout_s:.0f} s. {self._log_tail()}")
             time.sleep(POLL_S)
 
-    def signal(self, number: signal.Signals | None = None) -> None:
-        """Ask the server to stop, without waiting; by its polite signal unless told otherwise."""
+    def ask_to_stop(self, number: signal.Signals | None = None) -> None:
+        """Signal the server, by its polite signal unless told otherwise, without waiting for its end."""
         if self.is_running:
             self._server.send_signal(number or self._polite)
 
@@ -111,30 +97,61 @@ class ServerProcess:
         self._guard.kill()
         self._guard.wait()
 
-    def _tail(self) -> str:
-        lines = self.log_file.read_text(errors="replace").splitlines() if self.log_file.exists() else []
+    def _log_tail(self) -> str:
+        lines = self.log_file.read_text(errors="replace").splitlines()
         return "\n".join([f"The end of {self.log_file}:", *lines[-LOG_TAIL_LINES:]])
+
+
+def run_program(
+    command: Sequence[str], *, directory: Path, user: pwd.struct_passwd | None = None, statements: str = ""
+) -> str:
+    """Run a program to its end, with `statements` as its input; what it wrote to stderr.
+
+    Raises StackError, with what it wrote, if it fails or takes longer than `PROGRAM_TIMEOUT_S`.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603 - the command is ours
+            command,
+            check=True,
+            cwd=directory,
+            env=ENVIRONMENT,
+            input=statements,
+            capture_output=True,
+            text=True,
+            timeout=PROGRAM_TIMEOUT_S,
+            user=user.pw_uid if user else None,
+            group=user.pw_gid if user else None,
+            extra_groups=[] if user else None,
+        )
+    except subprocess.CalledProcessError as exc:
+        raise StackError(f"{command[0]} failed: {exc.stderr or exc.stdout}") from exc
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise StackError(f"{command[0]} failed: {exc}") from exc
+    return done.stderr
 
 
 def stop_orphan(pid_file: Path, mark: str, polite: signal.Signals, progress: Callable[[str], None]) -> None:
     """Stop the server that an earlier owner of the directory left behind, if there is one.
 
     It is the process with the pid in the first line of `pid_file`, if its command line holds `mark`.
-    A pid that now belongs to another process is no server of ours: the file is stale and goes.
+    A file whose pid belongs to another process by now (pids repeat soon in containers) is removed,
+    for a server would take that process for itself and refuse to start.
     """
     try:
         pid = int(pid_file.read_text().splitlines()[0])
         process = psutil.Process(pid)
-        is_ours = any(mark in argument for argument in process.cmdline())
+        command = process.cmdline()
     except (FileNotFoundError, IndexError, ValueError, psutil.Error):
         return
-    if not is_ours:
+    if mark not in command:
         pid_file.unlink()
         return
-    progress(f"stopping {process.name()} (pid {pid}), left behind by an earlier run")
-    process.send_signal(polite)
-    try:
-        process.wait(STOP_TIMEOUT_S)
-    except psutil.TimeoutExpired:
-        process.kill()
-        process.wait(STOP_TIMEOUT_S)
+    progress(f"stopping process {pid} ({process.name()}), left behind by an earlier run ...")
+    # Its guard may be stopping it at this moment, too.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(polite)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_TIMEOUT_S)
