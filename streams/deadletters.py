@@ -1,7 +1,10 @@
 """What a record that nobody could apply looks like in the topic `deadletters`: itself, and why it is there."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
+
+#: Headers as confluent-kafka takes and gives them.
+Headers = list[tuple[str, str | bytes | None]]
 
 #: A dead letter must fit into a record, whatever it was: librdkafka refuses to send more than 1,000,000 bytes.
 VALUE_BYTES_MAX: Final = 800_000
@@ -9,19 +12,19 @@ HEADERS_BYTES_MAX: Final = 64_000
 REASON_CHARACTERS_MAX: Final = 2_000
 
 
-def headers(
+def headers(  # noqa: PLR0917 - in the order in which an operator reads them
     reason_code: str,
     reason: str,
     role: str,
     topic: str,
     partition: int,
     offset: int,
-    extra: Iterable[tuple[str, bytes | None]] | None = None,
-) -> list[tuple[str, bytes]]:
+    extra: Headers | Mapping[str, str | bytes | None] | None = None,
+) -> Headers:
     """Headers that say why (`reason_code`: one word; `reason`: one line), who gave up, and where it was.
 
-    The record's own headers (`extra`, as `message.headers()` gives them) follow as they were, a null as an
-    empty one, as far as they fit into `HEADERS_BYTES_MAX`.
+    The record's own headers (`extra`, as `message.headers()` gives them) follow as they were, as far as
+    they fit into `HEADERS_BYTES_MAX`.
     """
     ours = {
         "joblog-reason-code": reason_code,
@@ -31,7 +34,9 @@ def headers(
         "joblog-partition": str(partition),
         "joblog-offset": str(offset),
     }
-    return [(name, text.encode(errors="replace")) for name, text in ours.items()] + _fitting(extra or ())
+    own = extra.items() if isinstance(extra, Mapping) else extra or ()
+    made: Headers = [(name, text.encode(errors="replace")) for name, text in ours.items()]
+    return made + _fitting(own)
 
 
 def value(raw: bytes | None) -> bytes | None:
@@ -39,12 +44,12 @@ def value(raw: bytes | None) -> bytes | None:
     return raw if raw is None else raw[:VALUE_BYTES_MAX]
 
 
-def _fitting(extra: Iterable[tuple[str, bytes | None]]) -> list[tuple[str, bytes]]:
-    kept: list[tuple[str, bytes]] = []
+def _fitting(own: Iterable[tuple[str, str | bytes | None]]) -> Headers:
+    kept: Headers = []
     size = 0
-    for name, content in extra:
+    for name, content in own:
         size += len(name.encode(errors="replace")) + len(content or b"")
         if size > HEADERS_BYTES_MAX:
             break
-        kept.append((name, content or b""))
+        kept.append((name, content))
     return kept
