@@ -105,6 +105,4 @@ class SetParameter(Change):
     value: Json
 
 
-Command = Annotated[
-    CreateJob | DeleteJob | RequeueJob | RescheduleJob | SetParameter, Field(discriminator="type")
-]
+Command = Annotated[CreateJob | DeleteJob | RequeueJob | RescheduleJob | SetParameter, Field(discriminator="type")]

@@ -77,14 +77,20 @@ class FirstEvent(JobEvent):
 
 
 class JobEnqueued(FirstEvent):
-    """The job is ready for a worker."""
+    """The job is ready for a worker.
+
+    `retry` counts the automatic retries spent so far, `lost` the runs whose worker was lost; both since the
+    job's creation or its last explicit requeue.
+    """
 
     type: Literal["job.enqueued"] = "job.enqueued"
     state: Literal[State.ENQUEUED] = State.ENQUEUED
+    retry: Count = 0
+    lost: Count = 0
 
 
 class JobScheduled(FirstEvent):
-    """The job waits for an instant; `due` tells which, `retry` its number if it is an automatic retry."""
+    """The job waits for an instant, `due`; `retry` counts the automatic retries spent, this one included."""
 
     type: Literal["job.scheduled"] = "job.scheduled"
     state: Literal[State.SCHEDULED] = State.SCHEDULED

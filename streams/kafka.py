@@ -41,6 +41,8 @@ _WRITING: Final[Mapping[str, Any]] = {
     "acks": "all",
     "partitioner": "murmur2_random",
     "compression.type": "lz4",
+    # A dead letter carries the largest record whole, and the topics take as much (topics.py).
+    "message.max.bytes": 2_000_000,
 }
 
 _READING: Final[Mapping[str, Any]] = {
@@ -56,9 +58,7 @@ _READING: Final[Mapping[str, Any]] = {
 }
 
 
-def producer(
-    config: KafkaConfig, client_id: str, *, linger_ms: float = 2, timeout_ms: int = 30_000
-) -> Producer:
+def producer(config: KafkaConfig, client_id: str, *, linger_ms: float = 2, timeout_ms: int = 30_000) -> Producer:
     """An idempotent producer; `timeout_ms` until a record without acknowledgement is reported as failed."""
     return Producer(
         {
@@ -98,7 +98,8 @@ def group_consumer(config: KafkaConfig, group: str, client_id: str, **options: A
             "partition.assignment.strategy": "range",
             "session.timeout.ms": SESSION_TIMEOUT_S * 1000,
             "heartbeat.interval.ms": SESSION_TIMEOUT_S * 1000 // 3,
-            "max.poll.interval.ms": 60_000,
+            # Taking over a lane with a million live jobs happens between two polls.
+            "max.poll.interval.ms": 300_000,
             **options,
         }
     )

@@ -23,26 +23,20 @@ class Metric:
 
 METRICS: Final[tuple[Metric, ...]] = (
     # elector
-    Metric("joblog_log_events_total", "counter", "Events written to the log", ("type",)),
-    Metric("joblog_election_inputs_total", "counter", "Commands and reports decided", ("topic",)),
+    Metric("joblog_log_events_total", "counter", "Events written to the log"),
+    Metric("joblog_election_inputs_total", "counter", "Commands and reports decided"),
     Metric("joblog_transactions_total", "counter", "Transactions by result", ("role", "result")),
     Metric("joblog_transaction_duration_seconds", "histogram", "From begin to commit", ("role",)),
-    Metric(
-        "joblog_producer_rebuilds_total", "counter", "Producers rebuilt after a doubtful commit", ("role",)
-    ),
+    Metric("joblog_producer_rebuilds_total", "counter", "Producers rebuilt after a doubtful commit", ("role",)),
     Metric("joblog_lanes", "gauge", "Lanes that this elector owns"),
     Metric("joblog_live_jobs", "gauge", "Jobs that this elector holds in memory"),
-    Metric(
-        "joblog_stale_reports_total", "counter", "Reports rejected for an old lease or version", ("type",)
-    ),
+    Metric("joblog_stale_reports_total", "counter", "Reports rejected for an old lease or version", ("type",)),
     Metric("joblog_commands_rejected_total", "counter", "Commands rejected, by code", ("code",)),
     Metric("joblog_commands_forwarded_total", "counter", "Commands sent on to their own lane"),
     Metric("joblog_filter_errors_total", "counter", "Elect-state filters that raised", ("filter",)),
     Metric("joblog_lane_takeover_seconds", "histogram", "From assignment to a loaded lane"),
     # any role
-    Metric(
-        "joblog_quarantined_records_total", "counter", "Records parked with their reason", ("role", "reason")
-    ),
+    Metric("joblog_quarantined_records_total", "counter", "Records parked with their reason", ("role", "reason")),
     Metric("joblog_kafka_errors_total", "counter", "Errors reported by the Kafka client", ("role", "code")),
     Metric("joblog_db_errors_total", "counter", "Postgres errors by SQLSTATE class", ("role", "sqlstate")),
     Metric("joblog_rebalances_total", "counter", "Group rebalances seen", ("role",)),
@@ -104,6 +98,10 @@ class Meters:
         metric = self._of(name, labels)
         assert isinstance(metric, Histogram)
         metric.observe(seconds)
+
+    def child(self, name: str, *labels: str) -> Counter | Gauge | Histogram:
+        """The metric with these labels, for callers that keep it: finding it costs more than using it."""
+        return self._of(name, labels)
 
     def _of(self, name: str, labels: tuple[str, ...]) -> Counter | Gauge | Histogram:
         metric = self._all[name]

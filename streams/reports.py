@@ -52,10 +52,14 @@ class RunFailed(RunReport):
 
 
 class RunReleased(RunReport):
-    """The worker gives the job back without an outcome; the attempt is not spent."""
+    """The worker gives the job back without an outcome; no retry is spent.
+
+    `started` tells whether the run had begun: then its attempt number is not given again.
+    """
 
     type: Literal["run.released"] = "run.released"
     reason: Text
+    started: bool = False
 
 
 class JobDue(Message):

@@ -41,6 +41,8 @@ class RetryPolicy(StrictMessage):
     - only_on / except_on: names of exception types, bare (`ValueError`) or with their module; a type matches
       by its own name or that of any of its bases. `except_on` wins.
     - count_lost: whether a run that ended because its worker was lost spends a retry.
+    - lost_max: how many lost runs are repeated at once; the next one fails, so that a job which kills its
+      workers ends.
     - jitter: share of the delay that is drawn at random (exponential only), 0 to 1.
     """
 
@@ -55,6 +57,7 @@ class RetryPolicy(StrictMessage):
     except_on: Names = ()
     on_exceeded: OnExceeded = OnExceeded.FAIL
     count_lost: bool = False
+    lost_max: Attempts = 5
 
 
 class Retry(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
@@ -71,6 +74,7 @@ class Retry(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True,
     except_on: Names = ()
     on_exceeded: OnExceeded = OnExceeded.FAIL
     count_lost: bool = False
+    lost_max: Attempts = 5
 
 
 #: What a job gets that brings no policy and whose task has none: Hangfire's ten attempts on its curve.

@@ -63,9 +63,7 @@ REPORTS: Final = Topic(
     "What happened to assigned and waiting jobs",
     3 * _DAY,
 )
-EVENTS: Final = Topic(
-    "events", "job id", "elector", "everyone", "What happened: the truth", _FOREVER, public=True
-)
+EVENTS: Final = Topic("events", "job id", "elector", "everyone", "What happened: the truth", _FOREVER, public=True)
 STATE: Final = Topic("state", "job id", "elector", "elector", "Live jobs, workers and the owner of each lane")
 ASSIGNMENTS: Final = Topic(
     "assignments",
@@ -85,9 +83,7 @@ DEADLETTERS: Final = Topic(
     30 * _DAY,
 )
 DELAYS: Final = tuple(
-    Topic(
-        f"delay.{tier}", "job id", "elector, delays", "delays", f"Timers that wait {tier}", wait + 14 * _DAY
-    )
+    Topic(f"delay.{tier}", "job id", "elector, delays", "delays", f"Timers that wait {tier}", wait + 14 * _DAY)
     for tier, wait in DELAY_TIERS.items()
 )
 

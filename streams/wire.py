@@ -62,7 +62,7 @@ class CreateJob(Outside, frozen=True):
     parent: Parent | None = None
     retry: Retry | None = None
     timeout_s: TimeoutSeconds | None = None
-    parameters: Raw = EMPTY_OBJECT
+    parameters: dict[Key, Raw] = {}
 
 
 class Change(Outside, frozen=True, kw_only=True):
@@ -107,6 +107,16 @@ class SetParameter(Change, frozen=True, kw_only=True):
 
 Command = CreateJob | DeleteJob | RequeueJob | RescheduleJob | SetParameter
 
+
+class Received(Wire, frozen=True):
+    """A command as it arrived: `id`, `source` and `traceparent` of its CloudEvent, and what it says."""
+
+    id: str
+    source: str
+    command: Command
+    traceparent: str | None = None
+
+
 # --- reports ---
 
 
@@ -143,6 +153,7 @@ class RunFailed(RunReport, frozen=True, kw_only=True, tag="run.failed"):
 
 class RunReleased(RunReport, frozen=True, kw_only=True, tag="run.released"):
     reason: Text
+    started: bool = False
 
 
 class JobDue(Report, frozen=True, kw_only=True, tag="job.due"):
@@ -223,6 +234,7 @@ class JobEvent(Wire, frozen=True):
     spec: Raw | None = None
     due: str | None = None
     retry: Count = 0
+    lost: Count = 0
     parent: JobId | None = None
     on: ContinueOn | None = None
     worker: WorkerId | None = None

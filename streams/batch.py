@@ -1,0 +1,114 @@
+"""One turn of an elector: records in, decided by their lanes, gathered until they are committed."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from confluent_kafka import Message
+from joblog.streams import deadletters, wire
+from joblog.streams.codec import read_command, read_report
+from joblog.streams.errors import ContractError, InvalidData
+from joblog.streams.job import Election
+from joblog.streams.lane import Lane
+from joblog.streams.lane_records import LaneRecord
+from joblog.streams.outbox import Outbox
+from joblog.streams.topics import TopicNames
+from joblog.streams.transaction import Writer
+
+ROLE: Final = "elector"
+
+
+class Batch:
+    """What one turn leads to: the lanes' outboxes, what is forwarded or parked, how far was read."""
+
+    def __init__(self, names: TopicNames, lanes: Mapping[int, Lane], election: Election) -> None:
+        self._commands = names.commands
+        self._lanes = lanes
+        self._election = election
+        self.outboxes: dict[int, Outbox] = {}
+        self.offsets: dict[tuple[str, int], int] = {}
+        self.forwards: list[tuple[Message, int]] = []
+        self.parked: list[tuple[Message, ContractError]] = []
+
+    def take(self, message: Message) -> None:
+        """Let the record's lane decide it."""
+        topic, number, offset = message.topic(), message.partition(), message.offset()
+        assert topic is not None
+        assert number is not None
+        assert offset is not None
+        self.offsets[topic, number] = offset + 1
+        lane = self._lanes[number]
+        out = self.outboxes.get(number)
+        if out is None:
+            out = self.outboxes[number] = Outbox()
+        if topic == self._commands:
+            self._command(message, lane, f"commands/{number}@{offset}", out)
+        else:
+            self._report(message, lane, f"reports/{number}@{offset}", out)
+
+    def _command(self, message: Message, lane: Lane, position: str, out: Outbox) -> None:
+        try:
+            received = read_command(message.value(), message.headers())
+            target = lane.lane_of(received.command)
+            if target >= lane.lanes:
+                raise InvalidData(f"the job id names lane {target}, and there are only {lane.lanes}")
+        except ContractError as error:
+            self._park(message, error, out)
+            lane.rejected(wire.CommandRejected(error.code, error.reason[:2000], position=position), None, out)
+            return
+        if target == lane.number:
+            lane.command(received, position, self._election, out)
+        else:
+            self.forwards.append((message, target))
+            out.counts["joblog_commands_forwarded_total", ""] += 1
+
+    def _report(self, message: Message, lane: Lane, position: str, out: Outbox) -> None:
+        appended = message.timestamp()[1]
+        lane.log_ms = max(lane.log_ms, appended)
+        try:
+            report = read_report(message.value())
+        except ContractError as error:
+            self._park(message, error, out)
+            return
+        lane.report(report, position, self._election, out)
+
+    def _park(self, message: Message, error: ContractError, out: Outbox) -> None:
+        self.parked.append((message, error))
+        out.counts["joblog_quarantined_records_total", error.code] += 1
+
+    def tick(self, caught_up: bool) -> None:
+        """Let time pass in all lanes."""
+        for number, lane in self._lanes.items():
+            out = self.outboxes.get(number) or Outbox()
+            lane.tick(caught_up, self._election, out)
+            if not out.empty:
+                self.outboxes[number] = out
+
+    def assign(self) -> None:
+        """Hand out free slots in the lanes where something happened."""
+        for number, out in self.outboxes.items():
+            self._lanes[number].assign(self._election, out)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to commit."""
+        return not self.offsets and all(out.empty for out in self.outboxes.values())
+
+    def write(self, writer: Writer, records: Mapping[int, LaneRecord]) -> None:
+        """All of it, and the lane records as they are after it."""
+        for number, out in self.outboxes.items():
+            writer.outbox(number, out, self._election.now_ms)
+        for number, record in records.items():
+            writer.lane_record(number, record)
+        for message, lane in self.forwards:
+            writer.forward(message, lane)
+        for message, error in self.parked:
+            said = deadletters.headers(
+                error.code,
+                error.reason,
+                ROLE,
+                message.topic() or "",
+                message.partition() or 0,
+                message.offset() or 0,
+                message.headers(),
+            )
+            writer.deadletter(message, said, deadletters.value(message.value()))

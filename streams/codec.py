@@ -1,0 +1,123 @@
+"""Records to commands and reports, and events to records; the fast way first, the careful way after."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from joblog.streams import commands, reports, wire
+from joblog.streams.cloudevents import Headers, check_text, explained, read_envelope
+from joblog.streams.errors import InvalidData, UndecodableRecord, UnknownType
+from joblog.streams.upcast import upcast_command
+from msgspec import DecodeError, Raw, Struct, json
+from pydantic import TypeAdapter, ValidationError
+
+#: The largest value of a command or report, bytes: arguments and results have their own, smaller limit.
+VALUE_BYTES_MAX: Final = 1_048_576
+#: More brackets than this may be deep nesting, which the careful way measures.
+_PLAIN_BRACKETS: Final = 100
+
+encode: Final = json.Encoder().encode
+
+
+class _Envelope(Struct, gc=False):
+    specversion: str
+    id: str
+    source: str
+    type: str
+    data: Raw
+    traceparent: str | None = None
+    data_base64: Any = None
+
+
+_envelope: Final = json.Decoder(_Envelope).decode
+_COMMANDS: Final[Mapping[str, json.Decoder[wire.Command]]] = {
+    kind.type: json.Decoder(kind)
+    for kind in (wire.CreateJob, wire.DeleteJob, wire.RequeueJob, wire.RescheduleJob, wire.SetParameter)
+}
+_report: Final[json.Decoder[wire.AnyReport]] = json.Decoder(wire.AnyReport)
+_command_model: Final = TypeAdapter[commands.Command](commands.Command)
+_report_model: Final = TypeAdapter[reports.Report](reports.Report)
+
+
+def read_command(value: bytes | None, headers: Headers | None) -> wire.Received:
+    """The command in a record; raises a ContractError that says what is wrong with it."""
+    if value is not None and headers is None and _is_plain(value):
+        try:
+            envelope = _envelope(value)
+            if _is_proper(envelope):
+                decoder = _COMMANDS[envelope.type]
+                command = decoder.decode(envelope.data)
+                if not isinstance(command, wire.CreateJob) or _has_shapes(command):
+                    return wire.Received(envelope.id, envelope.source, command, envelope.traceparent)
+        except (DecodeError, KeyError, RecursionError):
+            pass  # not the fast shape: the careful way accepts more spellings, or says what is wrong
+    return _read_command_carefully(value, headers)
+
+
+def read_report(value: bytes | None) -> wire.AnyReport:
+    """The report in a record; raises a ContractError that says what is wrong with it."""
+    if value is None:
+        raise UndecodableRecord("the record has no value")
+    if _is_plain(value):
+        try:
+            return _report.decode(value)
+        except (DecodeError, RecursionError):
+            pass
+    _check_size(value)
+    try:
+        model = _report_model.validate_json(value)
+    except ValidationError as error:
+        raise InvalidData(explained(error)) from error
+    check_text(model.model_dump())
+    return _report.decode(model.model_dump_json())
+
+
+def _is_plain(value: bytes) -> bool:
+    """Whether the fast decoder and the careful one must agree on a value: no odd text, no depth, no size."""
+    if len(value) > VALUE_BYTES_MAX or value.count(b"[") + value.count(b"{") > _PLAIN_BRACKETS:
+        return False
+    if b"\\u0000" in value or b"\\ud" in value or b"\\uD" in value:
+        return False
+    if value.isascii():
+        return True
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_proper(envelope: _Envelope) -> bool:
+    return (
+        envelope.specversion == "1.0"
+        and 0 < len(envelope.id) <= 1000
+        and 0 < len(envelope.source) <= 1000
+        and envelope.data_base64 is None
+    )
+
+
+def _has_shapes(create: wire.CreateJob) -> bool:
+    """Whether what is carried unread is what it should be: an array and an object."""
+    return bytes(create.args)[:1] == b"[" and bytes(create.kwargs)[:1] == b"{"
+
+
+def _check_size(value: bytes) -> None:
+    if len(value) > VALUE_BYTES_MAX:
+        raise InvalidData(f"the value has {len(value)} bytes, more than {VALUE_BYTES_MAX}")
+
+
+def _read_command_carefully(value: bytes | None, headers: Headers | None) -> wire.Received:
+    _check_size(value or b"")
+    envelope = read_envelope(value, headers)
+    kind, data = upcast_command(envelope.type, envelope.data)
+    decoder = _COMMANDS.get(kind)
+    if decoder is None:
+        raise UnknownType(f"no command has the type {kind:.100}; known are {', '.join(_COMMANDS)}")
+    if "type" in data:
+        raise InvalidData("data.type: not a field; the type is the CloudEvent's")
+    check_text(data, "data")
+    try:
+        model = _command_model.validate_python({**data, "type": kind})
+    except ValidationError as error:
+        raise InvalidData(explained(error)) from error
+    text = model.model_dump_json(exclude={"type"})
+    return wire.Received(envelope.id, envelope.source, decoder.decode(text), envelope.traceparent)

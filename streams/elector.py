@@ -1,0 +1,329 @@
+"""The elector: consume, decide, produce, commit; no rules inside.
+
+A plain loop on one thread. It owns the lanes that its consumer group gives it, each of them a `Lane` in memory.
+Per turn: take what is there from `commands` and `reports`, let the lanes decide, write what they want written
+and how far was read in one transaction. After a transaction that failed, or whose outcome is unknown, the lanes
+are thrown away and loaded again from the log: nothing has to be undone.
+"""
+
+import gc
+import logging
+import random
+import threading
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from joblog.streams.batch import ROLE, Batch
+from joblog.streams.errors import ElectorError, Fenced, LogLost, StepBack
+from joblog.streams.filters import ElectFilter, FilterChain, RetryFilter
+from joblog.streams.health import Health
+from joblog.streams.job import Election
+from joblog.streams.kafka import KafkaConfig, group_consumer
+from joblog.streams.lane import Lane, LaneRules
+from joblog.streams.lane_records import LaneRecord
+from joblog.streams.metrics import Meters
+from joblog.streams.takeover import Takeover
+from joblog.streams.topics import TopicNames
+from joblog.streams.transaction import TransactionLog, Writer
+
+log = logging.getLogger(__name__)
+
+TICK_S: Final = 0.1
+#: After trouble with the brokers, workers get this long to be heard again before a lease may run out.
+CALM_S: Final = 5.0
+RETIRE_S: Final = 2.0
+
+
+class Elector:
+    """One member of the electors' group.
+
+    - instance: names this elector among the others, the same after a restart: it is the group's static member
+      id and the end of the transactional id.
+    - batch_max: records per transaction at most; a turn never waits for more than what is there.
+    """
+
+    def __init__(
+        self,
+        config: KafkaConfig,
+        names: TopicNames,
+        lanes: int,
+        *,
+        instance: str,
+        meters: Meters,
+        health: Health,
+        rules: LaneRules | None = None,
+        batch_max: int = 1000,
+        filters: Sequence[ElectFilter] = (),
+    ) -> None:
+        self._names = names
+        self._batch_max = batch_max
+        self._meters = meters
+        self._health = health
+        client_id = f"{names.prefix}elector-{instance}"
+        self._log = TransactionLog(config, names, client_id)
+        self._takeover = Takeover(config, names, lanes, rules or LaneRules(), client_id)
+        count_error = lambda name: meters.inc("joblog_filter_errors_total", name)  # noqa: E731
+        self._chain = FilterChain((RetryFilter(random.random), *filters), count_error)
+        self._consumer: Consumer = group_consumer(
+            config,
+            f"{names.prefix}electors",
+            client_id,
+            error_cb=self._on_error,
+            **{"group.instance.id": client_id},
+        )
+        self._lanes: dict[int, Lane] = {}
+        self._records: dict[int, LaneRecord] = {}
+        self._parked: dict[int, tuple[Lane, LaneRecord, int]] = {}
+        self._wanted: list[int] | None = None
+        self._generation = 0
+        self._fatal: KafkaError | None = None
+        self._drained_at = 0.0
+        self._trouble_at = 0.0
+        self._ticked_at = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Elect until `stop` is set, then hand the lanes over. Raises Fenced, LogLost, ElectorError."""
+        gc.set_threshold(100_000, 50, 100)  # what lives here lives long, and holds no cycles
+        self._renew_producer(stop)
+        topics = [self._names.commands, self._names.reports]
+        self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        try:
+            while not stop.is_set():
+                self._health.beat()
+                try:
+                    self._turn()
+                except StepBack as error:
+                    self._step_back(error, stop)
+            self._retire()
+        finally:
+            self._consumer.close()
+            self._takeover.close()
+            self._log.close()
+
+    # --- one turn ---
+
+    def _turn(self) -> None:
+        messages = self._fetched()
+        if self._fatal is not None:
+            raise Fenced(f"{self._log.transactional_id}: {self._fatal.str()}; is another elector using this id?")
+        if self._wanted is not None:
+            self._take_over(self._wanted)
+            return
+        if not self._lanes:
+            return
+        batch = Batch(self._names, self._lanes, Election(_now_ms(), self._chain.elect, self._chain.watched))
+        for message in messages:
+            if message.error() is None:
+                batch.take(message)
+            else:
+                self._check(message)
+        self._tick(batch)
+        batch.assign()
+        if not batch.empty:
+            self._commit(batch, len(messages))
+
+    def _fetched(self) -> list[Message]:
+        """What is there now, at most `batch_max` records; waits a tick for the first of them."""
+        generation = self._generation
+        messages: list[Message] = self._consumer.consume(1, TICK_S)
+        if messages:
+            messages += self._consumer.consume(self._batch_max - 1, 0)
+        else:
+            self._drained_at = time.monotonic()
+        if generation != self._generation:
+            # The group was rebalanced between two records: they are fetched again, from the right place.
+            if self._wanted is None and self._lanes:
+                self._assign()
+            return []
+        return messages
+
+    def _tick(self, batch: Batch) -> None:
+        now = time.monotonic()
+        if now - self._ticked_at >= TICK_S:
+            self._ticked_at = now
+            batch.tick(now - self._drained_at < 1 and now - self._trouble_at > CALM_S)
+            self._meters.set("joblog_live_jobs", sum(len(lane.jobs) for lane in self._lanes.values()))
+
+    def _commit(self, batch: Batch, inputs: int) -> None:
+        began = time.perf_counter()
+        records = {number: self._advanced(number, batch) for number in batch.outboxes}
+        self._log.commit(lambda writer: batch.write(writer, records), batch.offsets, self._consumer)
+        self._records.update(records)
+        self._measure(batch, inputs, time.perf_counter() - began)
+
+    def _advanced(self, number: int, batch: Batch) -> LaneRecord:
+        record = self._records[number]
+        return LaneRecord(
+            self._log.transactional_id,
+            batch.offsets.get((self._names.commands, number), record.commands),
+            batch.offsets.get((self._names.reports, number), record.reports),
+        )
+
+    def _measure(self, batch: Batch, inputs: int, seconds: float) -> None:
+        meters = self._meters
+        meters.inc("joblog_transactions_total", ROLE, "committed")
+        meters.observe("joblog_transaction_duration_seconds", seconds, ROLE)
+        meters.inc("joblog_election_inputs_total", by=inputs)
+        for out in batch.outboxes.values():
+            meters.inc("joblog_log_events_total", by=len(out.events))
+            for (name, label), count in out.counts.items():
+                labels = (ROLE, label) if name == "joblog_quarantined_records_total" else (label,) if label else ()
+                meters.inc(name, *labels, by=count)
+
+    def _check(self, message: Message) -> None:
+        error = message.error()
+        assert error is not None
+        self._meters.inc("joblog_kafka_errors_total", ROLE, error.name())
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            raise LogLost(
+                f"{message.topic()}/{message.partition()} no longer holds the next record to read ({error.str()}): "
+                "it was deleted, or its retention is shorter than this elector was away"
+            )
+        log.warning("elector.kafka_error", extra={"error": error.str()})
+
+    # --- membership ---
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Note what is to be taken over; that happens in the next turn, where errors can be handled."""
+        self._generation += 1
+        self._meters.inc("joblog_rebalances_total", ROLE)
+        by_topic = {
+            topic: sorted(one.partition for one in partitions if one.topic == topic)
+            for topic in (self._names.commands, self._names.reports)
+        }
+        commands, reports = by_topic.values()
+        if commands != reports:
+            raise ElectorError(f"lanes of commands {commands} and reports {reports} differ: were partitions added?")
+        self._wanted = commands
+        consumer.assign([])
+
+    def _on_revoke(self, consumer: Consumer, _partitions: list[TopicPartition]) -> None:
+        """Give the lanes back in order, and keep them at hand: the next assignment may be the same."""
+        self._generation += 1
+        self._health.set_unready("rebalancing")
+        lanes, self._lanes, self._wanted = self._lanes, {}, None
+        if lanes:
+            free = {number: LaneRecord(None, *_position(self._records[number])) for number in lanes}
+            try:
+                self._write_records(free)
+                ends = self._takeover.state_ends(lanes)
+                self._parked = {number: (lane, free[number], ends[number]) for number, lane in lanes.items()}
+            except (StepBack, KafkaException) as error:
+                # Whoever comes next finds our name on the lanes and fences us, which costs a new producer.
+                log.warning("elector.release_failed", extra={"error": str(error)})
+                self._parked = {}
+        consumer.unassign()
+
+    def _on_lost(self, consumer: Consumer, _partitions: list[TopicPartition]) -> None:
+        """The group went on without us: nothing here is ours any more."""
+        self._generation += 1
+        self._lanes, self._parked, self._wanted = {}, {}, None
+        self._health.set_unready("lost the group")
+        consumer.unassign()
+
+    def _take_over(self, numbers: list[int]) -> None:
+        began = time.perf_counter()
+        parked, self._parked = self._parked, {}
+        try:
+            ends = self._takeover.state_ends([number for number in numbers if number in parked])
+            kept = {number: parked[number] for number, end in ends.items() if parked[number][2] == end}
+            missing = [number for number in numbers if number not in kept]
+            loaded = self._takeover.load(missing, self._log.transactional_id, _now_ms()) if missing else {}
+        except KafkaException as error:
+            raise StepBack(f"taking lanes {numbers} over failed: {error}") from error
+        self._lanes = {number: lane for number, (lane, _, _) in kept.items()}
+        self._lanes.update({number: lane for number, (lane, _) in loaded.items()})
+        found = {number: record for number, (_, record, _) in kept.items()}
+        found.update({number: record for number, (_, record) in loaded.items()})
+        self._records = {
+            number: LaneRecord(self._log.transactional_id, *_position(record)) for number, record in found.items()
+        }
+        self._write_records(self._records)
+        self._assign()
+        self._wanted = None
+        gc.collect()
+        gc.freeze()
+        seconds = time.perf_counter() - began
+        self._meters.observe("joblog_lane_takeover_seconds", seconds)
+        self._meters.set("joblog_lanes", len(numbers))
+        log.info("elector.lanes", extra={"lanes": numbers, "loaded": missing, "seconds": round(seconds, 3)})
+        self._health.set_ready()
+
+    def _assign(self) -> None:
+        """Fetch on from where the lanes stand."""
+        self._consumer.assign(
+            [
+                TopicPartition(topic, number, offset)
+                for number in self._lanes
+                for topic, offset in zip(
+                    (self._names.commands, self._names.reports), _position(self._records[number]), strict=True
+                )
+            ]
+        )
+
+    def _write_records(self, records: dict[int, LaneRecord]) -> None:
+        def write(writer: Writer) -> None:
+            for number, record in records.items():
+                writer.lane_record(number, record)
+
+        self._log.commit(write, {}, self._consumer)
+
+    # --- trouble ---
+
+    def _on_error(self, error: KafkaError) -> None:
+        self._trouble_at = time.monotonic()
+        self._meters.inc("joblog_kafka_errors_total", ROLE, error.name())
+        if error.fatal():
+            self._fatal = error
+
+    def _step_back(self, error: StepBack, stop: threading.Event) -> None:
+        """A new producer, and all lanes as the log has them."""
+        log.warning("elector.step_back", extra={"error": str(error)})
+        self._meters.inc("joblog_transactions_total", ROLE, "failed")
+        self._trouble_at = time.monotonic()
+        self._health.set_unready("stepping back after a failed transaction")
+        if self._wanted is None:
+            self._wanted = sorted(self._lanes)
+        self._lanes, self._parked = {}, {}
+        self._renew_producer(stop)
+
+    def _renew_producer(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                self._log.rebuild()
+            except KafkaException as error:
+                self._health.beat()
+                log.warning("elector.no_producer", extra={"error": str(error)})
+                stop.wait(0.5)
+            else:
+                self._meters.inc("joblog_producer_rebuilds_total", ROLE)
+                return
+
+    def _retire(self) -> None:
+        """Hand the lanes over at once.
+
+        A static member that closes does not leave its group: its lanes would wait for its session to end. A
+        member that subscribes to other topics makes the group rebalance, and gets none of the lanes.
+        """
+        self._generation += 1
+        generation = self._generation
+        self._consumer.subscribe(
+            [self._names.deadletters], on_assign=self._on_retired, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+        deadline = time.monotonic() + RETIRE_S
+        while time.monotonic() < deadline and self._generation < generation + 2:
+            self._consumer.poll(0.05)
+
+    def _on_retired(self, consumer: Consumer, _partitions: list[TopicPartition]) -> None:
+        self._generation += 1
+        consumer.assign([])
+
+
+def _position(record: LaneRecord) -> tuple[int, int]:
+    return record.commands, record.reports
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,107 @@
+"""Elect-state filters: they see the candidate state of a job and may replace it.
+
+The retry policy is one of them. A filter never stops a lane: if it raises, the candidate stands and the event
+says so. Custom filters are entry points of the group `joblog.elect_filters`; each names an `ElectFilter`.
+"""
+
+from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
+from typing import Any, Final, Protocol
+
+from joblog.streams import wire
+from joblog.streams.job import Job, Lost, deleted, enqueued, scheduled
+from joblog.streams.retry import DEFAULT_RETRY, OnExceeded, Retry, delay_s, is_retried
+from joblog.streams.states import State
+from msgspec import json, structs
+
+ENTRY_POINTS: Final = "joblog.elect_filters"
+REASON_MESSAGE_MAX: Final = 50
+
+_spec = json.Decoder(wire.JobSpec)
+
+
+class ElectFilter(Protocol):
+    """A rule that may elect another state.
+
+    - order: filters are asked in ascending order; the retry filter has 20.
+    - states: the candidate states it wants to see. Asking costs time for each such job.
+    """
+
+    name: str
+    order: int
+    states: frozenset[State]
+
+    def elect(self, job: Job, candidate: wire.JobEvent, what: Any, now_ms: int) -> wire.JobEvent | None:
+        """Another event for this job (see `scheduled`, `enqueued`, `deleted` in job.py), or None to agree."""
+        ...
+
+
+class RetryFilter:
+    """Failed is replaced by Scheduled while the job's retry policy, or else its task's, allows another try."""
+
+    name = "retry"
+    order = 20
+    states = frozenset({State.FAILED})
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._random = random
+
+    def elect(self, job: Job, candidate: wire.JobEvent, what: Any, now_ms: int) -> wire.JobEvent | None:
+        policy = policy_of(job, what.retry if type(what) is wire.RunFailed else None)
+        exception = candidate.exception
+        types = (exception.types or (exception.type,)) if exception is not None else ()
+        # A lost worker is not the task's exception: the names the policy filters by say nothing about it.
+        if type(what) is not Lost and not is_retried(policy, types):
+            return None
+        retry = job.retries + 1
+        message = exception.message[:REASON_MESSAGE_MAX] if exception is not None else ""
+        if retry > policy.attempts:
+            if policy.on_exceeded is OnExceeded.DELETE:
+                return deleted(job, f"All {policy.attempts} retries were spent: {message}")
+            return None
+        wait_s = delay_s(policy, retry, self._random())
+        reason = f"Retry attempt {retry} of {policy.attempts}: {message}"
+        if wait_s <= 0:
+            return enqueued(job, reason, retries=retry)
+        return scheduled(job, now_ms + round(wait_s * 1000), reason, retries=retry)
+
+
+def policy_of(job: Job, task_policy: Retry | None = None) -> Retry:
+    """The job's own retry policy, else its task's, else the default."""
+    return _spec.decode(job.spec).retry or task_policy or DEFAULT_RETRY
+
+
+class FilterChain:
+    """The filters in their order; `elect` asks each in turn."""
+
+    def __init__(self, filters: Iterable[ElectFilter], on_error: Callable[[str], None] = lambda _name: None) -> None:
+        self._filters = tuple(sorted(filters, key=lambda one: one.order))
+        self._on_error = on_error
+        self.watched = frozenset(state for one in self._filters for state in one.states)
+
+    def elect(self, job: Job, candidate: wire.JobEvent, what: Any, now_ms: int) -> tuple[wire.JobEvent, ...]:
+        """The events that are written: the elected one, after the failure it replaced if there was one."""
+        elected = candidate
+        for one in self._filters:
+            if elected.state in one.states:
+                elected = self._asked(one, job, elected, what, now_ms)
+        if elected.state is candidate.state or candidate.state is not State.FAILED:
+            return (elected,)
+        traversed = structs.replace(candidate, traversed=True)
+        return (traversed, structs.replace(elected, version=candidate.version + 1))
+
+    def _asked(self, one: ElectFilter, job: Job, candidate: wire.JobEvent, what: Any, now_ms: int) -> wire.JobEvent:
+        try:
+            answer = one.elect(job, candidate, what, now_ms)
+        except Exception as error:  # noqa: BLE001  # user code: whatever it raises, the lane goes on
+            self._on_error(one.name)
+            said = f"filter {one.name} raised {type(error).__name__}: {error}"[:200]
+            return structs.replace(candidate, reason=f"{candidate.reason or ''} ({said})".strip())
+        if answer is None:
+            return candidate
+        return structs.replace(answer, version=candidate.version)
+
+
+def installed_filters() -> tuple[ElectFilter, ...]:
+    """The custom filters that installed packages offer."""
+    return tuple(found.load()() for found in entry_points(group=ENTRY_POINTS))

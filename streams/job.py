@@ -1,0 +1,390 @@
+"""The pure core: what a job is, which transitions there are, and how one is decided.
+
+`decide(job, input, election)` says what happens; `evolve(job, event, at_ms)` says what the job is then. Both
+are functions of their arguments: time, ids and randomness come in with them. Every event leads to one state
+wherever the job was, so the log can be folded without this file's rules.
+"""
+
+from collections.abc import Callable, Mapping
+from copy import copy
+from sys import intern
+from typing import Any, Final
+
+from joblog.streams import wire
+from joblog.streams.raw import raw, with_parameter
+from joblog.streams.states import ContinueOn, State
+from joblog.streams.timestamps import format_time, parse_time_ms, time_ms
+from msgspec import Raw, Struct, json
+
+
+class Job(Struct, array_like=True, gc=False):
+    """A live job as its elector holds it, and as a record of the `state` topic.
+
+    A value: `evolve` makes a new one. Fields are only ever added at the end, with a default, because older
+    records are read by position.
+
+    - spec: the JobSpec, as JSON; parameters: those set since creation, as a JSON object.
+    - created_ms, ready_ms, due_ms: unix milliseconds; ready_ms is when it last became Enqueued.
+      For a Failed job, due_ms is when it failed.
+    - retries, lost: automatic retries spent, and runs whose worker was lost, since creation or the last
+      explicit requeue.
+    - lease: the version of its last job.processing event; 0 when not assigned.
+    - continuations: the jobs that wait for this one.
+    """
+
+    id: str
+    queue: str
+    task: str
+    state: State
+    version: int
+    attempt: int
+    priority: int
+    created_ms: int
+    spec: bytes
+    ready_ms: int = 0
+    due_ms: int = 0
+    retries: int = 0
+    worker: str | None = None
+    lease: int = 0
+    parent: str | None = None
+    on: ContinueOn | None = None
+    parameters: bytes = b"{}"
+    continuations: tuple[tuple[str, ContinueOn], ...] = ()
+    traceparent: str | None = None
+    lost: int = 0
+
+
+class Assigned(Struct, frozen=True, gc=False):
+    """A worker has a free slot for this job."""
+
+    worker: str
+
+
+class Lost(Struct, frozen=True, gc=False):
+    """The worker that runs this job did not renew in time; `count` when the retry policy makes that a failure."""
+
+    worker: str
+    count: bool
+
+
+class Rejected(Struct, frozen=True, gc=False):
+    """What cannot be done, and why: `code` for programs, `reason` for people."""
+
+    code: str
+    reason: str
+
+
+class Election(Struct, frozen=True, gc=False):
+    """What a decision depends on besides job and input: the time, and who may elect another state."""
+
+    now_ms: int
+    elect: Callable[[Job, wire.JobEvent, Any, int], tuple[wire.JobEvent, ...]]
+    watched: frozenset[State]
+
+
+ANY: Final = frozenset(State)
+LIVE: Final = frozenset({State.AWAITING, State.SCHEDULED, State.ENQUEUED, State.PROCESSING})
+
+#: What is heard in which states, and the candidate state it leads to (None: the state stays).
+#: Creation leads to Enqueued, Scheduled (`run_at` ahead) or Awaiting (`parent`).
+TRANSITIONS: Final[Mapping[type, tuple[frozenset[State], State | None]]] = {
+    wire.JobDue: (frozenset({State.SCHEDULED}), State.ENQUEUED),
+    wire.ParentEnded: (frozenset({State.AWAITING}), State.ENQUEUED),  # or Scheduled, or Deleted: condition not met
+    Assigned: (frozenset({State.ENQUEUED}), State.PROCESSING),
+    wire.RunSucceeded: (frozenset({State.PROCESSING}), State.SUCCEEDED),
+    wire.RunFailed: (frozenset({State.PROCESSING}), State.FAILED),
+    wire.RunReleased: (frozenset({State.PROCESSING}), State.ENQUEUED),
+    Lost: (frozenset({State.PROCESSING}), State.ENQUEUED),  # or Failed, if the policy counts it
+    wire.DeleteJob: (LIVE | {State.FAILED}, State.DELETED),
+    wire.RequeueJob: (ANY, State.ENQUEUED),
+    wire.RescheduleJob: (ANY, State.SCHEDULED),
+    wire.SetParameter: (LIVE | {State.FAILED}, None),
+}
+
+EVENT_TYPES: Final[Mapping[State, str]] = {
+    State.AWAITING: "job.awaiting",
+    State.SCHEDULED: "job.scheduled",
+    State.ENQUEUED: "job.enqueued",
+    State.PROCESSING: "job.processing",
+    State.SUCCEEDED: "job.succeeded",
+    State.FAILED: "job.failed",
+    State.DELETED: "job.deleted",
+}
+
+
+def event_type(event: wire.JobEvent) -> str:
+    """The CloudEvent type that an event is written under."""
+    return EVENT_TYPES[event.state] if event.name is None else "job.parameter_set"
+
+
+def decide(job: Job, what: Any, election: Election) -> tuple[wire.JobEvent, ...] | Rejected:
+    """The events that `what` (a command, a report, or one of the inputs above) leads to, or why there are none."""
+    heard_in, _ = TRANSITIONS[type(what)]
+    if job.state not in heard_in:
+        return Rejected("wrong_state", f"{_name(what)} is not heard in state {job.state}")
+    candidate = _PROPOSALS[type(what)](job, what, election.now_ms)
+    if isinstance(candidate, Rejected):
+        return candidate
+    if candidate.state in election.watched and candidate.name is None:
+        return election.elect(job, candidate, what, election.now_ms)
+    return (candidate,)
+
+
+def evolve(job: Job, event: wire.JobEvent, at_ms: int) -> Job:
+    """The job after an event; `at_ms` is when it happened."""
+    after = copy(job)
+    after.version = event.version
+    if event.name is not None:
+        after.parameters = with_parameter(job.parameters, event.name, event.value)
+        return after
+    state = after.state = event.state
+    after.attempt = event.attempt
+    if state is State.PROCESSING:
+        after.worker = event.worker
+        after.lease = event.version
+        return after
+    after.worker = None
+    after.lease = 0
+    if state is State.ENQUEUED:
+        after.ready_ms = at_ms
+        after.queue = event.queue
+        after.retries = event.retry
+        after.lost = event.lost
+    elif state is State.SCHEDULED:
+        assert event.due is not None
+        after.due_ms = parse_time_ms(event.due)
+        after.retries = event.retry
+    elif state is State.FAILED:
+        after.due_ms = at_ms
+    return after
+
+
+def born(job_id: str, event: wire.JobEvent, spec: bytes, priority: int, at_ms: int) -> Job:
+    """The job that a first event makes."""
+    # Queue and task names repeat: one object of each is enough for a million jobs.
+    job = Job(job_id, intern(event.queue), intern(event.task), event.state, 1, 0, priority, at_ms, spec)
+    if event.state is State.ENQUEUED:
+        job.ready_ms = at_ms
+    elif event.due is not None:
+        job.due_ms = parse_time_ms(event.due)
+    if event.parent is not None:
+        job.parent, job.on = event.parent, event.on
+    return job
+
+
+def first_event(create: wire.CreateJob, spec: bytes, now_ms: int) -> wire.JobEvent:
+    """The first event of a job: Awaiting a parent, Scheduled ahead, or Enqueued."""
+    facts = Raw(spec)
+    due = time_ms(create.run_at) if create.run_at is not None else 0
+    if create.parent is not None:
+        on = create.parent.on
+        due_text = format_time(due) if due > now_ms else None
+        return wire.JobEvent(
+            1, State.AWAITING, 0, create.queue, create.task, None, facts, due_text, parent=create.parent.job_id, on=on
+        )
+    if due > now_ms:
+        return wire.JobEvent(1, State.SCHEDULED, 0, create.queue, create.task, None, facts, format_time(due))
+    return wire.JobEvent(1, State.ENQUEUED, 0, create.queue, create.task, None, facts)
+
+
+def revived(job_id: str, snapshot: wire.Snapshot) -> Job:
+    """The ended job that a snapshot describes."""
+    priority = snapshot.spec.get("priority", 0)
+    return Job(
+        job_id,
+        snapshot.queue,
+        snapshot.task,
+        snapshot.state,
+        snapshot.version,
+        snapshot.attempt,
+        priority if isinstance(priority, int) else 0,
+        time_ms(snapshot.created_at),
+        json.encode(snapshot.spec),
+        parameters=json.encode(snapshot.parameters),
+    )
+
+
+def enqueued(
+    job: Job,
+    reason: str | None,
+    *,
+    retries: int | None = None,
+    attempt: int | None = None,
+    lost: int | None = None,
+    queue: str | None = None,
+) -> wire.JobEvent:
+    """The event by which a job becomes ready; what is not given stays as it is."""
+    return wire.JobEvent(
+        job.version + 1,
+        State.ENQUEUED,
+        job.attempt if attempt is None else attempt,
+        queue or job.queue,
+        job.task,
+        reason,
+        retry=job.retries if retries is None else retries,
+        lost=job.lost if lost is None else lost,
+    )
+
+
+def scheduled(job: Job, due_ms: int, reason: str | None, *, retries: int | None = None) -> wire.JobEvent:
+    """The event by which a job waits until `due_ms` (unix)."""
+    return wire.JobEvent(
+        job.version + 1,
+        State.SCHEDULED,
+        job.attempt,
+        job.queue,
+        job.task,
+        reason,
+        due=format_time(due_ms),
+        retry=job.retries if retries is None else retries,
+    )
+
+
+def deleted(job: Job, reason: str | None) -> wire.JobEvent:
+    """The event by which a job will not run any more."""
+    return wire.JobEvent(job.version + 1, State.DELETED, job.attempt, job.queue, job.task, reason)
+
+
+def failed(job: Job, exception: wire.JobException, reason: str | None) -> wire.JobEvent:
+    """The event by which a job failed without a run's own report."""
+    return wire.JobEvent(job.version + 1, State.FAILED, job.attempt, job.queue, job.task, reason, exception=exception)
+
+
+def _name(what: Any) -> str:
+    return str(getattr(type(what), "type", None) or type(what).__struct_config__.tag or type(what).__name__)
+
+
+def _on_due(job: Job, what: wire.JobDue, _now_ms: int) -> wire.JobEvent | Rejected:
+    if what.version != job.version:
+        return Rejected("stale", f"version {what.version} is past, the job is at {job.version}")
+    return enqueued(job, "Triggered by its schedule")
+
+
+def _on_parent_ended(job: Job, what: wire.ParentEnded, now_ms: int) -> wire.JobEvent | Rejected:
+    if what.parent != job.parent:
+        return Rejected("stale", "the job waits for another parent")
+    if not what.run:
+        return deleted(job, what.reason)
+    return scheduled(job, job.due_ms, what.reason) if job.due_ms > now_ms else enqueued(job, what.reason)
+
+
+def _on_assigned(job: Job, what: Assigned, _now_ms: int) -> wire.JobEvent | Rejected:
+    version = job.version + 1
+    return wire.JobEvent(
+        version, State.PROCESSING, job.attempt + 1, job.queue, job.task, worker=what.worker, lease=version
+    )
+
+
+def _holds(job: Job, what: wire.RunReport) -> bool:
+    return what.lease == job.lease and what.worker == job.worker
+
+
+_OLD_LEASE: Final = Rejected("stale", "the report's lease is past")
+
+
+def _on_succeeded(job: Job, what: wire.RunSucceeded, _now_ms: int) -> wire.JobEvent | Rejected:
+    if not _holds(job, what):
+        return _OLD_LEASE
+    return wire.JobEvent(
+        job.version + 1,
+        State.SUCCEEDED,
+        job.attempt,
+        job.queue,
+        job.task,
+        worker=what.worker,
+        lease=what.lease,
+        result=what.result,
+        result_omitted=what.result_omitted,
+        duration_ms=what.duration_ms,
+        latency_ms=_latency(job, what.started_ms),
+    )
+
+
+def _on_failed(job: Job, what: wire.RunFailed, _now_ms: int) -> wire.JobEvent | Rejected:
+    if not _holds(job, what):
+        return _OLD_LEASE
+    return wire.JobEvent(
+        job.version + 1,
+        State.FAILED,
+        job.attempt,
+        job.queue,
+        job.task,
+        "An exception occurred during the run",
+        worker=what.worker,
+        lease=what.lease,
+        duration_ms=what.duration_ms,
+        latency_ms=_latency(job, what.started_ms),
+        exception=what.exception,
+    )
+
+
+def _latency(job: Job, started_ms: int) -> float:
+    # The worker's clock may lag behind the elector's: a latency is never negative.
+    return float(max(started_ms - job.ready_ms, 0))
+
+
+def _on_released(job: Job, what: wire.RunReleased, _now_ms: int) -> wire.JobEvent | Rejected:
+    if not _holds(job, what):
+        return _OLD_LEASE
+    return enqueued(job, what.reason, attempt=job.attempt if what.started else job.attempt - 1)
+
+
+def _on_lost(job: Job, what: Lost, _now_ms: int) -> wire.JobEvent | Rejected:
+    if what.worker != job.worker:
+        return _OLD_LEASE
+    reason = f"Worker {what.worker} was lost"
+    if what.count:
+        return failed(job, wire.JobException("joblog.WorkerLost", reason, "", ("joblog.WorkerLost",)), reason)
+    return enqueued(job, reason, lost=job.lost + 1)
+
+
+def _expected(job: Job, what: wire.Change) -> Rejected | None:
+    if what.expected_state is not None and what.expected_state is not job.state:
+        return Rejected("wrong_state", f"expected state {what.expected_state}, the job is {job.state}")
+    if what.expected_version is not None and what.expected_version != job.version:
+        return Rejected("wrong_version", f"expected version {what.expected_version}, the job is at {job.version}")
+    return None
+
+
+def _on_delete(job: Job, what: wire.DeleteJob, _now_ms: int) -> wire.JobEvent | Rejected:
+    return _expected(job, what) or deleted(job, what.reason)
+
+
+def _on_requeue(job: Job, what: wire.RequeueJob, _now_ms: int) -> wire.JobEvent | Rejected:
+    if unexpected := _expected(job, what):
+        return unexpected
+    return enqueued(job, what.reason, retries=0, lost=0, queue=what.queue)
+
+
+def _on_reschedule(job: Job, what: wire.RescheduleJob, now_ms: int) -> wire.JobEvent | Rejected:
+    if unexpected := _expected(job, what):
+        return unexpected
+    return scheduled(job, max(time_ms(what.run_at), now_ms), what.reason, retries=0)
+
+
+def _on_set_parameter(job: Job, what: wire.SetParameter, _now_ms: int) -> wire.JobEvent | Rejected:
+    return _expected(job, what) or wire.JobEvent(
+        job.version + 1,
+        job.state,
+        job.attempt,
+        job.queue,
+        job.task,
+        what.reason,
+        name=what.name,
+        value=raw(what.value),
+    )
+
+
+_PROPOSALS: Final[Mapping[type, Callable[[Job, Any, int], wire.JobEvent | Rejected]]] = {
+    wire.JobDue: _on_due,
+    wire.ParentEnded: _on_parent_ended,
+    Assigned: _on_assigned,
+    wire.RunSucceeded: _on_succeeded,
+    wire.RunFailed: _on_failed,
+    wire.RunReleased: _on_released,
+    Lost: _on_lost,
+    wire.DeleteJob: _on_delete,
+    wire.RequeueJob: _on_requeue,
+    wire.RescheduleJob: _on_reschedule,
+    wire.SetParameter: _on_set_parameter,
+}

@@ -1,0 +1,126 @@
+"""One transaction of an elector: everything a batch led to, and how far was read, become true together."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
+from joblog.streams import wire
+from joblog.streams.codec import encode
+from joblog.streams.errors import StepBack
+from joblog.streams.kafka import TRANSACTION_TIMEOUT_S, KafkaConfig, transactional_producer
+from joblog.streams.lane_records import LANE_KEY, LaneRecord, write_state
+from joblog.streams.outbox import Outbox
+from joblog.streams.timestamps import format_time
+from joblog.streams.topics import DELAY_TIERS, TopicNames
+from joblog.streams.wheel import tier_for
+
+_JSON: Final = "application/json"
+#: Longer than the transaction's own time-out: the answer of the coordinator is worth waiting for.
+_WAIT_S: Final = TRANSACTION_TIMEOUT_S + 5
+
+
+class TransactionLog:
+    """The transactional producer of one elector, renewed after any doubtful outcome.
+
+    librdkafka speaks the first transaction protocol, in which a late answer may hit the next transaction
+    (KIP-890). Therefore a producer whose transaction failed, in whatever way, is never used again: `rebuild`
+    makes a new one with the same id, whose `init_transactions` aborts what is open and fences what is late.
+    """
+
+    def __init__(self, config: KafkaConfig, names: TopicNames, transactional_id: str) -> None:
+        self.transactional_id = transactional_id
+        self._config = config
+        self._names = names
+        self._producer: Producer | None = None
+        self._tiers = {tier: names.delay(tier) for tier in DELAY_TIERS}
+        self._sources: dict[int, str] = {}
+
+    def rebuild(self) -> None:
+        """A new producer under the same id; raises KafkaException while the broker is away."""
+        self.close()
+        made = transactional_producer(self._config, self.transactional_id)
+        made.init_transactions(30)
+        self._producer = made
+
+    def close(self) -> None:
+        """Drop the producer, and whatever it has not sent."""
+        if self._producer is not None:
+            self._producer.purge(in_queue=True, in_flight=True, blocking=False)
+            self._producer = None
+
+    def commit(
+        self, write: Callable[["Writer"], None], offsets: Mapping[tuple[str, int], int], consumer: Consumer
+    ) -> None:
+        """Write and commit; raises StepBack if that failed or nobody knows whether it did.
+
+        1. begin 2. write the outboxes and the lane records 3. send the offsets, which also checks that the
+        group still counts this elector in 4. commit. Only then does the new state count.
+        """
+        producer = self._producer
+        if producer is None:
+            raise StepBack("there is no producer")
+        try:
+            producer.begin_transaction()
+            write(Writer(producer, self._names, self._tiers, self._sources))
+            if offsets:
+                positions = [TopicPartition(topic, lane, offset) for (topic, lane), offset in offsets.items()]
+                producer.send_offsets_to_transaction(positions, consumer.consumer_group_metadata(), _WAIT_S)
+            producer.commit_transaction(_WAIT_S)
+        except (KafkaException, BufferError) as error:
+            raise StepBack(f"the transaction failed: {error}") from error
+
+
+class Writer:
+    """Produces what outboxes hold, within one transaction."""
+
+    def __init__(
+        self, producer: Producer, names: TopicNames, tiers: Mapping[str, str], sources: dict[int, str]
+    ) -> None:
+        self._produce = producer.produce
+        self._names = names
+        self._tiers = tiers
+        self._sources = sources
+
+    def outbox(self, lane: int, out: Outbox, now_ms: int) -> None:
+        """All of one lane's outbox."""
+        self._events(lane, out, now_ms)
+        produce = self._produce
+        assignments = self._names.assignments
+        for partition, worker, assignment in out.assignments:
+            produce(assignments, encode(assignment), worker, partition)
+        for timer in out.timers:
+            topic = self._tiers[tier_for(timer.due_ms - now_ms)]
+            produce(topic, encode(timer), timer.job_id, lane)
+        for to_lane, key, report in out.reports:
+            produce(self._names.reports, encode(report), key, to_lane)
+        state = self._names.state
+        for key, value in out.state.items():
+            produce(state, write_state(value), key, lane)
+
+    def _events(self, lane: int, out: Outbox, now_ms: int) -> None:
+        if not out.events:
+            return
+        produce = self._produce
+        topic = self._names.events
+        time = format_time(now_ms)
+        source = self._sources.get(lane)
+        if source is None:
+            source = self._sources[lane] = f"/joblog/lanes/{lane}"
+        envelope = wire.CloudEvent
+        for key, kind, event_id, data, cause, traceparent in out.events:
+            event = envelope("1.0", event_id, source, kind, key, time, _JSON, cause, traceparent, data)
+            produce(topic, encode(event), key, lane)
+
+    def lane_record(self, lane: int, record: LaneRecord) -> None:
+        """Who owns the lane, and how far it has read."""
+        self._produce(self._names.state, write_state(record), LANE_KEY, lane)
+
+    def forward(self, message: Message, lane: int) -> None:
+        """Send a command on to its own lane, as it came."""
+        self._produce(self._names.commands, message.value(), message.key(), lane, headers=message.headers())
+
+    def deadletter(
+        self, message: Message, headers: list[tuple[str, str | bytes | None]], value: bytes | None
+    ) -> None:
+        """Park a record with its reason."""
+        self._produce(self._names.deadletters, value, message.key(), headers=headers)
