@@ -100,5 +100,5 @@ def _check_counts(there: Mapping[str, _Found], names: TopicNames, lanes: int) ->
         if name in there and there[name].partitions != wanted:
             raise TopicsError(
                 f"topic {name} has {there[name].partitions} partitions, not {wanted}. A job's lane is fixed for its "
-                f"life, so the number is never changed: set the lanes to what the topics have, or choose another prefix"
+                f"life, so the number never changes: set the lanes to what the topics have, or choose another prefix"
             )
