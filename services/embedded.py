@@ -88,16 +88,14 @@ class EmbeddedStack:
         Raises StackError when another process uses the directory, a given port is busy, Kafka cannot
         be fetched, or a server does not come up; nothing is left running then.
         """
-        if not self._lock.is_locked:
-            self._take_directory()
         try:
-            if self._addresses is None:
-                self._prepare()
-            self._launch()
-        except BaseException:
-            self.stop()
-            raise
-        return self.addresses
+            if not self._lock.is_locked:
+                self._take_directory()
+            return self._start()
+        except OSError as exc:
+            raise StackError(
+                f"the stack in {self.directory} could not be started: {exc}; check rights and free space there"
+            ) from exc
 
     def stop(self) -> None:
         """Stop both servers, side by side, and give the directory free; nothing to do when not started."""
@@ -131,7 +129,7 @@ class EmbeddedStack:
     def start_broker(self) -> None:
         """Start the broker again, on its old port, and wait until it answers."""
         broker = self._broker()
-        broker.launch(self._ports["Kafka"], self._ports["Kafka's controller"])
+        broker.launch(self._port("Kafka"), self._port("Kafka's controller"))
         broker.wait_until_ready()
 
     def stop_postgres(self, *, immediate: bool = False) -> None:
@@ -141,7 +139,7 @@ class EmbeddedStack:
     def start_postgres(self) -> None:
         """Start Postgres again, on its old port, and wait until it answers."""
         database = self._database()
-        database.launch(self._ports["Postgres"])
+        database.launch(self._port("Postgres"))
         database.wait_until_ready()
 
     def _take_directory(self) -> None:
@@ -156,6 +154,16 @@ class EmbeddedStack:
             ) from exc
         self._owner_file.write_text(f"{os.getpid()}\n")
 
+    def _start(self) -> StackAddresses:
+        try:
+            if self._addresses is None:
+                self._prepare()
+            self._launch()
+        except BaseException:
+            self.stop()
+            raise
+        return self.addresses
+
     def _prepare(self) -> None:
         """First, servers left behind go, as they hold the remembered ports; then the ports are chosen."""
         for server in (self._kafka, self._postgres):
@@ -164,20 +172,23 @@ class EmbeddedStack:
         self._ports = choose_ports(self.directory / "ports.json", self._wanted, self._progress)
 
     def _launch(self) -> None:
-        """Start both servers side by side: the broker takes seconds, most of them waiting."""
+        """Start what is not running, both servers side by side: each waits more than it works."""
         if self._kafka is not None:
-            self._progress("starting Kafka ...")
-            self._kafka.launch(self._ports["Kafka"], self._ports["Kafka's controller"])
+            self._kafka.launch(self._port("Kafka"), self._port("Kafka's controller"))
         if self._postgres is not None:
-            self._progress("starting Postgres ...")
-            self._postgres.launch(self._ports["Postgres"])
+            self._postgres.launch(self._port("Postgres"))
             self._postgres.wait_until_ready()
         if self._kafka is not None:
             self._kafka.wait_until_ready()
         self._addresses = StackAddresses(
-            bootstrap_servers=f"{HOST}:{self._ports['Kafka']}" if self._kafka is not None else "",
-            dsn=self._postgres.dsn(self._ports["Postgres"]) if self._postgres is not None else "",
+            bootstrap_servers=f"{HOST}:{self._port('Kafka')}" if self._kafka is not None else "",
+            dsn=self._postgres.dsn(self._port("Postgres")) if self._postgres is not None else "",
         )
+
+    def _port(self, name: str) -> int:
+        if name not in self._ports:
+            raise StackError(f"the stack in {self.directory} is not started")
+        return self._ports[name]
 
     def _broker(self) -> EmbeddedKafka:
         if self._kafka is None:

@@ -24,18 +24,18 @@ def is_running(pid: int) -> bool:
     return True
 
 
-def guard(owner: int, server: int, polite: int) -> None:
-    """Wait for the end of the owner, then stop the server: politely, after `PATIENCE_S` by SIGKILL."""
+def guard(owner: int, server: int, polite: int, *, poll_s: float = POLL_S, patience_s: float = PATIENCE_S) -> None:
+    """Wait for the end of the owner, then stop the server: politely, and by SIGKILL after `patience_s`."""
     # A child whose parent died has another parent at once, even while the dead one is not reaped yet.
     while os.getppid() == owner:
         if not is_running(server):
             return
-        time.sleep(POLL_S)
+        time.sleep(poll_s)
     with contextlib.suppress(ProcessLookupError):
         os.kill(server, polite)
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while is_running(server) and time.monotonic() < deadline:
-            time.sleep(POLL_S)
+            time.sleep(poll_s)
         os.kill(server, signal.SIGKILL)
 
 

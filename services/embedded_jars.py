@@ -10,8 +10,8 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from xml.etree.ElementTree import ParseError
 
-import requests
 from filelock import FileLock
 from jgo.config import GlobalSettings
 from jgo.maven import Artifact, MavenContext
@@ -45,7 +45,7 @@ def kafka_jars(progress: Callable[[str], None], cache: Path | None = None) -> Pa
             if not jars.exists():
                 progress(f"fetching Apache Kafka {VERSION} from Maven (about {DOWNLOAD_MB} MB), once ...")
                 _fetch(jars, progress)
-    except (OSError, RuntimeError, ValueError, requests.RequestException) as exc:
+    except (OSError, RuntimeError, ValueError, LookupError, ParseError) as exc:
         raise StackError(
             f"Apache Kafka {VERSION} could not be fetched from Maven into {cache}: {exc}. Check the network "
             "and try again; jgo's settings (~/.config/jgo.conf) can name a mirror: `central`, in [repositories]"
@@ -90,8 +90,8 @@ def _resolve(context: MavenContext) -> Sequence[Artifact]:
     for artifact in artifacts:
         if artifact.groupId == GROUP and artifact.version != VERSION:
             raise RuntimeError(f"{artifact} was resolved, which is not of version {VERSION}")
-    version = next(each.version for each in artifacts if each.artifactId == LOG_CORE)
-    return [*artifacts, context.project(*LOG_BINDING).at_version(version).artifact()]
+    versions = {artifact.artifactId: artifact.version for artifact in artifacts}
+    return [*artifacts, context.project(*LOG_BINDING).at_version(versions[LOG_CORE]).artifact()]
 
 
 def _whole_jar(artifact: Artifact) -> Path:

@@ -48,6 +48,9 @@ SETTINGS: Mapping[str, str | int] = {
     "share.coordinator.state.topic.num.partitions": 1,
     # A stack that was switched off for months goes on where it was.
     "offsets.retention.minutes": YEAR_MINUTES,
+    # After a crash the controller refuses the broker until the session of its last life has run out (default 9 s).
+    "broker.session.timeout.ms": 3000,
+    "broker.heartbeat.interval.ms": 500,
     "group.initial.rebalance.delay.ms": 0,
     "group.min.session.timeout.ms": 1000,
     # A dead client's transaction blocks its readers until it is found; the default looks every 10 s.
@@ -70,6 +73,8 @@ appender.file.policies.size.type = SizeBasedTriggeringPolicy
 appender.file.policies.size.size = 10MB
 appender.file.strategy.type = DefaultRolloverStrategy
 appender.file.strategy.max = 3
+logger.settings.name = org.apache.kafka.common.config.AbstractConfig
+logger.settings.level = warn
 rootLogger.level = info
 rootLogger.appenderRef.file.ref = file
 """
@@ -105,6 +110,7 @@ class EmbeddedKafka:
         if not (self.directory / "data" / "meta.properties").exists():
             self._progress("preparing Kafka's storage ...")
             run_program(java(jars, *FORMAT, str(uuid4())), directory=self.directory)
+        self._progress("starting Kafka ...")
         self._port = port
         self._process = ServerProcess(
             "Kafka",

@@ -70,6 +70,7 @@ class EmbeddedPostgres:
         if not self.data.exists():
             self._progress("preparing the database ...")
             self._initialise()
+        self._progress("starting Postgres ...")
         settings = {**SETTINGS, "port": port}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         self._process = ServerProcess(

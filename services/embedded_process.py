@@ -22,7 +22,7 @@ PROGRAM_TIMEOUT_S = 120
 POLL_S = 0.05
 LOG_TAIL_LINES = 12
 # Nothing of the user's (CLASSPATH, JAVA_TOOL_OPTIONS, PGDATA ...) may change what the servers do.
-ENVIRONMENT = {"PATH": os.defpath, "LANG": "C.UTF-8", "TZ": "UTC"}
+ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8", "TZ": "UTC"}
 
 
 class ServerProcess:
