@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 from joblog.streams.errors import StackError
 
 log = logging.getLogger(__name__)

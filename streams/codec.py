@@ -1,19 +1,20 @@
 """Records to commands and reports, and events to records; the fast way first, the careful way after."""
 
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from joblog.streams import commands, reports, wire
 from joblog.streams.cloudevents import Headers, check_text, explained, read_envelope
 from joblog.streams.errors import InvalidData, UndecodableRecord, UnknownType
+from joblog.streams.fields import JOB_ID_PATTERN, QUEUE_PATTERN, TASK_PATTERN
 from joblog.streams.upcast import upcast_command
 from msgspec import DecodeError, Raw, Struct, json
 from pydantic import TypeAdapter, ValidationError
 
 #: The largest value of a command or report, bytes: arguments and results have their own, smaller limit.
 VALUE_BYTES_MAX: Final = 1_048_576
-#: More brackets than this may be deep nesting, which the careful way measures.
-_PLAIN_BRACKETS: Final = 100
 
 encode: Final = json.Encoder().encode
 
@@ -46,7 +47,7 @@ def read_command(value: bytes | None, headers: Headers | None) -> wire.Received:
             if _is_proper(envelope):
                 decoder = _COMMANDS[envelope.type]
                 command = decoder.decode(envelope.data)
-                if not isinstance(command, wire.CreateJob) or _has_shapes(command):
+                if _is_create(command) if isinstance(command, wire.CreateJob) else _is_job_id(command.job_id):
                     return wire.Received(envelope.id, envelope.source, command, envelope.traceparent)
         except (DecodeError, KeyError, RecursionError):
             pass  # not the fast shape: the careful way accepts more spellings, or says what is wrong
@@ -72,10 +73,8 @@ def read_report(value: bytes | None) -> wire.AnyReport:
 
 
 def _is_plain(value: bytes) -> bool:
-    """Whether the fast decoder and the careful one must agree on a value: no odd text, no depth, no size."""
-    if len(value) > VALUE_BYTES_MAX or value.count(b"[") + value.count(b"{") > _PLAIN_BRACKETS:
-        return False
-    if b"\\u0000" in value or b"\\ud" in value or b"\\uD" in value:
+    """Whether the fast decoder and the careful one must agree on a value: no escapes, proper UTF-8, not too long."""
+    if len(value) > VALUE_BYTES_MAX or b"\\u" in value:
         return False
     if value.isascii():
         return True
@@ -95,9 +94,33 @@ def _is_proper(envelope: _Envelope) -> bool:
     )
 
 
-def _has_shapes(create: wire.CreateJob) -> bool:
-    """Whether what is carried unread is what it should be: an array and an object."""
-    return bytes(create.args)[:1] == b"[" and bytes(create.kwargs)[:1] == b"{"
+def _is_create(create: wire.CreateJob) -> bool:
+    """Whether its names fit their patterns, and what is carried unread is an array and an object."""
+    return (
+        _is_queue(create.queue)
+        and _is_task(create.task)
+        and (create.job_id is None or _is_job_id(create.job_id))
+        and (create.parent is None or _is_job_id(create.parent.job_id))
+        and bytes(create.args)[:1] == b"["
+        and bytes(create.kwargs)[:1] == b"{"
+    )
+
+
+_job_id: Final = re.compile(JOB_ID_PATTERN).search
+
+
+def _is_job_id(text: str) -> bool:
+    return _job_id(text) is not None
+
+
+@lru_cache(maxsize=10_000)
+def _is_queue(text: str) -> bool:
+    return re.search(QUEUE_PATTERN, text) is not None
+
+
+@lru_cache(maxsize=10_000)
+def _is_task(text: str) -> bool:
+    return re.search(TASK_PATTERN, text) is not None
 
 
 def _check_size(value: bytes) -> None:

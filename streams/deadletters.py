@@ -8,6 +8,7 @@ Headers = list[tuple[str, str | bytes | None]]
 
 #: A dead letter must fit into a record, whatever it was: librdkafka refuses to send more than 1,000,000 bytes.
 VALUE_BYTES_MAX: Final = 800_000
+KEY_BYTES_MAX: Final = 100_000
 HEADERS_BYTES_MAX: Final = 64_000
 REASON_CHARACTERS_MAX: Final = 2_000
 
@@ -42,6 +43,11 @@ def headers(  # noqa: PLR0917 - in the order in which an operator reads them
 def value(raw: bytes | None) -> bytes | None:
     """The record's value as it came, cut after `VALUE_BYTES_MAX`; the headers say where the whole one is."""
     return raw if raw is None else raw[:VALUE_BYTES_MAX]
+
+
+def key(raw: bytes | None) -> bytes | None:
+    """The record's key as it came, cut after `KEY_BYTES_MAX`."""
+    return raw if raw is None else raw[:KEY_BYTES_MAX]
 
 
 def _fitting(own: Iterable[tuple[str, str | bytes | None]]) -> Headers:

@@ -15,10 +15,10 @@ ATTEMPTS_MAX: Final = 1_000
 #: The longest delay, time-out or due time ahead: a hundred years, in seconds.
 SECONDS_MAX: Final = 3_155_760_000
 
-QueueName = Annotated[str, StringConstraints(pattern=QUEUE_PATTERN), Meta(pattern=QUEUE_PATTERN)]
-TaskName = Annotated[str, StringConstraints(pattern=TASK_PATTERN), Meta(pattern=TASK_PATTERN)]
-JobId = Annotated[str, StringConstraints(pattern=JOB_ID_PATTERN), Meta(pattern=JOB_ID_PATTERN)]
-WorkerId = Annotated[str, StringConstraints(pattern=WORKER_PATTERN), Meta(pattern=WORKER_PATTERN)]
+QueueName = Annotated[str, StringConstraints(pattern=QUEUE_PATTERN)]
+TaskName = Annotated[str, StringConstraints(pattern=TASK_PATTERN)]
+JobId = Annotated[str, StringConstraints(pattern=JOB_ID_PATTERN)]
+WorkerId = Annotated[str, StringConstraints(pattern=WORKER_PATTERN)]
 Priority = Annotated[int, Field(ge=-PRIORITY_MAX, le=PRIORITY_MAX), Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)]
 Seconds = Annotated[float, Field(ge=0, le=SECONDS_MAX), Meta(ge=0, le=SECONDS_MAX)]
 TimeoutSeconds = Annotated[float, Field(gt=0, le=SECONDS_MAX), Meta(gt=0, le=SECONDS_MAX)]

@@ -6,7 +6,6 @@ wherever the job was, so the log can be folded without this file's rules.
 """
 
 from collections.abc import Callable, Mapping
-from copy import copy
 from sys import intern
 from typing import Any, Final
 
@@ -119,10 +118,10 @@ def event_type(event: wire.JobEvent) -> str:
 
 def decide(job: Job, what: Any, election: Election) -> tuple[wire.JobEvent, ...] | Rejected:
     """The events that `what` (a command, a report, or one of the inputs above) leads to, or why there are none."""
-    heard_in, _ = TRANSITIONS[type(what)]
+    heard_in, propose = _RULES[type(what)]
     if job.state not in heard_in:
         return Rejected("wrong_state", f"{_name(what)} is not heard in state {job.state}")
-    candidate = _PROPOSALS[type(what)](job, what, election.now_ms)
+    candidate = propose(job, what, election.now_ms)
     if isinstance(candidate, Rejected):
         return candidate
     if candidate.state in election.watched and candidate.name is None:
@@ -132,7 +131,7 @@ def decide(job: Job, what: Any, election: Election) -> tuple[wire.JobEvent, ...]
 
 def evolve(job: Job, event: wire.JobEvent, at_ms: int) -> Job:
     """The job after an event; `at_ms` is when it happened."""
-    after = copy(job)
+    after = job.__copy__()
     after.version = event.version
     if event.name is not None:
         after.parameters = with_parameter(job.parameters, event.name, event.value)
@@ -388,3 +387,5 @@ _PROPOSALS: Final[Mapping[type, Callable[[Job, Any, int], wire.JobEvent | Reject
     wire.RescheduleJob: _on_reschedule,
     wire.SetParameter: _on_set_parameter,
 }
+
+_RULES: Final = {kind: (heard_in, _PROPOSALS[kind]) for kind, (heard_in, _) in TRANSITIONS.items()}

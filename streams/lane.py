@@ -74,6 +74,7 @@ class Lane:
     def __init__(self, number: int, lanes: int, rules: LaneRules) -> None:
         self.number = number
         self.lanes = lanes
+        self._hex = f"{number:03x}"
         self.rules = rules
         self.jobs: dict[str, Job] = {}
         self.workers = Workers()
@@ -132,13 +133,14 @@ class Lane:
 
     def lane_of(self, command: wire.Command) -> int:
         """Where a command belongs; this lane, if it names none."""
+        job_id = command.job_id
+        if job_id is not None:
+            return self.number if job_id[15:18] == self._hex else lane_of_job(job_id)
         if isinstance(command, wire.CreateJob):
-            if command.job_id is not None:
-                return lane_of_job(command.job_id)
             first = lane_of_queue(command.queue, self.lanes)
             distance = (self.number - first) % self.lanes
             return self.number if distance < self.rules.shards.get(command.queue, 1) else first
-        return lane_of_job(command.job_id)
+        return self.number
 
     def command(self, received: wire.Received, position: str, election: Election, out: Outbox) -> None:
         """Decide a command that belongs here."""
@@ -250,16 +252,16 @@ class Lane:
 
     def report(self, report: wire.AnyReport, cause: str, election: Election, out: Outbox) -> None:
         """Decide a report; a stale one is counted and dropped."""
-        if isinstance(report, wire.WorkerAnnounced):
-            self._announced(report, cause, election.now_ms, out)
-        elif isinstance(report, wire.WorkerStopping):
-            self._gone(report.worker, "worker.stopped", cause, election, out)
-        elif isinstance(report, wire.ContinuationAdded):
-            self._continuation(report, election.now_ms, out)
-        else:
+        if isinstance(report, wire.RunReport | wire.JobDue | wire.ParentEnded):
             job = self.jobs.get(report.job_id)
             if job is None or self._decided(job, report, cause, election, out) is not None:
                 out.counts["joblog_stale_reports_total", str(type(report).__struct_config__.tag)] += 1
+        elif isinstance(report, wire.WorkerAnnounced):
+            self._announced(report, cause, election.now_ms, out)
+        elif isinstance(report, wire.WorkerStopping):
+            self._gone(report.worker, "worker.stopped", cause, election, out)
+        else:
+            self._continuation(report, election.now_ms, out)
 
     def _announced(self, report: wire.WorkerAnnounced, cause: str, now_ms: int, out: Outbox) -> None:
         known = self.workers.get(report.worker)

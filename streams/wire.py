@@ -9,24 +9,17 @@ struct refuses goes through the model, which accepts more spellings and names wh
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
 
-from joblog.streams.fields import (
-    Count,
-    JobId,
-    Key,
-    Priority,
-    QueueName,
-    TaskName,
-    Text,
-    TimeoutSeconds,
-    Version,
-    WorkerId,
-)
+from joblog.streams.fields import Count, Key, Priority, Text, TimeoutSeconds, Version
 from joblog.streams.retry import Retry
 from joblog.streams.states import ContinueOn, State
 from msgspec import Meta, Raw, Struct
 
 Instant = Annotated[datetime, Meta(tz=True)]
 NonNegative = Annotated[float, Meta(ge=0)]
+
+#: Names have patterns, and matching one costs more than decoding the whole message. Commands come from outside:
+#: codec.py matches their names, once for each name it sees. Reports and events are Joblog's own.
+JobId = QueueName = TaskName = WorkerId = str
 
 NO_RAW = Raw(b"null")
 EMPTY_ARRAY = Raw(b"[]")

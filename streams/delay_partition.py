@@ -1,0 +1,68 @@
+"""One partition of a delay topic as the delays process has it, and what it holds of a record."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from confluent_kafka import Message
+from joblog.streams.deadletters import Headers
+from joblog.streams.errors import InvalidData, UndecodableRecord
+from joblog.streams.wheel import Shelf, leaves_ms
+from joblog.streams.wire import Timer
+
+decode_timer: Final = msgspec.json.Decoder(Timer).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """A record that is no timer, as it came, and why it is none; `code` is one word."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers | None
+    code: str
+    reason: str
+
+
+@dataclass(slots=True, eq=False)
+class Partition:
+    """What is held of a partition, and how far it is committed; timers are held as bytes, which are small."""
+
+    topic: str
+    lane: int
+    tier: str
+    shelf: Shelf[bytes | Undecodable]
+    is_paused: bool = False
+    committed: int | None = None
+
+    def keep(self, message: Message, now_ms: int) -> None:
+        """Hold the record until it leaves: a timer at its time, anything else at once."""
+        value = message.value() or b""
+        try:
+            timer = decode_timer(value)
+        except (ValueError, RecursionError) as exc:
+            undecodable = _undecodable(message, exc)
+            self.shelf.add(undecodable.offset, now_ms, undecodable)
+        else:
+            _, appended_ms = message.timestamp()
+            self.shelf.add(offset_of(message), leaves_ms(self.tier, timer.due_ms, appended_ms, now_ms), value)
+
+
+def offset_of(message: Message) -> int:
+    """The offset that every record read from the log has."""
+    offset = message.offset()
+    assert offset is not None
+    return offset
+
+
+def _undecodable(message: Message, exc: Exception) -> Undecodable:
+    own = message.headers()
+    return Undecodable(
+        offset=offset_of(message),
+        key=message.key(),
+        value=message.value(),
+        headers=list(own.items()) if isinstance(own, dict) else own,
+        code=InvalidData.code if isinstance(exc, msgspec.ValidationError) else UndecodableRecord.code,
+        reason=f"no timer: {exc}",
+    )
