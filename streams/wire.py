@@ -7,7 +7,7 @@ struct refuses goes through the model, which accepts more spellings and names wh
 """
 
 from datetime import datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 from joblog.streams.fields import Count, Key, Priority, Text, TimeoutSeconds, Version
 from joblog.streams.retry import Retry
@@ -19,7 +19,10 @@ NonNegative = Annotated[float, Meta(ge=0)]
 
 #: Names have patterns, and matching one costs more than decoding the whole message. Commands come from outside:
 #: codec.py matches their names, once for each name it sees. Reports and events are Joblog's own.
-JobId = QueueName = TaskName = WorkerId = str
+JobId: TypeAlias = str
+QueueName: TypeAlias = str
+TaskName: TypeAlias = str
+WorkerId: TypeAlias = str
 
 NO_RAW = Raw(b"null")
 EMPTY_ARRAY = Raw(b"[]")

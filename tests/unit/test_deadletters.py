@@ -28,6 +28,12 @@ def test_a_reason_that_no_encoding_knows_is_no_obstacle() -> None:
     assert made["joblog-reason"] == b"bad ?" + b"x" * (deadletters.REASON_CHARACTERS_MAX - 5)
 
 
+def test_a_key_is_kept_as_it_came_and_a_huge_one_is_cut() -> None:
+    assert deadletters.key(None) is None
+    assert deadletters.key(b"\xff") == b"\xff"
+    assert deadletters.key(b"x" * 2_000_000) == b"x" * deadletters.KEY_BYTES_MAX
+
+
 def test_a_value_is_kept_as_it_came_and_a_huge_one_is_cut() -> None:
     assert deadletters.value(None) is None
     assert deadletters.value(b"\xff{") == b"\xff{"
