@@ -98,7 +98,7 @@ class Delays:
         if next_ms is None:
             return limit_ms
         # Rounded up: the client waits for whole milliseconds, and would not wait at all for half of one.
-        return min(max(math.ceil(next_ms - self._clock() * 1000), 0), limit_ms)
+        return min(max(math.ceil(next_ms - self._clock() * 1000), 5), limit_ms)
 
     def _finish(self) -> None:
         self._producer.flush(FLUSH_TIMEOUT_S)

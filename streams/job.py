@@ -131,7 +131,7 @@ def decide(job: Job, what: Any, election: Election) -> tuple[wire.JobEvent, ...]
 
 def evolve(job: Job, event: wire.JobEvent, at_ms: int) -> Job:
     """The job after an event; `at_ms` is when it happened."""
-    after = job.__copy__()
+    after: Job = job.__copy__()
     after.version = event.version
     if event.name is not None:
         after.parameters = with_parameter(job.parameters, event.name, event.value)

@@ -1,0 +1,58 @@
+# Everything a developer or a curious newcomer runs. `make` alone prints this list.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := deploy/requirements.lock
+READY := $(VENV)/.ready
+# Tests share two cores with a broker and a database: more workers only make them wait for each other.
+WORKERS ?= 3
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check bench schemas format lock clean
+
+help: ## This list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+setup: $(READY) ## A virtual environment with the locked packages and Joblog itself
+
+$(READY): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Joblog needs Python 3.11 or later; name one with: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@mkdir -p .ns/joblog && for part in streams projections services; do ln -sfn ../../$$part .ns/joblog/$$part; done
+	@touch $@
+
+demo: setup ## The main job on a real Kafka and Postgres: detection jobs, end to end; Ctrl-C ends it
+	$(BIN)/joblog demo
+
+up: setup ## Kafka, Postgres and all of Joblog's processes on this machine; Ctrl-C ends it
+	$(BIN)/joblog up
+
+check: setup ## Linters, types, import directions, drift of the generated documents
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m joblog.services.schemas --check
+
+test: check ## The checks, then all tests on a real Kafka and Postgres
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+bench: setup ## All benchmarks on an embedded stack, one JSON object a line
+	$(BIN)/joblog bench all --output json
+
+schemas: setup ## Generate the JSON Schemas and the AsyncAPI document anew
+	$(BIN)/python -m joblog.services.schemas
+
+format: setup ## Format the code
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format .
+
+lock: ## Lock the newest versions of all packages that pyproject.toml allows
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-header --upgrade --quiet -o $(LOCK)
+
+clean: ## Remove the environment, the data of `make up` and `make demo`, and caches
+	rm -rf $(VENV) .ns .joblog build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
