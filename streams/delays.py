@@ -8,7 +8,6 @@ Limits. A timer is as punctual as the machines' clocks agree. A partition of the
 while `now_max` of its timers are held; one behind them in the log that is due sooner than they are is late.
 """
 
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -24,8 +23,9 @@ from joblog.streams.topics import TopicNames
 from joblog.streams.wheel import WAITS_MS
 
 IDLE_MS: Final = 100
-#: While acknowledgements are awaited, they are looked for this often.
-ACKNOWLEDGING_MS: Final = 5
+#: The loop does not wait for less: what becomes due meanwhile goes out together, at half the cost.
+#: Acknowledgements that are awaited are looked for this often, too.
+TICK_MS: Final = 5
 COMMIT_INTERVAL_S: Final = 1.0
 FLUSH_TIMEOUT_S: Final = 5.0
 
@@ -78,8 +78,9 @@ class Delays:
         """1 hold what is there, 2 send what is to leave, 3 note what is acknowledged, 4 commit now and then."""
         self._health.beat()
         self._reader.read(self._pause_ms(), self._now_ms)
+        now_ms = self._now_ms()
         for partition in self._reader.partitions:
-            self._firing.send(partition)
+            self._firing.send(partition, now_ms)
         self._reader.resume()
         self._producer.poll(0)
         if time.monotonic() >= self._commit_at:
@@ -92,13 +93,13 @@ class Delays:
 
     def _pause_ms(self) -> int:
         """How long to wait for records: until the next one leaves, or something else is to be looked at."""
-        limit_ms = ACKNOWLEDGING_MS if len(self._producer) else IDLE_MS
+        limit_ms = TICK_MS if len(self._producer) else IDLE_MS
         held = (partition.shelf.next_ms for partition in self._reader.partitions)
         next_ms = min((at_ms for at_ms in held if at_ms is not None), default=None)
         if next_ms is None:
             return limit_ms
-        # Rounded up: the client waits for whole milliseconds, and would not wait at all for half of one.
-        return min(max(math.ceil(next_ms - self._clock() * 1000), 5), limit_ms)
+        until_ms = next_ms - self._now_ms()
+        return 0 if until_ms < -TICK_MS else min(max(until_ms, TICK_MS), limit_ms)
 
     def _finish(self) -> None:
         self._producer.flush(FLUSH_TIMEOUT_S)

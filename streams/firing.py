@@ -39,9 +39,8 @@ class Firing:
         self._meters = meters
         self._clock = clock
 
-    def send(self, source: Partition) -> None:
+    def send(self, source: Partition, now_ms: int) -> None:
         """Send what is to leave by now, up to `SENT_MAX` records or until the producer's queue is full."""
-        now_ms = int(self._clock() * 1000)
         for _ in range(SENT_MAX):
             record = source.shelf.take(now_ms)
             if record is None:
