@@ -1,0 +1,101 @@
+"""From the JSON of a job's spec to the arguments of its task, by the annotations of the task's function."""
+
+from inspect import Parameter, signature
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+from joblog.services.context import CancellationToken, JobContext
+from joblog.services.tasks import ArgumentsError, Task
+from joblog.streams.errors import SettingsError
+from pydantic import PydanticUserError, ValidationError
+from pydantic.experimental.arguments_schema import generate_arguments_schema
+from pydantic_core import ArgsKwargs, SchemaError, SchemaValidator
+
+_ERRORS_NAMED_MAX: Final = 10
+
+
+class Call(msgspec.Struct, gc=False):
+    """The part of a JobSpec that a run needs."""
+
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    timeout_s: float | None = None
+
+
+_CALLS: Final = msgspec.json.Decoder(Call)
+
+
+def read_call(spec: msgspec.Raw) -> Call:
+    """The call in a JobSpec; ArgumentsError when it cannot be decoded."""
+    try:
+        return _CALLS.decode(spec)
+    except (msgspec.MsgspecError, RecursionError) as exc:
+        raise ArgumentsError(f"the job's arguments cannot be decoded: {exc}") from exc
+
+
+class _Injected(NamedTuple):
+    """A parameter that the worker fills; `place` is its index if it may be given by place."""
+
+    name: str
+    place: int | None
+    is_context: bool
+
+
+class ArgumentReader:
+    """Reads the arguments of one task's jobs; made once, as pydantic compiles the annotations.
+
+    What pydantic's lax mode accepts is accepted: models, dataclasses, enums, dates and so on are made from
+    their JSON. Parameters annotated with JobContext or CancellationToken get those of the run.
+    """
+
+    def __init__(self, task: Task[..., Any]) -> None:
+        self._name = task.name
+        self._parameters = signature(task.function).parameters
+        self._injected: list[_Injected] = []
+        try:
+            schema = generate_arguments_schema(task.function, "arguments", self._skip_injected)
+            self._validator = SchemaValidator(schema)
+        except (PydanticUserError, SchemaError, NameError, TypeError) as exc:
+            raise SettingsError(f"task {task.name}: its annotations cannot be read from JSON: {exc}") from exc
+
+    def read(self, call: Call, context: JobContext) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional and keyword arguments for the function; ArgumentsError when they do not fit it."""
+        args: tuple[Any, ...]
+        kwargs: dict[str, Any]
+        try:
+            args, kwargs = self._validator.validate_python(ArgsKwargs(tuple(call.args), call.kwargs))
+        except ValidationError as exc:
+            raise ArgumentsError(f"arguments do not fit task {self._name}: {_summary(exc)}") from None
+        if self._injected:
+            return self._inject(args, kwargs, context)
+        return args, kwargs
+
+    def _skip_injected(self, index: int, name: str, annotation: Any) -> Literal["skip"] | None:
+        if annotation is JobContext or annotation is CancellationToken:
+            by_place = self._parameters[name].kind in {
+                Parameter.POSITIONAL_ONLY,
+                Parameter.POSITIONAL_OR_KEYWORD,
+            }
+            self._injected.append(_Injected(name, index if by_place else None, annotation is JobContext))
+            return "skip"
+        return None
+
+    def _inject(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], context: JobContext
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Put each at its place among the positional ones if these reach so far, else by its name."""
+        for wanted in self._injected:
+            value = context if wanted.is_context else context.cancellation
+            if wanted.place is not None and wanted.place <= len(args):
+                args = (*args[: wanted.place], value, *args[wanted.place :])
+            else:
+                kwargs[wanted.name] = value
+        return args, kwargs
+
+
+def _summary(error: ValidationError) -> str:
+    """What is wrong with which argument; without the values, which may be secret, and without URLs."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:_ERRORS_NAMED_MAX]]
+    more = len(found) - len(lines)
+    return "; ".join(lines) + (f"; and {more} more" if more else "")

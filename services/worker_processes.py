@@ -1,0 +1,137 @@
+"""Process-isolated tasks: each run in a child process, which can be killed in the middle of it."""
+
+import asyncio
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import wait
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
+from importlib import import_module
+from multiprocessing.connection import wait as wait_for_sentinel
+from threading import Lock, Thread
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from joblog.services.context import CURRENT, JobContext
+from joblog.services.tasks import Task, TaskRegistry
+from joblog.services.worker_arguments import ArgumentReader, read_call
+from joblog.services.worker_failures import describe
+from joblog.services.worker_results import write_result
+from joblog.services.worker_run import Failed, Run, Succeeded
+from joblog.streams.errors import SettingsError, TaskError
+from joblog.streams.wire import RunJob
+from pebble import ProcessExpired, ProcessPool
+
+#: How exactly the beginning of a run in a child process is noticed, in seconds.
+BEGIN_POLL_S: Final = 0.02
+
+Ended: TypeAlias = Succeeded | Failed
+_ENDED: Final[msgspec.json.Decoder[Ended]] = msgspec.json.Decoder(Ended)
+
+
+class ProcessEnded(TaskError):
+    """The process of a run ended before the run: a crash, a kill, `os._exit`, no memory left."""
+
+
+class ProcessRuns:
+    """A pool of as many processes as there are slots, made with the first run that needs it.
+
+    The processes are spawned, not forked: a fork would copy locks that threads of this process hold.
+    """
+
+    def __init__(self, count: int, result_bytes_max: int) -> None:
+        self._count = count
+        self._result_bytes_max = result_bytes_max
+        self._pool: ProcessPool | None = None
+        self._lock = Lock()
+
+    def perform(self, run: Run, timeout_s: float | None) -> Ended:
+        """Run it and wait for its end. The time-out counts from the beginning in the child, not in the queue.
+
+        Raises ProcessEnded, and CancelledError once the run was interrupted.
+        """
+        where = (run.known.task.function.__module__, run.known.task.name)
+        args = (*where, msgspec.json.encode(run.job), run.worker, self._result_bytes_max)
+        future = self._living_pool().schedule(run_in_child, args=args)
+        # In this order: whoever stops the run sets the token first and then looks for the interrupt.
+        interrupt: Callable[[], object] = future.cancel
+        run.interrupt = interrupt
+        if run.token.is_cancelled:
+            interrupt()
+        while not future.running() and not future.done():
+            wait([future], BEGIN_POLL_S)
+        run.begin()
+        run.limit(timeout_s)
+        try:
+            return _ENDED.decode(future.result())
+        except ProcessExpired as exc:
+            raise ProcessEnded(f"the process of the run ended with exit code {exc.exitcode}") from exc
+        except BrokenProcessPool as exc:
+            raise ProcessEnded(f"the process of the run was lost: {exc}") from exc
+
+    def close(self) -> None:
+        """End all processes, whatever they do."""
+        with self._lock:
+            if self._pool is not None:
+                _stop(self._pool)
+                self._pool.join()
+                self._pool = None
+
+    def _living_pool(self) -> ProcessPool:
+        with self._lock:
+            if self._pool is not None and not self._pool.active:  # a process died while it was idle
+                _stop(self._pool)
+                self._pool = None
+            if self._pool is None:
+                context = multiprocessing.get_context("spawn")
+                self._pool = ProcessPool(self._count, initializer=end_with_parent, context=context)
+            return self._pool
+
+
+def _stop(pool: ProcessPool) -> None:
+    stop: Callable[[], None] = pool.stop
+    stop()
+
+
+def check_importable(task: Task[..., Any]) -> None:
+    """SettingsError unless a child process can find the task where its function was written."""
+    module = task.function.__module__
+    if module == "__main__":
+        raise SettingsError(f"task {task.name} is to run in a process: move it out of the main script")
+    if all(found is not task for found in TaskRegistry.of(import_module(module))):
+        raise SettingsError(f"task {task.name} is to run in a process: {module} must hold it by a name of its own")
+
+
+def run_in_child(module: str, name: str, job: bytes, worker: str, result_bytes_max: int) -> bytes:
+    """One run, in the child; its end travels as JSON, so that nothing a task made is unpickled."""
+    ended: Ended
+    try:
+        found, arguments = _known(module, name)
+        assigned = msgspec.json.decode(job, type=RunJob)
+        context = JobContext(assigned, worker)
+        CURRENT.set(context)
+        args, kwargs = arguments.read(read_call(assigned.spec), context)
+        value = found.function(*args, **kwargs)
+        ended = Succeeded(*write_result(asyncio.run(value) if found.is_async else value, result_bytes_max))
+    except BaseException as exc:  # noqa: BLE001 - whatever ends the task is its outcome, SystemExit too
+        ended = Failed(describe(exc, frames_skipped=1))
+    return msgspec.json.encode(ended)
+
+
+@lru_cache
+def _known(module: str, name: str) -> tuple[Task[..., Any], ArgumentReader]:
+    found = TaskRegistry.of(import_module(module)).get(name)
+    return found, ArgumentReader(found)
+
+
+def end_with_parent() -> None:
+    """Let this process end when the worker is gone, even in the middle of a run: nobody would hear of it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait_for_sentinel([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=watch, name="end-with-parent", daemon=True).start()
