@@ -1,6 +1,6 @@
 """What a lane remembers of ended jobs, so that the same thing sent twice is refused for a while."""
 
-from collections import deque
+from collections import OrderedDict
 
 from joblog.streams.states import State
 
@@ -8,12 +8,11 @@ from joblog.streams.states import State
 class EndedJobs:
     """The last `size` ended jobs of a lane: how each ended, and at which version."""
 
-    __slots__ = ("_known", "_order", "size")
+    __slots__ = ("_known", "size")
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._known: dict[str, tuple[State, int]] = {}
-        self._order: deque[str] = deque()
+        self._known: OrderedDict[str, tuple[State, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -23,13 +22,12 @@ class EndedJobs:
         return self._known.get(job_id)
 
     def add(self, job_id: str, state: State, version: int) -> None:
-        """Remember an end; the oldest is forgotten when there are too many."""
-        if job_id not in self._known:
-            self._order.append(job_id)
+        """Remember an end as the latest one; the oldest is forgotten when there are too many."""
         self._known[job_id] = (state, version)
-        while len(self._known) > self.size:
-            self._known.pop(self._order.popleft(), None)
+        self._known.move_to_end(job_id)
+        if len(self._known) > self.size:
+            self._known.popitem(last=False)
 
     def remove(self, job_id: str) -> None:
-        """The job lives again. Its place in the order stays behind and does no harm."""
+        """The job lives again."""
         self._known.pop(job_id, None)
