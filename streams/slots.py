@@ -85,7 +85,7 @@ class Workers:
             known.held.pop(job_id, None)
 
     def _serve(self, queues: tuple[str, ...], worker: str) -> None:
-        for queue in queues:
+        for queue in dict.fromkeys(queues):  # one that is named twice has one turn
             self._queues.setdefault(queue, deque()).append(worker)
 
     def _leave(self, worker: str) -> None:
