@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Final
 
-from joblog.streams.fields import ATTEMPTS_MAX, Seconds, StrictMessage, Text
+from joblog.streams.fields import ATTEMPTS_MAX, SECONDS_MAX, Seconds, StrictMessage, Text
 from msgspec import Meta, Struct
 from pydantic import Field
 
@@ -85,7 +85,8 @@ def delay_s(policy: Retry, retry: int, random_unit: float) -> float:
     """Seconds to wait before the `retry`-th retry (1-based); `random_unit` is drawn from [0, 1)."""
     match policy.curve:
         case Curve.HANGFIRE:
-            return float(round((retry - 1) ** 4 + 15 + int(random_unit * 30) * retry))
+            # The 239th retry would come after more than a hundred years, a late one after the calendar's end.
+            return float(min((retry - 1) ** 4 + 15 + int(random_unit * 30) * retry, SECONDS_MAX))
         case Curve.FIXED:
             return policy.delays_s[min(retry, len(policy.delays_s)) - 1]
         case Curve.EXPONENTIAL:
