@@ -6,18 +6,25 @@ says so. Custom filters are entry points of the group `joblog.elect_filters`; ea
 
 from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
+from traceback import format_exception_only
 from typing import Any, Final, Protocol
 
 from joblog.streams import wire
 from joblog.streams.job import Job, Lost, deleted, enqueued, scheduled
 from joblog.streams.retry import DEFAULT_RETRY, OnExceeded, Retry, delay_s, is_retried
 from joblog.streams.states import State
+from joblog.streams.timestamps import parse_time_ms
 from msgspec import json, structs
 
 ENTRY_POINTS: Final = "joblog.elect_filters"
 REASON_MESSAGE_MAX: Final = 50
+REASON_MAX: Final = 9_000
+
+#: What a filter may elect whatever the candidate was; besides these, only the candidate's own state.
+ELECTABLE: Final = frozenset({State.ENQUEUED, State.SCHEDULED, State.FAILED, State.DELETED})
 
 _spec = json.Decoder(wire.JobSpec)
+_event = json.Decoder(wire.JobEvent)
 
 
 class ElectFilter(Protocol):
@@ -84,22 +91,42 @@ class FilterChain:
         elected = candidate
         for one in self._filters:
             if elected.state in one.states:
-                elected = self._asked(one, job, elected, what, now_ms)
+                try:
+                    answer = one.elect(job, elected, what, now_ms)
+                    elected = elected if answer is None else _checked(answer, elected, candidate.state)
+                except Exception as error:  # noqa: BLE001  # user code: whatever it raises, the lane goes on
+                    self._on_error(one.name)
+                    elected = structs.replace(elected, reason=_with_error(elected.reason, one.name, error))
         if elected.state is candidate.state or candidate.state is not State.FAILED:
             return (elected,)
         traversed = structs.replace(candidate, traversed=True)
         return (traversed, structs.replace(elected, version=candidate.version + 1))
 
-    def _asked(self, one: ElectFilter, job: Job, candidate: wire.JobEvent, what: Any, now_ms: int) -> wire.JobEvent:
-        try:
-            answer = one.elect(job, candidate, what, now_ms)
-        except Exception as error:  # noqa: BLE001  # user code: whatever it raises, the lane goes on
-            self._on_error(one.name)
-            said = f"filter {one.name} raised {type(error).__name__}: {error}"[:200]
-            return structs.replace(candidate, reason=f"{candidate.reason or ''} ({said})".strip())
-        if answer is None:
-            return candidate
-        return structs.replace(answer, version=candidate.version)
+
+def _checked(answer: Any, candidate: wire.JobEvent, first: State) -> wire.JobEvent:
+    """The answer in the candidate's place; raises ValueError or TypeError for one that a job could not take."""
+    if type(answer) is not wire.JobEvent:
+        raise TypeError(f"a filter elects a JobEvent or None, not {type(answer).__name__}")
+    answer = structs.replace(answer, version=candidate.version)
+    state = answer.state
+    if state not in ELECTABLE and (
+        structs.replace(answer, reason=candidate.reason, result=candidate.result) != candidate
+    ):
+        raise ValueError(f"{state} is not for a filter to elect")
+    if state is State.ENQUEUED and first is State.PROCESSING:
+        raise ValueError("a job that was about to start is Enqueued already: it would be elected again at once")
+    if state is State.FAILED and answer.exception is None:
+        raise ValueError("a Failed job has an exception")
+    if state is State.SCHEDULED:
+        parse_time_ms(answer.due or "")
+    # Whoever reads the log does this: what cannot be written or read must not get there.
+    return _event.decode(json.encode(answer))
+
+
+def _with_error(reason: str | None, name: str, error: Exception) -> str:
+    said = f"filter {name} raised {''.join(format_exception_only(error))}"[:200].strip()
+    said = said.encode(errors="replace").decode().replace("\x00", "?")  # neither can be kept in Postgres
+    return f"{(reason or '')[:REASON_MAX]} ({said})".strip()
 
 
 def installed_filters() -> tuple[ElectFilter, ...]:
