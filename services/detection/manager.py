@@ -1,0 +1,134 @@
+"""The job manager: turns requests into jobs.
+
+It keeps nothing: a run's id is the idempotency key of its jobs, so the job of a run is known without a
+table, and a request that is read twice, as after a crash, makes no second job.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from threading import Event
+from typing import Final
+
+from confluent_kafka import KafkaException, Message
+from joblog.services.client import Client
+from joblog.services.client_options import JobOptions
+from joblog.services.detection.names import CLEANUP_QUEUE, CLEANUP_TASK, PRIORITY, RUN_ID, RUN_QUEUE, RUN_TASK
+from joblog.services.detection.requests import RunRequested, RunWithdrawn, read_request
+from joblog.streams import kafka
+from joblog.streams.errors import ContractError
+from joblog.streams.ids import hashed_job_id, lane_of_queue
+from joblog.streams.kafka import KafkaConfig
+from joblog.streams.retry import Curve, RetryPolicy
+from joblog.streams.states import ContinueOn
+
+log = logging.getLogger(__name__)
+
+RUN_DELAY: Final = timedelta(seconds=10)
+RETRIES: Final = 3
+HIGH: Final = 100
+_POLL_S: Final = 0.2
+
+
+def retry_policy(minute: timedelta) -> RetryPolicy:
+    """2^n minutes before retry n + 1, three times: 1, 2 and 4 minutes; a demonstration has shorter minutes."""
+    return RetryPolicy(
+        attempts=RETRIES, curve=Curve.EXPONENTIAL, base_s=minute / timedelta(seconds=1), factor=2, jitter=0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ManagedRun:
+    """A run and its two jobs."""
+
+    run_id: str
+    detection_job: str
+    cleanup_job: str
+
+
+class JobManager:
+    """Reads requests and makes jobs of them; `on_run` hears of every run that has its jobs."""
+
+    def __init__(
+        self,
+        client: Client,
+        lanes: int,
+        workspace: Path,
+        minute: timedelta,
+        on_run: Callable[[ManagedRun], None],
+    ) -> None:
+        self._client = client
+        self._lanes = lanes
+        self._workspace = str(workspace)
+        self._retry = retry_policy(minute)
+        self._on_run = on_run
+
+    def handle(self, request: RunRequested | RunWithdrawn) -> None:
+        """Do what one request asks for; when it returns, the commands are in the log."""
+        if isinstance(request, RunRequested):
+            self._on_run(self.start(request))
+        else:
+            self._client.delete(self.job_of(request.run_id), reason="the detection run was withdrawn")
+
+    def start(self, request: RunRequested) -> ManagedRun:
+        """Schedule the detection, and its clean-up for when it has ended, however it ends."""
+        detection_job = self._client.schedule(
+            RUN_TASK,
+            delay=RUN_DELAY,
+            photograph=request.photograph,
+            workspace=self._workspace,
+            options=self.options(request.run_id, RUN_QUEUE),
+        )
+        cleanup_job = self._client.continue_with(
+            detection_job,
+            CLEANUP_TASK,
+            on=ContinueOn.ENDED,
+            workspace=self._workspace,
+            options=self.options(request.run_id, CLEANUP_QUEUE),
+        )
+        return ManagedRun(request.run_id, detection_job, cleanup_job)
+
+    def options(self, run_id: str, queue: str) -> JobOptions:
+        """How the jobs of a run shall run: before others, marked with the run, tried again in a while."""
+        return JobOptions(
+            queue=queue,
+            priority=HIGH,
+            retry=self._retry,
+            parameters={RUN_ID: run_id, PRIORITY: "high"},
+            idempotency_key=run_id,
+        )
+
+    def job_of(self, run_id: str) -> str:
+        """The id of a run's detection job."""
+        return hashed_job_id(lane_of_queue(RUN_QUEUE, self._lanes), RUN_QUEUE, run_id)
+
+
+def manage(manager: JobManager, config: KafkaConfig, topic: str, group: str, stop: Event) -> None:
+    """Handle requests until told to stop. A request's offset is committed after its jobs are in the log.
+
+    Raises KafkaException or EnqueueError when it cannot go on; started again, it begins where it left off.
+    """
+    options = {"auto.offset.reset": "earliest"}  # a manager that is new shall hear of all requests
+    consumer = kafka.group_consumer(config, group, "detection-manager", **options)
+    consumer.subscribe([topic])
+    with closing(consumer):
+        while not stop.is_set():
+            message = consumer.poll(_POLL_S)
+            if message is not None:
+                _handle(manager, message)
+                consumer.commit(message=message, asynchronous=False)
+
+
+def _handle(manager: JobManager, message: Message) -> None:
+    error = message.error()
+    if error is not None:
+        raise KafkaException(error)
+    try:
+        request = read_request(message.value(), message.headers())
+    except ContractError as exc:
+        log.warning("detection.request.refused", extra={"reason": exc.reason, "offset": message.offset()})
+        return
+    manager.handle(request)

@@ -1,0 +1,39 @@
+"""Another service: it uploads photographs, and asks for them to be looked at."""
+
+import time
+import uuid
+from typing import Final
+
+from confluent_kafka import KafkaError, Message
+from joblog.services.detection.requests import RunRequested, RunWithdrawn, write_request
+from joblog.streams import kafka
+from joblog.streams.errors import EnqueueError
+from joblog.streams.kafka import KafkaConfig
+
+_TIMEOUT_S: Final = 30
+
+
+class RequestProducer:
+    """Sends requests, each acknowledged by Kafka when the call returns."""
+
+    def __init__(self, config: KafkaConfig, topic: str) -> None:
+        self._topic = topic
+        self._producer = kafka.producer(config, "detection-producer", timeout_ms=_TIMEOUT_S * 1000)
+
+    def send(self, request: RunRequested | RunWithdrawn) -> None:
+        """EnqueueError when Kafka does not acknowledge it. All requests of a run stay in their order."""
+        failures: list[KafkaError] = []
+
+        def on_delivery(error: KafkaError | None, _: Message) -> None:
+            if error is not None:
+                failures.append(error)
+
+        value = write_request(request, str(uuid.uuid4()), time.time_ns() // 1_000_000)
+        self._producer.produce(self._topic, value, request.run_id, on_delivery=on_delivery)
+        left = self._producer.flush(_TIMEOUT_S + 5)
+        if left or failures:
+            reason = failures[0].str() if failures else "no answer"
+            raise EnqueueError(f"{request.type} of run {request.run_id} was not acknowledged: {reason}")
+
+    def close(self) -> None:
+        self._producer.close()

@@ -1,0 +1,76 @@
+"""What other services ask of the detection service: CloudEvents on a topic of its own.
+
+These are plain domain events. Whoever sends them knows nothing of jobs; the manager turns them into some.
+"""
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.cimpl import NewTopic
+from joblog.streams import kafka
+from joblog.streams.cloudevents import Headers, explained, read_envelope
+from joblog.streams.errors import InvalidData, TopicsError
+from joblog.streams.fields import Key, StrictMessage, Text
+from joblog.streams.kafka import KafkaConfig
+from joblog.streams.timestamps import format_time
+from pydantic import Field, TypeAdapter, ValidationError
+
+TOPIC: Final = "detection.requests"
+PARTITIONS: Final = 2
+SOURCE: Final = "/detection/producer"
+
+
+class RunRequested(StrictMessage):
+    """A photograph is to be looked at; it may still be on its way to this path."""
+
+    type: Literal["detection.run_requested"] = "detection.run_requested"
+    run_id: Key
+    photograph: Text
+
+
+class RunWithdrawn(StrictMessage):
+    """Nobody wants to know any more."""
+
+    type: Literal["detection.run_withdrawn"] = "detection.run_withdrawn"
+    run_id: Key
+
+
+Request = Annotated[RunRequested | RunWithdrawn, Field(discriminator="type")]
+_REQUESTS: Final = TypeAdapter[RunRequested | RunWithdrawn](Request)
+
+
+def write_request(request: RunRequested | RunWithdrawn, event_id: str, now_ms: int) -> bytes:
+    """The request as a CloudEvent in JSON."""
+    return msgspec.json.encode(
+        {
+            "specversion": "1.0",
+            "id": event_id,
+            "source": SOURCE,
+            "type": request.type,
+            "subject": request.run_id,
+            "time": format_time(now_ms),
+            "datacontenttype": "application/json",
+            "data": request.model_dump(mode="json", exclude={"type"}),
+        }
+    )
+
+
+def read_request(value: bytes | None, headers: Headers | None) -> RunRequested | RunWithdrawn:
+    """The request in a record; a ContractError says what is wrong with it."""
+    envelope = read_envelope(value, headers)
+    try:
+        return _REQUESTS.validate_python({**envelope.data, "type": envelope.type})
+    except ValidationError as exc:
+        raise InvalidData(explained(exc)) from exc
+
+
+def create_topic(config: KafkaConfig, topic: str, *, timeout_s: float = 30) -> None:
+    """Create the topic of the requests; harmless when it is there. TopicsError when it cannot be created."""
+    wanted = NewTopic(topic, num_partitions=PARTITIONS, replication_factor=1)
+    created = kafka.admin(config).create_topics([wanted], operation_timeout=timeout_s)
+    try:
+        created[topic].result(timeout_s)
+    except KafkaException as exc:
+        if exc.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise TopicsError(f"topic {topic} could not be created: {exc.args[0].str()}") from exc

@@ -1,0 +1,58 @@
+"""The runs of a demonstration: what happens to each photograph, and the state that its job has to reach."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import cycle, islice
+from typing import Final
+
+from joblog.services.detection.manager import RETRIES
+from joblog.streams.states import State
+
+
+class Upload(StrEnum):
+    """How the photograph of a run arrives."""
+
+    WHOLE = "whole"
+    TRUNCATED = "truncated"  # the connection broke off
+    LATE = "late"  # not before the first run failed for want of it
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """One kind of run. Attempts are the runs started, at least and at most."""
+
+    name: str
+    photograph: str
+    upload: Upload
+    expected: State
+    attempts: tuple[int, int]
+    withdrawn: bool = False
+
+
+STORIES: Final = (
+    Story("portrait", "astronaut.png", Upload.WHOLE, State.SUCCEEDED, (1, 1)),
+    Story("late upload", "rocket.jpg", Upload.LATE, State.SUCCEEDED, (2, 1 + RETRIES)),
+    Story("damaged", "coffee.png", Upload.TRUNCATED, State.FAILED, (1 + RETRIES, 1 + RETRIES)),
+    Story("withdrawn", "chelsea.png", Upload.WHOLE, State.DELETED, (0, 0), withdrawn=True),
+    Story("coins", "coins.png", Upload.WHOLE, State.SUCCEEDED, (1, 1)),
+    Story("never uploaded", "camera.png", Upload.NEVER, State.FAILED, (1 + RETRIES, 1 + RETRIES)),
+    Story("galaxies", "hubble_deep_field.jpg", Upload.WHOLE, State.SUCCEEDED, (1, 1)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """A run that will be requested."""
+
+    run_id: str
+    story: Story
+
+
+def plan(count: int) -> Sequence[PlannedRun]:
+    """So many runs, the stories in turn."""
+    return [
+        PlannedRun(f"run-{number}-{story.name.replace(' ', '-')}", story)
+        for number, story in enumerate(islice(cycle(STORIES), count), start=1)
+    ]

@@ -1,0 +1,37 @@
+"""The two tasks of the detection service; `DetectionServer` is a worker that knows them."""
+
+import shutil
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from joblog.services.context import JobContext
+from joblog.services.detection import vision
+from joblog.services.detection.names import CLEANUP_QUEUE, CLEANUP_TASK, RUN_ID, RUN_QUEUE, RUN_TASK
+from joblog.services.detection.workspace import Workspace, remove_scratch
+from joblog.services.tasks import Isolation, task
+
+
+# In a process of its own: decoders and detectors are native code, which keeps the worker's threads from
+# running while it computes, and a damaged photograph may crash it.
+@task(RUN_TASK, queue=RUN_QUEUE, timeout=timedelta(minutes=2), isolation=Isolation.PROCESS)
+def run_detection(photograph: Path, workspace: Path, context: JobContext) -> dict[str, Any]:
+    """Look at a photograph. OSError when it is missing or damaged, which a retry may find mended."""
+    run_id = str(context.parameters[RUN_ID])
+    rooms = Workspace(workspace)
+    scratch = rooms.scratch(run_id)
+    scratch.mkdir(parents=True, exist_ok=True)
+    # A copy, since an upload may be replaced while it is looked at.
+    copy = Path(shutil.copy(photograph, scratch / photograph.name))
+    seen = vision.read(copy)
+    detection = vision.detect(seen)
+    marked = rooms.results / f"{run_id}.png"
+    vision.save_marked(seen, detection, marked)
+    return {**detection.summary(), "marked": str(marked)}
+
+
+@task(CLEANUP_TASK, queue=CLEANUP_QUEUE, timeout=timedelta(minutes=1))
+def clean_up(workspace: Path, context: JobContext) -> dict[str, int]:
+    """Remove what a run left in its scratch directory, however the run ended."""
+    count, size = remove_scratch(Workspace(workspace).scratch(str(context.parameters[RUN_ID])))
+    return {"files_removed": count, "bytes_removed": size}

@@ -1,0 +1,59 @@
+"""The directories of the detection service: photographs come in, marked ones go out, scratch is cleaned up."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Final
+
+#: The first part of a file that the connection broke off on: so much of it arrived.
+TRUNCATED_SHARE: Final = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """One directory that producer and workers share."""
+
+    root: Path
+
+    @property
+    def uploads(self) -> Path:
+        return self.root / "uploads"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results"
+
+    def scratch(self, run_id: str) -> Path:
+        """Where a run keeps what only it needs."""
+        return self.root / "scratch" / run_id
+
+    def create(self) -> None:
+        for directory in (self.uploads, self.results, self.root / "scratch"):
+            directory.mkdir(parents=True, exist_ok=True)
+
+    def upload_path(self, run_id: str, photograph: str) -> Path:
+        """Where the photograph of a run is, or will be."""
+        return self.uploads / f"{run_id}{Path(photograph).suffix}"
+
+
+def upload(photograph: str, target: Path, *, share: float = 1.0) -> None:
+    """Put one of scikit-image's photographs, or its first `share`, at `target`, all at once."""
+    with as_file(files("skimage.data").joinpath(photograph)) as source:
+        content = source.read_bytes()
+    arriving = target.with_suffix(".part")
+    arriving.write_bytes(content[: int(len(content) * share)])
+    arriving.rename(target)
+
+
+def remove_scratch(scratch: Path) -> tuple[int, int]:
+    """Remove a run's scratch; how many files and bytes that were. None is left behind by a second call."""
+    sizes = list(_sizes(scratch))
+    if scratch.exists():
+        shutil.rmtree(scratch)
+    return len(sizes), sum(sizes)
+
+
+def _sizes(directory: Path) -> Iterator[int]:
+    return (path.stat().st_size for path in directory.rglob("*") if path.is_file())
