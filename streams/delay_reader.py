@@ -137,14 +137,12 @@ class DelayReader:
         consumer.assign(self._starts(assigned))
         log.info("delays.assigned", extra={"partitions": len(assigned)})
 
-    def _on_revoke(self, consumer: Consumer, _: list[TopicPartition]) -> None:
-        """The others wait for this: finish what was sent, commit it, and forget the rest."""
-        self._finish()
-        if offsets := self._uncommitted():
-            try:
-                consumer.commit(offsets=offsets, asynchronous=False)
-            except KafkaException as exc:
-                self._on_error(exc.args[0])
+    def _on_revoke(self, _: Consumer, _revoked: list[TopicPartition]) -> None:
+        """Settle, and forget the rest; the other members wait for this."""
+        try:
+            self._settle()
+        except KafkaException as exc:
+            self._on_error(exc.args[0])
         self._partitions = {}
 
     def _on_lost(self, _consumer: Consumer, lost: list[TopicPartition]) -> None:
@@ -173,12 +171,24 @@ class DelayReader:
                     partition.committed = None
 
     def _restart(self, message: Message, error: KafkaError) -> None:
-        """The log no longer holds the position (retention, deletion): go on with the oldest record that is left."""
+        """The log no longer holds the position (retention, deletion): go on with the oldest record that is left.
+
+        The client fetches a partition that ended so only after a new assignment, which is that of all.
+        """
         topic, lane = _place(message)
         self._meters.inc("joblog_kafka_errors_total", ROLE, error.name())
         log.error("delays.restarted", extra={"topic": topic, "partition": lane, "error": error.str()})
-        self._partitions[topic, lane] = self._empty(TopicPartition(topic, lane))
-        self._consumer.seek(TopicPartition(topic, lane, OFFSET_BEGINNING))
+        oldest, _ = self._consumer.get_watermark_offsets(TopicPartition(topic, lane), timeout=OFFSETS_TIMEOUT_S)
+        del self._partitions[topic, lane]
+        self._settle(TopicPartition(topic, lane, oldest))
+        mine = [TopicPartition(topic, lane), *(TopicPartition(each.topic, each.lane) for each in self.partitions)]
+        self._on_assign(self._consumer, mine)
+
+    def _settle(self, *more: TopicPartition) -> None:
+        """Finish what was sent, and commit what is done, and `more`."""
+        self._finish()
+        if offsets := [*self._uncommitted(), *more]:
+            self._consumer.commit(offsets=offsets, asynchronous=False)
 
     def _starts(self, assigned: list[TopicPartition]) -> list[TopicPartition]:
         """The committed offsets; the beginning where the group has committed none."""
