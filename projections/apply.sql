@@ -1,0 +1,187 @@
+-- How a batch of events gets into the tables: staged by COPY, then moved by a few statements.
+
+-- name: stage_jobs
+-- What the batch says of each job, its events taken together; lives as long as the connection.
+CREATE TEMPORARY TABLE IF NOT EXISTS staged_jobs (
+    id                uuid NOT NULL,
+    lane              smallint NOT NULL,
+    state             job_state NOT NULL,
+    first_version     integer NOT NULL,
+    version           integer NOT NULL,
+    state_version     integer, -- null: no transition in this batch, only parameters were set
+    attempt           integer NOT NULL,
+    retry             integer, -- null: as before; so all below but those that a transition sets
+    priority          integer,
+    lease             integer,
+    created_at        timestamptz NOT NULL,
+    changed_at        timestamptz NOT NULL,
+    due               timestamptz,
+    first_offset      bigint NOT NULL,
+    log_offset        bigint NOT NULL,
+    log_ms            bigint NOT NULL,
+    parent            uuid,
+    queue             text NOT NULL,
+    task              text NOT NULL,
+    worker            text,
+    continue_on       text,
+    exception_type    text,
+    exception_message text,
+    defaults          jsonb, -- parameters that the job was created with
+    parameters        jsonb, -- those set in this batch
+    spec              json
+) ON COMMIT DELETE ROWS
+
+-- name: stage_history
+-- Every job event of the batch; lives as long as the connection.
+CREATE TEMPORARY TABLE IF NOT EXISTS staged_history (LIKE history) ON COMMIT DELETE ROWS
+
+-- name: lanes
+-- Make sure that each lane has an offset, the beginning if it is new.
+INSERT INTO offsets (lane, next_offset)
+SELECT lane, 0 FROM unnest(%(lanes)s::smallint[]) AS lane
+ON CONFLICT DO NOTHING
+
+-- name: offsets
+-- Where to go on in each lane.
+SELECT lane, next_offset FROM offsets WHERE lane = ANY (%(lanes)s::smallint[])
+
+-- name: move_offsets
+-- Go on from where we are, if nobody else did; the rows stay locked until the end of the transaction.
+UPDATE offsets
+SET
+    next_offset = moved.next_offset,
+    log_time = to_timestamp(moved.log_ms / 1000.0),
+    current_at = to_timestamp(moved.log_ms / 1000.0)
+FROM unnest(
+    %(lanes)s::smallint[], %(expected)s::bigint[], %(next)s::bigint[], %(log_ms)s::bigint[]
+) AS moved (lane, expected, next_offset, log_ms)
+WHERE offsets.lane = moved.lane AND offsets.next_offset = moved.expected
+
+-- name: stay_current
+-- Note that nothing was left to apply in these lanes at this moment.
+UPDATE offsets SET current_at = now()
+FROM unnest(%(lanes)s::smallint[], %(expected)s::bigint[]) AS seen (lane, expected)
+WHERE offsets.lane = seen.lane AND offsets.next_offset = seen.expected
+
+-- name: copy_jobs
+-- The order of columns is that of batch.job_row.
+COPY staged_jobs FROM STDIN
+
+-- name: copy_history
+-- The order of columns is that of batch.history_row.
+COPY staged_history (
+    job, version, lane, state, traversed, attempt, at, log_offset, type, reason, data
+) FROM STDIN
+
+-- name: apply_jobs
+-- Insert new jobs, move known ones to a newer version, note gaps in the versions, and keep the counts exact:
+-- one less where a job was, one more where it is. Returns the jobs whose events in this batch begin at or below
+-- the version that was known already, but go beyond it: their events have to be folded without the known ones.
+WITH staged AS MATERIALIZED (
+    SELECT s.*, j.version AS old_version, j.queue AS old_queue, j.state AS old_state
+    FROM staged_jobs AS s LEFT JOIN jobs AS j ON j.id = s.id
+), inserted AS (
+    INSERT INTO jobs (
+        id, lane, state, version, state_version, attempt, retry, priority, lease, created_at, changed_at, due,
+        log_offset, parent, queue, task, worker, continue_on, exception_type, exception_message, parameters, spec
+    )
+    SELECT
+        id, lane, state, version, state_version, attempt, coalesce(retry, 0), coalesce(priority, 0), lease,
+        created_at, changed_at, due, log_offset, parent, queue, task, worker, continue_on, exception_type,
+        exception_message,
+        CASE WHEN defaults IS NULL THEN parameters ELSE defaults || coalesce(parameters, '{}') END,
+        spec
+    FROM staged WHERE old_version IS NULL
+    RETURNING lane, queue, state
+), updated AS (
+    UPDATE jobs AS j SET
+        state = s.state,
+        version = s.version,
+        attempt = s.attempt,
+        log_offset = s.log_offset,
+        queue = s.queue,
+        task = s.task,
+        state_version = coalesce(s.state_version, j.state_version),
+        changed_at = CASE WHEN s.state_version IS NULL THEN j.changed_at ELSE s.changed_at END,
+        due = CASE WHEN s.state_version IS NULL THEN j.due ELSE s.due END,
+        worker = CASE WHEN s.state_version IS NULL THEN j.worker ELSE s.worker END,
+        lease = CASE WHEN s.state_version IS NULL THEN j.lease ELSE s.lease END,
+        retry = coalesce(s.retry, j.retry),
+        priority = coalesce(s.priority, j.priority),
+        parent = coalesce(s.parent, j.parent),
+        continue_on = coalesce(s.continue_on, j.continue_on),
+        exception_type = coalesce(s.exception_type, j.exception_type),
+        exception_message = CASE WHEN s.exception_type IS NULL THEN j.exception_message ELSE s.exception_message END,
+        parameters = CASE
+            WHEN s.defaults IS NULL AND s.parameters IS NULL THEN j.parameters
+            ELSE coalesce(s.defaults, '{}') || coalesce(j.parameters, '{}') || coalesce(s.parameters, '{}')
+        END,
+        spec = coalesce(s.spec, j.spec)
+    FROM staged AS s
+    WHERE j.id = s.id AND s.old_version < s.version
+    RETURNING j.lane, s.old_queue, s.old_state, j.queue, j.state
+), gaps AS (
+    INSERT INTO parked (lane, log_offset, at, code, reason)
+    SELECT
+        lane, first_offset, to_timestamp(log_ms / 1000.0), 'version_gap',
+        format('job %s went from version %s to %s', id, coalesce(old_version, 0), first_version)
+    FROM staged WHERE first_version > coalesce(old_version, 0) + 1
+    ON CONFLICT DO NOTHING
+), moves AS (
+    SELECT lane, queue, state, count(*) AS n FROM inserted GROUP BY lane, queue, state
+    UNION ALL
+    SELECT lane, queue, state, count(*) FROM updated GROUP BY lane, queue, state
+    UNION ALL
+    SELECT lane, old_queue, old_state, -count(*) FROM updated GROUP BY lane, old_queue, old_state
+), counted AS (
+    INSERT INTO counts (lane, queue, state, n)
+    SELECT lane, queue, state, sum(n) FROM moves GROUP BY lane, queue, state HAVING sum(n) <> 0
+    ON CONFLICT (lane, queue, state) DO UPDATE SET n = counts.n + excluded.n
+)
+SELECT id::text, old_version FROM staged WHERE first_version <= old_version AND version > old_version
+
+-- name: apply_history
+-- Keep every event once, and count the ends among the new ones: ever, in its day and in its hour.
+WITH fresh AS (
+    INSERT INTO history (job, version, lane, state, traversed, attempt, at, log_offset, type, reason, data)
+    SELECT job, version, lane, state, traversed, attempt, at, log_offset, type, reason, data
+    FROM staged_history
+    ON CONFLICT DO NOTHING
+    RETURNING lane, state, traversed, at, type
+), ends AS (
+    SELECT lane, state, date_trunc('hour', at) AS hour, count(*) AS n
+    FROM fresh WHERE type IN ('job.succeeded', 'job.failed', 'job.deleted') AND NOT traversed
+    GROUP BY lane, state, hour
+)
+INSERT INTO outcomes (lane, period, since, state, n)
+SELECT lane, period, since, state, sum(n)
+FROM ends CROSS JOIN LATERAL (VALUES
+    ('ever'::period, 'epoch'::timestamptz), ('day', date_trunc('day', hour)), ('hour', hour)
+) AS buckets (period, since)
+GROUP BY lane, period, since, state
+ON CONFLICT (period, since, lane, state) DO UPDATE SET n = outcomes.n + excluded.n
+
+-- name: apply_worker
+-- Take what a worker's event says, unless a newer one is known.
+INSERT INTO workers (id, state, queues, tasks, slots, host, pid, started_at, heartbeat)
+VALUES (
+    %(id)s, %(state)s, %(queues)s, %(tasks)s, %(slots)s, %(host)s, %(pid)s, %(started_at)s, %(heartbeat)s
+)
+ON CONFLICT (id) DO UPDATE SET
+    state = excluded.state, queues = excluded.queues, tasks = excluded.tasks, slots = excluded.slots,
+    host = excluded.host, pid = excluded.pid, started_at = excluded.started_at, heartbeat = excluded.heartbeat
+WHERE workers.heartbeat <= excluded.heartbeat
+
+-- name: apply_rejected
+-- Keep a command that could not be done.
+INSERT INTO rejected (lane, log_offset, at, code, reason, command, command_id, job, position)
+VALUES (
+    %(lane)s, %(log_offset)s, %(at)s, %(code)s, %(reason)s, %(command)s, %(command_id)s, %(job)s, %(position)s
+)
+ON CONFLICT DO NOTHING
+
+-- name: park
+-- Keep a record that could not be applied, with the reason.
+INSERT INTO parked (lane, log_offset, at, code, reason, raw)
+VALUES (%(lane)s, %(log_offset)s, to_timestamp(%(log_ms)s / 1000.0), %(code)s, %(reason)s, %(raw)s)
+ON CONFLICT DO NOTHING

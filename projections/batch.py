@@ -1,0 +1,148 @@
+"""A batch of records as rows for the tables: decoded, folded by job, what cannot be read set aside. Pure."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from joblog.projections.decode import Fact, JobFact, RejectedFact, WorkerFact, read_event
+from joblog.projections.fold import JobRow, begun, extend
+from joblog.streams.cloudevents import Headers
+from joblog.streams.errors import ContractError
+from msgspec import Struct, field, json
+
+REASON_CHARACTERS_MAX: Final = 2_000
+_encode: Final = json.Encoder().encode
+
+
+class Record(NamedTuple):
+    """A record of the log; `log_ms` is when the broker wrote it, unix."""
+
+    lane: int
+    offset: int
+    log_ms: int
+    value: bytes | None
+    headers: Headers | None = None
+
+
+class Parked(NamedTuple):
+    """A record that is set aside, and why: `code` for programs, `reason` for people."""
+
+    record: Record
+    code: str
+    reason: str
+
+
+Entry = tuple[Record, Fact | Parked]
+
+
+class Batch(Struct):
+    """What the records say; `workers` by id, each the last event."""
+
+    jobs: dict[str, JobRow] = field(default_factory=dict)
+    history: list[tuple[Any, ...]] = field(default_factory=list)
+    workers: dict[str, WorkerFact] = field(default_factory=dict)
+    rejected: list[tuple[Record, RejectedFact]] = field(default_factory=list)
+    parked: list[Parked] = field(default_factory=list)
+
+
+def decoded(records: Iterable[Record]) -> list[Entry]:
+    """Each record with what it says, or with why that is unknown."""
+    entries: list[Entry] = []
+    for record in records:
+        try:
+            entries.append((record, read_event(record.value, record.headers, record.log_ms)))
+        except ContractError as error:
+            entries.append((record, parked(record, error.code, error.reason)))
+    return entries
+
+
+def build(entries: Iterable[Entry], known: Mapping[str, int]) -> Batch:
+    """The batch; of a job in `known`, the events up to that version are kept in the history only."""
+    batch = Batch()
+    for record, fact in entries:
+        if type(fact) is JobFact:
+            _add_job(batch, record, fact, known)
+        elif type(fact) is WorkerFact:
+            batch.workers[fact.event.worker] = fact
+        elif type(fact) is RejectedFact:
+            batch.rejected.append((record, fact))
+        elif type(fact) is Parked:
+            batch.parked.append(fact)
+    return batch
+
+
+def _add_job(batch: Batch, record: Record, fact: JobFact, known: Mapping[str, int]) -> None:
+    batch.history.append(history_row(record, fact))
+    if known and fact.event.version <= known.get(fact.job, 0):
+        return
+    row = batch.jobs.get(fact.job)
+    if row is None:
+        batch.jobs[fact.job] = begun(record.lane, record.offset, record.log_ms, fact)
+        return
+    if (before := row.latest.version) + 1 < fact.event.version:
+        reason = f"job {fact.job} went from version {before} to {fact.event.version}"
+        batch.parked.append(Parked(record._replace(value=None), "version_gap", reason))
+    extend(row, record.offset, fact)
+
+
+def parked(record: Record, code: str, reason: str) -> Parked:
+    """A record set aside, its reason fit for a text column."""
+    text = reason[:REASON_CHARACTERS_MAX].replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    return Parked(record, code, text.encode(errors="replace").decode())
+
+
+def history_row(record: Record, fact: JobFact) -> tuple[Any, ...]:
+    """A row of `history`; the order of columns is that of the statement `copy_history`."""
+    event = fact.event
+    return (
+        fact.job,
+        event.version,
+        record.lane,
+        event.state,
+        event.traversed,
+        event.attempt,
+        fact.at,
+        record.offset,
+        fact.type,
+        event.reason,
+        fact.details,
+    )
+
+
+def job_row(row: JobRow) -> tuple[Any, ...]:
+    """A row of `staged_jobs`, in the order of its columns."""
+    latest, current, created, exception = row.latest, row.current, row.created_with, row.exception
+    return (
+        row.id,
+        row.lane,
+        latest.state,
+        row.first_version,
+        latest.version,
+        current.version if current else None,
+        latest.attempt,
+        row.retry,
+        created.priority if created else None,
+        current.lease if current else None,
+        row.created_at,
+        row.changed_at,
+        row.due,
+        row.first_offset,
+        row.offset,
+        row.log_ms,
+        row.parent,
+        latest.queue,
+        latest.task,
+        current.worker if current else None,
+        row.on,
+        exception.type if exception else None,
+        exception.message if exception else None,
+        defaults(row),
+        str(_encode(row.parameters), "utf-8") if row.parameters else None,
+        row.spec,
+    )
+
+
+def defaults(row: JobRow) -> str | None:
+    """The parameters that the job was created with, as JSON; None for none."""
+    if row.created_with is None or bytes(row.created_with.parameters) == b"{}":
+        return None
+    return str(row.created_with.parameters, "utf-8")

@@ -1,0 +1,109 @@
+"""The projector's end of the topic `events`: reads on from given offsets, and knows how much is left."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
+from confluent_kafka.cimpl import OFFSET_BEGINNING
+from joblog.projections.batch import Record
+from joblog.streams import kafka
+from joblog.streams.errors import LogLost, TopicsError
+from joblog.streams.kafka import KafkaConfig
+from joblog.streams.metrics import Meters
+
+log = logging.getLogger(__name__)
+
+ROLE: Final = "projector"
+METADATA_TIMEOUT_S: Final = 10.0
+ENDS_TIMEOUT_S: Final = 3.0
+#: A batch should be in memory before it is asked for: 20,000 events of 1.6 kB.
+_QUEUE: Final = {"queued.max.messages.kbytes": 32_768}
+_FATAL: Final = {
+    KafkaError._AUTO_OFFSET_RESET: LogLost,
+    KafkaError.OFFSET_OUT_OF_RANGE: LogLost,
+    KafkaError.UNKNOWN_TOPIC_OR_PART: TopicsError,
+    KafkaError._UNKNOWN_PARTITION: TopicsError,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: TopicsError,
+}
+
+
+class EventLog:
+    """A consumer of some lanes of `events`; `positions` say which, and where to go on in each (0: the beginning)."""
+
+    def __init__(self, config: KafkaConfig, topic: str, lanes: int, positions: Mapping[int, int], meters: Meters):
+        self._topic = topic
+        self._meters = meters
+        # Where the client found the end of a lane: behind the last record there may be a transaction's marker.
+        self._ends_seen: dict[int, int] = {}
+        self._partitions = [TopicPartition(topic, lane) for lane in positions]
+        self._consumer: Consumer = kafka.reader(config, "joblog-projector", error_cb=self._on_error, **_QUEUE)
+        self._admin: AdminClient = kafka.admin(config, "joblog-projector-admin")
+        try:
+            self._check_partitions(lanes)
+            self._consumer.assign(
+                [TopicPartition(topic, lane, offset or OFFSET_BEGINNING) for lane, offset in positions.items()]
+            )
+        except BaseException:
+            self._consumer.close()
+            raise
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def read(self, records_max: int, timeout_s: float) -> list[Record]:
+        """What is there, in the order of each lane; waits for the first record only."""
+        messages = self._consumer.consume(1, timeout_s)
+        if messages and records_max > 1:
+            messages += self._consumer.consume(records_max - 1, 0)
+        return list(self._records(messages))
+
+    def lags(self, positions: Mapping[int, int], *, applied_all: bool) -> dict[int, int] | None:
+        """How many records each lane holds beyond `positions`; None when the brokers do not answer.
+
+        `applied_all`: whether everything that was read was applied, so that a lane read to its end has no lag.
+        """
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        wanted = dict.fromkeys(self._partitions, latest)
+        try:
+            found = self._admin.list_offsets(wanted, request_timeout=ENDS_TIMEOUT_S)
+            ends = {partition.partition: future.result().offset for partition, future in found.items()}
+        except KafkaException as error:
+            self._on_error(error.args[0])
+            return None
+        return {
+            lane: 0 if applied_all and self._ends_seen.get(lane) == end else max(end - positions[lane], 0)
+            for lane, end in ends.items()
+        }
+
+    def _records(self, messages: Iterable[Message]) -> Iterable[Record]:
+        for message in messages:
+            error, lane, offset = message.error(), message.partition(), message.offset()
+            assert lane is not None
+            assert offset is not None
+            if error is None:
+                yield Record(lane, offset, message.timestamp()[1], message.value(), message.headers())
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._ends_seen[lane] = offset
+            else:
+                self._on_message_error(message, error)
+
+    def _on_message_error(self, message: Message, error: KafkaError) -> None:
+        self._on_error(error)
+        if wrong := _FATAL.get(error.code()):
+            raise wrong(f"lane {message.partition()} of {self._topic}: {error.str()}")
+        if error.fatal():
+            raise KafkaException(error)
+
+    def _on_error(self, error: KafkaError) -> None:
+        self._meters.inc("joblog_kafka_errors_total", ROLE, error.name())
+        log.warning("kafka.error", extra={"code": error.name(), "reason": error.str()})
+
+    def _check_partitions(self, lanes: int) -> None:
+        there: Any = self._consumer.list_topics(self._topic, METADATA_TIMEOUT_S).topics[self._topic]
+        if there.error is not None:
+            raise TopicsError(f"topic {self._topic} is missing: create the topics first, or mind the prefix")
+        if len(there.partitions) != lanes:
+            raise TopicsError(f"topic {self._topic} has {len(there.partitions)} partitions, not {lanes}")

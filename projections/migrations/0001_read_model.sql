@@ -1,0 +1,134 @@
+-- The read model of one installation. Everything here is derived from the topic `events` and can be rebuilt
+-- from it, so no table has foreign keys, and only the projector writes.
+
+CREATE TYPE job_state AS ENUM (
+    'Awaiting', 'Scheduled', 'Enqueued', 'Processing', 'Succeeded', 'Failed', 'Deleted'
+);
+
+-- One row for each job: what lists filter and sort by, and what it was created with. What else its current
+-- state brought (reason, result, exception) is in its history at `state_version`.
+CREATE TABLE jobs (
+    id                uuid PRIMARY KEY,
+    lane              smallint NOT NULL,
+    state             job_state NOT NULL,
+    version           integer NOT NULL,
+    state_version     integer, -- of the last event that was a transition; null if none was ever seen
+    attempt           integer NOT NULL,
+    retry             integer NOT NULL,
+    priority          integer NOT NULL,
+    lease             integer,
+    created_at        timestamptz NOT NULL,
+    changed_at        timestamptz NOT NULL,
+    due               timestamptz,
+    log_offset        bigint NOT NULL, -- of the last applied event
+    parent            uuid,
+    queue             text NOT NULL,
+    task              text NOT NULL,
+    worker            text,
+    continue_on       text,
+    exception_type    text, -- of the last failed run, whatever came after it
+    exception_message text,
+    -- jsonb, because one parameter at a time is set; null stands for none.
+    parameters        jsonb,
+    -- json, because it is written once, rarely read, and must come back exactly as it was written.
+    spec              json
+) WITH (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.02);
+
+CREATE INDEX jobs_by_state ON jobs (state, changed_at, id);
+CREATE INDEX jobs_by_queue ON jobs (queue, state, changed_at, id);
+CREATE INDEX jobs_by_task ON jobs (task, state, changed_at, id);
+CREATE INDEX jobs_by_due ON jobs (due, id) WHERE state = 'Scheduled';
+CREATE INDEX jobs_by_worker ON jobs (worker, changed_at, id) WHERE state = 'Processing';
+CREATE INDEX jobs_by_parent ON jobs (parent, changed_at, id) WHERE parent IS NOT NULL;
+-- Jobs are mostly created in the order of time: a few pages index them all.
+CREATE INDEX jobs_by_creation ON jobs USING brin (created_at) WITH (pages_per_range = 32, autosummarize = on);
+
+-- One row for each event of a job, with the place in the log where it stands.
+CREATE TABLE history (
+    job        uuid NOT NULL,
+    version    integer NOT NULL,
+    lane       smallint NOT NULL,
+    state      job_state NOT NULL,
+    traversed  boolean NOT NULL, -- a filter elected another state after it
+    attempt    integer NOT NULL,
+    at         timestamptz NOT NULL,
+    log_offset bigint NOT NULL,
+    type       text NOT NULL,
+    reason     text,
+    data       json NOT NULL, -- what this type of event adds
+    PRIMARY KEY (job, version)
+);
+
+-- How many jobs are in each state now. By lane, as a lane has one writer: no two projectors share a row.
+CREATE TABLE counts (
+    lane  smallint NOT NULL,
+    queue text NOT NULL,
+    state job_state NOT NULL,
+    n     bigint NOT NULL,
+    PRIMARY KEY (lane, queue, state)
+) WITH (fillfactor = 50);
+
+CREATE TYPE period AS ENUM ('ever', 'day', 'hour');
+
+-- How many jobs came to an end: ever (since 1970), and in each day and hour of UTC. A failure counts unless
+-- it was traversed.
+CREATE TABLE outcomes (
+    lane   smallint NOT NULL,
+    period period NOT NULL,
+    since  timestamptz NOT NULL,
+    state  job_state NOT NULL,
+    n      bigint NOT NULL,
+    PRIMARY KEY (period, since, lane, state)
+) WITH (fillfactor = 70);
+
+CREATE TABLE workers (
+    id         text PRIMARY KEY,
+    state      text NOT NULL, -- running, stopped or lost
+    queues     text[] NOT NULL,
+    tasks      text[] NOT NULL,
+    slots      integer NOT NULL,
+    host       text NOT NULL,
+    pid        bigint NOT NULL,
+    started_at timestamptz NOT NULL,
+    heartbeat  timestamptz NOT NULL
+) WITH (fillfactor = 70);
+
+-- Commands that could not be done.
+CREATE TABLE rejected (
+    lane       smallint NOT NULL,
+    log_offset bigint NOT NULL,
+    at         timestamptz NOT NULL,
+    code       text NOT NULL,
+    reason     text NOT NULL,
+    command    text,
+    command_id text,
+    job        uuid,
+    position   text,
+    PRIMARY KEY (lane, log_offset)
+);
+
+CREATE INDEX rejected_by_time ON rejected (at, lane, log_offset);
+CREATE INDEX rejected_by_job ON rejected (job) WHERE job IS NOT NULL;
+
+-- Records of the log that could not be applied, or not without remark: with code `version_gap` the event
+-- was applied, though some before it were never seen.
+CREATE TABLE parked (
+    lane       smallint NOT NULL,
+    log_offset bigint NOT NULL,
+    at         timestamptz NOT NULL, -- when the broker wrote the record
+    code       text NOT NULL,
+    reason     text NOT NULL,
+    raw        bytea, -- the record's value as it came
+    PRIMARY KEY (lane, log_offset)
+);
+
+CREATE INDEX parked_by_time ON parked (at, lane, log_offset);
+
+-- The next record of each lane to apply, moved in the same transaction as what was applied. Everything
+-- that the log held at `current_at` is in these tables.
+CREATE TABLE offsets (
+    lane        smallint PRIMARY KEY,
+    next_offset bigint NOT NULL, -- 0: from the beginning
+    log_time    timestamptz, -- when the broker wrote the last applied record
+    current_at  timestamptz
+) WITH (fillfactor = 50);
