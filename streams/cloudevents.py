@@ -5,7 +5,6 @@ faster; what it refuses comes here, to be understood or to learn what is wrong w
 """
 
 from base64 import b64decode
-from binascii import Error as Base64Error
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
@@ -17,6 +16,8 @@ from pydantic_core import from_json
 #: Headers as confluent-kafka gives them.
 Headers = Mapping[str, str | bytes | None] | list[tuple[str, str | bytes | None]]
 Attribute = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+
+Traceparent = Annotated[str, StringConstraints(max_length=1000)]
 
 #: Deeper JSON is refused; pydantic's parser stops at 200, Postgres and Python's own later.
 DEPTH_MAX: Final = 100
@@ -32,7 +33,7 @@ class Envelope(Message):
     subject: str | None = None
     time: str | None = None
     causationid: str | None = None
-    traceparent: str | None = None
+    traceparent: Traceparent | None = None
     data: dict[str, Any]
 
 
@@ -45,6 +46,7 @@ def read_envelope(value: bytes | None, headers: Headers | None) -> Envelope:
     attributes = _binary(value, named) if binary else _structured(value)
     if attributes.get("specversion") != "1.0":
         raise UndecodableRecord(f"specversion must be 1.0, not {attributes.get('specversion')!r:.50}")
+    check_text({name: one for name, one in attributes.items() if name != "data"}, "event")
     try:
         return Envelope.model_validate(attributes)
     except ValidationError as error:
@@ -91,20 +93,21 @@ def _structured(value: bytes) -> dict[str, Any]:
     document = _json(value)
     if not isinstance(document, dict):
         raise UndecodableRecord("a CloudEvent is a JSON object")
-    if "data_base64" in document:
-        document["data"] = _json(_decoded(document.pop("data_base64")))
+    encoded = document.pop("data_base64", None)
+    if encoded is not None:
+        document["data"] = _json(_decoded(encoded))
     return document
 
 
 def _decoded(text: Any) -> bytes:
     try:
         return b64decode(text, validate=True)
-    except (TypeError, Base64Error) as error:
+    except (TypeError, ValueError) as error:
         raise UndecodableRecord(f"data_base64 is not base64: {error}") from error
 
 
 def _binary(value: bytes, named: Mapping[str, str]) -> dict[str, Any]:
-    kind = named.get("content-type", "application/json").partition(";")[0].strip()
+    kind = named.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise UndecodableRecord(f"content-type must be JSON, not {kind:.50}")
     attributes: dict[str, Any] = {

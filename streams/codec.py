@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping
+from datetime import MAXYEAR, MINYEAR, datetime
 from functools import lru_cache
 from typing import Any, Final
 
 from joblog.streams import commands, reports, wire
-from joblog.streams.cloudevents import Headers, check_text, explained, read_envelope
+from joblog.streams.cloudevents import DEPTH_MAX, Headers, check_text, explained, read_envelope
 from joblog.streams.errors import InvalidData, UndecodableRecord, UnknownType
 from joblog.streams.fields import JOB_ID_PATTERN, QUEUE_PATTERN, TASK_PATTERN
 from joblog.streams.upcast import upcast_command
@@ -25,6 +26,9 @@ class _Envelope(Struct, gc=False):
     source: str
     type: str
     data: Raw
+    subject: str | None = None
+    time: str | None = None
+    causationid: str | None = None
     traceparent: str | None = None
     data_base64: Any = None
 
@@ -47,7 +51,7 @@ def read_command(value: bytes | None, headers: Headers | None) -> wire.Received:
             if _is_proper(envelope):
                 decoder = _COMMANDS[envelope.type]
                 command = decoder.decode(envelope.data)
-                if _is_create(command) if isinstance(command, wire.CreateJob) else _is_job_id(command.job_id):
+                if _is_create(command) if isinstance(command, wire.CreateJob) else _is_change(command):
                     return wire.Received(envelope.id, envelope.source, command, envelope.traceparent)
         except (DecodeError, KeyError, RecursionError):
             pass  # not the fast shape: the careful way accepts more spellings, or says what is wrong
@@ -73,8 +77,11 @@ def read_report(value: bytes | None) -> wire.AnyReport:
 
 
 def _is_plain(value: bytes) -> bool:
-    """Whether the fast decoder and the careful one must agree on a value: no escapes, proper UTF-8, not too long."""
-    if len(value) > VALUE_BYTES_MAX or b"\\u" in value:
+    """Whether the fast decoder and the careful one must agree on a value.
+
+    It has no escapes, is proper UTF-8, not too long, and has fewer brackets than the depth that is refused.
+    """
+    if len(value) > VALUE_BYTES_MAX or b"\\u" in value or value.count(b"[") + value.count(b"{") > DEPTH_MAX:
         return False
     if value.isascii():
         return True
@@ -90,23 +97,52 @@ def _is_proper(envelope: _Envelope) -> bool:
         envelope.specversion == "1.0"
         and 0 < len(envelope.id) <= 1000
         and 0 < len(envelope.source) <= 1000
+        and (envelope.traceparent is None or len(envelope.traceparent) <= 1000)
         and envelope.data_base64 is None
     )
 
 
 def _is_create(create: wire.CreateJob) -> bool:
-    """Whether its names fit their patterns, and what is carried unread is an array and an object."""
+    """Whether its names fit their patterns, its time any calendar, and what is carried unread its place.
+
+    Raises DecodeError where that is no array, no object, or holds a number that no reader could take.
+    """
+    if create.args is not wire.EMPTY_ARRAY:
+        _array(create.args)
+    if create.kwargs is not wire.EMPTY_OBJECT:
+        _object(create.kwargs)
+    for one in create.parameters.values():
+        json.decode(one)
     return (
         _is_queue(create.queue)
         and _is_task(create.task)
         and (create.job_id is None or _is_job_id(create.job_id))
         and (create.parent is None or _is_job_id(create.parent.job_id))
-        and bytes(create.args)[:1] == b"["
-        and bytes(create.kwargs)[:1] == b"{"
+        and (create.run_at is None or _is_time(create.run_at))
     )
 
 
-_job_id: Final = re.compile(JOB_ID_PATTERN).search
+def _is_change(change: wire.Change) -> bool:
+    if isinstance(change, wire.RequeueJob | wire.RescheduleJob) and change.snapshot is not None:
+        return False  # rare, and much to check
+    return (
+        _is_job_id(change.job_id)
+        and (not isinstance(change, wire.RequeueJob) or change.queue is None or _is_queue(change.queue))
+        and (not isinstance(change, wire.RescheduleJob) or _is_time(change.run_at))
+    )
+
+
+_array: Final = json.Decoder(list[Any]).decode
+_object: Final = json.Decoder(dict[str, Any]).decode
+# In all of these `$` would let a line end follow; a full match does not.
+_job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
+_queue: Final = re.compile(QUEUE_PATTERN).fullmatch
+_task: Final = re.compile(TASK_PATTERN).fullmatch
+
+
+def _is_time(instant: datetime) -> bool:
+    """Whether an instant stays within the calendar in any zone."""
+    return MINYEAR < instant.year < MAXYEAR
 
 
 def _is_job_id(text: str) -> bool:
@@ -115,12 +151,12 @@ def _is_job_id(text: str) -> bool:
 
 @lru_cache(maxsize=10_000)
 def _is_queue(text: str) -> bool:
-    return re.search(QUEUE_PATTERN, text) is not None
+    return _queue(text) is not None
 
 
 @lru_cache(maxsize=10_000)
 def _is_task(text: str) -> bool:
-    return re.search(TASK_PATTERN, text) is not None
+    return _task(text) is not None
 
 
 def _check_size(value: bytes) -> None:
@@ -143,4 +179,5 @@ def _read_command_carefully(value: bytes | None, headers: Headers | None) -> wir
     except ValidationError as error:
         raise InvalidData(explained(error)) from error
     text = model.model_dump_json(exclude={"type"})
+    _check_size(text.encode())  # numbers may have become longer: 1e15 is written as 1000000000000000.0
     return wire.Received(envelope.id, envelope.source, decoder.decode(text), envelope.traceparent)

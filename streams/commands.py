@@ -1,12 +1,14 @@
 """The contract in: what anyone may ask for. Values of the topic `commands`, as CloudEvents 1.0."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from joblog.streams.fields import (
+    Count,
     Instant,
     JobId,
     Json,
     Key,
+    Message,
     Priority,
     QueueName,
     StrictMessage,
@@ -62,16 +64,29 @@ class Change(StrictMessage):
     reason: Text | None = None
 
 
+class JobSpec(Message):
+    """What a job was created with; carried by its first event, never changed after."""
+
+    args: tuple[Json, ...] = ()
+    kwargs: dict[str, Json] = {}
+    priority: Priority = 0
+    retry: RetryPolicy | None = None
+    timeout_s: TimeoutSeconds | None = None
+    parameters: dict[Key, Json] = {}
+    parent: Parent | None = None
+    idempotency_key: Key | None = None
+
+
 class Snapshot(StrictMessage):
     """What a projection knows of an ended job: enough for an elector that has forgotten it to revive it."""
 
     version: Version
     state: State
-    attempt: int = Field(ge=0)
+    attempt: Count
     task: TaskName
     queue: QueueName
     created_at: Instant
-    spec: dict[str, Any]
+    spec: JobSpec
     parameters: dict[Key, Json] = {}
 
 

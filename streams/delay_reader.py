@@ -1,6 +1,7 @@
 """The partitions of the delay topics that one delays process has: read, paused when full, and committed."""
 
 import logging
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 #: Records read in one go.
 READ_MAX: Final = 1_000
 OFFSETS_TIMEOUT_S: Final = 10.0
+#: Errors of one kind are logged this often at most; all are counted.
+LOG_INTERVAL_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class DelayReader:
         self._finish = finish
         self._tiers: Mapping[str, str] = {names.delay(tier): tier for tier in DELAY_TIERS}
         self._partitions: dict[tuple[str, int], Partition] = {}
+        self._log_at: dict[str, float] = {}
         options: dict[str, Any] = {"error_cb": self._on_error, "on_commit": self._on_commit}
         if instance is not None:
             options["group.instance.id"] = instance
@@ -158,7 +162,10 @@ class DelayReader:
     def _on_error(self, error: KafkaError) -> None:
         """Count it: the client goes on by itself, unless the error is fatal."""
         self._meters.inc("joblog_kafka_errors_total", ROLE, error.name())
-        log.warning("delays.kafka.error", extra={"error": error.str()})
+        # A broker that is away is reported several times a second.
+        if time.monotonic() >= self._log_at.get(error.name(), 0):
+            self._log_at[error.name()] = time.monotonic() + LOG_INTERVAL_S
+            log.warning("delays.kafka.error", extra={"code": error.name(), "error": error.str()})
         if error.fatal() or error.code() == KafkaError._FATAL:
             raise KafkaException(error)
 

@@ -34,6 +34,7 @@ TICK_S: Final = 0.1
 #: After trouble with the brokers, workers get this long to be heard again before a lease may run out.
 CALM_S: Final = 5.0
 RETIRE_S: Final = 2.0
+_FATAL: Final = frozenset({KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID})  # noqa: SLF001
 
 
 class Elector:
@@ -77,6 +78,7 @@ class Elector:
         self._records: dict[int, LaneRecord] = {}
         self._parked: dict[int, tuple[Lane, LaneRecord, int]] = {}
         self._wanted: list[int] | None = None
+        self._returned = False
         self._generation = 0
         self._fatal: KafkaError | None = None
         self._drained_at = 0.0
@@ -87,8 +89,7 @@ class Elector:
         """Elect until `stop` is set, then hand the lanes over. Raises Fenced, LogLost, ElectorError."""
         gc.set_threshold(100_000, 50, 100)  # what lives here lives long, and holds no cycles
         self._renew_producer(stop)
-        topics = [self._names.commands, self._names.reports]
-        self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
+        self._subscribe()
         try:
             while not stop.is_set():
                 self._health.beat()
@@ -106,8 +107,13 @@ class Elector:
 
     def _turn(self) -> None:
         messages = self._fetched()
-        if self._fatal is not None:
-            raise Fenced(f"{self._log.transactional_id}: {self._fatal.str()}; is another elector using this id?")
+        if self._returned:
+            # Back under its name within the session after a hand-over (see _retire), a static member is given
+            # what it had then: nothing. The group shares the lanes out anew when a member's topics change;
+            # what is assigned of the additional topic is not read.
+            self._returned = False
+            self._subscribe(self._names.assignments)
+            return
         if self._wanted is not None:
             self._take_over(self._wanted)
             return
@@ -115,10 +121,7 @@ class Elector:
             return
         batch = Batch(self._names, self._lanes, Election(_now_ms(), self._chain.elect, self._chain.watched))
         for message in messages:
-            if message.error() is None:
-                batch.take(message)
-            else:
-                self._check(message)
+            batch.take(message)
         self._tick(batch)
         batch.assign()
         if not batch.empty:
@@ -127,9 +130,9 @@ class Elector:
     def _fetched(self) -> list[Message]:
         """What is there now, at most `batch_max` records; waits a tick for the first of them."""
         generation = self._generation
-        messages: list[Message] = self._consumer.consume(1, TICK_S)
+        messages = self._checked(self._consumer.consume(1, TICK_S))
         if messages:
-            messages += self._consumer.consume(self._batch_max - 1, 0)
+            messages += self._checked(self._consumer.consume(self._batch_max - 1, 0))
         else:
             self._drained_at = time.monotonic()
         if generation != self._generation:
@@ -172,18 +175,35 @@ class Elector:
                 labels = (ROLE, label) if name == "joblog_quarantined_records_total" else (label,) if label else ()
                 meters.inc(name, *labels, by=count)
 
-    def _check(self, message: Message) -> None:
-        error = message.error()
-        assert error is not None
+    def _checked(self, messages: list[Message]) -> list[Message]:
+        """The records among what was fetched; what the client has to say comes the same way."""
+        records = []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                records.append(message)
+            else:
+                self._hear(error, message)
+        if self._fatal is not None:
+            raise Fenced(f"{self._log.transactional_id}: {self._fatal.str()}; does another elector use this id?")
+        return records
+
+    def _hear(self, error: KafkaError, message: Message) -> None:
+        if error.fatal() or error.code() in _FATAL:
+            self._fatal = error
         self._meters.inc("joblog_kafka_errors_total", ROLE, error.name())
         if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             raise LogLost(
                 f"{message.topic()}/{message.partition()} no longer holds the next record to read ({error.str()}): "
                 "it was deleted, or its retention is shorter than this elector was away"
             )
-        log.warning("elector.kafka_error", extra={"error": error.str()})
+        log.warning("elector.kafka_error", extra={"error": error.str(), "code": error.name()})
 
     # --- membership ---
+
+    def _subscribe(self, *more: str) -> None:
+        topics = [self._names.commands, self._names.reports, *more]
+        self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Note what is to be taken over; that happens in the next turn, where errors can be handled."""
@@ -193,11 +213,14 @@ class Elector:
             topic: sorted(one.partition for one in partitions if one.topic == topic)
             for topic in (self._names.commands, self._names.reports)
         }
+        consumer.assign([])
+        if partitions and all(one.topic == self._names.deadletters for one in partitions):
+            self._returned = True
+            return
         commands, reports = by_topic.values()
         if commands != reports:
             raise ElectorError(f"lanes of commands {commands} and reports {reports} differ: were partitions added?")
         self._wanted = commands
-        consumer.assign([])
 
     def _on_revoke(self, consumer: Consumer, _partitions: list[TopicPartition]) -> None:
         """Give the lanes back in order, and keep them at hand: the next assignment may be the same."""

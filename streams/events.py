@@ -6,7 +6,7 @@ job (or worker) and whose `data` are the fields below.
 
 from typing import Annotated, Literal
 
-from joblog.streams.commands import Parent
+from joblog.streams.commands import JobSpec
 from joblog.streams.fields import (
     Count,
     Instant,
@@ -14,30 +14,14 @@ from joblog.streams.fields import (
     Json,
     Key,
     Message,
-    Priority,
     QueueName,
     TaskName,
     Text,
-    TimeoutSeconds,
     Version,
     WorkerId,
 )
-from joblog.streams.retry import RetryPolicy
 from joblog.streams.states import ContinueOn, State
 from pydantic import Field
-
-
-class JobSpec(Message):
-    """What a job was created with; carried by its first event, never changed after."""
-
-    args: tuple[Json, ...] = ()
-    kwargs: dict[str, Json] = {}
-    priority: Priority = 0
-    retry: RetryPolicy | None = None
-    timeout_s: TimeoutSeconds | None = None
-    parameters: dict[Key, Json] = {}
-    parent: Parent | None = None
-    idempotency_key: Key | None = None
 
 
 class JobException(Message):
@@ -99,12 +83,13 @@ class JobScheduled(FirstEvent):
 
 
 class JobAwaiting(FirstEvent):
-    """The job waits for its parent to end."""
+    """The job waits for its parent to end, and after that until `due`, if that still lies ahead."""
 
     type: Literal["job.awaiting"] = "job.awaiting"
     state: Literal[State.AWAITING] = State.AWAITING
     parent: JobId
     on: ContinueOn
+    due: Instant | None = None
 
 
 class JobProcessing(JobEvent):

@@ -12,6 +12,8 @@ JOB_ID_PATTERN: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3
 WORKER_PATTERN: Final = r"^[A-Za-z0-9_.:@-]{1,200}$"
 PRIORITY_MAX: Final = 1_000
 ATTEMPTS_MAX: Final = 1_000
+#: The largest integer that every JSON reader keeps exact.
+INTEGER_MAX: Final = 2**53 - 1
 #: The longest delay, time-out or due time ahead: a hundred years, in seconds.
 SECONDS_MAX: Final = 3_155_760_000
 
@@ -24,15 +26,18 @@ Seconds = Annotated[float, Field(ge=0, le=SECONDS_MAX), Meta(ge=0, le=SECONDS_MA
 TimeoutSeconds = Annotated[float, Field(gt=0, le=SECONDS_MAX), Meta(gt=0, le=SECONDS_MAX)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=200), Meta(min_length=1, max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=10_000), Meta(max_length=10_000)]
-Count = Annotated[int, Field(ge=0), Meta(ge=0)]
-Version = Annotated[int, Field(ge=1), Meta(ge=1)]
+Count = Annotated[int, Field(ge=0, le=INTEGER_MAX), Meta(ge=0, le=INTEGER_MAX)]
+Version = Annotated[int, Field(ge=1, le=INTEGER_MAX), Meta(ge=1, le=INTEGER_MAX)]
 Json = Any
 
 
 def _in_utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("a time needs a zone, such as Z or +02:00")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("a time lies between the years 1 and 9999 in UTC") from error
 
 
 #: RFC 3339 with a zone; kept in UTC.

@@ -81,6 +81,9 @@ class Election(Struct, frozen=True, gc=False):
     watched: frozenset[State]
 
 
+#: What copy.copy() does, without looking for it each time.
+_copy: Final[Callable[[Job], Job]] = Job.__copy__  # type: ignore[attr-defined]
+
 ANY: Final = frozenset(State)
 LIVE: Final = frozenset({State.AWAITING, State.SCHEDULED, State.ENQUEUED, State.PROCESSING})
 
@@ -131,7 +134,7 @@ def decide(job: Job, what: Any, election: Election) -> tuple[wire.JobEvent, ...]
 
 def evolve(job: Job, event: wire.JobEvent, at_ms: int) -> Job:
     """The job after an event; `at_ms` is when it happened."""
-    after: Job = job.__copy__()
+    after: Job = _copy(job)
     after.version = event.version
     if event.name is not None:
         after.parameters = with_parameter(job.parameters, event.name, event.value)
@@ -188,7 +191,6 @@ def first_event(create: wire.CreateJob, spec: bytes, now_ms: int) -> wire.JobEve
 
 def revived(job_id: str, snapshot: wire.Snapshot) -> Job:
     """The ended job that a snapshot describes."""
-    priority = snapshot.spec.get("priority", 0)
     return Job(
         job_id,
         snapshot.queue,
@@ -196,7 +198,7 @@ def revived(job_id: str, snapshot: wire.Snapshot) -> Job:
         snapshot.state,
         snapshot.version,
         snapshot.attempt,
-        priority if isinstance(priority, int) else 0,
+        snapshot.spec.priority,
         time_ms(snapshot.created_at),
         json.encode(snapshot.spec),
         parameters=json.encode(snapshot.parameters),

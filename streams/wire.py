@@ -68,6 +68,17 @@ class Change(Outside, frozen=True, kw_only=True):
     reason: Text | None = None
 
 
+class JobSpec(Wire, frozen=True):
+    args: Raw = EMPTY_ARRAY
+    kwargs: Raw = EMPTY_OBJECT
+    priority: Priority = 0
+    retry: Retry | None = None
+    timeout_s: TimeoutSeconds | None = None
+    parameters: Raw = EMPTY_OBJECT
+    parent: Parent | None = None
+    idempotency_key: Key | None = None
+
+
 class Snapshot(Outside, frozen=True):
     version: Version
     state: State
@@ -75,8 +86,8 @@ class Snapshot(Outside, frozen=True):
     task: TaskName
     queue: QueueName
     created_at: Instant
-    spec: dict[str, Any]
-    parameters: dict[Key, Any] = {}
+    spec: JobSpec
+    parameters: dict[Key, Raw] = {}
 
 
 class DeleteJob(Change, frozen=True, kw_only=True):
@@ -201,17 +212,6 @@ AnyReport = (
 )
 
 # --- events ---
-
-
-class JobSpec(Wire, frozen=True):
-    args: Raw = EMPTY_ARRAY
-    kwargs: Raw = EMPTY_OBJECT
-    priority: Priority = 0
-    retry: Retry | None = None
-    timeout_s: TimeoutSeconds | None = None
-    parameters: Raw = EMPTY_OBJECT
-    parent: Parent | None = None
-    idempotency_key: Key | None = None
 
 
 class JobEvent(Wire, frozen=True):
