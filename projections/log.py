@@ -60,6 +60,11 @@ class EventLog:
             messages += self._consumer.consume(records_max - 1, 0)
         return list(self._records(messages))
 
+    @property
+    def ended(self) -> bool:
+        """Whether the end of every lane was seen once; since then more may have been written."""
+        return len(self._ends_seen) == len(self._partitions)
+
     def lags(self, positions: Mapping[int, int], *, applied_all: bool) -> dict[int, int] | None:
         """How many records each lane holds beyond `positions`; None when the brokers do not answer.
 

@@ -1,15 +1,22 @@
-"""Reads packaged .sql files: statements under `-- name:` lines, each with one sentence about it."""
+"""Reads packaged .sql files: statements under `-- name:` lines, each with one sentence about it.
+
+A line `-- include: NAME` stands for the statement, or part of one, of that name further up in the file.
+"""
 
 import re
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import LiteralString, cast
+from typing import Final, LiteralString
 
-_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_NAME: Final = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_INCLUDE: Final = re.compile(r"^ *-- include: (\w+)$", re.MULTILINE)
 
 
 def load(file: str) -> Mapping[str, LiteralString]:
-    """The statements of a file beside this one, by name. They are Joblog's own text, never put together."""
+    """The statements of a file beside this one, by name. They are Joblog's own text, nothing is put in."""
     text = files("joblog.projections").joinpath(file).read_text(encoding="utf-8")
     parts = _NAME.split(text)[1:]
-    return {name: cast("LiteralString", body.strip()) for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    statements: dict[str, LiteralString] = {}
+    for name, body in zip(parts[::2], parts[1::2], strict=True):
+        statements[name] = _INCLUDE.sub(lambda match: statements[match[1]], body.strip())
+    return statements

@@ -39,6 +39,8 @@ CREATE INDEX jobs_by_queue ON jobs (queue, state, changed_at, id);
 CREATE INDEX jobs_by_task ON jobs (task, state, changed_at, id);
 CREATE INDEX jobs_by_due ON jobs (due, id) WHERE state = 'Scheduled';
 CREATE INDEX jobs_by_worker ON jobs (worker, changed_at, id) WHERE state = 'Processing';
+CREATE INDEX jobs_by_retry ON jobs (due, id) WHERE state = 'Scheduled' AND retry > 0;
+CREATE INDEX jobs_by_exception ON jobs (state, changed_at, id) WHERE exception_type IS NOT NULL;
 CREATE INDEX jobs_by_parent ON jobs (parent, changed_at, id) WHERE parent IS NOT NULL;
 -- Jobs are mostly created in the order of time: a few pages index them all.
 CREATE INDEX jobs_by_creation ON jobs USING brin (created_at) WITH (pages_per_range = 32, autosummarize = on);

@@ -1,0 +1,197 @@
+-- What monitoring asks. Optional filters are null when not used: connections of the monitor plan every query
+-- for its parameters (plan_cache_mode), so what is null costs nothing and does not hide an index.
+
+-- name: job
+-- Everything about one job but its history.
+SELECT
+    j.id::text, j.lane, j.state, j.version, j.attempt, j.retry, j.priority, j.queue, j.task, j.created_at,
+    j.changed_at, j.due, j.worker, j.lease, j.parent::text, j.continue_on, j.exception_type, j.exception_message,
+    j.spec, coalesce(j.parameters, '{}') AS parameters, p.state AS parent_state, h.reason, h.data, j.log_offset
+FROM jobs AS j
+LEFT JOIN history AS h ON h.job = j.id AND h.version = j.state_version
+LEFT JOIN jobs AS p ON p.id = j.parent
+WHERE j.id = %(id)s
+
+-- name: state
+-- Where a job is.
+SELECT state FROM jobs WHERE id = %(id)s
+
+-- name: history
+-- The events of a job, newest first.
+SELECT version, type, state, traversed, attempt, at, reason, data, lane, log_offset
+FROM history WHERE job = %(id)s ORDER BY version DESC LIMIT %(limit)s
+
+-- name: continuations
+-- The jobs that wait, or waited, for this one.
+SELECT id::text, state, continue_on, queue, task, created_at, changed_at
+FROM jobs WHERE parent = %(id)s ORDER BY changed_at DESC, id DESC LIMIT %(limit)s
+
+-- name: snapshot
+-- What an elector needs to revive an ended job.
+SELECT version, state, attempt, task, queue, created_at, spec, coalesce(parameters, '{}') AS parameters
+FROM jobs WHERE id = %(id)s AND spec IS NOT NULL
+
+-- name: chosen
+-- The filters of lists; a part of the queries below.
+AND (%(queue)s::text IS NULL OR queue = %(queue)s)
+AND (%(task)s::text IS NULL OR task = %(task)s)
+AND (%(worker)s::text IS NULL OR worker = %(worker)s)
+AND (NOT %(processing)s OR state = 'Processing')
+AND (%(parent)s::uuid IS NULL OR parent = %(parent)s)
+AND (%(id)s::uuid IS NULL OR id = %(id)s)
+AND (NOT %(retrying)s OR retry > 0)
+AND (%(created_after)s::timestamptz IS NULL OR created_at >= %(created_after)s)
+AND (%(created_before)s::timestamptz IS NULL OR created_at < %(created_before)s)
+AND (%(changed_after)s::timestamptz IS NULL OR changed_at >= %(changed_after)s)
+AND (%(changed_before)s::timestamptz IS NULL OR changed_at < %(changed_before)s)
+AND (%(error)s::text IS NULL OR (exception_type IS NOT NULL
+    AND position(lower(%(error)s) IN lower(exception_type || ': ' || exception_message)) > 0))
+
+-- name: described
+-- What lists show of the jobs in `page`; a part of the queries below.
+SELECT
+    j.id::text, j.lane, j.state, j.version, j.attempt, j.retry, j.priority, j.queue, j.task, j.created_at,
+    j.changed_at, j.due, j.worker, j.lease, j.parent::text, j.continue_on, j.exception_type, j.exception_message,
+    CASE WHEN octet_length(j.spec::text) <= %(text_max)s THEN j.spec END AS spec,
+    p.state AS parent_state, h.reason,
+    CASE WHEN octet_length(h.data::text) <= %(text_max)s THEN h.data END AS data
+FROM page AS j
+LEFT JOIN history AS h ON h.job = j.id AND h.version = j.state_version
+LEFT JOIN jobs AS p ON p.id = j.parent
+
+-- name: jobs_newest
+-- A page of jobs, those that changed last first; each state's page comes from an index, then they are merged.
+WITH page AS MATERIALIZED (
+    SELECT j.* FROM unnest(%(states)s::job_state[]) AS wanted (state) CROSS JOIN LATERAL (
+        SELECT * FROM jobs
+        WHERE state = wanted.state
+            -- include: chosen
+            AND (%(at)s::timestamptz IS NULL OR (changed_at, id) < (%(at)s, %(last)s::uuid))
+        ORDER BY changed_at DESC, id DESC LIMIT %(limit)s
+    ) AS j
+    ORDER BY changed_at DESC, id DESC LIMIT %(limit)s
+)
+-- include: described
+ORDER BY j.changed_at DESC, j.id DESC
+
+-- name: jobs_oldest
+-- The same, those that changed first first.
+WITH page AS MATERIALIZED (
+    SELECT j.* FROM unnest(%(states)s::job_state[]) AS wanted (state) CROSS JOIN LATERAL (
+        SELECT * FROM jobs
+        WHERE state = wanted.state
+            -- include: chosen
+            AND (%(at)s::timestamptz IS NULL OR (changed_at, id) > (%(at)s, %(last)s::uuid))
+        ORDER BY changed_at, id LIMIT %(limit)s
+    ) AS j
+    ORDER BY changed_at, id LIMIT %(limit)s
+)
+-- include: described
+ORDER BY j.changed_at, j.id
+
+-- name: jobs_due
+-- A page of scheduled jobs, those due first first.
+WITH page AS MATERIALIZED (
+    SELECT * FROM jobs
+    WHERE state = 'Scheduled'
+        -- include: chosen
+        AND (%(at)s::timestamptz IS NULL OR (due, id) > (%(at)s, %(last)s::uuid))
+    ORDER BY due, id LIMIT %(limit)s
+)
+-- include: described
+ORDER BY j.due, j.id
+
+-- name: counts
+-- How many jobs are in each state now, by queue.
+SELECT queue, state, sum(n)::bigint AS n FROM counts GROUP BY queue, state HAVING sum(n) <> 0 ORDER BY queue, state
+
+-- name: queues
+-- The queues that have jobs or workers, with the five jobs that wait longest.
+WITH named AS (
+    SELECT queue FROM counts GROUP BY queue HAVING sum(n) > 0
+    UNION
+    SELECT unnest(queues) FROM workers WHERE state = 'running'
+)
+SELECT
+    named.queue AS name,
+    (SELECT count(*) FROM workers WHERE workers.state = 'running' AND named.queue = ANY (workers.queues)) AS workers,
+    waiting.first_jobs
+FROM named
+CROSS JOIN LATERAL (
+    SELECT coalesce(json_agg(json_build_object('id', id, 'task', task, 'priority', priority, 'since', changed_at)
+        ORDER BY changed_at, id), '[]') AS first_jobs
+    FROM (
+        SELECT id, task, priority, changed_at FROM jobs
+        WHERE jobs.queue = named.queue AND jobs.state = 'Enqueued'
+        ORDER BY changed_at, id LIMIT 5
+    ) AS oldest
+) AS waiting
+ORDER BY named.queue
+
+-- name: workers
+-- The workers that run, and those that were heard of since a given time, with how many jobs they run.
+SELECT w.id AS name, w.state, w.slots, w.queues, w.tasks, w.host, w.pid, w.started_at, w.heartbeat,
+    coalesce(running.n, 0) AS processing
+FROM workers AS w
+LEFT JOIN (
+    SELECT worker, count(*) AS n FROM jobs WHERE state = 'Processing' GROUP BY worker
+) AS running ON running.worker = w.id
+WHERE w.state = 'running' OR w.heartbeat >= %(since)s
+ORDER BY w.state <> 'running', w.id
+
+-- name: totals
+-- How many jobs ever ended in each way.
+SELECT state, sum(n)::bigint AS n FROM outcomes WHERE period = 'ever' GROUP BY state
+
+-- name: sizes
+-- How many jobs wait for a retry, and how many workers run.
+SELECT
+    (SELECT count(*) FROM jobs WHERE state = 'Scheduled' AND retry > 0) AS retries,
+    (SELECT count(*) FROM workers WHERE state = 'running') AS workers
+
+-- name: by_day
+-- How many jobs ended in each of the last days of UTC, this one included.
+SELECT day.since,
+    coalesce(sum(n) FILTER (WHERE state = 'Succeeded'), 0)::bigint AS succeeded,
+    coalesce(sum(n) FILTER (WHERE state = 'Failed'), 0)::bigint AS failed,
+    coalesce(sum(n) FILTER (WHERE state = 'Deleted'), 0)::bigint AS deleted
+FROM generate_series(
+    date_trunc('day', %(now)s::timestamptz) - (%(buckets)s - 1) * interval '1 day',
+    date_trunc('day', %(now)s::timestamptz), '1 day'
+) AS day (since)
+LEFT JOIN outcomes ON outcomes.period = 'day' AND outcomes.since = day.since
+GROUP BY day.since ORDER BY day.since
+
+-- name: by_hour
+-- How many jobs ended in each of the last hours, this one included.
+SELECT hour.since,
+    coalesce(sum(n) FILTER (WHERE state = 'Succeeded'), 0)::bigint AS succeeded,
+    coalesce(sum(n) FILTER (WHERE state = 'Failed'), 0)::bigint AS failed,
+    coalesce(sum(n) FILTER (WHERE state = 'Deleted'), 0)::bigint AS deleted
+FROM generate_series(
+    date_trunc('hour', %(now)s::timestamptz) - (%(buckets)s - 1) * interval '1 hour',
+    date_trunc('hour', %(now)s::timestamptz), '1 hour'
+) AS hour (since)
+LEFT JOIN outcomes ON outcomes.period = 'hour' AND outcomes.since = hour.since
+GROUP BY hour.since ORDER BY hour.since
+
+-- name: rejected
+-- A page of the commands that could not be done, the last first.
+SELECT lane, log_offset, at, code, reason, command, command_id, job::text AS job_id, position
+FROM rejected
+WHERE (%(job)s::uuid IS NULL OR job = %(job)s)
+    AND (%(at)s::timestamptz IS NULL OR (at, lane, log_offset) < (%(at)s, %(lane)s::smallint, %(log_offset)s::bigint))
+ORDER BY at DESC, lane DESC, log_offset DESC LIMIT %(limit)s
+
+-- name: parked
+-- A page of the records that could not be applied, the last first.
+SELECT lane, log_offset, at, code, reason, raw
+FROM parked
+WHERE (%(at)s::timestamptz IS NULL OR (at, lane, log_offset) < (%(at)s, %(lane)s::smallint, %(log_offset)s::bigint))
+ORDER BY at DESC, lane DESC, log_offset DESC LIMIT %(limit)s
+
+-- name: offsets
+-- How far each lane was applied; `late_s` is for how long the tables have not been current.
+SELECT lane, next_offset, log_time, current_at,
+    greatest(extract(epoch FROM now() - current_at), 0)::float AS late_s
+FROM offsets ORDER BY lane

@@ -1,0 +1,76 @@
+"""Connections for questions: pooled, read-only, each query planned for its parameters."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, LiteralString
+
+import psycopg
+from joblog.projections import database
+from joblog.projections.schema import checked_name
+from joblog.streams.errors import ProjectionError, SchemaError
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool
+
+CONNECTIONS_MAX: Final = 4
+WAIT_S: Final = 10.0
+
+_SETTINGS: Final = (
+    "SELECT set_config('default_transaction_read_only', 'on', false),"
+    " set_config('plan_cache_mode', 'force_custom_plan', false)"
+)
+
+
+#: Runs a statement with its parameters.
+Ask = Callable[[LiteralString, Mapping[str, Any]], list[DictRow]]
+
+
+class DatabaseAway(ProjectionError):
+    """Postgres does not answer, or not in time; the same question may be answered later."""
+
+
+class Reads:
+    """A pool that opens with the first question; safe to use from many threads."""
+
+    def __init__(self, dsn: str, schema: str, application: str, connections_max: int = CONNECTIONS_MAX) -> None:
+        self._schema = checked_name(schema)
+        self._pool: ConnectionPool[psycopg.Connection[DictRow]] = ConnectionPool(
+            database.conninfo(dsn, application),
+            min_size=0,
+            max_size=connections_max,
+            open=False,
+            kwargs={"autocommit": True, "row_factory": dict_row},
+            configure=self._configure,
+            # One round trip, so that nobody is given a connection that a restart has cut.
+            check=ConnectionPool.check_connection,
+            timeout=WAIT_S,
+            reconnect_timeout=WAIT_S,
+        )
+        self._opening = threading.Lock()
+
+    def close(self) -> None:
+        self._pool.close()
+
+    @contextmanager
+    def consistent(self) -> Iterator[Ask]:
+        """Ask several things of one state of the tables.
+
+        Raises SchemaError when the tables are not there, DatabaseAway when Postgres is not.
+        """
+        with self._opening:
+            if self._pool.closed:
+                self._pool.open()
+        try:
+            with self._pool.connection() as connection, connection.transaction():
+                yield lambda query, parameters: connection.execute(query, parameters).fetchall()
+        except psycopg.Error as error:
+            if database.is_schema(error):
+                raise SchemaError(f"the schema {self._schema!r} has no such tables: run `joblog migrate`") from error
+            if database.is_passing(error):
+                raise DatabaseAway(f"Postgres does not answer: {error}") from error
+            raise
+
+    def _configure(self, connection: psycopg.Connection[Any]) -> None:
+        database.configure(connection, self._schema)
+        connection.execute(_SETTINGS)
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ

@@ -1,0 +1,157 @@
+"""Whether the tables are what the log says: folds all events anew and compares, row by row."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import psycopg
+from joblog.projections import database
+from joblog.projections.batch import Record, decoded, history_row
+from joblog.projections.decode import JobFact
+from joblog.projections.fold import JobRow, fold
+from joblog.projections.log import EventLog
+from joblog.projections.statements import load
+from joblog.streams.errors import ProjectionError
+from joblog.streams.kafka import KafkaConfig
+from joblog.streams.metrics import Meters
+from joblog.streams.states import State
+from joblog.streams.topics import TopicNames
+from msgspec import json
+from psycopg.rows import dict_row, tuple_row
+
+SQL: Final = load("verify.sql")
+REPORTED_MAX: Final = 100
+_FIRST_BUCKET: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ENDS: Final = ("job.succeeded", "job.failed", "job.deleted")
+
+Events = Mapping[str, Sequence[tuple[Record, JobFact]]]
+Values = Mapping[str, Any]
+
+
+def differences(dsn: str, schema: str, records: Iterable[Record]) -> list[str]:
+    """Where the tables differ from a fold of these records, the whole log, in words; the first hundred places."""
+    with database.connect(dsn, schema, "joblog-verify") as connection:
+        connection.execute("SELECT set_config('statement_timeout', '0', false)")
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        with connection.transaction():
+            refused = set(connection.execute(SQL["refused"]).fetchall())
+            events = by_job(record for record in records if (record.lane, record.offset) not in refused)
+            found = [
+                *_of_jobs(connection, events),
+                *_of_history(connection, events),
+                *_of_counts(connection),
+                *_of_outcomes(connection, events),
+            ]
+    more = len(found) - REPORTED_MAX
+    return found[:REPORTED_MAX] + ([f"and {more} more"] if more > 0 else [])
+
+
+def read_log(config: KafkaConfig, names: TopicNames, lanes: int, *, timeout_s: float = 300) -> Iterator[Record]:
+    """All records of the topic `events`, to the end that each lane has now; ProjectionError when it takes longer."""
+    deadline = datetime.now(UTC).timestamp() + timeout_s
+    events = EventLog(config, names.events, lanes, dict.fromkeys(range(lanes), 0), Meters())
+    try:
+        while not events.ended:
+            yield from events.read(10_000, 0.5)
+            if datetime.now(UTC).timestamp() > deadline:
+                raise ProjectionError(f"the log could not be read to its end in {timeout_s:.0f} s")
+    finally:
+        events.close()
+
+
+def by_job(records: Iterable[Record]) -> Events:
+    """The events of each job in the order of the log, each version once."""
+    jobs: dict[str, dict[int, tuple[Record, JobFact]]] = defaultdict(dict)
+    for record, fact in decoded(records):
+        if isinstance(fact, JobFact):
+            jobs[fact.job].setdefault(fact.event.version, (record, fact))
+    return {job: list(versions.values()) for job, versions in jobs.items()}
+
+
+def expected_job(row: JobRow) -> dict[str, Any]:
+    """A fold as the statement `jobs` would give it."""
+    latest, current, created, exception = row.latest, row.current, row.created_with, row.exception
+    first = json.decode(created.parameters) if created else {}
+    return {
+        "id": row.id,
+        "lane": row.lane,
+        "state": latest.state,
+        "version": latest.version,
+        "attempt": latest.attempt,
+        "retry": row.retry or 0,
+        "priority": created.priority if created else 0,
+        "queue": latest.queue,
+        "task": latest.task,
+        "created_at": datetime.fromisoformat(row.created_at),
+        "changed_at": datetime.fromisoformat(row.changed_at),
+        "due": datetime.fromisoformat(row.due) if row.due else None,
+        "worker": current.worker if current else None,
+        "lease": current.lease if current else None,
+        "parent": row.parent,
+        "continue_on": row.on,
+        "exception_type": exception.type if exception else None,
+        "exception_message": exception.message if exception else None,
+        "spec": json.decode(row.spec) if row.spec else None,
+        "parameters": first | {name: json.decode(value) for name, value in (row.parameters or {}).items()},
+        "log_offset": row.offset,
+        "reason": current.reason if current else None,
+    }
+
+
+def _of_jobs(connection: psycopg.Connection[Any], events: Events) -> Iterator[str]:
+    seen = set()
+    with connection.cursor(row_factory=dict_row) as cursor:
+        for row in cursor.execute(SQL["jobs"]):
+            seen.add(row["id"])
+            if row["id"] not in events:
+                yield f"job {row['id']}: in the tables, not in the log"
+                continue
+            facts = [(record.offset, fact) for record, fact in events[row["id"]]]
+            wanted = expected_job(fold(facts, events[row["id"]][0][0].lane))
+            for name, value in wanted.items():
+                if row[name] != value:
+                    yield f"job {row['id']}: {name} is {row[name]!r:.200}, the log says {value!r:.200}"
+    yield from (f"job {job}: in the log, not in the tables" for job in events.keys() - seen)
+
+
+def _of_history(connection: psycopg.Connection[Any], events: Events) -> Iterator[str]:
+    kept: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        for row in cursor.execute(SQL["history"]):
+            kept[row[0]].append(row)
+    for job in events.keys() | kept.keys():
+        wanted = sorted((_history(record, fact) for record, fact in events.get(job, ())), key=lambda row: row[1])
+        if kept.get(job, []) != wanted:
+            versions = [row[1] for row in kept.get(job, [])]
+            yield f"job {job}: its history has the versions {versions}, the log {[row[1] for row in wanted]}" + (
+                "" if versions != [row[1] for row in wanted] else ", with other contents"
+            )
+
+
+def _history(record: Record, fact: JobFact) -> tuple[Any, ...]:
+    row = list(history_row(record, fact))
+    row[6] = datetime.fromisoformat(row[6])
+    row[10] = json.decode(row[10])
+    return tuple(row)
+
+
+def _of_counts(connection: psycopg.Connection[Any]) -> Iterator[str]:
+    for lane, queue, state, counted, there in connection.execute(SQL["recount"]):
+        yield f"lane {lane}, queue {queue}: the counter of {state} says {counted}, there are {there}"
+
+
+def _of_outcomes(connection: psycopg.Connection[Any], events: Events) -> Iterator[str]:
+    wanted: Counter[tuple[int, str, datetime, State]] = Counter()
+    for facts in events.values():
+        for record, fact in facts:
+            if fact.type in _ENDS and not fact.event.traversed:
+                hour = datetime.fromisoformat(fact.at).replace(minute=0, second=0, microsecond=0)
+                for period, since in (("ever", _FIRST_BUCKET), ("day", hour.replace(hour=0)), ("hour", hour)):
+                    wanted[record.lane, period, since, fact.event.state] += 1
+    kept = {tuple(row[:4]): row[4] for row in connection.execute(SQL["outcomes"])}
+    for key in wanted.keys() | kept.keys():
+        if kept.get(key, 0) != wanted.get(key, 0):
+            lane, period, since, state = key
+            place = f"lane {lane}, {period} since {since:%Y-%m-%d %H:%M}"
+            yield f"{place}: {kept.get(key, 0)} are counted as {state}, the log says {wanted.get(key, 0)}"

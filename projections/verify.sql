@@ -1,0 +1,29 @@
+-- What the tables say, in the words of a fold of the log.
+
+-- name: jobs
+-- Every job, with what its state's event brought.
+SELECT
+    j.id::text, j.lane, j.state, j.version, j.attempt, j.retry, j.priority, j.queue, j.task, j.created_at,
+    j.changed_at, j.due, j.worker, j.lease, j.parent::text, j.continue_on, j.exception_type, j.exception_message,
+    j.spec, coalesce(j.parameters, '{}') AS parameters, j.log_offset, h.reason, h.data
+FROM jobs AS j LEFT JOIN history AS h ON h.job = j.id AND h.version = j.state_version
+
+-- name: history
+-- Every event of every job, each job's in the order of versions.
+SELECT job::text, version, lane, state, traversed, attempt, at, log_offset, type, reason, data
+FROM history ORDER BY job, version
+
+-- name: recount
+-- The counters beside a recount of the jobs, where they differ.
+WITH recounted AS (SELECT lane, queue, state, count(*) AS n FROM jobs GROUP BY lane, queue, state)
+SELECT lane, queue, state, coalesce(counts.n, 0) AS counted, coalesce(recounted.n, 0) AS there
+FROM counts FULL JOIN recounted USING (lane, queue, state)
+WHERE coalesce(counts.n, 0) <> coalesce(recounted.n, 0)
+
+-- name: outcomes
+-- How often jobs ended, in every bucket.
+SELECT lane, period::text, since, state, n FROM outcomes
+
+-- name: refused
+-- The records that Postgres refused: they are in the log, and cannot be in the tables.
+SELECT lane, log_offset FROM parked WHERE code = 'refused'
