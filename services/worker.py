@@ -124,8 +124,8 @@ class Worker:
         slots = Slots(settings.slots, settings.queues)
         processes = ProcessRuns(settings.slots, settings.result_bytes_max)
         performer = Performer(endings, meters, processes, self._filters, settings.result_bytes_max)
-        threads = ThreadExecutor(settings.slots, performer.perform, slots.following, "slot")
-        loop = LoopExecutor(performer.perform_async, slots.following, "slots-async")
+        threads = ThreadExecutor(slots, performer.perform)
+        loop = LoopExecutor(slots, performer.perform_async)
         slots.connect(threads, loop)
         self._meters.set("joblog_worker_slots", settings.slots)
         try:

@@ -56,7 +56,7 @@ class Intake:
     def close(self, reason: str) -> None:
         """Give back what waits, and whatever still comes."""
         self._closed = reason
-        self.release(self._slots.take_older(inf), reason)
+        self.release(self._slots.withdraw_older(inf), reason)
 
     def release(self, runs: Iterable[Run], reason: str) -> None:
         for run in runs:
@@ -65,7 +65,7 @@ class Intake:
     def give_up(self, reason: str) -> None:
         """Stop and drop everything, without a word to anybody."""
         self._closed = reason
-        self._slots.take_older(inf)
+        self._slots.withdraw_older(inf)
         for run in list(self.held.values()):
             self._endings.cancel(run, reason)
 
@@ -85,5 +85,5 @@ class Intake:
     def _cancel(self, order: CancelJob) -> None:
         run = self.held.get((order.job_id, order.lease))
         if run is not None:
-            self._slots.discard(run)
+            self._slots.withdraw(run)
             self._endings.cancel(run, f"{Cause.CANCELLED}: {order.reason}")

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 
 from joblog.services.worker_offers import LaneLoad, offers
 from joblog.services.worker_run import Run
+from joblog.services.worker_slots import Slots
 
 
 class LaneBook:
-    """Kept by the worker's loop only; instants are monotonic seconds."""
+    """Kept by the worker's loop; instants are monotonic seconds."""
 
     def __init__(self, lanes: Sequence[int], slots: int, prefetch: int, window_s: float) -> None:
         self._lanes = tuple(lanes)
@@ -19,33 +20,31 @@ class LaneBook:
         self._full_at = 0.0  # when no slot was free, for the last time
         self._samples: deque[tuple[float, Counter[int]]] = deque()
 
-    @property
-    def lowered(self) -> frozenset[int]:
-        return frozenset(self._lowered)
-
     def lower(self, lane: int, now: float) -> None:
         """A job of this lane had to go back."""
         self._lowered.add(lane)
         self._full_at = now
 
-    def offers(self, held: Iterable[Run], running: set[Run], starts: Counter[int], now: float) -> dict[int, int]:
-        """The slots to announce to each lane.
-
-        `held` are the runs whose end is not reported yet; one that was stopped and goes on in its slot only
-        blocks it. `starts` counts all runs that were ever started, by lane.
-        """
-        working: Counter[int] = Counter()
-        waiting: Counter[int] = Counter()
-        for run in held:
-            (working if run in running else waiting)[run.job.lane] += 1
+    def offers(self, slots: Slots, now: float) -> dict[int, int]:
+        """The slots to announce to each lane."""
+        running = slots.running
         capacity = self._slots - sum(run.token.is_cancelled for run in running)
+        if self._lowered:
+            loads = self._loads(slots, running, capacity, now)
+        else:
+            self._samples.clear()
+            loads = [LaneLoad()] * len(self._lanes)
+        return dict(zip(self._lanes, offers(capacity, self._prefetch, loads), strict=True))
+
+    def _loads(self, slots: Slots, running: Iterable[Run], capacity: int, now: float) -> list[LaneLoad]:
+        working = Counter(run.job.lane for run in running if not run.token.is_cancelled)
+        waiting = Counter(run.job.lane for run in slots.waiting)
         if capacity <= working.total() + waiting.total():
             self._full_at = now
         elif now - self._full_at >= self._window_s:
             self._lowered.clear()
-        lately = self._started_lately(starts, now)
-        loads = [LaneLoad(working[n], waiting[n], lately[n], n in self._lowered) for n in self._lanes]
-        return dict(zip(self._lanes, offers(capacity, self._prefetch, loads), strict=True))
+        lately = self._started_lately(slots.starts, now)
+        return [LaneLoad(working[n], waiting[n], lately[n], n in self._lowered) for n in self._lanes]
 
     def _started_lately(self, starts: Counter[int], now: float) -> Counter[int]:
         """The runs started within the window, as nearly as the samples tell."""

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from threading import Event, Lock, Thread
 from typing import Final
 
 from joblog.services.worker_run import Run
+from joblog.services.worker_slots import Slots
 
 CLOSE_S: Final = 1.0
 
@@ -15,15 +16,9 @@ CLOSE_S: Final = 1.0
 class LoopExecutor:
     """Runs each job as an asyncio task; thread and loop begin with the first job."""
 
-    def __init__(
-        self,
-        perform: Callable[[Run], Awaitable[None]],
-        following: Callable[[Run], Run | None],
-        name: str,
-    ) -> None:
+    def __init__(self, slots: Slots, perform: Callable[[Run], Coroutine[None, None, None]]) -> None:
+        self._slots = slots
         self._perform = perform
-        self._following = following
-        self._name = name
         self._lock = Lock()
         self._thread: Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -52,7 +47,7 @@ class LoopExecutor:
         with self._lock:
             if self._loop is None:
                 ready = Event()
-                self._thread = Thread(target=lambda: asyncio.run(self._serve(ready)), name=self._name, daemon=True)
+                self._thread = Thread(target=lambda: asyncio.run(self._serve(ready)), name="slots-async", daemon=True)
                 self._thread.start()
                 ready.wait()
             assert self._loop is not None
@@ -68,11 +63,12 @@ class LoopExecutor:
     def _begin_pending(self) -> None:
         self._is_woken = False
         while self._pending:
+            self._slots.start_next()
             self._begin(self._pending.popleft())
 
     def _begin(self, run: Run) -> None:
         loop = asyncio.get_running_loop()
-        task = loop.create_task(self._one(run), name=f"{run.known.task.name} {run.job.job_id}")
+        task = loop.create_task(self._perform(run), name=f"{run.known.task.name} {run.job.job_id}")
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, run))
         # In this order: whoever stops the run sets the token first and then looks for the interrupt.
@@ -80,13 +76,10 @@ class LoopExecutor:
         if run.token.is_cancelled:
             task.cancel()
 
-    async def _one(self, run: Run) -> None:
-        await self._perform(run)
-
     def _ended(self, run: Run, task: asyncio.Task[None]) -> None:
         """Go on with the next job; also after a task that was cancelled before its first step."""
         self._tasks.discard(task)
         run.interrupt = None
-        following = self._following(run)
+        following = self._slots.following(run)
         if following is not None:
             self._begin(following)

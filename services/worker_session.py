@@ -102,24 +102,24 @@ class Session:
             raise LeaseLost(f"no renewal was acknowledged for {self._settings.fence_s:g} s")
         if not health.ready and self._announcer.is_heard and not self._is_draining:
             health.set_ready()
-        held, running = list(self._intake.held.values()), self._parts.slots.running
+        running = self._parts.slots.running
         self._parts.meters.set("joblog_worker_slots_used", len(running))
         self._next_turn = min(now + TURN_S, self._time_out(running, now))
-        self._release_and_announce(held, running, now)
+        self._release_and_announce(now)
 
-    def _time_out(self, running: set[Run], now: float) -> float:
+    def _time_out(self, running: list[Run], now: float) -> float:
         """End what ran too long; tells when the next run does."""
         for run in running:
             if run.deadline <= now:
                 self._parts.endings.time_out(run)
         return min((run.deadline for run in running if run.deadline > now), default=inf)
 
-    def _release_and_announce(self, held: list[Run], running: set[Run], now: float) -> None:
+    def _release_and_announce(self, now: float) -> None:
         """Give back what waited too long, but first tell its lane that there is no room for it here."""
-        old = self._parts.slots.take_older(now - self._settings.release_after_s)
+        old = self._parts.slots.withdraw_older(now - self._settings.release_after_s)
         for lane in {run.job.lane for run in old}:
             self._book.lower(lane, now)
-        offers = self._book.offers(held, running, self._parts.slots.starts, now)
+        offers = self._book.offers(self._parts.slots, now)
         self._announcer.announce(dict.fromkeys(offers, 0) if self._is_draining else offers, now)
         self._intake.release(old, f"no slot was free within {self._settings.release_after_s:g} s")
 
