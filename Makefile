@@ -41,7 +41,7 @@ test: check ## The checks, then all tests on a real Kafka and Postgres
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 bench: setup ## All benchmarks on an embedded stack, one JSON object a line
-	$(BIN)/joblog bench all --output json
+	$(BIN)/joblog bench all --embedded --output json
 
 schemas: setup ## Generate the JSON Schemas and the AsyncAPI document anew
 	$(BIN)/python -m joblog.services.schemas
