@@ -13,7 +13,7 @@ import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -119,7 +119,7 @@ class Client(AbstractContextManager["Client"]):
         **kwargs: Any,
     ) -> str:
         """Create a job that runs after a delay (a timedelta or seconds), or at an instant with a time zone."""
-        run_at = due_at(datetime.now(UTC), delay, at)
+        run_at = due_at(delay, at)
         return self.create(task, Call(args, kwargs), with_options(options, run_at=run_at))
 
     def continue_with(
@@ -230,7 +230,7 @@ class Client(AbstractContextManager["Client"]):
         reason: str | None = None,
     ) -> None:
         """Move a job to another instant, from any state."""
-        fields = {"run_at": due_at(datetime.now(UTC), delay, at), "snapshot": snapshot}
+        fields = {"run_at": due_at(delay, at), "snapshot": snapshot}
         self._change(commands.RescheduleJob, job_id, expected_state, expected_version, reason, **fields)
 
     def set_parameter(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
 
 from joblog.services.tasks import Task
@@ -100,13 +100,13 @@ def queue_of(task: Task[..., Any] | str) -> str:
     return "default" if isinstance(task, str) else task.queue
 
 
-def due_at(now: datetime, delay: timedelta | float | None, at: datetime | None) -> datetime:
-    """The instant that a delay (a timedelta or seconds) or a time names; exactly one of them is given."""
+def due_at(delay: timedelta | float | None, at: datetime | None) -> datetime:
+    """The instant that a delay from now (a timedelta or seconds) or a time names; one of them is given."""
     if (delay is None) == (at is None):
         raise InvalidData("give either a delay or a time (at)")
     if at is not None:
         return at
     try:
-        return now + (delay if isinstance(delay, timedelta) else timedelta(seconds=delay or 0))
+        return datetime.now(UTC) + (delay if isinstance(delay, timedelta) else timedelta(seconds=delay or 0))
     except (OverflowError, ValueError) as exc:
         raise InvalidData(f"a delay of {delay} leads beyond the calendar") from exc

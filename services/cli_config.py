@@ -1,0 +1,57 @@
+"""`joblog config show`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from joblog.services.cli_context import Output, OutputOption
+from joblog.services.cli_values import settings_of
+from joblog.services.output import print_rows
+from joblog.services.settings import Settings
+from joblog.services.settings_errors import variable
+from joblog.services.settings_sources import origins
+from pydantic import BaseModel, SecretStr
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def config() -> None:
+    """Show the settings."""
+
+
+@app.command()
+def show(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
+    """Show every setting, its variable, its value and where that comes from; secrets stay hidden.
+
+    Example: joblog config show --output json
+    """
+    settings = settings_of(ctx)
+    sources = origins(Settings, settings.config, settings.directory)
+    rows = [
+        {
+            "setting": ".".join(path),
+            "value": "(hidden)" if isinstance(value, SecretStr) else value,
+            "origin": _origin(".".join(path), sources),
+            "variable": variable(path),
+        }
+        for path, value in _values(settings)
+    ]
+    print_rows(rows, ("setting", "value", "origin", "variable"), output)
+
+
+def _values(model: BaseModel, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, field in type(model).model_fields.items():
+        path, value = (*prefix, field.alias or name), getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from _values(value, path)
+        else:
+            yield path, value
+
+
+def _origin(name: str, sources: dict[str, str]) -> str:
+    """Secrets may come from the file that `x_file` names; a mapping comes from where its parts come from."""
+    for known, label in sources.items():
+        if known in {name, f"{name}_file"} or known.startswith(f"{name}."):
+            return label
+    return "default"

@@ -1,0 +1,100 @@
+"""`joblog enqueue`."""
+
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+from joblog.services.cli_context import Output, OutputOption, note
+from joblog.services.cli_jobs import monitor_of, print_job
+from joblog.services.cli_values import given, parse_delay, parse_instant, parse_json, settings_of
+from joblog.services.client import Client
+from joblog.services.client_options import Call, JobOptions, due_at
+from joblog.services.output import print_document
+from joblog.services.settings import Settings
+from joblog.streams.errors import InvalidData, JoblogError
+from joblog.streams.retry import RetryPolicy
+from joblog.streams.states import FINAL_STATES, ContinueOn, State
+
+
+def enqueue(
+    ctx: typer.Context,
+    task: Annotated[str, typer.Argument(help="The task's name.")],
+    args: Annotated[
+        list[str] | None, typer.Argument(help="Arguments as JSON; what is not JSON is taken as text.")
+    ] = None,
+    *,
+    kwargs: Annotated[str, typer.Option(help="Keyword arguments, a JSON object.")] = "{}",
+    queue: Annotated[str | None, typer.Option(help="The queue; `default` if not given.")] = None,
+    priority: Annotated[int, typer.Option(help="Higher runs first, -1000 to 1000.")] = 0,
+    delay: Annotated[str | None, typer.Option(help="Run after 90s, 15m, 1.5h, 2d.")] = None,
+    at: Annotated[str | None, typer.Option(help="Run at an ISO 8601 time; UTC if it names no zone.")] = None,
+    parent: Annotated[str | None, typer.Option(help="Run when the job of this id has ended.")] = None,
+    on: Annotated[ContinueOn, typer.Option(help="How the parent has to end.")] = ContinueOn.SUCCEEDED,
+    attempts: Annotated[int | None, typer.Option(help="Retries after the first run, 0 for none.")] = None,
+    timeout: Annotated[str | None, typer.Option(help="The longest run: 90s, 15m.")] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="Create one job for all calls with this key.")] = None,
+    job_id: Annotated[str | None, typer.Option(help="An id made before, to repeat a call safely.")] = None,
+    parameter: Annotated[list[str] | None, typer.Option(help="name=JSON; may be repeated.")] = None,
+    wait: Annotated[str | None, typer.Option(help="Wait so long (90s) for its end, and show it.")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Create a job, and print its id when Kafka has it.
+
+    With --wait the job is shown when it has ended, and the exit code is 1 unless it succeeded.
+
+    Example: joblog enqueue images.shrink a.png --kwargs '{"width": 640}' --queue images
+
+    Example: joblog enqueue reports.send 17 --at 2027-01-31T06:00:00Z
+    """
+    options = JobOptions(
+        queue=queue,
+        priority=priority,
+        retry=None if attempts is None else RetryPolicy.model_validate(given(attempts=attempts)),
+        timeout=parse_delay(timeout) if timeout else None,
+        parameters=dict(_parameter(one) for one in parameter or []),
+        idempotency_key=idempotency_key,
+        job_id=job_id,
+        run_at=due_at(parse_delay(delay) if delay else None, parse_instant(at) if at else None)
+        if delay or at
+        else None,
+        parent=parent,
+        on=on,
+    )
+    named = parse_json(kwargs, "--kwargs")
+    if not isinstance(named, dict):
+        raise InvalidData(f"--kwargs: a JSON object, not {kwargs!r:.100}")
+    settings = settings_of(ctx)
+    with Client.from_settings(settings) as client:
+        created = client.create(task, Call([_argument(one) for one in args or []], named), options)
+    if wait is not None:
+        _show_end(settings, created, parse_delay(wait), output)
+    elif output is Output.JSON:
+        print_document({"job_id": created}, output)
+    else:
+        print(created)
+
+
+def _show_end(settings: Settings, job_id: str, patience: timedelta, output: Output) -> None:
+    note(job_id)
+    with monitor_of(settings) as monitor:
+        found = monitor.wait_for(job_id, FINAL_STATES, patience.total_seconds())
+    if found is None:
+        raise JoblogError(f"job {job_id} has not ended within {patience.total_seconds():g} s; see `joblog job show`")
+    print_job(found, output)
+    if found.state is not State.SUCCEEDED:
+        raise typer.Exit(1)
+
+
+def _argument(text: str) -> Any:
+    """JSON if it is; else the text itself, since a shell takes quotes away."""
+    try:
+        return parse_json(text, "argument")
+    except InvalidData:
+        return text
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidData(f"--parameter: name=JSON, not {text!r:.100}")
+    return name, _argument(value)

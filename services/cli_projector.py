@@ -1,0 +1,30 @@
+"""`joblog projector` and `joblog migrate`."""
+
+import typer
+from joblog.projections.migrate import head, upgrade
+from joblog.services import wiring_projector
+from joblog.services.cli_context import note
+from joblog.services.cli_roles import HttpPort
+from joblog.services.cli_values import given, settings_of
+from joblog.services.process import run_role
+
+
+def projector(ctx: typer.Context, http_port: HttpPort = None) -> None:
+    """Run the projector: it keeps Postgres up to date.
+
+    It creates or migrates the tables first, unless JOBLOG_POSTGRES__PREPARE is false.
+
+    Example: joblog projector --http-port 9103
+    """
+    settings = settings_of(ctx, http=given(port=http_port))
+    raise typer.Exit(run_role("projector", wiring_projector.projector(settings), settings))
+
+
+def migrate(ctx: typer.Context) -> None:
+    """Create or migrate the tables in Postgres.
+
+    Example: JOBLOG_POSTGRES__DSN=postgresql://... joblog migrate
+    """
+    settings = settings_of(ctx)
+    before, schema = upgrade(settings.dsn(), settings.postgres.schema_name), settings.postgres.schema_name
+    note(f"schema {schema}: " + (f"is at {head()}" if before == head() else f"{before or 'nothing'} -> {head()}"))

@@ -1,0 +1,36 @@
+"""`joblog elector` and `joblog delays`."""
+
+from typing import Annotated
+
+import typer
+from joblog.services import wiring
+from joblog.services.cli_values import given, settings_of
+from joblog.services.process import run_role
+
+HttpPort = Annotated[int | None, typer.Option(min=0, max=65_535, help="Port of /livez, /readyz, /metrics; 0 is any.")]
+
+
+def elector(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None, typer.Option("--id", help="Its name, kept over restarts; the host's if not given.")
+    ] = None,
+    http_port: HttpPort = None,
+) -> None:
+    """Run an elector: it decides what happens to jobs.
+
+    Start several, on several machines, to share the lanes; if one dies, the others take its lanes over.
+
+    Example: joblog elector --id elector-1 --http-port 9101
+    """
+    settings = settings_of(ctx, elector=given(id=name), http=given(port=http_port))
+    raise typer.Exit(run_role("elector", wiring.elector(settings), settings))
+
+
+def delays(ctx: typer.Context, http_port: HttpPort = None) -> None:
+    """Run the delays process: it wakes scheduled jobs.
+
+    Example: joblog delays --http-port 9102
+    """
+    settings = settings_of(ctx, http=given(port=http_port))
+    raise typer.Exit(run_role("delays", wiring.delays(settings), settings))

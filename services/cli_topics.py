@@ -1,0 +1,27 @@
+"""`joblog topics create`."""
+
+import typer
+from joblog.services.cli_context import note
+from joblog.services.cli_values import settings_of
+from joblog.streams.admin import create_topics
+from joblog.streams.topics import TOPICS
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def topics() -> None:
+    """Manage the Kafka topics."""
+
+
+@app.command()
+def create(ctx: typer.Context) -> None:
+    """Create the topics that are missing, with the lanes and the replication that are set.
+
+    Repeating it is harmless. The number of lanes is for life.
+
+    Example: JOBLOG_LANES=24 JOBLOG_REPLICATION=3 joblog topics create
+    """
+    settings = settings_of(ctx)
+    create_topics(settings.kafka.config(), settings.names, settings.lanes, replication=settings.replication)
+    note(f"all {len(TOPICS)} topics are there: {settings.topic_prefix}*, {settings.lanes} lanes")

@@ -1,0 +1,36 @@
+"""`joblog worker`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from joblog.services import wiring_worker
+from joblog.services.cli_roles import HttpPort
+from joblog.services.cli_values import given, settings_of
+from joblog.services.process import run_role
+
+
+def worker(
+    ctx: typer.Context,
+    *,
+    tasks: Annotated[str | None, typer.Option(help="Modules with tasks, with commas between them.")] = None,
+    queues: Annotated[
+        str | None, typer.Option(help="Queues in the order of preference, with commas between them.")
+    ] = None,
+    slots: Annotated[int | None, typer.Option(help="Jobs at once.")] = None,
+    prefetch: Annotated[int | None, typer.Option(help="Jobs held besides, for short ones.")] = None,
+    name: Annotated[str | None, typer.Option(help="Its name; the host's if not given.")] = None,
+    http_port: HttpPort = None,
+) -> None:
+    """Run a worker: it runs the jobs of your tasks.
+
+    Modules are looked for in the current directory, too. SIGTERM lets running jobs end first.
+
+    Example: joblog worker --tasks myapp.tasks --queues critical,default --slots 8
+    """
+    chosen = given(tasks=tasks, queues=queues, slots=slots, prefetch=prefetch, name=name)
+    settings = settings_of(ctx, worker=chosen, http=given(port=http_port))
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    raise typer.Exit(run_role("worker", wiring_worker.worker(settings), settings))

@@ -1,0 +1,22 @@
+"""The composition root of a projector."""
+
+from joblog.projections.migrate import upgrade
+from joblog.projections.projector import Projector
+from joblog.services.process import Builder
+from joblog.services.settings import Settings
+from joblog.streams.health import Health
+from joblog.streams.metrics import Meters
+
+
+def projector(settings: Settings) -> Builder:
+    """The process that keeps Postgres up to date; it creates or migrates the tables first, if it may."""
+    dsn, schema = settings.dsn(), settings.postgres.schema_name
+
+    def build(meters: Meters, health: Health) -> Projector:
+        if settings.postgres.prepare:
+            upgrade(dsn, schema)
+        return Projector(
+            settings.kafka.config(), settings.names, settings.lanes, dsn, schema, meters=meters, health=health
+        )
+
+    return build

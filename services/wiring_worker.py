@@ -1,0 +1,34 @@
+"""The composition root of a worker."""
+
+from joblog.services.process import Builder
+from joblog.services.settings import Settings
+from joblog.services.tasks import TaskRegistry
+from joblog.services.worker import Worker
+from joblog.services.worker_settings import DEFAULT_SLOTS
+from joblog.streams.errors import SettingsError
+
+
+def worker(settings: Settings) -> Builder:
+    """The process that runs the jobs of the modules in `worker.tasks`."""
+    chosen = settings.worker
+    if not chosen.tasks:
+        raise SettingsError("a worker needs modules with tasks: give --tasks myapp.tasks, or JOBLOG_WORKER__TASKS")
+    registry = TaskRegistry.load(*chosen.tasks)
+    return lambda meters, health: Worker(
+        settings.kafka.config(),
+        settings.names,
+        settings.lanes,
+        registry,
+        queues=chosen.queues,
+        slots=chosen.slots or DEFAULT_SLOTS,
+        prefetch=chosen.prefetch,
+        name=chosen.name,
+        shards=settings.queue_shards,
+        renew_s=chosen.renew_s,
+        lease_s=settings.elector.lease_s,
+        grace_s=chosen.grace_s,
+        release_after_s=chosen.release_after_s,
+        result_bytes_max=chosen.result_bytes_max,
+        meters=meters,
+        health=health,
+    )
