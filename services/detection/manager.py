@@ -117,15 +117,23 @@ def manage(manager: JobManager, config: KafkaConfig, topic: str, group: str, sto
     with closing(consumer):
         while not stop.is_set():
             message = consumer.poll(_POLL_S)
-            if message is not None:
+            if message is not None and _is_readable(message):
                 _handle(manager, message)
                 consumer.commit(message=message, asynchronous=False)
 
 
-def _handle(manager: JobManager, message: Message) -> None:
+def _is_readable(message: Message) -> bool:
+    """Whether it is a record. A broker or topic that is away will come back, or somebody reads the warning."""
     error = message.error()
-    if error is not None:
+    if error is None:
+        return True
+    if error.fatal():
         raise KafkaException(error)
+    log.warning("detection.manager.waiting", extra={"reason": error.str()})
+    return False
+
+
+def _handle(manager: JobManager, message: Message) -> None:
     try:
         request = read_request(message.value(), message.headers())
     except ContractError as exc:

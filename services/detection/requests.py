@@ -3,10 +3,12 @@
 These are plain domain events. Whoever sends them knows nothing of jobs; the manager turns them into some.
 """
 
+import time
 from typing import Annotated, Final, Literal
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from joblog.streams import kafka
 from joblog.streams.cloudevents import Headers, explained, read_envelope
@@ -19,6 +21,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 TOPIC: Final = "detection.requests"
 PARTITIONS: Final = 2
 SOURCE: Final = "/detection/producer"
+_POLL_S: Final = 0.05
 
 
 class RunRequested(StrictMessage):
@@ -65,12 +68,27 @@ def read_request(value: bytes | None, headers: Headers | None) -> RunRequested |
         raise InvalidData(explained(exc)) from exc
 
 
-def create_topic(config: KafkaConfig, topic: str, *, timeout_s: float = 30) -> None:
-    """Create the topic of the requests; harmless when it is there. TopicsError when it cannot be created."""
+def create_topic(config: KafkaConfig, topic: str, *, timeout_s: float = 60) -> None:
+    """Create the topic of the requests, and return when it is served; harmless when it is there.
+
+    TopicsError when it cannot be created, or is not served in time.
+    """
+    client = kafka.admin(config)  # held by its name: without one it would end before its answer
+    deadline = time.monotonic() + timeout_s
     wanted = NewTopic(topic, num_partitions=PARTITIONS, replication_factor=1)
-    created = kafka.admin(config).create_topics([wanted], operation_timeout=timeout_s)
     try:
-        created[topic].result(timeout_s)
+        client.create_topics([wanted], operation_timeout=timeout_s)[topic].result(timeout_s)
     except KafkaException as exc:
         if exc.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise TopicsError(f"topic {topic} could not be created: {exc.args[0].str()}") from exc
+    while not _is_served(client, topic, timeout_s):
+        if time.monotonic() > deadline:
+            raise TopicsError(f"topic {topic} has no leader after {timeout_s:.0f} s")
+        time.sleep(_POLL_S)
+
+
+def _is_served(client: AdminClient, topic: str, timeout_s: float) -> bool:
+    found = client.list_topics(timeout=timeout_s).topics.get(topic)
+    if found is None or found.error is not None:
+        return False
+    return len(found.partitions) == PARTITIONS and all(one.leader >= 0 for one in found.partitions.values())

@@ -9,14 +9,15 @@ from joblog.services.context import JobContext
 from joblog.services.detection import vision
 from joblog.services.detection.names import CLEANUP_QUEUE, CLEANUP_TASK, RUN_ID, RUN_QUEUE, RUN_TASK
 from joblog.services.detection.workspace import Workspace, remove_scratch
-from joblog.services.tasks import Isolation, task
+from joblog.services.tasks import task
 
 
-# In a process of its own: decoders and detectors are native code, which keeps the worker's threads from
-# running while it computes, and a damaged photograph may crash it.
-@task(RUN_TASK, queue=RUN_QUEUE, timeout=timedelta(minutes=2), isolation=Isolation.PROCESS)
+# In threads of the worker: the detectors hold Python's lock for a quarter of a second at most (8 threads, 2 cores).
+@task(RUN_TASK, queue=RUN_QUEUE, timeout=timedelta(minutes=2))
 def run_detection(photograph: Path, workspace: Path, context: JobContext) -> dict[str, Any]:
     """Look at a photograph. OSError when it is missing or damaged, which a retry may find mended."""
+    if not photograph.exists():
+        raise FileNotFoundError(f"{photograph.name} has not arrived")
     run_id = str(context.parameters[RUN_ID])
     rooms = Workspace(workspace)
     scratch = rooms.scratch(run_id)

@@ -7,6 +7,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Final
 
+import skimage.data
+
 #: The first part of a file that the connection broke off on: so much of it arrived.
 TRUNCATED_SHARE: Final = 0.6
 
@@ -40,7 +42,7 @@ class Workspace:
 
 def upload(photograph: str, target: Path, *, share: float = 1.0) -> None:
     """Put one of scikit-image's photographs, or its first `share`, at `target`, all at once."""
-    with as_file(files("skimage.data").joinpath(photograph)) as source:
+    with as_file(files(skimage.data).joinpath(photograph)) as source:
         content = source.read_bytes()
     arriving = target.with_suffix(".part")
     arriving.write_bytes(content[: int(len(content) * share)])

@@ -67,7 +67,7 @@ def test_a_clean_up_may_be_repeated(workspace: Workspace) -> None:
 
 def test_a_run_fails_until_its_photograph_is_there(workspace: Workspace) -> None:
     photograph = workspace.upload_path(RUN, "rocket.jpg")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"run-1\.jpg has not arrived"):
         run(workspace, photograph)
     upload("rocket.jpg", photograph)
     assert run(workspace, photograph)["size"] == {"width": 640, "height": 427}

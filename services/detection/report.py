@@ -1,0 +1,85 @@
+"""What came of a demonstration: what is not as it should be, and everything as one JSON document."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+from joblog.projections.models import JobDetails
+from joblog.services.detection.stage import SLOTS, Stage
+from joblog.services.detection.stories import PlannedRun
+from joblog.streams.states import State
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A run and its two jobs as they were seen last; None what was never seen."""
+
+    run: PlannedRun
+    detection: JobDetails | None
+    cleanup: JobDetails | None
+
+    def complaints(self) -> tuple[str, ...]:
+        """What is not as it should be."""
+        return tuple(text for is_wrong, text in self._checks() if is_wrong)
+
+    def _checks(self) -> Sequence[tuple[bool, str]]:
+        story, detection, cleanup = self.run.story, self.detection, self.cleanup
+        if detection is None or cleanup is None:
+            return ((True, "its jobs are not in the projection"),)
+        return (
+            (detection.state is not story.expected, f"the detection is {detection.state}, not {story.expected}"),
+            (detection.attempt < story.attempts, f"{detection.attempt} attempt(s), less than {story.attempts}"),
+            (cleanup.state is not State.SUCCEEDED, f"the clean-up is {cleanup.state}"),
+        )
+
+
+def retry_waits_s(job: JobDetails) -> list[float]:
+    """For how long each retry was put off, in seconds."""
+    steps = reversed(job.history)
+    return [
+        round((datetime.fromisoformat(step.data["due"]) - before.at) / timedelta(seconds=1), 3)
+        for before, step in pairwise(steps)
+        if before.traversed and step.state is State.SCHEDULED
+    ]
+
+
+def document(
+    stage: Stage, minute: timedelta, timings: Mapping[str, float], results: Sequence[Result]
+) -> dict[str, Any]:
+    """Everything that a program may want to know."""
+    return {
+        "ok": all(not result.complaints() for result in results),
+        "bootstrap_servers": stage.kafka.bootstrap_servers,
+        "topic_prefix": stage.names.prefix,
+        "schema": stage.schema,
+        "lanes": stage.lanes,
+        "slots": SLOTS,
+        "config": str(stage.config_file),
+        "minute_s": minute / timedelta(seconds=1),
+        "timings_s": {name: round(seconds, 3) for name, seconds in timings.items()},
+        "runs": [_run(result) for result in results],
+    }
+
+
+def _run(result: Result) -> dict[str, Any]:
+    story = result.run.story
+    return {
+        "run_id": result.run.run_id,
+        "story": story.name,
+        "photograph": story.photograph,
+        "upload": story.upload.value,
+        "expected": story.expected.value,
+        "complaints": list(result.complaints()),
+        "detection": _job(result.detection),
+        "cleanup": _job(result.cleanup),
+    }
+
+
+def _job(job: JobDetails | None) -> dict[str, Any] | None:
+    """The job, its history in the order in which it happened."""
+    if job is None:
+        return None
+    known: dict[str, Any] = job.model_dump(mode="json")
+    return {**known, "history": known["history"][::-1], "retry_waits_s": retry_waits_s(job)}

@@ -1,0 +1,158 @@
+"""A demonstration from its first request to its last clean-up: producer, manager and monitor at work."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from threading import Event
+from typing import Final
+
+from joblog.projections.monitor import Monitor
+from joblog.services.client import Client
+from joblog.services.detection.console import Printer
+from joblog.services.detection.manager import RETRIES, RUN_DELAY, JobManager, manage
+from joblog.services.detection.monitor import RunMonitor, Step
+from joblog.services.detection.names import RUN_QUEUE
+from joblog.services.detection.producer import RequestProducer
+from joblog.services.detection.report import Result
+from joblog.services.detection.requests import TOPIC, RunRequested, RunWithdrawn, create_topic
+from joblog.services.detection.stage import Stage
+from joblog.services.detection.stories import PlannedRun, Upload
+from joblog.services.detection.workspace import TRUNCATED_SHARE, Workspace, upload
+from joblog.streams.errors import StackError
+from joblog.streams.states import State
+
+#: The server has to be there after so long.
+SERVER_TIMEOUT_S: Final = 60.0
+#: What the runs may take besides the waits that are wanted.
+SLACK_S: Final = 60.0
+_LOOK_S: Final = 0.2
+
+
+class Uploads:
+    """Brings the photographs of runs; some arrive broken, some late, some never."""
+
+    def __init__(self, workspace: Workspace, runs: Sequence[PlannedRun], printer: Printer) -> None:
+        self._workspace = workspace
+        self._late = {run.run_id: run for run in runs if run.story.upload is Upload.LATE}
+        self._printer = printer
+
+    def begin(self, run: PlannedRun) -> str:
+        """Bring what arrives at once; returns the path at which the photograph is, or will be."""
+        photograph = run.story.photograph
+        path = self._workspace.upload_path(run.run_id, photograph)
+        match run.story.upload:
+            case Upload.WHOLE:
+                upload(photograph, path)
+            case Upload.TRUNCATED:
+                upload(photograph, path, share=TRUNCATED_SHARE)
+            case Upload.LATE | Upload.NEVER:
+                pass
+        return str(path)
+
+    def on_failed(self, step: Step) -> None:
+        """A photograph that was missed arrives, while the job waits for its retry."""
+        if not step.is_cleanup and (run := self._late.pop(step.run_id, None)):
+            upload(run.story.photograph, self._workspace.upload_path(run.run_id, run.story.photograph))
+            self._printer.note(run.run_id, f"the upload of {run.story.photograph} has finished")
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """A demonstration that can go on: the manager works, the monitor can look."""
+
+    stage: Stage
+    planned: Sequence[PlannedRun]
+    minute: timedelta
+    uploads: Uploads
+    producer: RequestProducer
+    monitor: Monitor
+    runs: RunMonitor
+    managing: Future[None]
+
+    def wait_for_server(self) -> None:
+        """Wait until a worker serves the runs' queue; StackError when none comes."""
+        if not self._look_until(self._has_server, SERVER_TIMEOUT_S):
+            raise StackError(f"no worker of queue {RUN_QUEUE} after {SERVER_TIMEOUT_S:.0f} s; see {self.stage.logs}")
+
+    def request(self) -> None:
+        """Request every run, and withdraw those that nobody wants in the end."""
+        for run in self.planned:
+            self.producer.send(RunRequested(run_id=run.run_id, photograph=self.uploads.begin(run)))
+        for run in self.planned:
+            if run.story.withdrawn:
+                self.producer.send(RunWithdrawn(run_id=run.run_id))
+
+    def watch(self) -> None:
+        """Watch until all runs have ended, or should have."""
+        self._look_until(lambda: self.runs.ended == len(self.planned), deadline_s(self.minute))
+
+    def stay(self) -> None:
+        """Watch for ever: somebody may requeue what has ended."""
+        while True:
+            self._turn(at_ended=True)
+
+    def results(self) -> Sequence[Result]:
+        return [Result(run, *self.runs.jobs_of(run.run_id)) for run in self.planned]
+
+    def _has_server(self) -> bool:
+        return any(worker.state == "running" and RUN_QUEUE in worker.queues for worker in self.monitor.workers())
+
+    def _look_until(self, is_so: Callable[[], bool], timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while not is_so():
+            if time.monotonic() > deadline:
+                return False
+            self._turn()
+        return True
+
+    def _turn(self, *, at_ended: bool = False) -> None:
+        """One look at the runs, and at those who work on them."""
+        self.stage.check()
+        if self.managing.done():
+            self.managing.result()
+        self.runs.look(at_ended=at_ended)
+        time.sleep(_LOOK_S)
+
+
+@contextmanager
+def opened(stage: Stage, planned: Sequence[PlannedRun], minute: timedelta, printer: Printer) -> Iterator[Show]:
+    """A show on this stage, its manager at work until it is left."""
+    topic, stop = stage.names.prefix + TOPIC, Event()
+    create_topic(stage.kafka, topic)
+    workspace = Workspace(stage.directory)
+    workspace.create()
+    uploads = Uploads(workspace, planned, printer)
+    with ExitStack() as cleanup:
+        monitor = cleanup.enter_context(Monitor(stage.dsn, stage.schema))
+        runs = RunMonitor(monitor, reactions(printer, uploads))
+        producer = cleanup.enter_context(closing(RequestProducer(stage.kafka, topic)))
+        client = cleanup.enter_context(Client(stage.kafka, stage.names, stage.lanes, name="detection-manager"))
+        manager = JobManager(client, stage.lanes, stage.directory, minute, runs.watch)
+        threads = cleanup.enter_context(ThreadPoolExecutor(1, "detection-manager"))
+        cleanup.callback(stop.set)
+        managing = threads.submit(manage, manager, stage.kafka, topic, f"{stage.names.prefix}manager", stop)
+        yield Show(stage, planned, minute, uploads, producer, monitor, runs, managing)
+
+
+def reactions(printer: Printer, uploads: Uploads) -> dict[State, Callable[[Step], None]]:
+    """What is done when a job comes into a state; nothing for those that it leaves in a moment."""
+
+    def processing(step: Step) -> None:
+        if not step.is_cleanup:  # clean-ups take milliseconds: their end says it all
+            printer.step(step)
+
+    def failed(step: Step) -> None:
+        printer.step(step)
+        uploads.on_failed(step)
+
+    printed = (State.SCHEDULED, State.SUCCEEDED, State.DELETED)
+    return {**dict.fromkeys(printed, printer.step), State.PROCESSING: processing, State.FAILED: failed}
+
+
+def deadline_s(minute: timedelta) -> float:
+    """When all runs have to have ended, in seconds after their request: the last retry, and some slack."""
+    waits = RUN_DELAY + minute * (2**RETRIES - 1)
+    return waits / timedelta(seconds=1) + SLACK_S
