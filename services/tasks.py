@@ -82,12 +82,13 @@ def task(
     timeout_s = timeout / timedelta(seconds=1) if isinstance(timeout, timedelta) else timeout
     if timeout_s is not None and not 0 < timeout_s <= SECONDS_MAX:
         raise SettingsError(f"task {name}: a time-out of {timeout_s} s is not between 0 and {SECONDS_MAX} s")
-    where = Isolation(isolation)
+    if isolation not in set(Isolation):
+        raise SettingsError(f"task {name}: isolation is one of {', '.join(Isolation)}, not {isolation!r}")
 
     def made(function: Callable[P, R]) -> Task[P, R]:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise SettingsError(f"task {name}: {function!r} is a generator, which nobody would run to its end")
-        return Task(function, name, queue=queue, retry=retry, timeout_s=timeout_s, isolation=where)
+        return Task(function, name, queue=queue, retry=retry, timeout_s=timeout_s, isolation=Isolation(isolation))
 
     return made
 

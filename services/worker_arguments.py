@@ -12,6 +12,7 @@ from pydantic.experimental.arguments_schema import generate_arguments_schema
 from pydantic_core import ArgsKwargs, SchemaError, SchemaValidator
 
 _ERRORS_NAMED_MAX: Final = 10
+_BY_PLACE: Final = frozenset({Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD})
 
 
 class Call(msgspec.Struct, gc=False):
@@ -65,17 +66,14 @@ class ArgumentReader:
         try:
             args, kwargs = self._validator.validate_python(ArgsKwargs(tuple(call.args), call.kwargs))
         except ValidationError as exc:
-            raise ArgumentsError(f"arguments do not fit task {self._name}: {_summary(exc)}") from None
+            raise ArgumentsError(f"arguments do not fit task {self._name}: {self._summary(exc)}") from None
         if self._injected:
             return self._inject(args, kwargs, context)
         return args, kwargs
 
     def _skip_injected(self, index: int, name: str, annotation: Any) -> Literal["skip"] | None:
         if annotation is JobContext or annotation is CancellationToken:
-            by_place = self._parameters[name].kind in {
-                Parameter.POSITIONAL_ONLY,
-                Parameter.POSITIONAL_OR_KEYWORD,
-            }
+            by_place = self._parameters[name].kind in _BY_PLACE
             self._injected.append(_Injected(name, index if by_place else None, annotation is JobContext))
             return "skip"
         return None
@@ -92,10 +90,17 @@ class ArgumentReader:
                 kwargs[wanted.name] = value
         return args, kwargs
 
+    def _summary(self, error: ValidationError) -> str:
+        """What is wrong with which argument; without the values, which may be secret."""
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        lines = [f"{self._place(one['loc'])}: {one['msg']}" for one in found[:_ERRORS_NAMED_MAX]]
+        more = len(found) - len(lines)
+        return "; ".join(lines) + (f"; and {more} more" if more else "")
 
-def _summary(error: ValidationError) -> str:
-    """What is wrong with which argument; without the values, which may be secret, and without URLs."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:_ERRORS_NAMED_MAX]]
-    more = len(found) - len(lines)
-    return "; ".join(lines) + (f"; and {more} more" if more else "")
+    def _place(self, loc: tuple[int | str, ...]) -> str:
+        """The argument's name, with the place inside of it; its number when it was one too many."""
+        injected = {wanted.name for wanted in self._injected}
+        by_place = [name for name, one in self._parameters.items() if one.kind in _BY_PLACE and name not in injected]
+        if loc and isinstance(loc[0], int) and loc[0] < len(by_place):
+            loc = (by_place[loc[0]], *loc[1:])
+        return ".".join(map(str, loc))

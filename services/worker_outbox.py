@@ -84,7 +84,7 @@ class Outbox:
             if self._clock() >= end:
                 log.error("reports.undelivered", extra={"count": len(self._returned) + len(self._sender)})
                 return False
-            self._sender.flush(RETRY_S)
+            self._sender.poll(RETRY_S)
             self.turn()
         return True
 
