@@ -56,7 +56,7 @@ def cluster_of(ctx: typer.Context, lanes: int, embedded: bool) -> Iterator[Clust
             kafka, dsn = stack.enter_context(_embedded())
         else:
             settings = settings_of(ctx)
-            kafka, dsn = settings.kafka.config(), settings.dsn
+            kafka, dsn = settings.kafka.config(), settings.dsn()
         with fresh(kafka, dsn, lanes) as cluster:
             yield cluster
 
@@ -71,7 +71,8 @@ def fresh(kafka: KafkaConfig, dsn: str, lanes: int) -> Iterator[Cluster]:
     try:
         yield Cluster(kafka, dsn, names, schema, lanes)
     finally:
-        deletions = admin(kafka).delete_topics([names.of(topic) for topic in TOPICS])
+        client = admin(kafka)  # kept until the end: its answers go with it
+        deletions = client.delete_topics([names.of(topic) for topic in TOPICS])
         for deletion in deletions.values():
             deletion.result(60)
         with psycopg.connect(dsn, autocommit=True) as connection:
@@ -224,7 +225,7 @@ def all_command(
             kafka, dsn = stack.enter_context(_embedded())
         else:
             settings = settings_of(ctx)
-            kafka, dsn = settings.kafka.config(), settings.dsn
+            kafka, dsn = settings.kafka.config(), settings.dsn()
         _print(_all(kafka, dsn, jobs, lanes, timeout), output)
 
 

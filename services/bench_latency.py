@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import Message
 from joblog.services.bench_log import EventWatch
@@ -112,6 +112,6 @@ def delays(cluster: Cluster, jobs: int, timeout_s: float) -> Iterator[Measuremen
     yield from _percentiles("delays", "lateness", [starts.of[job] - at for job, at in due.items()], run)
 
 
-def _percentiles(bench: str, metric: str, values: list[float], run: dict[str, object]) -> Iterator[Measurement]:
+def _percentiles(bench: str, metric: str, values: list[float], run: dict[str, Any]) -> Iterator[Measurement]:
     for percent in PERCENTS:
         yield Measurement(bench, f"{metric}_p{percent}", percentile(values, percent), "ms", run)

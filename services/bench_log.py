@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Self
 
 from confluent_kafka import Consumer, Message, TopicPartition
 from joblog.services.bench_roles import Cluster
@@ -34,7 +34,7 @@ class EventWatch:
         _low, high = self._reader.get_watermark_offsets(TopicPartition(cluster.names.events, lane), 30)
         return int(high)
 
-    def __enter__(self) -> "EventWatch":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

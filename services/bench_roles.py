@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from joblog.projections.projector import Projector
 from joblog.services import bench_tasks
@@ -136,7 +136,7 @@ class Roles(ExitStack):
         self._wanted: Sequence[str] = roles
         self._options = options
 
-    def __enter__(self) -> "Roles":
+    def __enter__(self) -> Self:
         super().__enter__()
         for role in self._wanted:
             self.callback(Role(role, self.cluster, **self._options.get(role, {})).stop)

@@ -13,7 +13,7 @@ HEADERS_BYTES_MAX: Final = 64_000
 REASON_CHARACTERS_MAX: Final = 2_000
 
 
-def headers(  # noqa: PLR0917 - in the order in which an operator reads them
+def headers(
     reason_code: str,
     reason: str,
     role: str,

@@ -24,7 +24,7 @@ from joblog.streams.kafka import KafkaConfig, group_consumer
 from joblog.streams.lane import Lane, LaneRules
 from joblog.streams.lane_records import LaneRecord
 from joblog.streams.metrics import Meters
-from joblog.streams.takeover import Takeover
+from joblog.streams.takeover import NotOurs, Takeover
 from joblog.streams.topics import TopicNames
 from joblog.streams.transaction import TransactionLog, Writer
 
@@ -34,7 +34,7 @@ TICK_S: Final = 0.1
 #: After trouble with the brokers, workers get this long to be heard again before a lease may run out.
 CALM_S: Final = 5.0
 RETIRE_S: Final = 2.0
-_FATAL: Final = frozenset({KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID})  # noqa: SLF001
+_FATAL: Final = frozenset({KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID})
 
 
 class Elector:
@@ -78,6 +78,7 @@ class Elector:
         self._records: dict[int, LaneRecord] = {}
         self._parked: dict[int, tuple[Lane, LaneRecord, int]] = {}
         self._wanted: list[int] | None = None
+        self._reloading = False
         self._returned = False
         self._generation = 0
         self._fatal: KafkaError | None = None
@@ -220,7 +221,7 @@ class Elector:
         commands, reports = by_topic.values()
         if commands != reports:
             raise ElectorError(f"lanes of commands {commands} and reports {reports} differ: were partitions added?")
-        self._wanted = commands
+        self._wanted, self._reloading = commands, False
 
     def _on_revoke(self, consumer: Consumer, _partitions: list[TopicPartition]) -> None:
         """Give the lanes back in order, and keep them at hand: the next assignment may be the same."""
@@ -253,7 +254,17 @@ class Elector:
             ends = self._takeover.state_ends([number for number in numbers if number in parked])
             kept = {number: parked[number] for number, end in ends.items() if parked[number][2] == end}
             missing = [number for number in numbers if number not in kept]
-            loaded = self._takeover.load(missing, self._log.transactional_id, _now_ms()) if missing else {}
+            loaded = (
+                self._takeover.load(missing, self._log.transactional_id, _now_ms(), fence=not self._reloading)
+                if missing
+                else {}
+            )
+        except NotOurs as error:
+            # The group gave our lanes away while we slept or failed: ask it anew, do not fence the new owner.
+            log.warning("elector.not_ours", extra={"owners": str(error)})
+            self._wanted, self._reloading = None, False
+            self._subscribe()
+            return
         except KafkaException as error:
             raise StepBack(f"taking lanes {numbers} over failed: {error}") from error
         self._lanes = {number: lane for number, (lane, _, _) in kept.items()}
@@ -265,7 +276,7 @@ class Elector:
         }
         self._write_records(self._records)
         self._assign()
-        self._wanted = None
+        self._wanted, self._reloading = None, False
         gc.collect()
         gc.freeze()
         seconds = time.perf_counter() - began
@@ -307,8 +318,8 @@ class Elector:
         self._meters.inc("joblog_transactions_total", ROLE, "failed")
         self._trouble_at = time.monotonic()
         self._health.set_unready("stepping back after a failed transaction")
-        if self._wanted is None:
-            self._wanted = sorted(self._lanes)
+        if self._wanted is None and self._lanes:
+            self._wanted, self._reloading = sorted(self._lanes), True
         self._lanes, self._parked = {}, {}
         self._renew_producer(stop)
 

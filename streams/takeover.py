@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from joblog.streams.errors import ElectorError
 from joblog.streams.kafka import KafkaConfig, reader, transactional_producer
 from joblog.streams.lane import Lane, LaneRules
 from joblog.streams.lane_records import LANE_KEY, LaneRecord, read_state
@@ -42,6 +43,10 @@ _tail: Final = json.Decoder(_Tail).decode
 _FINAL: Final = (b'"type":"job.succeeded"', b'"type":"job.deleted"', b'"type":"job.failed"')
 
 
+class NotOurs(ElectorError):
+    """A lane that this elector believed to have is another's by now."""
+
+
 class Takeover:
     """Reads lanes back from the log. One reader is kept, so that its connections are warm when it counts."""
 
@@ -55,15 +60,20 @@ class Takeover:
     def close(self) -> None:
         self._reader.close()
 
-    def load(self, numbers: Collection[int], own_id: str, now_ms: int) -> dict[int, tuple[Lane, LaneRecord]]:
+    def load(
+        self, numbers: Collection[int], own_id: str, now_ms: int, *, fence: bool
+    ) -> dict[int, tuple[Lane, LaneRecord]]:
         """The lanes as their last owners left them, and how far those had read.
 
         1. read to the end 2. fence foreign owners 3. read what that uncovered 4. read the ends of jobs.
+        Without `fence`, raises NotOurs when a lane has a foreign owner.
         """
         values: dict[int, dict[str, bytes]] = {number: {} for number in numbers}
         positions = dict.fromkeys(numbers, OFFSET_BEGINNING)
         self._read_state(values, positions)
         owners = {self._record(found).owner for found in values.values()} - {None, own_id}
+        if owners and not fence:
+            raise NotOurs(owners)
         for owner in owners:
             self._fence(str(owner))
         if owners:
