@@ -1,0 +1,119 @@
+"""The msgspec structs of wire.py against the pydantic models that define the contract."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from joblog.streams import codec, commands, events, reports, retry, wire
+from joblog.streams.fields import Message, StrictMessage
+from msgspec import NODEFAULT, structs
+from pydantic import BaseModel, TypeAdapter
+
+from tests.contract.messages import (
+    ATTRIBUTES,
+    COMMAND,
+    COMMANDS,
+    REPORT,
+    REPORTS,
+    Data,
+    enveloped,
+    fields_of,
+    meaning,
+    outcome,
+    tag_of,
+    written,
+)
+
+#: Models whose twin has another name.
+OTHER_NAMES = {
+    "RetryPolicy": "Retry",
+    **dict.fromkeys(("WorkerStarted", "WorkerAlive", "WorkerStopped", "WorkerLost"), "WorkerEvent"),
+}
+COMMAND_MODEL = TypeAdapter[commands.Command](commands.Command)
+REPORT_MODEL = TypeAdapter[reports.Report](reports.Report)
+
+
+def models() -> Iterator[type[BaseModel]]:
+    for module in (commands, reports, events, retry):
+        for model in vars(module).values():
+            if inspect.isclass(model) and issubclass(model, Message) and model not in {Message, StrictMessage}:
+                yield model
+
+
+def twin_of(model: type[BaseModel]) -> Any:
+    if issubclass(model, events.JobEvent):
+        return wire.JobEvent
+    module = retry if model is retry.RetryPolicy else wire
+    return getattr(module, OTHER_NAMES.get(model.__name__, model.__name__))
+
+
+#: All but the events of jobs, which share one struct, and those of workers, of which electors write all fields.
+ONE_TO_ONE = sorted(
+    {model for model in models() if not issubclass(model, events.JobEvent | events.WorkerEvent)},
+    key=lambda model: model.__name__,
+)
+
+
+@pytest.mark.parametrize("model", ONE_TO_ONE)
+def test_a_twin_has_the_fields_of_its_model_and_needs_the_same(model: type[BaseModel]) -> None:
+    assert {field.name: field.required for field in structs.fields(twin_of(model))} == fields_of(model)
+
+
+@pytest.mark.parametrize("model", ONE_TO_ONE)
+def test_what_is_left_out_means_the_same_to_both(model: type[BaseModel]) -> None:
+    twin = {
+        field.name: field.default_factory() if field.default is NODEFAULT else field.default
+        for field in structs.fields(twin_of(model))
+        if not field.required
+    }
+    defaults = {
+        name: model.model_fields[name].default for name, is_required in fields_of(model).items() if not is_required
+    }
+    assert meaning(twin) == meaning(defaults)
+
+
+@pytest.mark.parametrize("shared", [events.JobEvent, events.WorkerEvent])
+def test_a_struct_of_many_events_has_the_fields_of_all_their_models(shared: type[BaseModel]) -> None:
+    fields = {name for model in models() if issubclass(model, shared) for name in fields_of(model)}
+    assert {field.name for field in structs.fields(twin_of(shared))} == fields
+
+
+def test_types_and_tags_are_those_of_the_models() -> None:
+    assert [twin_of(model).type for model in COMMANDS] == [tag_of(model) for model in COMMANDS]
+    assert [twin_of(model).__struct_config__.tag for model in REPORTS] == [tag_of(model) for model in REPORTS]
+
+
+@given(COMMAND, st.booleans())
+def test_a_valid_command_means_the_same_to_its_model_and_both_ways_of_reading(said: Data, ascii_only: bool) -> None:
+    value = written(enveloped(said), ascii_only)
+    model = COMMAND_MODEL.validate_python(said)
+    received = codec.read_command(value, None)
+    assert type(received.command) is twin_of(type(model))
+    assert meaning(received.command) == meaning(model)
+    assert outcome(codec._read_command_carefully, value, None) == (type(received.command), meaning(received))
+
+
+@given(COMMAND)
+def test_a_valid_command_in_binary_mode_means_the_same(said: Data) -> None:
+    data = {name: one for name, one in said.items() if name != "type"}
+    headers = [(f"ce_{name}", one.encode()) for name, one in [*ATTRIBUTES.items(), ("type", said["type"])]]
+    binary = codec.read_command(written(data), headers)
+    assert meaning(binary) == meaning(codec.read_command(written(enveloped(said)), None))
+
+
+@given(REPORT, st.booleans())
+def test_a_valid_report_means_the_same_to_its_model_and_its_struct(said: Data, ascii_only: bool) -> None:
+    value = written(said, ascii_only)
+    model = REPORT_MODEL.validate_json(value)
+    report = codec.read_report(value)
+    assert type(report) is twin_of(type(model))
+    assert meaning(report) == meaning(model)
+
+
+@given(REPORT)
+def test_a_report_that_the_struct_refuses_is_read_by_its_model(said: Data) -> None:
+    spelt = {name: str(one) if type(one) is int and name != "result" else one for name, one in said.items()}
+    assert outcome(codec.read_report, written(spelt)) == outcome(codec.read_report, written(said))
