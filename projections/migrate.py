@@ -15,6 +15,7 @@ from joblog.projections.schema import VERSION_TABLE, check, checked_name, curren
 from joblog.streams.errors import SchemaError
 from psycopg import sql
 from sqlalchemy import Connection, NullPool, create_engine, text
+from sqlalchemy.exc import DBAPIError
 
 __all__ = ["check", "current", "head", "upgrade"]
 
@@ -32,7 +33,7 @@ def head() -> str:
 def upgrade(dsn: str, schema: str) -> str | None:
     """Apply what is missing, all in one transaction, and return the migration the schema was at before.
 
-    Processes that migrate at the same time wait for each other. SchemaError when the schema is newer than
+    Processes that migrate at the same time wait for each other. psycopg.Error when Postgres is away, SchemaError when the schema is newer than
     this version, or when another process holds it for longer than `LOCK_TIMEOUT_S`.
     """
     checked_name(schema)
@@ -44,6 +45,8 @@ def upgrade(dsn: str, schema: str) -> str | None:
     try:
         with engine.begin() as connection:
             return _upgraded(connection, schema)
+    except DBAPIError as error:
+        raise error.orig or error from error
     finally:
         engine.dispose()
 

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import psycopg
@@ -39,7 +39,10 @@ BACKOFF_MAX_S: Final = 10.0
 
 
 class Projector:
-    """Applies all lanes, or those in `only`; one projector at a time may write a lane of a schema."""
+    """Applies all lanes, or those in `only`; one projector at a time may write a lane of a schema.
+
+    `prepare` is called before the tables are opened; what it raises of psycopg is waited out like the rest.
+    """
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class Projector:
         health: Health,
         batch_max: int = BATCH_MAX,
         only: Collection[int] | None = None,
+        prepare: Callable[[], object] = lambda: None,
     ) -> None:
         self._config = config
         self._topic = names.events
@@ -62,6 +66,7 @@ class Projector:
         self._schema = checked_name(schema)
         self._meters = meters
         self._health = health
+        self._prepare = prepare
         self._batch_max = self._limit = batch_max
         self._tables: Tables | None = None
         self._log: EventLog | None = None
@@ -72,7 +77,7 @@ class Projector:
         """Apply until `stop`. Raises SchemaError, TopicsError or LogLost when a person has to act."""
         retrying = Retrying(
             retry=retry_if_exception(_passes),
-            wait=wait_exponential_jitter(initial=BACKOFF_FIRST_S, max=BACKOFF_MAX_S, jitter=BACKOFF_FIRST_S),
+            wait=wait_exponential_jitter(multiplier=BACKOFF_FIRST_S, max=BACKOFF_MAX_S, jitter=BACKOFF_FIRST_S),
             sleep=sleep_using_event(stop),
             stop=stop_when_event_set(stop),
             before_sleep=self._step_back,
@@ -129,6 +134,7 @@ class Projector:
         if self._tables is None or self._log is None:
             self.close()
             try:
+                self._prepare()
                 self._tables = Tables(self._dsn, self._schema, self._only)
             except psycopg.Error as error:
                 raise _understood(error) from error
@@ -141,7 +147,7 @@ class Projector:
         self._observed_at = time.monotonic()
         lags = events.lags(tables.positions, applied_all=not self._ahead)
         if lags is None:
-            self._health.set_unready("the Kafka brokers do not answer")
+            self._health.set_unready("Kafka does not tell how far the lanes go")
             return
         self._health.set_ready()
         for lane, lag in lags.items():

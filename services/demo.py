@@ -23,6 +23,7 @@ from joblog.services.detection.workspace import Workspace
 from joblog.services.logs import configure_logs
 from joblog.services.process import ERROR, INTERRUPTED, OK
 from joblog.streams.errors import InvalidData
+from joblog.streams.states import State
 from rich.console import Console
 
 #: How wide the tables are that go into a file or a pipe.
@@ -60,12 +61,12 @@ def demo(
     # stdout is for the document alone, if one is wanted.
     is_document = output is Output.JSON
     seen_by_people = (sys.stderr if is_document else sys.stdout).isatty()
-    printer = Printer(
-        Console(stderr=is_document, highlight=False, width=None if seen_by_people else _PIPE_WIDTH),
-    )
+    width = None if seen_by_people else _PIPE_WIDTH
+    printer = Printer(Console(stderr=is_document, highlight=False, markup=False, width=width))
     printer.head(f"A detection service on Joblog, in {directory.resolve()}")
     code = INTERRUPTED
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         with (
             set_up(directory.resolve(), bootstrap, dsn, printer.progress) as stage,
@@ -121,15 +122,16 @@ def host_of(dsn: str) -> str:
 def stay(show: Show, printer: Printer) -> None:
     """Say what can be tried, and watch on until interrupted."""
     stage = show.stage
-    shown = show.results()[-1].detection
+    failed = next((job.id for job in show.jobs if job.state is State.FAILED), "<id>")
     printer.head("Everything stays up until Ctrl-C. To try, in another terminal:")
-    command = which("joblog") or str(Path(sys.executable).with_name("joblog"))
+    command = "joblog" if which("joblog") else str(Path(sys.executable).with_name("joblog"))
     for line in (
         f"export JOBLOG_CONFIG={stage.config_file}",
         f"{command} job list",
-        f"{command} job show {shown.id if shown else '<id>'}",
+        f"{command} job show {failed}",
+        f"{command} job requeue {failed}",
         f"{command} stats",
     ):
-        printer.console.print(f"  {line}", soft_wrap=True, markup=False)
+        printer.console.print(f"  {line}", soft_wrap=True)
     printer.console.print(f"\nMarked photographs are in {Workspace(stage.directory).results}", soft_wrap=True)
     show.stay()

@@ -12,11 +12,20 @@ def projector(settings: Settings) -> Builder:
     """The process that keeps Postgres up to date; it creates or migrates the tables first, if it may."""
     dsn, schema = settings.dsn(), settings.postgres.schema_name
 
-    def build(meters: Meters, health: Health) -> Projector:
+    def prepare() -> None:
         if settings.postgres.prepare:
             upgrade(dsn, schema)
+
+    def build(meters: Meters, health: Health) -> Projector:
         return Projector(
-            settings.kafka.config(), settings.names, settings.lanes, dsn, schema, meters=meters, health=health
+            settings.kafka.config(),
+            settings.names,
+            settings.lanes,
+            dsn,
+            schema,
+            meters=meters,
+            health=health,
+            prepare=prepare,
         )
 
     return build

@@ -9,6 +9,7 @@ from datetime import timedelta
 from threading import Event
 from typing import Final
 
+from joblog.projections.models import JobDetails
 from joblog.projections.monitor import Monitor
 from joblog.services.client import Client
 from joblog.services.detection.console import Printer
@@ -93,6 +94,11 @@ class Show:
         """Watch for ever: somebody may requeue what has ended."""
         while True:
             self._turn(at_ended=True)
+
+    @property
+    def jobs(self) -> Sequence[JobDetails]:
+        """The detections, as they were seen last."""
+        return [result.detection for result in self.results() if result.detection is not None]
 
     def results(self) -> Sequence[Result]:
         return [Result(run, *self.runs.jobs_of(run.run_id)) for run in self.planned]

@@ -1,0 +1,83 @@
+"""Servers that go away under load: jobs go on without Postgres, and nothing acknowledged is lost with the broker."""
+
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from joblog.services.embedded import EmbeddedStack
+from joblog.streams.errors import EnqueueError
+from joblog.streams.kafka import KafkaConfig
+
+pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(600)]
+
+POSTGRES_AWAY_S = 60
+ROLES = ["elector", "worker-1", "projector", "delays"]
+
+
+@pytest.fixture
+def own_stack() -> Any:
+    with TemporaryDirectory(prefix="joblog-outage-") as directory, EmbeddedStack(Path(directory)) as started:
+        yield started
+
+
+def succeeded(installation: Any) -> int:
+    return sum(events[-1]["type"] == "job.succeeded" for events in installation.events().values())
+
+
+def test_jobs_go_on_while_postgres_is_away_and_the_projection_catches_up(
+    own_stack: EmbeddedStack, install: Any, check_log: Any, wait_until: Any
+) -> None:
+    installation = install(KafkaConfig(own_stack.addresses.bootstrap_servers), own_stack.addresses.dsn)
+    for role in ROLES:
+        installation.start(role)
+    jobs: list[str] = []
+    with installation.client() as client:
+        jobs += client.enqueue_many("ok", [((number,), {}) for number in range(200)])
+        wait_until(lambda: succeeded(installation) == len(jobs), 60, "the first jobs to succeed")
+        wait_until(lambda: not installation.differences(), 60, "the projection to be there")
+        own_stack.stop_postgres(immediate=True)
+        away_until = time.monotonic() + POSTGRES_AWAY_S
+        while time.monotonic() < away_until:
+            jobs += client.enqueue_many("ok", [((number,), {}) for number in range(20)])
+            time.sleep(0.2)
+        wait_until(lambda: succeeded(installation) == len(jobs), 60, "all jobs to succeed without Postgres")
+    assert installation.roles["projector"].poll() is None
+    own_stack.start_postgres()
+    wait_until(lambda: not installation.differences(), 60, "Postgres to equal the log")
+    check_log(installation, dict.fromkeys(jobs, "job.succeeded"))
+
+
+def test_nothing_acknowledged_is_lost_when_the_broker_is_killed_and_restarted(
+    own_stack: EmbeddedStack, install: Any, wait_until: Any
+) -> None:
+    installation = install(KafkaConfig(own_stack.addresses.bootstrap_servers), own_stack.addresses.dsn)
+    for role in ROLES:
+        installation.start(role)
+    acknowledged: list[str] = []
+    unknown: list[str] = []
+    with installation.client() as client:
+        for turn in range(3):
+            for number in range(150):
+                try:
+                    acknowledged.append(client.enqueue("ok", number))
+                except EnqueueError as error:
+                    unknown += error.job_ids
+            if turn < 2:
+                own_stack.kill_broker()
+                own_stack.start_broker()
+    wait_until(lambda: len(installation.events()) >= len(acknowledged), 120, "all acknowledged jobs")
+
+    def ended() -> bool:
+        return all(events[-1]["type"] == "job.succeeded" for events in installation.events().values())
+
+    wait_until(ended, 120, "all jobs to succeed")
+    log = installation.events()
+    assert set(acknowledged) <= log.keys() <= set(acknowledged) | set(unknown)
+    for job, events in log.items():
+        assert [event["data"]["version"] for event in events] == list(range(1, len(events) + 1)), job
+        assert [event["type"] for event in events].count("job.succeeded") == 1
+    assert max(installation.runs().values()) == 1
+    wait_until(lambda: not installation.differences(), 60, "Postgres to equal the log")
+    assert all(process.poll() is None for process in installation.roles.values())
