@@ -27,14 +27,23 @@ class Undecodable:
 
 @dataclass(slots=True, eq=False)
 class Partition:
-    """What is held of a partition, and how far it is committed; timers are held as bytes, which are small."""
+    """What is held of a partition, from which offset on, and how far that is committed.
+
+    Timers are held as they came, in bytes, which are small. `start` may be logical, such as OFFSET_BEGINNING.
+    """
 
     topic: str
     lane: int
     tier: str
     shelf: Shelf[bytes | Undecodable]
+    start: int
     is_paused: bool = False
     committed: int | None = None
+
+    @property
+    def position(self) -> int:
+        """The offset to go on from after a crash."""
+        return self.start if self.shelf.position is None else self.shelf.position
 
     def keep(self, message: Message, now_ms: int) -> None:
         """Hold the record until it leaves: a timer at its time, anything else at once."""

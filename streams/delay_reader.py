@@ -105,14 +105,17 @@ class DelayReader:
 
     def commit(self) -> None:
         """Commit what is done, without waiting; what fails is counted, and committed with the next."""
-        if offsets := self._uncommitted():
-            try:
-                self._consumer.commit(offsets=offsets, asynchronous=True)
-            except KafkaException as exc:
-                self._on_error(exc.args[0])
-            else:
-                for each in offsets:
-                    self._partitions[each.topic, each.partition].committed = each.offset
+        undone = [each for each in self.partitions if each.position not in {each.start, each.committed}]
+        if not undone:
+            return
+        offsets = [TopicPartition(each.topic, each.lane, each.position) for each in undone]
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as exc:
+            self._on_error(exc.args[0])
+        else:
+            for each in undone:
+                each.committed = each.position
 
     def _keep(self, message: Message, now_ms: int) -> None:
         partition = self._partitions.get(_place(message))
@@ -124,29 +127,23 @@ class DelayReader:
             self._consumer.pause([TopicPartition(partition.topic, partition.lane)])
             partition.is_paused = True
 
-    def _uncommitted(self) -> list[TopicPartition]:
-        return [
-            TopicPartition(each.topic, each.lane, each.shelf.position)
-            for each in self.partitions
-            if each.shelf.position is not None and each.shelf.position != each.committed
-        ]
-
     # --- what the client reports: all are called within its poll and close ---
 
-    def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+    def _on_assign(self, _: Consumer, assigned: list[TopicPartition]) -> None:
         if strange := [each for each in assigned if each.partition >= self._lanes]:
             raise TopicsError(f"{strange[0].topic} has more partitions than there are lanes ({self._lanes})")
         self._meters.inc("joblog_rebalances_total", ROLE)
-        self._partitions = {(each.topic, each.partition): self._empty(each) for each in assigned}
-        consumer.assign(self._starts(assigned))
+        self._assign(self._starts(assigned))
         log.info("delays.assigned", extra={"partitions": len(assigned)})
 
     def _on_revoke(self, _: Consumer, _revoked: list[TopicPartition]) -> None:
-        """Settle, and forget the rest; the other members wait for this."""
-        try:
-            self._settle()
-        except KafkaException as exc:
-            self._on_error(exc.args[0])
+        """Finish what was sent, commit what is done, and forget the rest; the other members wait for this.
+
+        The commit is sent before this member joins again or leaves, so it counts for the next owner. Waiting
+        for the answer could take minutes when the broker is away.
+        """
+        self._finish()
+        self.commit()
         self._partitions = {}
 
     def _on_lost(self, _consumer: Consumer, lost: list[TopicPartition]) -> None:
@@ -180,22 +177,20 @@ class DelayReader:
     def _restart(self, message: Message, error: KafkaError) -> None:
         """The log no longer holds the position (retention, deletion): go on with the oldest record that is left.
 
-        The client fetches a partition that ended so only after a new assignment, which is that of all.
+        The client fetches such a partition again only after a new assignment, which is that of all.
         """
-        topic, lane = _place(message)
+        place = topic, lane = _place(message)
         self._meters.inc("joblog_kafka_errors_total", ROLE, error.name())
         log.error("delays.restarted", extra={"topic": topic, "partition": lane, "error": error.str()})
-        oldest, _ = self._consumer.get_watermark_offsets(TopicPartition(topic, lane), timeout=OFFSETS_TIMEOUT_S)
-        del self._partitions[topic, lane]
-        self._settle(TopicPartition(topic, lane, oldest))
-        mine = [TopicPartition(topic, lane), *(TopicPartition(each.topic, each.lane) for each in self.partitions)]
-        self._on_assign(self._consumer, mine)
+        if place in self._partitions:
+            positions = {(each.topic, each.lane): each.position for each in self.partitions}
+            positions[place] = OFFSET_BEGINNING
+            self._assign([TopicPartition(*each, position) for each, position in positions.items()])
 
-    def _settle(self, *more: TopicPartition) -> None:
-        """Finish what was sent, and commit what is done, and `more`."""
-        self._finish()
-        if offsets := [*self._uncommitted(), *more]:
-            self._consumer.commit(offsets=offsets, asynchronous=False)
+    def _assign(self, starts: list[TopicPartition]) -> None:
+        """Hold nothing yet, and read from these offsets on."""
+        self._partitions = {(each.topic, each.partition): self._empty(each) for each in starts}
+        self._consumer.assign(starts)
 
     def _starts(self, assigned: list[TopicPartition]) -> list[TopicPartition]:
         """The committed offsets; the beginning where the group has committed none."""
@@ -210,10 +205,10 @@ class DelayReader:
                 each.offset = OFFSET_BEGINNING
         return starts
 
-    def _empty(self, place: TopicPartition) -> Partition:
-        tier = self._tiers[place.topic]
+    def _empty(self, start: TopicPartition) -> Partition:
+        tier = self._tiers[start.topic]
         capacity = self._limits.waiting_max if WAITS_MS[tier] else self._limits.now_max
-        return Partition(place.topic, place.partition, tier, Shelf(capacity))
+        return Partition(start.topic, start.partition, tier, Shelf(capacity), start.offset)
 
 
 def client_id(names: TopicNames, instance: str | None) -> str:

@@ -45,7 +45,7 @@ class Bench:
         self.producer = SlowProducer(room)
         self.meters = Meters()
         self.now_ms = NOW
-        self.partition = Partition("test.delay.now", 1, "now", Shelf(10_000))
+        self.partition = Partition("test.delay.now", 1, "now", Shelf(10_000), 0)
         self.firing = Firing(self.producer, NAMES, self.meters, lambda: self.now_ms / 1000)  # type: ignore[arg-type]
 
     def hold(self, offset: int, due_ms: int, version: int = 1) -> bytes:
