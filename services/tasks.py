@@ -37,6 +37,8 @@ class Task(Generic[P, R]):
     - timeout_s: the longest run, in seconds, None for no end; a job may bring another.
     """
 
+    __name__: str  # the function's, as its docstring
+
     def __init__(
         self,
         function: Callable[P, R],

@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two tries of a letter that came back, and between two looks at a full queue.
 RETRY_S: Final = 0.1
+#: Seconds between two warnings, since thousands of letters may come back for one reason.
+WARNING_S: Final = 1.0
 
 
 class Letter(NamedTuple):
@@ -56,6 +58,7 @@ class Outbox:
         self._clock = clock
         self._returned: deque[Letter] = deque()
         self._next_retry = 0.0
+        self._next_warning = 0.0
         self._is_broken = False
 
     def send(self, lane: int, key: str, value: bytes) -> None:
@@ -127,7 +130,9 @@ class Outbox:
 
     def _note(self, error: KafkaError) -> None:
         self._meters.inc("joblog_kafka_errors_total", "worker", error.name())
-        log.warning("report.returned", extra={"error": error.str()})
+        if self._clock() >= self._next_warning:
+            self._next_warning = self._clock() + WARNING_S
+            log.warning("report.returned", extra={"error": error.str()})
         self._is_broken = self._is_broken or error.fatal()
 
     def _retry(self, letter: Letter, now: float) -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 KIB_256 = 262_144
 
-TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)))
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 FINITE = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
 JSON = st.recursive(
     FINITE, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4), max_leaves=20
