@@ -40,7 +40,9 @@ class EventLog:
         self._ends_seen: dict[int, int] = {}
         self._partitions = [TopicPartition(topic, lane) for lane in positions]
         self._consumer: Consumer = kafka.reader(config, "joblog-projector", error_cb=self._on_error, **_QUEUE)
-        self._admin: AdminClient = kafka.admin(config, "joblog-projector-admin")
+        self._config = config
+        self._admin: AdminClient | None = None
+        self._reported: set[str] = set()
         try:
             self._check_partitions(lanes)
             self._consumer.assign(
@@ -71,13 +73,16 @@ class EventLog:
         `applied_all`: whether everything that was read was applied, so that a lane read to its end has no lag.
         """
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        wanted = dict.fromkeys(self._partitions, latest)
+        self._admin = self._admin or kafka.admin(self._config, "joblog-projector-admin")
         try:
-            found = self._admin.list_offsets(wanted, request_timeout=ENDS_TIMEOUT_S)
+            found = self._admin.list_offsets(dict.fromkeys(self._partitions, latest), request_timeout=ENDS_TIMEOUT_S)
             ends = {partition.partition: future.result().offset for partition, future in found.items()}
         except KafkaException as error:
             self._on_error(error.args[0])
+            # After a leader's restart a client may ask with its old epoch, and be refused, for minutes.
+            self._admin = None
             return None
+        self._reported.clear()
         return {
             lane: 0 if applied_all and self._ends_seen.get(lane) == end else max(end - positions[lane], 0)
             for lane, end in ends.items()
@@ -104,6 +109,9 @@ class EventLog:
 
     def _on_error(self, error: KafkaError) -> None:
         self._meters.inc("joblog_kafka_errors_total", ROLE, error.name())
+        if error.name() in self._reported:
+            return  # a broker that is away is tried, and refuses, forty times a second
+        self._reported.add(error.name())
         log.warning("kafka.error", extra={"code": error.name(), "reason": error.str()})
 
     def _check_partitions(self, lanes: int) -> None:

@@ -31,10 +31,10 @@ def head() -> str:
 
 
 def upgrade(dsn: str, schema: str) -> str | None:
-    """Apply what is missing, all in one transaction, and return the migration the schema was at before.
+    """Apply what is missing, all in one transaction; returns the migration that the schema was at before.
 
-    Processes that migrate at the same time wait for each other. psycopg.Error when Postgres is away, SchemaError when the schema is newer than
-    this version, or when another process holds it for longer than `LOCK_TIMEOUT_S`.
+    Processes that migrate at the same time wait for each other. Raises SchemaError when the schema is newer
+    than this version, or when another process holds it for longer than `LOCK_TIMEOUT_S`.
     """
     checked_name(schema)
     engine = create_engine(

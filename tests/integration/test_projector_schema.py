@@ -1,0 +1,83 @@
+"""Migrating on a real Postgres."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+from joblog.projections import migrate
+from joblog.projections.schema import VERSION_TABLE
+from joblog.services.embedded import StackAddresses
+from joblog.streams.errors import SchemaError
+from psycopg import sql
+
+
+def set_version(stack: StackAddresses, schema: str, version: str) -> None:
+    with psycopg.connect(stack.dsn) as connection:
+        table = sql.Identifier(schema, VERSION_TABLE)
+        connection.execute(sql.SQL("UPDATE {} SET version_num = %s").format(table), [version])
+
+
+def test_an_empty_database_is_brought_up_to_date(stack: StackAddresses, schema: str) -> None:
+    assert migrate.current(stack.dsn, schema) is None
+    assert migrate.upgrade(stack.dsn, schema) is None
+    assert migrate.current(stack.dsn, schema) == migrate.head()
+    migrate.check(stack.dsn, schema)
+
+
+def test_migrating_again_changes_nothing(stack: StackAddresses, schema: str) -> None:
+    migrate.upgrade(stack.dsn, schema)
+    assert migrate.upgrade(stack.dsn, schema) == migrate.head()
+
+
+def test_processes_that_migrate_at_once_wait_for_each_other(stack: StackAddresses, schema: str) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        before = list(pool.map(lambda _: migrate.upgrade(stack.dsn, schema), range(6)))
+    assert sorted(before, key=str) == [migrate.head()] * 5 + [None]
+
+
+def test_a_missing_schema_names_the_command_that_helps(stack: StackAddresses, schema: str) -> None:
+    with pytest.raises(SchemaError, match="joblog migrate"):
+        migrate.check(stack.dsn, schema)
+
+
+def test_an_older_schema_names_the_command_that_helps(stack: StackAddresses, schema: str) -> None:
+    migrate.upgrade(stack.dsn, schema)
+    set_version(stack, schema, "0000")
+    with pytest.raises(SchemaError, match=r"is at 0000, this version needs .*: run `joblog migrate`"):
+        migrate.check(stack.dsn, schema)
+
+
+def test_a_newer_schema_is_left_alone(stack: StackAddresses, schema: str) -> None:
+    migrate.upgrade(stack.dsn, schema)
+    set_version(stack, schema, "9999")
+    with pytest.raises(SchemaError, match="update joblog"):
+        migrate.check(stack.dsn, schema)
+    with pytest.raises(SchemaError, match="update joblog"):
+        migrate.upgrade(stack.dsn, schema)
+    assert migrate.current(stack.dsn, schema) == "9999"
+
+
+def test_migrating_waits_only_so_long_for_another(
+    stack: StackAddresses, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT_S", 0.1)
+    with psycopg.connect(stack.dsn) as other:
+        other.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"joblog {schema}"])
+        with pytest.raises(SchemaError, match="another process"):
+            migrate.upgrade(stack.dsn, schema)
+
+
+def test_migrating_leaves_the_logging_of_the_process_alone(stack: StackAddresses, schema: str) -> None:
+    root = logging.getLogger()
+    before = (list(root.handlers), root.level)
+    migrate.upgrade(stack.dsn, schema)
+    assert (list(root.handlers), root.level) == before
+
+
+def test_nothing_is_made_outside_the_schema(stack: StackAddresses, schema: str) -> None:
+    query = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+    with psycopg.connect(stack.dsn, autocommit=True) as connection:
+        before = connection.execute(query).fetchone()
+        migrate.upgrade(stack.dsn, schema)
+        assert connection.execute(query).fetchone() == before
