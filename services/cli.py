@@ -35,11 +35,17 @@ OPERATE: Final = "Operate"
 
 COMMANDS: Final[Mapping[str, Target]] = {
     "up": Target("cli_up:up", "Run everything on this machine: Kafka, Postgres and all roles.", RUN, "embedded"),
+    "demo": Target(
+        "demo:demo",
+        "A detection service at work: runs that succeed, fail, recover and are withdrawn, and their clean-ups.",
+        RUN,
+        "demo",
+    ),
     "elector": Target("cli_roles:elector", "Run an elector: it decides what happens to jobs.", RUN),
     "delays": Target("cli_roles:delays", "Run the delays process: it wakes scheduled jobs.", RUN),
     "worker": Target("cli_worker:worker", "Run a worker: it runs the jobs of your tasks.", RUN),
     "projector": Target("cli_projector:projector", "Run the projector: it keeps Postgres up to date.", RUN),
-    "enqueue": Target("cli_enqueue:enqueue", "Create a job.", JOBS),
+    "enqueue": Target("cli_enqueue:enqueue", "Create a job, and print its id when Kafka has it.", JOBS),
     "job": Target("cli_jobs:app", "Show and change jobs.", JOBS),
     "queue": Target("cli_watch:queue", "Show queues.", WATCH),
     "workers": Target("cli_watch:workers", "List the workers.", WATCH),
@@ -51,6 +57,12 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "migrate": Target("cli_projector:migrate", "Create or migrate the tables in Postgres.", OPERATE),
     "config": Target("cli_config:app", "Show the settings.", OPERATE),
     "bench": Target("bench:app", "Measure the installation.", OPERATE),
+    "bench": Target(
+        "bench:app",
+        "Measure this installation: topics and tables of its own, removed afterwards.",
+        OPERATE,
+        "embedded",
+    ),
     "doctor": Target("cli_doctor:doctor", "Check the installation, and say how to mend it.", OPERATE),
 }
 

@@ -27,9 +27,9 @@ def encode_json(value: Any, what: str) -> bytes:
     try:
         text = _encode(value)
         if _is_suspect(text):
-            check_text(to_builtins(value, enc_hook=_other, str_keys=True), what)
-    except ContractError:
-        raise
+            check_text(to_builtins(value, enc_hook=_other, str_keys=True))
+    except ContractError as exc:
+        raise InvalidData(f"{what}: {exc.reason}") from exc
     except (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError) as exc:
         raise InvalidData(f"{what} cannot be written as JSON: {exc}") from exc
     return text

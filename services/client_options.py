@@ -79,9 +79,9 @@ class ClientFilter(Protocol):
 def drafted(task: Task[..., Any] | str, call: Call, options: JobOptions) -> JobDraft:
     """The job that a call asks for; a task brings its queue if the options name none."""
     from_call = {
-        "queue": options.queue or queue_of(task),
-        "idempotency_key": call.idempotency_key or options.idempotency_key,
-        "job_id": call.job_id or options.job_id,
+        "queue": queue_of(task) if options.queue is None else options.queue,
+        "idempotency_key": options.idempotency_key if call.idempotency_key is None else call.idempotency_key,
+        "job_id": options.job_id if call.job_id is None else call.job_id,
     }
     return JobDraft(name_of(task), call.args, call.kwargs, with_options(options, **from_call))
 

@@ -96,13 +96,14 @@ class Sender:
             raise JoblogError("this client was made before the process forked: make one after the fork")
         if self._stop.is_set():
             raise JoblogError("this client is closed")
+        if not records:
+            return
         job_ids = [record.job_id for record in records]
         delivery = _Delivery(job_ids)
-        deadline = time.monotonic() + self._timeout_s
         try:
             self._check_topic()
             for record in records:
-                self._produce(record, delivery, deadline)
+                self._produce(record, delivery)
         except (KafkaException, BufferError) as exc:
             raise NotAcknowledged(_told(exc), job_ids, job_ids) from exc
         delivery.expect(len(records))
@@ -120,8 +121,9 @@ class Sender:
         self._thread.join()
         self._producer.close()
 
-    def _produce(self, record: Record, delivery: _Delivery, deadline: float) -> None:
+    def _produce(self, record: Record, delivery: _Delivery) -> None:
         lane = lane_of_job(record.job_id)
+        deadline: float | None = None
         while True:
             try:
                 self._producer.produce(
@@ -129,6 +131,7 @@ class Sender:
                 )
             except BufferError:
                 # The producer holds as much as it may; the polling thread makes room as brokers acknowledge.
+                deadline = deadline or time.monotonic() + self._timeout_s
                 if time.monotonic() > deadline:
                     raise
                 self._stop.wait(_FULL_WAIT_S)

@@ -68,8 +68,8 @@ class CreateTemplate:
                 f"{self._rules.args_bytes_max} (client.args_bytes_max): pass a reference to large data instead"
             )
         now_ms = time.time_ns() // 1_000_000
-        key = call.idempotency_key or self._model.idempotency_key
-        job_id = self._job_id(call.job_id or self._model.job_id, key, now_ms)
+        key = _first(call.idempotency_key, self._model.idempotency_key)
+        job_id = self._job_id(_first(call.job_id, self._model.job_id), key, now_ms)
         value = encode(
             wire.CloudEvent(
                 "1.0",
@@ -127,6 +127,10 @@ class CreateTemplate:
         return job_id
 
 
+def _first(call: str | None, options: str | None) -> str | None:
+    return options if call is None else call
+
+
 def check_job_id(job_id: str, lanes: int) -> None:
     """Raise InvalidData unless this can be the id of a job in one of so many lanes."""
     if not re.fullmatch(JOB_ID_PATTERN, job_id):
@@ -139,7 +143,7 @@ def _checked(task: str, options: JobOptions) -> commands.CreateJob:
     timeout = options.timeout
     fields: dict[str, Any] = {
         "task": task,
-        "queue": options.queue or "default",
+        "queue": "default" if options.queue is None else options.queue,
         "priority": options.priority,
         "retry": options.retry,
         "timeout_s": timeout / timedelta(seconds=1) if isinstance(timeout, timedelta) else timeout,

@@ -23,9 +23,9 @@ def variable(path: tuple[Any, ...]) -> str:
     return PREFIX + "__".join(map(str, path)).upper()
 
 
-def suggestion(name: str, known: list[str]) -> str:
+def suggestion(name: str, known: list[str], cutoff: float = 0.6) -> str:
     """`; did you mean x?` if one of the known names is close."""
-    close = get_close_matches(name, known, n=1)
+    close = get_close_matches(name, known, n=1, cutoff=cutoff)
     return f"; did you mean {close[0]}?" if close else ""
 
 

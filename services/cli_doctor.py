@@ -1,0 +1,35 @@
+"""`joblog doctor`."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import typer
+from joblog.services.cli_context import Output, OutputOption
+from joblog.services.cli_values import settings_of
+from joblog.services.doctor import Check, Level, examine
+from joblog.services.doctor_kafka import examine_kafka
+from joblog.services.doctor_postgres import examine_postgres
+from joblog.services.doctor_process import durability, variables, versions
+from joblog.services.output import print_rows
+
+CHECKS: Final[Sequence[tuple[str, Check]]] = (
+    ("versions", versions),
+    ("settings", variables),
+    ("rules", durability),
+    ("Kafka", examine_kafka),
+    ("Postgres", examine_postgres),
+)
+
+
+def doctor(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
+    """Check the installation, and say how to mend it.
+
+    Looks at settings, brokers, topics, electors, what waits, Postgres, clocks and workers; changes nothing.
+    The exit code is 1 if anything fails.
+
+    Example: joblog doctor --output json
+    """
+    findings = list(examine(settings_of(ctx), CHECKS))
+    print_rows((one._asdict() for one in findings), ("level", "check", "finding", "fix"), output)
+    if any(one.level is Level.FAIL for one in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,172 @@
+import inspect
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from joblog.services import cli
+from joblog.services.cli import COMMANDS, app, load
+from joblog.services.cli_context import fail, note
+from joblog.services.client_options import CreationCancelled
+from joblog.services.settings import Settings
+from joblog.services.settings_errors import paths, variable
+from joblog.streams.errors import EnqueueError, InvalidData, JoblogError, SettingsError, TopicsError
+from typer.testing import CliRunner
+
+JOB = "01a20a16-c2e7-8003-bee9-22a0ed6af0b6"
+
+
+@pytest.fixture(autouse=True)
+def empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in paths(Settings):
+        monkeypatch.delenv(variable(path), raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, arguments)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def leaves(name: str) -> list[tuple[str, ...]]:
+    """The command, or the commands of the group, of this name."""
+    inner = getattr(load(name), "commands", None)
+    return [(name, one) for one in inner] if inner else [(name,)]
+
+
+def test_help_lists_all_commands_without_loading_them() -> None:
+    code = "import sys; from joblog.services.cli import app; app(['--help'], standalone_mode=False)"
+    heavy = {"psycopg", "confluent_kafka", "pydantic", "alembic", "skimage"}
+    tell = f"print(sorted({heavy} & set(sys.modules)), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{tell}"], capture_output=True, text=True, check=True)
+    assert all(name in done.stdout for name in COMMANDS)
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_says_what_the_command_says_of_itself(name: str) -> None:
+    module, _, attribute = COMMANDS[name].place.partition(":")
+    found: Any = getattr(import_module(f"joblog.services.{module}"), attribute)
+    function = found.registered_callback.callback if isinstance(found, typer.Typer) else found
+    assert inspect.getdoc(function).splitlines()[0] == COMMANDS[name].help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_shows_its_help(name: str) -> None:
+    for command in leaves(name):
+        code, out, _ = run(*command, "--help")
+        assert code == 0
+        assert "Usage" in out
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "bench"])
+def test_each_command_gives_an_example(name: str) -> None:
+    for command in leaves(name):
+        _, out, _ = run(*command, "--help")
+        assert f"joblog {' '.join(command)}" in " ".join(out.split())
+
+
+def test_a_mistyped_command_is_a_mistake_of_usage_with_a_suggestion() -> None:
+    code, _, err = run("enqeue")
+    assert code == 2
+    assert "enqueue" in err
+
+
+def test_the_version_is_told() -> None:
+    code, out, _ = run("--version")
+    assert code == 0
+    assert out.strip().count(".") == 2
+
+
+def test_a_command_whose_packages_are_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_name: str) -> None:
+        raise ModuleNotFoundError("No module named 'jgo'", name="jgo")
+
+    monkeypatch.setattr(cli, "import_module", missing)
+    with pytest.raises(JoblogError, match=r"pip install 'joblog\[embedded\]'"):
+        load("up")
+    with pytest.raises(ModuleNotFoundError):
+        load("elector")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "hint"),
+    [
+        (SettingsError("x"), 2, False),
+        (InvalidData("x"), 2, False),
+        (EnqueueError("x"), 1, True),
+        (TopicsError("x"), 1, True),
+        (CreationCancelled("x"), 1, False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_errors_have_a_code_and_some_a_hint(
+    capsys: pytest.CaptureFixture[str], error: JoblogError, code: int, hint: bool
+) -> None:
+    assert fail(error) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: x\n")
+    assert ("hint: " in err) == hint
+
+
+def test_errors_end_the_process_without_a_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "joblog.services.cli", "job", "show", JOB],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: no Postgres is set: give JOBLOG_POSTGRES__DSN")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("enqueue", "a.b", "--kwargs", "[1]"),
+        ("enqueue", "a.b", "--kwargs", "{"),
+        ("enqueue", "a.b", "--delay", "soon"),
+        ("enqueue", "a.b", "--at", "tomorrow"),
+        ("enqueue", "a.b", "--delay", "1s", "--at", "2027-01-01"),
+        ("enqueue", "a.b", "--parameter", "name"),
+        ("job", "reschedule", JOB),
+    ],
+    ids=" ".join,
+)
+def test_input_that_makes_no_sense_is_refused(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidData):
+        run(*arguments)
+
+
+def test_a_worker_without_tasks_is_a_mistake() -> None:
+    with pytest.raises(SettingsError, match="--tasks"):
+        run("worker")
+
+
+def test_settings_are_shown_with_their_origin_and_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("joblog.toml").write_text("lanes = 8\n[postgres]\ndsn = 'postgresql://me:hunter2@db/x'\n")
+    monkeypatch.setenv("JOBLOG_WORKER__SLOTS", "3")
+    code, out, _ = run("config", "show", "--output", "json")
+    rows = {row["setting"]: row for row in map(json.loads, out.splitlines())}
+    assert code == 0
+    assert (rows["lanes"]["value"], rows["lanes"]["origin"]) == (8, "joblog.toml")
+    assert (rows["worker.slots"]["value"], rows["worker.slots"]["origin"]) == (3, "environment")
+    assert rows["worker.slots"]["variable"] == "JOBLOG_WORKER__SLOTS"
+    assert rows["replication"]["origin"] == "default"
+    assert rows["postgres.dsn"]["value"] == "(hidden)"
+    assert "hunter2" not in out
+    assert "hunter2" not in run("config", "show")[1]
+
+
+def test_notes_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    note("hello")
+    assert capsys.readouterr() == ("", "hello\n")

@@ -1,0 +1,224 @@
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from joblog.services.settings import Settings
+from joblog.services.settings_errors import paths, variable
+from joblog.services.settings_sources import origins, write_addresses
+from joblog.streams.errors import SettingsError
+from pydantic import ValidationError
+
+
+@pytest.fixture(autouse=True)
+def empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No file and no variable of the machine's own takes part."""
+    for path in paths(Settings):
+        monkeypatch.delenv(variable(path), raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def set_all(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"JOBLOG_{name}", value)
+
+
+def test_nothing_needs_to_be_set() -> None:
+    settings = Settings.load()
+    assert (settings.lanes, settings.topic_prefix, settings.worker.queues) == (4, "joblog.", ("default",))
+
+
+def test_sources_from_strong_to_weak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".joblog").mkdir()
+    write_addresses(tmp_path / ".joblog", {"kafka": {"bootstrap_servers": "addresses"}, "topic_prefix": "a."})
+    assert Settings.load().kafka.bootstrap_servers == "addresses"
+    (tmp_path / "joblog.toml").write_text('lanes = 8\n[kafka]\nbootstrap_servers = "file"\n')
+    assert Settings.load().kafka.bootstrap_servers == "file"
+    (tmp_path / ".env").write_text("UNRELATED=1\nJOBLOG_KAFKA__BOOTSTRAP_SERVERS=dotenv\n")
+    assert Settings.load().kafka.bootstrap_servers == "dotenv"
+    set_all(monkeypatch, KAFKA__BOOTSTRAP_SERVERS="environment")
+    assert Settings.load().kafka.bootstrap_servers == "environment"
+    settings = Settings.load(kafka={"bootstrap_servers": "argument"})
+    assert settings.kafka.bootstrap_servers == "argument"
+    assert (settings.lanes, settings.topic_prefix) == (8, "a.")
+
+
+def test_groups_are_merged_setting_by_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "joblog.toml").write_text("[elector]\nlease_s = 20\nbatch_max = 7\n")
+    set_all(monkeypatch, ELECTOR__BATCH_MAX="9")
+    settings = Settings.load(elector={"id": "one"})
+    assert (settings.elector.lease_s, settings.elector.batch_max, settings.elector.id) == (20, 9, "one")
+
+
+def test_the_file_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other.toml").write_text("lanes = 3")
+    assert Settings.load(tmp_path / "other.toml").lanes == 3
+    set_all(monkeypatch, CONFIG="other.toml")
+    assert Settings.load().lanes == 3
+
+
+def test_the_directory_of_the_addresses_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    write_addresses(tmp_path / "data", {"lanes": 5})
+    set_all(monkeypatch, DIRECTORY="data")
+    assert Settings.load().lanes == 5
+
+
+def test_lists_and_tables_in_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, WORKER__QUEUES="critical, default", WORKER__TASKS="a.b", QUEUE_SHARDS='{"hot": 2}')
+    settings = Settings.load()
+    assert settings.worker.queues == ("critical", "default")
+    assert settings.worker.tasks == ("a.b",)
+    assert settings.queue_shards == {"hot": 2}
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"LANES": "x"}, "JOBLOG_LANES (lanes)"),
+        ({"LANES": "4097"}, "JOBLOG_LANES (lanes)"),
+        ({"QUEUE_SHARDS": "x"}, "queue_shards"),
+        ({"QUEUE_SHARDS": '{"hot": 5}'}, "queue_shards"),
+        ({"QUEUE_SHARDS": '{"Hot": 1}'}, "JOBLOG_QUEUE_SHARDS"),
+        ({"TOPIC_PREFIX": "a b"}, "JOBLOG_TOPIC_PREFIX"),
+        ({"POSTGRES__SCHEMA": "a-b"}, "JOBLOG_POSTGRES__SCHEMA"),
+        ({"POSTGRES__DSN": "a", "POSTGRES__DSN_FILE": "b"}, "both dsn and dsn_file"),
+        ({"POSTGRES__DSN_FILE": "/nowhere"}, "dsn_file"),
+        ({"WORKER__RENEW_S": "6"}, "elector.lease_s"),
+        ({"HTTP__PORT": "70000"}, "JOBLOG_HTTP__PORT"),
+        ({"LOGS__FORMAT": "xml"}, "JOBLOG_LOGS__FORMAT"),
+        ({"ELECTOR__ID": "a b"}, "JOBLOG_ELECTOR__ID"),
+        ({"KAFKA__SASL_USERNAME": "me"}, "security_protocol"),
+        ({"KAFKA__SECURITY_PROTOCOL": "SASL_SSL"}, "sasl_mechanism"),
+        ({"KAFKA__SECURITY_PROTOCOL": "SASL_SSL", "KAFKA__SASL_MECHANISM": "PLAIN"}, "sasl_password"),
+        ({"KAFKA__SSL_CA_LOCATION": "ca.pem"}, "security_protocol"),
+        ({"KAFKA__EXTRA": '{"acks": "0"}'}, "acks cannot be set here"),
+        ({"KAFKA__EXTRA": '{"enable.idempotence": "false"}'}, "enable.idempotence cannot be set here"),
+        ({"CONFIG": "/nowhere.toml"}, "/nowhere.toml"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], named: str) -> None:
+    set_all(monkeypatch, **variables)
+    with pytest.raises(SettingsError) as told:
+        Settings.load()
+    assert named in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("lane = 3", "lane (JOBLOG_LANE) is not a setting; did you mean lanes?"),
+        ("[kafka]\nbootstrap_server = 'x'", "kafka.bootstrap_server"),
+        ("[kafka]\nbootstrap_server = 'x'", "did you mean bootstrap_servers?"),
+        ("[kakfa]\nbootstrap_servers = 'x'", "did you mean kafka?"),
+        ("lanes =", "joblog.toml is not TOML"),
+        ("lanes = '\xff'", "joblog.toml is not TOML"),
+    ],
+)
+def test_unknown_keys_in_the_file_are_mistakes(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "joblog.toml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(SettingsError) as refused:
+        Settings.load()
+    assert told in str(refused.value)
+
+
+def test_all_mistakes_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, LANES="x", REPLICATION="0", HTTP__PORT="-1")
+    with pytest.raises(SettingsError) as refused:
+        Settings.load()
+    assert len(str(refused.value).splitlines()) == 3
+
+
+def test_a_mistyped_variable_of_dotenv_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("JOBLOG_LANE=3\n")
+    with pytest.raises(SettingsError, match="did you mean lanes"):
+        Settings.load()
+
+
+def test_secrets_come_from_files_and_show_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dsn").write_text("postgresql://me:hunter2@db/x\n")
+    (tmp_path / "password").write_text("hunter2\n")
+    set_all(
+        monkeypatch,
+        POSTGRES__DSN_FILE="dsn",
+        KAFKA__SECURITY_PROTOCOL="SASL_PLAINTEXT",
+        KAFKA__SASL_MECHANISM="SCRAM-SHA-512",
+        KAFKA__SASL_USERNAME="me",
+        KAFKA__SASL_PASSWORD_FILE="password",  # noqa: S106 - a file's name
+    )
+    settings = Settings.load()
+    assert settings.dsn() == "postgresql://me:hunter2@db/x"
+    assert settings.kafka.config().options["sasl.password"] == "hunter2"
+    assert "hunter2" not in f"{settings!r} {settings} {settings.model_dump_json()}"
+
+
+def test_a_wrong_secret_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, KAFKA__SASL_PASSWORD="hunter2", KAFKA__SASL_MECHANISM="WRONG")  # noqa: S106
+    with pytest.raises(SettingsError) as told:
+        Settings.load()
+    assert "hunter2" not in str(told.value)
+
+
+def test_no_postgres_is_a_mistake_of_those_who_need_it() -> None:
+    with pytest.raises(SettingsError, match="JOBLOG_POSTGRES__DSN"):
+        Settings.load().dsn()
+
+
+def test_the_clients_get_what_is_set() -> None:
+    kafka: dict[str, Any] = {
+        "bootstrap_servers": "a:1,b:2",
+        "security_protocol": "SSL",
+        "ssl_ca_location": "ca.pem",
+        "ssl_certificate_location": "me.pem",
+        "ssl_key_location": "me.key",
+        "ssl_key_password": "secret",
+        "extra": {"client.rack": "r1"},
+    }
+    config = Settings.load(kafka=kafka).kafka.config()
+    options = {name: value for name, value in config.options.items() if name != "logger"}
+    assert config.bootstrap_servers == "a:1,b:2"
+    assert options == {
+        "security.protocol": "SSL",
+        "ssl.ca.location": "ca.pem",
+        "ssl.certificate.location": "me.pem",
+        "ssl.key.location": "me.key",
+        "ssl.key.password": "secret",
+        "client.rack": "r1",
+    }
+
+
+def test_settings_never_change() -> None:
+    settings = Settings.load()
+    with pytest.raises(ValidationError):
+        settings.lanes = 5  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        settings.kafka.bootstrap_servers = "x"  # type: ignore[misc]
+
+
+def test_addresses_are_for_their_owner_only_and_replaced_whole(tmp_path: Path) -> None:
+    write_addresses(tmp_path, {"lanes": 3, "topic_prefix": "a."})
+    path = write_addresses(tmp_path, {"lanes": 4})
+    assert json.loads(path.read_text()) == {"lanes": 4}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_broken_addresses_are_told_with_their_file(tmp_path: Path) -> None:
+    (tmp_path / ".joblog").mkdir()
+    (tmp_path / ".joblog" / "addresses.json").write_text("{")
+    with pytest.raises(SettingsError, match=r"addresses\.json"):
+        Settings.load()
+
+
+def test_origins_name_the_strongest_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "joblog.toml").write_text("lanes = 8\nreplication = 3\n")
+    (tmp_path / ".env").write_text("JOBLOG_REPLICATION=2\nJOBLOG_HTTP__PORT=1\n")
+    set_all(monkeypatch, HTTP__PORT="2")
+    settings = Settings.load()
+    assert origins(Settings, settings.config, settings.directory) == {
+        "lanes": "joblog.toml",
+        "replication": ".env",
+        "http.port": "environment",
+    }
