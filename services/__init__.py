@@ -1,11 +1,10 @@
-"""The processes, and what services that use Joblog import: clients, tasks, the monitor.
+"""The processes, and what services that use Joblog import: clients and tasks.
 
 ::
 
     from joblog.services import Client, JobOptions, Settings, task
 """
 
-from joblog.projections.monitor import Monitor
 from joblog.services.client import Client
 from joblog.services.client_options import Call, ClientFilter, CreationCancelled, JobDraft, JobOptions
 from joblog.services.context import CancellationToken, JobContext, current_job
@@ -25,7 +24,6 @@ __all__ = [
     "JobContext",
     "JobDraft",
     "JobOptions",
-    "Monitor",
     "OnExceeded",
     "RetryPolicy",
     "Settings",
