@@ -193,5 +193,5 @@ ORDER BY at DESC, lane DESC, log_offset DESC LIMIT %(limit)s
 -- name: offsets
 -- How far each lane was applied; `late_s` is for how long the tables have not been current.
 SELECT lane, next_offset, log_time, current_at,
-    greatest(extract(epoch FROM now() - current_at), 0)::float AS late_s
+    CASE WHEN current_at IS NOT NULL THEN greatest(extract(epoch FROM now() - current_at), 0)::float END AS late_s
 FROM offsets ORDER BY lane
