@@ -17,6 +17,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from joblog.streams import kafka as clients
 from joblog.streams.delay_reader import LIMITS, READ_MAX, Limits
 from joblog.streams.delays import Delays
+from joblog.streams.errors import TopicsError
 from joblog.streams.health import Health
 from joblog.streams.ids import lane_of_job, new_job_id
 from joblog.streams.kafka import KafkaConfig
@@ -35,6 +36,7 @@ DEADLINE_S = 30
 PROCESS = """
 import sys, threading
 from joblog.streams.delays import Delays
+from joblog.streams.errors import TopicsError
 from joblog.streams.health import Health
 from joblog.streams.kafka import KafkaConfig
 from joblog.streams.metrics import Meters
@@ -381,6 +383,12 @@ def test_a_process_whose_name_another_one_takes_ends_with_an_error(
             with pytest.raises(KafkaException, match="fenced"):
                 ended.result(DEADLINE_S)
     assert (process.health.ready, process.health.reason) == (False, "stopped")
+
+
+def test_topics_with_more_partitions_than_lanes_are_refused(kafka: KafkaConfig, topics: TopicNames) -> None:
+    delays = Delays(kafka, topics, LANES - 1, meters=Meters(), health=Health("delays"))
+    with pytest.raises(TopicsError, match=r"more partitions than there are lanes \(1\)"):
+        delays.run(threading.Event())
 
 
 def test_a_process_without_partitions_is_alive_but_not_ready(
