@@ -114,7 +114,7 @@ class Worker:
         def make_sender() -> Producer:
             return kafka.producer(self._config, settings.name, linger_ms=1, timeout_ms=round(settings.lease_s * 1000))
 
-        return Outbox(make_sender, self._names.reports, settings.lease_s, self._meters)
+        return Outbox(make_sender, self._names.reports, self._meters)
 
     @contextmanager
     def _executors(self, outbox: Outbox) -> Iterator[Parts]:

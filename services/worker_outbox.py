@@ -1,4 +1,8 @@
-"""The worker's letters to the electors: sent again when they come back, until the lease is over."""
+"""The worker's letters to the electors: sent again and again until they arrive.
+
+A report may be late, but never lost: the elector would wait for it as long as the worker renews its lease. One
+that comes after its lease was over is rejected there, which is harmless.
+"""
 
 import logging
 import time
@@ -14,17 +18,18 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two tries of a letter that came back, and between two looks at a full queue.
 RETRY_S: Final = 0.1
+#: How often a sender waits for room in a full queue, before it leaves its letter to `turn`.
+FULL_TRIES_MAX: Final = 10
 #: Seconds between two warnings, since thousands of letters may come back for one reason.
 WARNING_S: Final = 1.0
 
 
 class Letter(NamedTuple):
-    """One record of the reports topic; `until` (monotonic) it is worth sending."""
+    """One record of the reports topic."""
 
     lane: int
     key: str | bytes
     value: bytes
-    until: float
 
 
 class Sender(Protocol):
@@ -46,14 +51,12 @@ class Outbox:
         self,
         make_sender: Callable[[], Sender],
         topic: str,
-        lease_s: float,
         meters: Meters,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._make_sender = make_sender
         self._sender = make_sender()
         self._topic = topic
-        self._lease_s = lease_s
         self._meters = meters
         self._clock = clock
         self._returned: deque[Letter] = deque()
@@ -62,23 +65,30 @@ class Outbox:
         self._is_broken = False
 
     def send(self, lane: int, key: str, value: bytes) -> None:
-        """Send a letter that must arrive; waits while the producer's queue is full, for a lease at most."""
-        self._produce(Letter(lane, key, value, 0.0), self._delivered)
+        """Send a letter that must arrive; waits a little while the queue is full, to slow down who fills it."""
+        letter = Letter(lane, key, value)
+        for _ in range(FULL_TRIES_MAX):
+            if self._put(letter, self._delivered):
+                return
+            self._sender.poll(RETRY_S)
+        self._returned.append(letter)
 
     def renew(self, lane: int, key: str, value: bytes, acknowledged: Callable[[], None]) -> None:
         """Send a letter that the next one replaces; `acknowledged` is called once Kafka has it."""
-        self._produce(Letter(lane, key, value, 0.0), partial(self._renewed, acknowledged))
+        self._put(Letter(lane, key, value), partial(self._renewed, acknowledged))
 
     def turn(self) -> None:
         """Hear of deliveries, and send again what came back."""
         self._sender.poll(0)
         if self._is_broken:
             self._replace_sender()
-        now = self._clock()
-        if self._returned and now >= self._next_retry:
-            self._next_retry = now + RETRY_S
+        if self._returned and self._clock() >= self._next_retry:
+            self._next_retry = self._clock() + RETRY_S
             for _ in range(len(self._returned)):
-                self._retry(self._returned.popleft(), now)
+                letter = self._returned.popleft()
+                if not self._put(letter, self._delivered):
+                    self._returned.append(letter)
+                    break
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until everything arrived; false, and an error in the log, if it did not in time."""
@@ -91,32 +101,21 @@ class Outbox:
             self.turn()
         return True
 
-    def _produce(self, letter: Letter, delivered: Callable[[Any, Any], None]) -> None:
-        end: float | None = None
-        while True:
-            sender = self._sender
-            try:
-                sender.produce(self._topic, letter.value, letter.key, letter.lane, delivered)
-            except BufferError:
-                end = end or self._clock() + self._lease_s
-                if self._clock() >= end:
-                    return self._lose(letter, "the producer's queue stayed full")
-                sender.poll(RETRY_S)
-            except KafkaException as exc:
-                return self._take_back(exc.args[0], letter)
-            else:
-                return None
+    def _put(self, letter: Letter, delivered: Callable[[Any, Any], None]) -> bool:
+        """Hand it to the producer; false if there is no room, or it will not have it now."""
+        try:
+            self._sender.produce(self._topic, letter.value, letter.key, letter.lane, delivered)
+        except BufferError:
+            return False
+        except KafkaException as exc:
+            self._note(exc.args[0])
+            return False
+        return True
 
     def _delivered(self, error: KafkaError | None, message: Any) -> None:
         if error is not None:
-            # -1 when the client never tried it; the lease began when the letter was written.
-            age_s = max(0.0, message.latency() or 0.0)
-            until = self._clock() + self._lease_s - age_s
-            self._take_back(error, Letter(message.partition(), message.key(), message.value(), until))
-
-    def _redelivered(self, letter: Letter, error: KafkaError | None, _message: Any) -> None:
-        if error is not None:
-            self._take_back(error, letter)
+            self._note(error)
+            self._returned.append(Letter(message.partition(), message.key(), message.value()))
 
     def _renewed(self, acknowledged: Callable[[], None], error: KafkaError | None, _message: Any) -> None:
         if error is None:
@@ -124,27 +123,12 @@ class Outbox:
         else:
             self._note(error)
 
-    def _take_back(self, error: KafkaError, letter: Letter) -> None:
-        self._note(error)
-        self._returned.append(letter if letter.until else letter._replace(until=self._clock() + self._lease_s))
-
     def _note(self, error: KafkaError) -> None:
         self._meters.inc("joblog_kafka_errors_total", "worker", error.name())
         if self._clock() >= self._next_warning:
             self._next_warning = self._clock() + WARNING_S
             log.warning("report.returned", extra={"error": error.str()})
         self._is_broken = self._is_broken or error.fatal()
-
-    def _retry(self, letter: Letter, now: float) -> None:
-        if now >= letter.until:
-            self._lose(letter, "it could not be delivered before the lease was over")
-        else:
-            self._produce(letter, partial(self._redelivered, letter))
-
-    def _lose(self, letter: Letter, reason: str) -> None:
-        """Give up: the elector will find the lease over, and elects the job anew."""
-        self._meters.inc("joblog_kafka_errors_total", "worker", "REPORT_LOST")
-        log.error("report.lost", extra={"key": letter.key, "lane": letter.lane, "reason": reason})
 
     def _replace_sender(self) -> None:
         """An idempotent producer that hit a fatal error does nothing any more: what it has comes back."""

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 TURN_S: Final = 0.05
 #: What a run gets to end in after its token was cancelled, when the grace time of a stop is over.
 LAST_S: Final = 1.0
+#: How long a worker that stops goes on to read: an elector may have assigned something before it heard of it.
+SETTLE_S: Final = 0.25
 FLUSH_S: Final = 5.0
 
 
@@ -131,7 +133,7 @@ class Session:
         self._parts.health.set_unready("stopping")
         self._announcer.announce(dict.fromkeys(self._announcer.lanes, 0), now, at_once=True)
         self._intake.close("the worker stops")
-        self._wait_for_ends(now + self._settings.grace_s)
+        self._wait_for_ends(now + self._settings.grace_s, at_least_until=now + SETTLE_S)
         for run in list(self._intake.held.values()):
             run.stop(Cause.SHUTDOWN)
         self._wait_for_ends(time.monotonic() + LAST_S)
@@ -139,6 +141,6 @@ class Session:
         self._announcer.say_good_bye()
         self._parts.outbox.drain(FLUSH_S)
 
-    def _wait_for_ends(self, until: float) -> None:
-        while self._intake.held and time.monotonic() < until:
+    def _wait_for_ends(self, until: float, at_least_until: float = 0.0) -> None:
+        while time.monotonic() < (until if self._intake.held else at_least_until):
             self._step()

@@ -92,7 +92,7 @@ class RecordingOutbox(Outbox):
         self.letters: list[Letter] = []
 
     def send(self, lane: int, key: str, value: bytes) -> None:
-        self.letters.append(Letter(lane, key, value, 0.0))
+        self.letters.append(Letter(lane, key, value))
 
 
 class Bench:
