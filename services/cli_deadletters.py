@@ -13,6 +13,7 @@ from joblog.services.cli_values import settings_of
 from joblog.services.output import print_rows
 from joblog.streams.errors import TopicsError
 from joblog.streams.kafka import reader
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -51,10 +52,17 @@ def last_records(consumer: Consumer, topic: str, limit: int) -> list[Message]:
         raise KafkaException(found.error)
     starts = []
     for number in found.partitions:
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
+        low, high = _watermarks(consumer, TopicPartition(topic, number))
         starts.append(TopicPartition(topic, number, max(low, high - limit)))
     records = _to_end(consumer, starts)
-    return heapq.nlargest(limit, records, key=lambda record: record.timestamp()[1])
+    return heapq.nlargest(limit, records, key=lambda record: (record.timestamp()[1], record.offset()))
+
+
+@retry(retry=retry_if_exception_type(KafkaException), stop=stop_after_delay(10), wait=wait_fixed(0.2), reraise=True)
+def _watermarks(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
+    """The first and the next offset; the leader may have moved since it was asked for."""
+    low, high = consumer.get_watermark_offsets(place, timeout=10)
+    return low, high
 
 
 def _to_end(consumer: Consumer, starts: list[TopicPartition]) -> Iterator[Message]:

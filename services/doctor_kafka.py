@@ -17,7 +17,7 @@ from joblog.streams import kafka
 from joblog.streams.kafka import SESSION_TIMEOUT_S, TRANSACTION_TIMEOUT_S
 from joblog.streams.topics import TOPICS, Topic
 
-_TIMEOUT_S: Final = 10
+_TIMEOUT_S: Final = 5
 LAG_MAX: Final = 10_000
 Config = Mapping[str, str]
 

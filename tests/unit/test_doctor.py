@@ -102,11 +102,11 @@ def test_a_check_that_breaks_off_is_a_finding_and_the_others_go_on() -> None:
 
 
 def test_a_mistyped_variable_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JOBLOG_KAFKA__BOOTSTRAP_SERVER", "x")
+    monkeypatch.setenv("JOBLOG_TOPIC_PREFX", "x")
     monkeypatch.setenv("JOBLOG_SERVICE_HOST", "10.0.0.1")  # what Kubernetes sets for a service of this name
     (finding,) = variables(Settings.load())
     assert finding.level is Level.WARN
-    assert "did you mean JOBLOG_KAFKA__BOOTSTRAP_SERVERS?" in finding.fix
+    assert "did you mean JOBLOG_TOPIC_PREFIX?" in finding.fix
 
 
 def test_versions_are_told() -> None:
