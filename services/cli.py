@@ -56,7 +56,6 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "topics": Target("cli_topics:app", "Manage the Kafka topics.", OPERATE),
     "migrate": Target("cli_projector:migrate", "Create or migrate the tables in Postgres.", OPERATE),
     "config": Target("cli_config:app", "Show the settings.", OPERATE),
-    "bench": Target("bench:app", "Measure the installation.", OPERATE),
     "bench": Target(
         "bench:app",
         "Measure this installation: topics and tables of its own, removed afterwards.",
