@@ -1,6 +1,6 @@
 """The contract in: what anyone may ask for. Values of the topic `commands`, as CloudEvents 1.0."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from joblog.streams.fields import (
     Count,
@@ -20,6 +20,9 @@ from joblog.streams.fields import (
 from joblog.streams.retry import RetryPolicy
 from joblog.streams.states import ContinueOn, State
 from pydantic import Field
+
+#: Versions and attempts go on from those of a snapshot, and must not reach the end of their columns.
+REVIVED_MAX: Final = 1_000_000_000
 
 
 class Parent(StrictMessage):
@@ -80,9 +83,9 @@ class JobSpec(Message):
 class Snapshot(StrictMessage):
     """What a projection knows of an ended job: enough for an elector that has forgotten it to revive it."""
 
-    version: Version
+    version: Annotated[Version, Field(le=REVIVED_MAX)]
     state: State
-    attempt: Count
+    attempt: Annotated[Count, Field(le=REVIVED_MAX)]
     task: TaskName
     queue: QueueName
     created_at: Instant

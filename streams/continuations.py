@@ -5,6 +5,9 @@ from typing import Final, Literal
 
 from joblog.streams.states import ContinueOn, State
 
+#: Jobs that wait for one parent: they are kept in its state record, which must fit into a Kafka record.
+CONTINUATIONS_MAX: Final = 10_000
+
 Verdict = Literal["run", "delete", "wait"]
 
 #: A Failed parent may still be requeued, so what waits for its success waits on, as in Hangfire.

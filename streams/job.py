@@ -84,6 +84,9 @@ class Election(Struct, frozen=True, gc=False):
 #: What copy.copy() does, without looking for it each time.
 _copy: Final[Callable[[Job], Job]] = Job.__copy__  # type: ignore[attr-defined]
 
+#: All parameters of a job as JSON: with its arguments they must fit into one Kafka record.
+PARAMETERS_BYTES_MAX: Final = 262_144
+
 ANY: Final = frozenset(State)
 LIVE: Final = frozenset({State.AWAITING, State.SCHEDULED, State.ENQUEUED, State.PROCESSING})
 
@@ -364,7 +367,15 @@ def _on_reschedule(job: Job, what: wire.RescheduleJob, now_ms: int) -> wire.JobE
 
 
 def _on_set_parameter(job: Job, what: wire.SetParameter, _now_ms: int) -> wire.JobEvent | Rejected:
-    return _expected(job, what) or wire.JobEvent(
+    if unexpected := _expected(job, what):
+        return unexpected
+    value = raw(what.value)
+    size = len(with_parameter(job.parameters, what.name, value))
+    if size > PARAMETERS_BYTES_MAX:
+        return Rejected(
+            "too_large", f"the parameters would have {size} bytes as JSON, more than {PARAMETERS_BYTES_MAX}"
+        )
+    return wire.JobEvent(
         job.version + 1,
         job.state,
         job.attempt,
@@ -372,7 +383,7 @@ def _on_set_parameter(job: Job, what: wire.SetParameter, _now_ms: int) -> wire.J
         job.task,
         what.reason,
         name=what.name,
-        value=raw(what.value),
+        value=value,
     )
 
 

@@ -17,7 +17,7 @@ from sys import intern
 from typing import Any
 
 from joblog.streams import wire
-from joblog.streams.continuations import reason, verdict
+from joblog.streams.continuations import CONTINUATIONS_MAX, reason, verdict
 from joblog.streams.filters import policy_of
 from joblog.streams.ids import hashed_job_id, lane_of_job, lane_of_queue
 from joblog.streams.job import (
@@ -136,11 +136,14 @@ class Lane:
         job_id = command.job_id
         if job_id is not None:
             return self.number if job_id[15:18] == self._hex else lane_of_job(job_id)
-        if isinstance(command, wire.CreateJob):
-            first = lane_of_queue(command.queue, self.lanes)
-            distance = (self.number - first) % self.lanes
-            return self.number if distance < self.rules.shards.get(command.queue, 1) else first
+        if isinstance(command, wire.CreateJob) and not self._has_queue(command.queue):
+            return lane_of_queue(command.queue, self.lanes)
         return self.number
+
+    def _has_queue(self, queue: str) -> bool:
+        """Whether the queue, or one of its shards, lives in this lane."""
+        distance = (self.number - lane_of_queue(queue, self.lanes)) % self.lanes
+        return distance < self.rules.shards.get(queue, 1)
 
     def command(self, received: wire.Received, position: str, election: Election, out: Outbox) -> None:
         """Decide a command that belongs here."""
@@ -172,12 +175,12 @@ class Lane:
         job_id = create.job_id
         if job_id is None:
             job_id = self._derived_id(create, received)
-        elif (self.number - lane_of_queue(create.queue, self.lanes)) % self.lanes >= self.rules.shards.get(
-            create.queue, 1
-        ):
+        elif not self._has_queue(create.queue):
             return Rejected("wrong_lane", f"queue {create.queue} does not live in lane {self.number} of the job id")
         if job_id in self.jobs or self.ended.get(job_id) is not None:
             return Rejected("duplicate", f"job {job_id} exists already")
+        if create.parent is not None and (rejected := self._unfit(create.parent, job_id)):
+            return rejected
         spec = _encode(
             wire.JobSpec(
                 create.args,
@@ -206,6 +209,15 @@ class Lane:
             out.reports.append((lane_of_job(job.parent), job.parent, link))
         return None
 
+    def _unfit(self, parent: wire.Parent, job_id: str) -> Rejected | None:
+        """Why no job could wait for this one, if so."""
+        if parent.job_id == job_id:
+            return Rejected("invalid", "a job cannot wait for itself")
+        lane = lane_of_job(parent.job_id)
+        if lane >= self.lanes:
+            return Rejected("unknown_job", f"the parent's id names lane {lane}, and there are only {self.lanes}")
+        return None
+
     def _derived_id(self, create: wire.CreateJob, received: wire.Received) -> str:
         if create.idempotency_key is not None:
             return hashed_job_id(self.number, create.queue, create.idempotency_key)
@@ -220,18 +232,17 @@ class Lane:
             if isinstance(found, Rejected):
                 return found
             job = found
-        if isinstance(command, wire.RequeueJob) and command.queue is not None:
-            distance = (self.number - lane_of_queue(command.queue, self.lanes)) % self.lanes
-            if distance >= self.rules.shards.get(command.queue, 1):
-                return Rejected("wrong_lane", f"queue {command.queue} does not live in the job's lane {self.number}")
+        if isinstance(command, wire.RequeueJob) and command.queue is not None and not self._has_queue(command.queue):
+            return Rejected("wrong_lane", f"queue {command.queue} does not live in the job's lane {self.number}")
         rejected = self._decided(job, command, received.id, election, out)
-        if rejected is None:
-            self._lives_again(job.id)
+        if rejected is None and job.id in self.jobs:
+            self._lives_again(job.id, out)
         return rejected
 
-    def _lives_again(self, job_id: str) -> None:
-        if job_id in self.jobs:
-            self.ended.remove(job_id)
+    def _lives_again(self, job_id: str, out: Outbox) -> None:
+        self.ended.remove(job_id)
+        if job_id in self._pending:
+            self._adopt(self.jobs[job_id], out)
 
     def _revived(self, command: wire.Change) -> Job | Rejected:
         """An ended job that the command brings along, or why there is none."""
@@ -246,6 +257,8 @@ class Lane:
             return Rejected("wrong_version", f"the snapshot has version {snapshot.version}, the job {remembered[1]}")
         if snapshot.state not in FINAL_STATES:
             return Rejected("unknown_job", f"the snapshot's state {snapshot.state} is not final, yet the job is gone")
+        if not self._has_queue(snapshot.queue):
+            return Rejected("wrong_lane", f"queue {snapshot.queue} does not live in the job's lane {self.number}")
         return revived(command.job_id, snapshot)
 
     # --- reports ---
@@ -313,18 +326,25 @@ class Lane:
             return
         # The parent's own command may not have been read yet, for it lies in another partition.
         waiting = self._pending.get(link.job_id, ())
+        if len(waiting) >= CONTINUATIONS_MAX:
+            self._turn_away(link.job_id, link.child, out)
+            return
         self._pending[link.job_id] = (*waiting, (link.child, link.on.value, now_ms))
         out.state[PENDING_KEY + link.job_id] = self._pending[link.job_id]
 
     def _adopt(self, parent: Job, out: Outbox) -> None:
         links = self._pending.pop(parent.id)
-        parent.continuations = tuple((child, ContinueOn(on)) for child, on, _ in links)
+        parent.continuations = tuple(dict.fromkeys((child, ContinueOn(on)) for child, on, _ in links))
         out.state[PENDING_KEY + parent.id] = None
 
     def _wait_or_tell(self, parent: Job, child: str, on: ContinueOn, out: Outbox) -> None:
         if verdict(on, parent.state) != "wait":
             self._tell(parent.id, parent.state, child, on, out)
-        elif (child, on) not in parent.continuations:
+        elif (child, on) in parent.continuations:
+            pass  # said twice
+        elif len(parent.continuations) >= CONTINUATIONS_MAX:
+            self._turn_away(parent.id, child, out)
+        else:
             waiting = structs.replace(parent, continuations=(*parent.continuations, (child, on)))
             self.jobs[parent.id] = out.state[parent.id] = waiting
 
@@ -333,6 +353,12 @@ class Lane:
         word = wire.ParentEnded(
             job_id=child, parent=parent, state=state, run=outcome == "run", reason=reason(parent, state, outcome)
         )
+        out.reports.append((lane_of_job(child), child, word))
+
+    def _turn_away(self, parent: str, child: str, out: Outbox, why: str | None = None) -> None:
+        """Let a continuation be deleted, since its parent cannot be waited for."""
+        said = why or f"Job {parent} has {CONTINUATIONS_MAX} continuations already"
+        word = wire.ParentEnded(job_id=child, parent=parent, state=None, run=False, reason=said)
         out.reports.append((lane_of_job(child), child, word))
 
     # --- time ---
@@ -369,8 +395,7 @@ class Lane:
     def _give_up(self, parent: str, out: Outbox) -> None:
         for child, _, _ in self._pending.pop(parent):
             why = f"Job {parent} is unknown: it was never created, or ended too long ago"
-            word = wire.ParentEnded(job_id=child, parent=parent, state=None, run=False, reason=why)
-            out.reports.append((lane_of_job(child), child, word))
+            self._turn_away(parent, child, out, why)
         out.state[PENDING_KEY + parent] = None
 
     def _forget_failed(self, now_ms: int, out: Outbox) -> None:
@@ -381,6 +406,8 @@ class Lane:
             _, job_id, version = self._failed.popleft()
             job = self.jobs.get(job_id)
             if job is not None and job.version == version:
+                for child, on in job.continuations:  # they could wait for ever
+                    self._tell(job.id, job.state, child, on, out)
                 self._forget(job, out)
 
     # --- slots ---
