@@ -54,7 +54,7 @@ def test_an_input_is_heard_in_the_states_of_its_row_and_leads_to_its_candidate(k
         assert str(state) in decision.reason
 
 
-@pytest.mark.parametrize("state", FINAL_STATES)
+@pytest.mark.parametrize("state", sorted(FINAL_STATES))
 def test_only_people_wake_what_has_ended(state: State) -> None:
     heard = {kind for kind, (heard_in, _) in TRANSITIONS.items() if state in heard_in}
     people = {wire.RequeueJob, wire.RescheduleJob}
