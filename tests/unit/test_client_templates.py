@@ -136,10 +136,10 @@ def test_ids_given_by_the_caller_are_kept() -> None:
         ({"parameters": {"": 1}}, "parameters"),
         ({"parameters": {"a": object()}}, "parameter a"),
         ({"parent": "nonsense"}, "parent"),
-        ({"parent": new_job_id(8, 1)}, "lane 8"),
+        ({"parent": new_job_id(8, 1, 0)}, "lane 8"),
         ({"job_id": "nonsense"}, "job_id"),
-        ({"job_id": new_job_id(9, 1)}, "lane 9"),
-        ({"job_id": new_job_id((lane_of_queue("default", 8) + 1) % 8, 1)}, "does not live"),
+        ({"job_id": new_job_id(9, 1, 0)}, "lane 9"),
+        ({"job_id": new_job_id((lane_of_queue("default", 8) + 1) % 8, 1, 0)}, "does not live"),
     ],
 )
 def test_options_beyond_the_contract_are_refused(options: dict[str, Any], complaint: str) -> None:
@@ -171,7 +171,7 @@ def test_a_command_that_no_elector_would_read_is_refused() -> None:
         make(parameters={"large": "x" * VALUE_BYTES_MAX})
 
 
-JOB = new_job_id(2, 1)
+JOB = new_job_id(2, 1, 0)
 SNAPSHOT = commands.Snapshot(
     version=3,
     state=State.SUCCEEDED,
@@ -212,7 +212,7 @@ def test_two_changes_have_different_ids() -> None:
     ("kind", "job_id", "fields", "complaint"),
     [
         (commands.DeleteJob, "nonsense", {}, "not a job id"),
-        (commands.DeleteJob, new_job_id(8, 1), {}, "lane 8"),
+        (commands.DeleteJob, new_job_id(8, 1, 0), {}, "lane 8"),
         (commands.DeleteJob, JOB, {"expected_version": 0}, "expected_version"),
         (commands.DeleteJob, JOB, {"reason": "x\x00"}, "NUL"),
         (commands.RequeueJob, JOB, {"queue": "No"}, "queue"),
