@@ -42,8 +42,6 @@ from joblog.streams.states import ContinueOn, State
 from joblog.streams.topics import TopicNames
 
 AnyTask = Task[..., Any] | str
-#: The options of a task's jobs, and the job's own arguments, share one call: these names are the options'.
-OPTION_NAMES: Final = ("options", "delay", "at", "on")
 
 
 class Client(AbstractContextManager["Client"]):
