@@ -87,7 +87,7 @@ def perform(show: Show, printer: Printer, output: Output) -> int:
     """From the first request to the last clean-up, and the report; the exit code."""
     stage = show.stage
     printer.shortened = f"{stage.directory}/"
-    show.wait_for_server()
+    show.wait_until_ready()
     introduce(show, printer)
     ready_s = printer.elapsed_s
     show.request()

@@ -25,8 +25,8 @@ from joblog.services.detection.workspace import TRUNCATED_SHARE, Workspace, uplo
 from joblog.streams.errors import StackError
 from joblog.streams.states import State
 
-#: The server has to be there after so long.
-SERVER_TIMEOUT_S: Final = 60.0
+#: The roles have to be there after so long.
+READY_TIMEOUT_S: Final = 90.0
 #: What the runs may take besides the waits that are wanted.
 SLACK_S: Final = 60.0
 _LOOK_S: Final = 0.2
@@ -73,10 +73,14 @@ class Show:
     runs: RunMonitor
     managing: Future[None]
 
-    def wait_for_server(self) -> None:
-        """Wait until a worker serves the runs' queue; StackError when none comes."""
-        if not self._look_until(self._has_server, SERVER_TIMEOUT_S):
-            raise StackError(f"no worker of queue {RUN_QUEUE} after {SERVER_TIMEOUT_S:.0f} s; see {self.stage.logs}")
+    def wait_until_ready(self) -> None:
+        """Wait until all roles are ready and a worker serves the runs' queue; StackError when that takes long."""
+        if not self._look_until(self._is_ready, READY_TIMEOUT_S):
+            reasons = "; ".join(f"{role}: {reason}" for role, reason in self.stage.unready().items())
+            raise StackError(
+                f"not ready after {READY_TIMEOUT_S:.0f} s: {reasons or f'no worker has queue {RUN_QUEUE}'}; "
+                f"see {self.stage.logs}"
+            )
 
     def request(self) -> None:
         """Request every run, and withdraw those that nobody wants in the end."""
@@ -103,7 +107,9 @@ class Show:
     def results(self) -> Sequence[Result]:
         return [Result(run, *self.runs.jobs_of(run.run_id)) for run in self.planned]
 
-    def _has_server(self) -> bool:
+    def _is_ready(self) -> bool:
+        if self.stage.unready():
+            return False
         return any(worker.state == "running" and RUN_QUEUE in worker.queues for worker in self.monitor.workers())
 
     def _look_until(self, is_so: Callable[[], bool], timeout_s: float) -> bool:

@@ -3,18 +3,20 @@
 import json
 import os
 import secrets
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from signal import SIGTERM
 from typing import Any, Final
 
 from joblog.projections.migrate import upgrade
+from joblog.services.cli_supervisor import Role, Supervisor
 from joblog.services.detection.names import CLEANUP_QUEUE, RUN_QUEUE, SERVER
 from joblog.services.embedded import EmbeddedStack
-from joblog.services.embedded_process import ServerProcess
+from joblog.services.embedded_ports import choose_ports
+from joblog.services.settings import Settings
+from joblog.services.settings_errors import PREFIX, variable
+from joblog.streams import kafka
 from joblog.streams.admin import create_topics
 from joblog.streams.errors import StackError
 from joblog.streams.kafka import KafkaConfig
@@ -22,7 +24,12 @@ from joblog.streams.topics import TopicNames
 
 LANES: Final = 4
 SLOTS: Final = 2 * (os.cpu_count() or 1)
-ROLES: Final = ("elector", "delays", "projector", "worker")
+ROLES: Final = ("projector", "elector", "delays", "worker")
+#: What brokers may take to create the topics; that one is not there is told after so long.
+TOPICS_TIMEOUT_S: Final = 30
+_TOPICS: Final = "demo-"
+# librdkafka would write to stderr, between the lines that people read; what matters is raised anyway.
+_QUIET: Final = {"log_level": "2"}
 
 Progress = Callable[[str], None]
 
@@ -37,7 +44,7 @@ class Stage:
     dsn: str
     schema: str
     directory: Path
-    roles: Sequence[ServerProcess] = ()
+    supervisor: Supervisor | None = None
 
     @property
     def config_file(self) -> Path:
@@ -50,11 +57,17 @@ class Stage:
         return self.directory / "logs"
 
     def check(self) -> None:
-        """StackError, with the end of its log, when a role has ended."""
-        for role in self.roles:
-            if not role.is_running:
-                tail = role.log_file.read_text(errors="replace").splitlines()[-5:]
-                raise StackError("\n".join([f"{role.name} has ended; the end of {role.log_file}:", *tail]))
+        """Start roles that died anew; StackError when one cannot live."""
+        assert self.supervisor is not None
+        try:
+            self.supervisor.check()
+        except StackError as exc:
+            raise StackError(f"{exc} in {self.logs}") from exc
+
+    def unready(self) -> Mapping[str, str]:
+        """The roles that do not do their work (yet), and why."""
+        assert self.supervisor is not None
+        return self.supervisor.unready()
 
 
 @contextmanager
@@ -63,68 +76,97 @@ def set_up(directory: Path, bootstrap: str | None, dsn: str | None, progress: Pr
 
     Raises StackError, TopicsError, ProjectionError when something cannot be set up; nothing is left running then.
     """
-    name = secrets.token_hex(3)
     with ExitStack() as cleanup:
         if not (bootstrap and dsn):
             started = EmbeddedStack(directory / "stack", progress=progress, kafka=not bootstrap, postgres=not dsn)
             addresses = cleanup.enter_context(started).addresses
-            bootstrap, dsn = bootstrap or addresses.bootstrap_servers, dsn or addresses.dsn
+        name = secrets.token_hex(3)
         stage = Stage(
-            # Of what librdkafka says, only errors: it writes to stderr, between the lines that people read.
-            kafka=KafkaConfig(bootstrap, {"log_level": "3"}),
-            names=TopicNames(f"demo-{name}."),
+            kafka=_given(bootstrap) if bootstrap else KafkaConfig(addresses.bootstrap_servers, _QUIET),
+            names=TopicNames(f"{_TOPICS}{name}."),
             lanes=LANES,
-            dsn=dsn,
+            dsn=dsn or addresses.dsn,
             schema=f"demo_{name}",
             directory=directory / name,
         )
-        stage.directory.mkdir(parents=True)
+        stage.logs.mkdir(parents=True)
         progress("creating topics and tables ...")
-        create_topics(stage.kafka, stage.names, stage.lanes)
+        if not bootstrap:
+            delete_earlier(stage.kafka)
+        create_topics(stage.kafka, stage.names, stage.lanes, timeout_s=TOPICS_TIMEOUT_S)
         upgrade(stage.dsn, stage.schema)
         write_settings(stage)
-        yield cleanup.enter_context(_roles(stage, progress))
+        progress(f"starting {', '.join(ROLES)} ...")
+        ports = choose_ports(directory / "http-ports.json", dict.fromkeys(ROLES, None), progress)
+        roles = [Role(role, [role], ports[role]) for role in ROLES]
+        supervisor = Supervisor(roles, environment(stage, is_given=bool(bootstrap)), _writer(stage.logs))
+        cleanup.callback(supervisor.stop)
+        yield replace(stage, supervisor=supervisor)
 
 
-@contextmanager
-def _roles(stage: Stage, progress: Progress) -> Iterator[Stage]:
-    """The stage with its roles running, each with a guard that ends it should this process die."""
-    started: list[ServerProcess] = []
-    progress(f"starting {', '.join(ROLES)} ...")
-    try:
-        for role in ROLES:
-            started.append(_start(stage, role))  # noqa: PERF401 - those that started are stopped if one does not
-        yield replace(stage, roles=started)
-    finally:
-        # The worker first: its last reports shall still be elected and projected.
-        for process in reversed(started):
-            process.ask_to_stop()
-            process.wait()
+def delete_earlier(config: KafkaConfig) -> None:
+    """Delete the topics of earlier demonstrations from a broker of our own, which would start ever more slowly."""
+    client = kafka.admin(config)
+    earlier = [name for name in client.list_topics(timeout=TOPICS_TIMEOUT_S).topics if name.startswith(_TOPICS)]
+    if earlier:
+        for deletion in client.delete_topics(earlier, operation_timeout=TOPICS_TIMEOUT_S).values():
+            deletion.result(TOPICS_TIMEOUT_S)
 
 
-def _start(stage: Stage, role: str) -> ServerProcess:
-    command = [sys.executable, "-m", "joblog.services.cli", "--config", str(stage.config_file), role]
-    log_file = stage.logs / f"{role}.log"
-    stage.logs.mkdir(exist_ok=True)
-    return ServerProcess(role, command, directory=stage.directory, log_file=log_file, polite=SIGTERM)
+def _given(bootstrap: str) -> KafkaConfig:
+    """A cluster that runs already; what it needs besides, such as a password, is in the usual settings."""
+    config = Settings.load(kafka={"bootstrap_servers": bootstrap}).kafka.config()
+    return replace(config, options={**config.options, **_QUIET})
+
+
+def _writer(logs: Path) -> Callable[[str, str], None]:
+    def write(role: str, line: str) -> None:
+        with (logs / f"{role}.log").open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+
+    return write
+
+
+def environment(stage: Stage, *, is_given: bool) -> dict[str, str]:
+    """What the roles get: no setting of this process, but of a cluster that was given how to be let in."""
+    kept = f"{PREFIX}KAFKA__" if is_given else None
+    others = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(PREFIX) or (kept is not None and name.startswith(kept))
+    }
+    ours = {variable(path): _text(value) for path, value in _settings(stage).items()}
+    return {**others, **ours, "PYTHONUNBUFFERED": "1"}
+
+
+def _text(value: Any) -> str:
+    return ",".join(value) if isinstance(value, list) else str(value)
 
 
 def write_settings(stage: Stage) -> None:
     """The settings file of a demonstration; only its owner can read it, as the DSN may hold a password."""
-    settings: Mapping[str, Mapping[str, Any]] = {
-        "kafka": {"bootstrap_servers": stage.kafka.bootstrap_servers},
-        "postgres": {"dsn": stage.dsn, "schema": stage.schema},
-        "worker": {
-            "name": SERVER,
-            "tasks": ["joblog.services.detection.tasks"],
-            "queues": [RUN_QUEUE, CLEANUP_QUEUE],
-            "slots": SLOTS,
-        },
-        "logs": {"format": "json"},
-    }
-    # What JSON writes for text, numbers and lists of them means the same in TOML.
-    lines = [f"topic_prefix = {json.dumps(stage.names.prefix)}", f"lanes = {stage.lanes}"]
-    for section, values in settings.items():
-        lines += ["", f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+    lines: list[str] = []
+    section: tuple[str, ...] = ()
+    for path, value in _settings(stage).items():
+        if path[:-1] != section:
+            section = path[:-1]
+            lines.append(f"[{'.'.join(section)}]")
+        # What JSON writes for text, numbers and lists of them means the same in TOML.
+        lines.append(f"{path[-1]} = {json.dumps(value)}")
     with os.fdopen(os.open(stage.config_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write("\n".join(lines) + "\n")
+
+
+def _settings(stage: Stage) -> Mapping[tuple[str, ...], Any]:
+    return {
+        ("topic_prefix",): stage.names.prefix,
+        ("lanes",): stage.lanes,
+        ("kafka", "bootstrap_servers"): stage.kafka.bootstrap_servers,
+        ("postgres", "dsn"): stage.dsn,
+        ("postgres", "schema"): stage.schema,
+        ("worker", "name"): SERVER,
+        ("worker", "tasks"): ["joblog.services.detection.tasks"],
+        ("worker", "queues"): [RUN_QUEUE, CLEANUP_QUEUE],
+        ("worker", "slots"): SLOTS,
+        ("logs", "format"): "json",
+    }
