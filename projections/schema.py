@@ -61,3 +61,9 @@ def check_in(connection: psycopg.Connection, schema: str) -> None:
         f"the database schema {schema!r} is at {found}, newer than this version's {HEAD}: update joblog; "
         "`joblog migrate` never goes back"
     )
+
+
+def drop(dsn: str, schema: str) -> None:
+    """Remove the schema with all that is in it; everything can be built again from the log."""
+    with database.connect(dsn, schema, "joblog-schema") as connection:
+        connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(checked_name(schema))))

@@ -8,9 +8,9 @@ from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import Annotated, Final
 
-import psycopg
 import typer
 from joblog.projections import migrate
+from joblog.projections.schema import drop
 from joblog.services.bench_election import election, waiting
 from joblog.services.bench_latency import delays, latency, latency_under_load
 from joblog.services.bench_measurement import Measurement
@@ -24,7 +24,6 @@ from joblog.streams.admin import create_topics
 from joblog.streams.errors import SettingsError
 from joblog.streams.kafka import KafkaConfig, admin
 from joblog.streams.topics import TOPICS, TopicNames
-from psycopg import sql
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -75,8 +74,7 @@ def fresh(kafka: KafkaConfig, dsn: str, lanes: int) -> Iterator[Cluster]:
         deletions = client.delete_topics([names.of(topic) for topic in TOPICS])
         for deletion in deletions.values():
             deletion.result(60)
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))
+        drop(dsn, schema)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ From strong to weak: environment (`JOBLOG_KAFKA__BOOTSTRAP_SERVERS`), `.env`, a 
 lie in a file of its own: `JOBLOG_POSTGRES__DSN_FILE`. Times are in seconds.
 """
 
-import logging
 import os
 import socket
 from collections.abc import Mapping
@@ -41,8 +40,6 @@ Names = Annotated[
     BeforeValidator(lambda given: [one.strip() for one in given.split(",")] if isinstance(given, str) else given),
 ]
 
-#: What librdkafka has to say goes here instead of to stderr; a config of the clients knows the key `logger`.
-KAFKA_LOGGER: Final = "joblog.librdkafka"
 #: Properties of librdkafka that can be passed on; all others are set by Joblog, or have settings of their own.
 EXTRA_PREFIXES: Final = ("socket.", "metadata.", "topic.metadata.", "sasl.kerberos.", "sasl.oauthbearer.", "ssl.")
 EXTRA_NAMES: Final = frozenset(
@@ -99,7 +96,6 @@ class KafkaSettings(SecretFiles):
             for name, value in vars(self).items()
             if name.startswith(("sasl_", "ssl_")) and not name.endswith("_file") and value is not None
         }
-        named["logger"] = logging.getLogger(KAFKA_LOGGER)
         return KafkaConfig(self.bootstrap_servers, self.extra | named)
 
 

@@ -1,11 +1,14 @@
 """Kafka clients with the one safe profile: nothing is lost, nothing uncommitted is read, nothing is skipped."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
+
+_librdkafka: Final = logging.getLogger("joblog.librdkafka")
 
 #: Seconds until the group takes a silent elector's lanes away, and the longest a transaction may stay open.
 SESSION_TIMEOUT_S: Final = 6
@@ -20,7 +23,7 @@ class KafkaConfig:
     """
 
     bootstrap_servers: str
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold passwords
 
     def common(self, client_id: str) -> dict[str, Any]:
         return {
@@ -32,6 +35,8 @@ class KafkaConfig:
             "reconnect.backoff.max.ms": 1000,
             "allow.auto.create.topics": False,
             "log.connection.close": False,
+            # What librdkafka has to say goes where all logs go, not to stderr.
+            "logger": _librdkafka,
         }
 
 
