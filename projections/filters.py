@@ -19,10 +19,14 @@ CLOCKS_DIFFER_AT_MOST: Final = timedelta(minutes=10)
 
 
 class Order(StrEnum):
-    """By when jobs came into their state, or (Scheduled only) by when they are due."""
+    """By when jobs came into their state (newest, oldest), were created, or (Scheduled only) are due.
+
+    The last created come first, and those due first.
+    """
 
     NEWEST = "newest"
     OLDEST = "oldest"
+    CREATED = "created"
     DUE = "due"
 
 
@@ -40,17 +44,18 @@ class Chosen(TypedDict, total=False):
     changed_after: datetime | None
     changed_before: datetime | None
     q: str | None
-    order: Order
+    order: Order | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
     """What a job must be like to be listed; None (or False) for no matter.
 
-    - worker: the one that the job's state named; with the state Processing, the one that runs it.
+    - worker: who runs it, or whose run brought it into its state.
     - parent: the job that it waits, or waited, for.
     - retrying: waits for an automatic retry; implies Scheduled.
     - created_, changed_: from `after` on, and before `before`.
+    - order: None for the newest first, or by creation when that is filtered, as an index finds them so.
     - q: a job's id, or a part of the type or message of its last exception, in any case of letters.
     """
 
@@ -65,7 +70,14 @@ class JobFilter:
     changed_after: datetime | None = None
     changed_before: datetime | None = None
     q: str | None = None
-    order: Order = Order.NEWEST
+    order: Order | None = None
+
+    @property
+    def ordered(self) -> Order:
+        """The order that was asked for, or the one that goes without saying."""
+        if self.order is not None:
+            return self.order
+        return Order.NEWEST if self.created_after is None and self.created_before is None else Order.CREATED
 
     def states(self) -> list[State]:
         """The states that are listed, in a fixed order."""
@@ -85,15 +97,12 @@ class JobFilter:
             if when is not None and when.tzinfo is None:
                 raise InvalidQuestion(f"the time {when.isoformat()} has no zone: add one, such as Z or +02:00")
         text = _text(self.q)
-        states = self.states()
         is_id = text is not None and _is_job_id(text.lower()) is not None
         return {
-            "states": [str(state) for state in states],
+            "states": [str(state) for state in self.states()],
             "queue": _text(self.queue),
             "task": _text(self.task),
             "worker": _text(self.worker),
-            # Says what the states say already, in the words of the index of who runs what.
-            "processing": states == [State.PROCESSING],
             "parent": self.parent,
             "retrying": self.retrying,
             "created_after": self.created_after,

@@ -41,6 +41,7 @@ POLL_MAX_S: Final = 0.5
 _ORDERS: Final[Mapping[Order, tuple[str, str]]] = {
     Order.NEWEST: ("jobs_newest", "changed_at"),
     Order.OLDEST: ("jobs_oldest", "changed_at"),
+    Order.CREATED: ("jobs_created", "created_at"),
     Order.DUE: ("jobs_due", "due"),
 }
 _is_job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
@@ -82,9 +83,9 @@ class Monitor:
     def jobs(self, *, limit: int = LIMIT, cursor: str | None = None, **chosen: Unpack[Chosen]) -> Page[Job]:
         """A page of the jobs that are as JobFilter's fields say."""
         wanted = JobFilter(**chosen)
-        statement, key = _ORDERS[wanted.order]
+        statement, key = _ORDERS[wanted.ordered]
         parameters = wanted.parameters()
-        question = {"list": "jobs", "order": wanted.order, **parameters}
+        question = {"list": "jobs", "order": wanted.ordered, **parameters}
         at, last = decode_cursor(question, cursor) if cursor else (None, (None,))
         place = {"at": at, "last": last[0], "limit": checked_limit(limit) + 1, "text_max": LISTED_BYTES_MAX}
         with self._reads.consistent() as ask:

@@ -36,7 +36,6 @@ FROM jobs WHERE id = %(id)s AND spec IS NOT NULL
 AND (%(queue)s::text IS NULL OR queue = %(queue)s)
 AND (%(task)s::text IS NULL OR task = %(task)s)
 AND (%(worker)s::text IS NULL OR worker = %(worker)s)
-AND (NOT %(processing)s OR state = 'Processing')
 AND (%(parent)s::uuid IS NULL OR parent = %(parent)s)
 AND (%(id)s::uuid IS NULL OR id = %(id)s)
 AND (NOT %(retrying)s OR retry > 0)
@@ -88,6 +87,18 @@ WITH page AS MATERIALIZED (
 )
 -- include: described
 ORDER BY j.changed_at, j.id
+
+-- name: jobs_created
+-- A page of jobs, those created last first.
+WITH page AS MATERIALIZED (
+    SELECT * FROM jobs
+    WHERE state = ANY (%(states)s::job_state[])
+        -- include: chosen
+        AND (%(at)s::timestamptz IS NULL OR (created_at, id) < (%(at)s, %(last)s::uuid))
+    ORDER BY created_at DESC, id DESC LIMIT %(limit)s
+)
+-- include: described
+ORDER BY j.created_at DESC, j.id DESC
 
 -- name: jobs_due
 -- A page of scheduled jobs, those due first first.

@@ -168,7 +168,7 @@ class Projector:
         error = state.outcome.exception()
         if isinstance(error, psycopg.Error):
             self._meters.inc("joblog_db_errors_total", ROLE, database.sqlstate_class(error))
-        reason = f"{type(error).__name__}: {error}".strip()
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         self._health.set_unready(reason)
         self._health.beat()
         log.warning("projector.stepped_back", extra={"reason": reason, "wait_s": round(state.upcoming_sleep, 1)})

@@ -302,7 +302,7 @@ def test_questions_that_make_no_sense_are_refused(monitor: Monitor, chosen: Any,
 # --- paging ---
 
 
-@pytest.mark.parametrize("order", [Order.NEWEST, Order.OLDEST])
+@pytest.mark.parametrize("order", [Order.NEWEST, Order.OLDEST, Order.CREATED])
 @pytest.mark.parametrize("limit", [1, 7, 39, 40])
 def test_pages_put_together_are_the_list(monitor: Monitor, crowd: list[Story], order: Order, limit: int) -> None:
     whole = ids(monitor.jobs(limit=500, order=order))

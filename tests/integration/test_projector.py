@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,8 +17,10 @@ import psycopg
 import pytest
 from confluent_kafka import Producer
 from joblog.projections import migrate
+from joblog.projections.batch import Entry, Parked
 from joblog.projections.monitor import Monitor
 from joblog.projections.projector import Projector
+from joblog.projections.tables import Tables
 from joblog.projections.verify import differences, read_log
 from joblog.services.embedded import EmbeddedStack, StackAddresses
 from joblog.streams import kafka as clients
@@ -249,6 +251,26 @@ def test_two_projectors_step_back_and_nothing_is_applied_twice(
         wait_until(lambda: setting.applied() == len(values), 60, "all events")
     assert setting.differences() == []
     assert any("OffsetConflict" in str(getattr(one, "reason", "")) for one in caplog.records)
+
+
+def test_a_batch_that_takes_too_long_is_made_smaller(
+    setting: Setting, writer: Producer, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply = Tables.apply
+    sizes = []
+
+    def slow(tables: Tables, entries: Sequence[Entry], meanwhile: Callable[[], None]) -> list[Parked]:
+        sizes.append(len(entries))
+        if len(entries) > 100:
+            raise psycopg.errors.QueryCanceled("canceling statement due to statement timeout")
+        return apply(tables, entries, meanwhile)
+
+    monkeypatch.setattr(Tables, "apply", slow)
+    write(writer, setting.names, interleaved(jobs(300, setting.lanes)))
+    with running(setting.projector()):
+        wait_until(lambda: setting.applied() == 900, 60, "all events")
+    assert max(sizes) > 100
+    assert setting.differences() == []
 
 
 def test_killed_at_random_it_applies_everything_once(
