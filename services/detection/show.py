@@ -27,7 +27,8 @@ from joblog.streams.states import State
 
 #: The roles have to be there after so long.
 READY_TIMEOUT_S: Final = 90.0
-#: What the runs may take besides the waits that are wanted.
+#: What the runs may take besides the waits that are wanted: each of them, and all together.
+RUN_S: Final = 3.0
 SLACK_S: Final = 60.0
 _LOOK_S: Final = 0.2
 
@@ -92,7 +93,7 @@ class Show:
 
     def watch(self) -> None:
         """Watch until all runs have ended, or should have."""
-        self._look_until(lambda: self.runs.ended == len(self.planned), deadline_s(self.minute))
+        self._look_until(lambda: self.runs.ended == len(self.planned), deadline_s(self.minute, len(self.planned)))
 
     def stay(self) -> None:
         """Watch for ever: somebody may requeue what has ended."""
@@ -164,7 +165,7 @@ def reactions(printer: Printer, uploads: Uploads) -> dict[State, Callable[[Step]
     return {**dict.fromkeys(printed, printer.step), State.PROCESSING: processing, State.FAILED: failed}
 
 
-def deadline_s(minute: timedelta) -> float:
-    """When all runs have to have ended, in seconds after their request: the last retry, and some slack."""
+def deadline_s(minute: timedelta, runs: int) -> float:
+    """When all runs have to have ended, in seconds after their request: the last retry, the work, and some slack."""
     waits = RUN_DELAY + minute * (2**RETRIES - 1)
-    return waits / timedelta(seconds=1) + SLACK_S
+    return waits / timedelta(seconds=1) + runs * RUN_S + SLACK_S
