@@ -12,11 +12,12 @@ from joblog.streams import wire
 from joblog.streams.codec import encode
 from joblog.streams.health import Health
 from joblog.streams.ids import new_job_id
-from joblog.streams.job import Assigned, Election, born, decide, event_type, evolve, first_event
+from joblog.streams.job import born, event_type, evolve, first_event
 from joblog.streams.kafka import producer
 from joblog.streams.metrics import Meters
 from joblog.streams.states import State
 from joblog.streams.timestamps import format_time
+from joblog.streams.transitions import Assigned, Election, decide
 from msgspec import Raw
 
 EVENTS_PER_JOB: Final = 3

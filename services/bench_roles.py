@@ -20,7 +20,7 @@ from joblog.streams.elector import Elector
 from joblog.streams.errors import StackError
 from joblog.streams.health import Health
 from joblog.streams.kafka import KafkaConfig
-from joblog.streams.lane import LaneRules
+from joblog.streams.lane_rules import LaneRules
 from joblog.streams.metrics import Meters
 from joblog.streams.topics import TopicNames
 

@@ -9,7 +9,7 @@ from joblog.services.settings import Settings
 from joblog.streams.delays import Delays
 from joblog.streams.elector import Elector
 from joblog.streams.filters import installed_filters
-from joblog.streams.lane import LaneRules
+from joblog.streams.lane_rules import LaneRules
 
 
 def elector(settings: Settings) -> Builder:

@@ -7,12 +7,12 @@ from confluent_kafka import Message
 from joblog.streams import deadletters, wire
 from joblog.streams.codec import read_command, read_report
 from joblog.streams.errors import ContractError, InvalidData
-from joblog.streams.job import Election
 from joblog.streams.lane import Lane
 from joblog.streams.lane_records import LaneRecord
 from joblog.streams.outbox import Outbox
 from joblog.streams.topics import TopicNames
 from joblog.streams.transaction import Writer
+from joblog.streams.transitions import Election
 
 ROLE: Final = "elector"
 

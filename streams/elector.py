@@ -19,14 +19,15 @@ from joblog.streams.batch import ROLE, Batch
 from joblog.streams.errors import ElectorError, Fenced, LogLost, StepBack
 from joblog.streams.filters import ElectFilter, FilterChain, RetryFilter
 from joblog.streams.health import Health
-from joblog.streams.job import Election
 from joblog.streams.kafka import KafkaConfig, group_consumer
-from joblog.streams.lane import Lane, LaneRules
+from joblog.streams.lane import Lane
 from joblog.streams.lane_records import LaneRecord
+from joblog.streams.lane_rules import LaneRules
 from joblog.streams.metrics import Meters
 from joblog.streams.takeover import NotOurs, Takeover
 from joblog.streams.topics import TopicNames
 from joblog.streams.transaction import TransactionLog, Writer
+from joblog.streams.transitions import Election
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,11 @@ from traceback import format_exception_only
 from typing import Any, Final, Protocol
 
 from joblog.streams import wire
-from joblog.streams.job import Job, Lost, deleted, enqueued, scheduled
+from joblog.streams.job import Job, deleted, enqueued, scheduled
 from joblog.streams.retry import DEFAULT_RETRY, OnExceeded, Retry, delay_s, is_retried
 from joblog.streams.states import State
 from joblog.streams.timestamps import parse_time_ms
+from joblog.streams.transitions import Lost
 from msgspec import json, structs
 
 ENTRY_POINTS: Final = "joblog.elect_filters"

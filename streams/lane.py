@@ -10,81 +10,26 @@ Succeeded or Deleted one only the id is remembered for a while.
 """
 
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heappop
 from sys import intern
-from typing import Any
 
 from joblog.streams import wire
-from joblog.streams.continuations import CONTINUATIONS_MAX, reason, verdict
-from joblog.streams.filters import policy_of
 from joblog.streams.ids import hashed_job_id, lane_of_job, lane_of_queue
-from joblog.streams.job import (
-    Assigned,
-    Election,
-    Job,
-    Lost,
-    Rejected,
-    born,
-    decide,
-    event_type,
-    evolve,
-    first_event,
-    revived,
-)
-from joblog.streams.memory import EndedJobs
+from joblog.streams.job import Job, born, event_type, first_event, revived
+from joblog.streams.lane_continuations import PENDING_KEY
+from joblog.streams.lane_workers import LaneWorkers
 from joblog.streams.outbox import Outbox, StateValue
-from joblog.streams.queue import ReadyQueue
-from joblog.streams.slots import Workers, WorkerSlots
-from joblog.streams.states import FINAL_STATES, ContinueOn, State
+from joblog.streams.slots import WorkerSlots
+from joblog.streams.states import FINAL_STATES, State
 from joblog.streams.timestamps import EPOCH
-from msgspec import Raw, json, structs
+from joblog.streams.transitions import Election, Rejected
+from msgspec import Raw, json
 
 _encode = json.Encoder().encode
-WORKER_KEY = "worker:"
-PENDING_KEY = "pending:"
 
 
-@dataclass(frozen=True, slots=True)
-class LaneRules:
-    """The numbers that a lane decides by; all times in milliseconds.
-
-    - lease_ms: a worker that did not renew for so long is lost.
-    - overdue_ms: a scheduled job so late is elected without its timer.
-    - pending_ms: how long a continuation waits for a parent that nobody has created yet.
-    - alive_ms: how often a renewing worker is written as an event.
-    - failed_kept, failed_ms: how many Failed jobs stay at hand for a requeue, and for how long.
-    - remembered: how many ended jobs a lane remembers.
-    """
-
-    lease_ms: int = 15_000
-    overdue_ms: int = 5_000
-    pending_ms: int = 60_000
-    alive_ms: int = 60_000
-    failed_kept: int = 10_000
-    failed_ms: int = 30 * 86_400_000
-    remembered: int = 30_000
-    shards: Mapping[str, int] = field(default_factory=dict)
-
-
-class Lane:
+class Lane(LaneWorkers):
     """The state machine of one lane; see the module's docstring."""
-
-    def __init__(self, number: int, lanes: int, rules: LaneRules) -> None:
-        self.number = number
-        self.lanes = lanes
-        self._hex = f"{number:03x}"
-        self.rules = rules
-        self.jobs: dict[str, Job] = {}
-        self.workers = Workers()
-        self.ended = EndedJobs(rules.remembered)
-        self._ready: dict[str, ReadyQueue] = {}
-        self._due: list[tuple[int, str, int]] = []
-        self._failed: deque[tuple[int, str, int]] = deque()
-        self._pending: dict[str, tuple[tuple[str, str, int], ...]] = {}
-        #: The latest time at which the broker appended a report that was read here.
-        self.log_ms = 0
 
     # --- loading ---
 
@@ -117,18 +62,6 @@ class Lane:
             known, _ = self.workers.announce(nothing, now_ms)
         return known
 
-    def _settle(self, job: Job) -> None:
-        """Put a job where its state has it wait."""
-        if job.state is State.ENQUEUED:
-            queue = self._ready.get(job.queue)
-            if queue is None:
-                queue = self._ready[job.queue] = ReadyQueue()
-            queue.add(job)
-        elif job.state is State.SCHEDULED:
-            heappush(self._due, (job.due_ms, job.id, job.version))
-        elif job.state is State.FAILED:
-            self._failed.append((job.due_ms, job.id, job.version))
-
     # --- commands ---
 
     def lane_of(self, command: wire.Command) -> int:
@@ -139,11 +72,6 @@ class Lane:
         if isinstance(command, wire.CreateJob) and not self._has_queue(command.queue):
             return lane_of_queue(command.queue, self.lanes)
         return self.number
-
-    def _has_queue(self, queue: str) -> bool:
-        """Whether the queue, or one of its shards, lives in this lane."""
-        distance = (self.number - lane_of_queue(queue, self.lanes)) % self.lanes
-        return distance < self.rules.shards.get(queue, 1)
 
     def command(self, received: wire.Received, position: str, election: Election, out: Outbox) -> None:
         """Decide a command that belongs here."""
@@ -276,91 +204,6 @@ class Lane:
         else:
             self._continuation(report, election.now_ms, out)
 
-    def _announced(self, report: wire.WorkerAnnounced, cause: str, now_ms: int, out: Outbox) -> None:
-        known = self.workers.get(report.worker)
-        before = known.announced if known is not None else None
-        worker, changed = self.workers.announce(report, now_ms)
-        worker.seen_log_ms = self.log_ms
-        if changed:
-            out.state[WORKER_KEY + report.worker] = report
-        if not report.home:
-            return
-        if before is None or _face(before) != _face(report):
-            self._worker_event("worker.started", worker, cause, now_ms, out)
-        elif now_ms - worker.written_ms >= self.rules.alive_ms:
-            self._worker_event("worker.alive", worker, cause, now_ms, out)
-
-    def _worker_event(self, kind: str, worker: WorkerSlots, cause: str, now_ms: int, out: Outbox) -> None:
-        worker.written_ms = now_ms
-        said = worker.announced
-        data = wire.WorkerEvent(
-            said.worker, said.all_queues, said.all_slots, said.tasks, said.host, said.pid, said.started_at
-        )
-        out.events.append((said.worker, kind, f"{cause}/{said.worker}/{kind}", data, cause, None))
-
-    def _gone(self, name: str, kind: str, cause: str, election: Election, out: Outbox) -> None:
-        """A worker stopped or was lost: what it still held is elected anew."""
-        worker = self.workers.get(name)
-        if worker is None:
-            return
-        for job_id in tuple(worker.held):
-            job = self.jobs[job_id]
-            policy = policy_of(job)
-            lost = Lost(name, policy.count_lost or job.lost >= policy.lost_max)
-            self._decided(job, lost, cause, election, out)
-        self.workers.remove(name)
-        out.state[WORKER_KEY + name] = None
-        if worker.announced.home:
-            self._worker_event(kind, worker, cause, election.now_ms, out)
-
-    # --- continuations ---
-
-    def _continuation(self, link: wire.ContinuationAdded, now_ms: int, out: Outbox) -> None:
-        parent = self.jobs.get(link.job_id)
-        if parent is not None:
-            self._wait_or_tell(parent, link.child, link.on, out)
-            return
-        remembered = self.ended.get(link.job_id)
-        if remembered is not None:
-            self._tell(link.job_id, remembered[0], link.child, link.on, out)
-            return
-        # The parent's own command may not have been read yet, for it lies in another partition.
-        waiting = self._pending.get(link.job_id, ())
-        if len(waiting) >= CONTINUATIONS_MAX:
-            self._turn_away(link.job_id, link.child, out)
-            return
-        self._pending[link.job_id] = (*waiting, (link.child, link.on.value, now_ms))
-        out.state[PENDING_KEY + link.job_id] = self._pending[link.job_id]
-
-    def _adopt(self, parent: Job, out: Outbox) -> None:
-        links = self._pending.pop(parent.id)
-        parent.continuations = tuple(dict.fromkeys((child, ContinueOn(on)) for child, on, _ in links))
-        out.state[PENDING_KEY + parent.id] = None
-
-    def _wait_or_tell(self, parent: Job, child: str, on: ContinueOn, out: Outbox) -> None:
-        if verdict(on, parent.state) != "wait":
-            self._tell(parent.id, parent.state, child, on, out)
-        elif (child, on) in parent.continuations:
-            pass  # said twice
-        elif len(parent.continuations) >= CONTINUATIONS_MAX:
-            self._turn_away(parent.id, child, out)
-        else:
-            waiting = structs.replace(parent, continuations=(*parent.continuations, (child, on)))
-            self.jobs[parent.id] = out.state[parent.id] = waiting
-
-    def _tell(self, parent: str, state: State, child: str, on: ContinueOn, out: Outbox) -> None:
-        outcome = verdict(on, state)
-        word = wire.ParentEnded(
-            job_id=child, parent=parent, state=state, run=outcome == "run", reason=reason(parent, state, outcome)
-        )
-        out.reports.append((lane_of_job(child), child, word))
-
-    def _turn_away(self, parent: str, child: str, out: Outbox, why: str | None = None) -> None:
-        """Let a continuation be deleted, since its parent cannot be waited for."""
-        said = why or f"Job {parent} has {CONTINUATIONS_MAX} continuations already"
-        word = wire.ParentEnded(job_id=child, parent=parent, state=None, run=False, reason=said)
-        out.reports.append((lane_of_job(child), child, word))
-
     # --- time ---
 
     def tick(self, caught_up: bool, election: Election, out: Outbox) -> None:
@@ -391,132 +234,3 @@ class Lane:
     def next_due_ms(self) -> int | None:
         """When the first scheduled job would be overdue, or None."""
         return self._due[0][0] + self.rules.overdue_ms if self._due else None
-
-    def _give_up(self, parent: str, out: Outbox) -> None:
-        for child, _, _ in self._pending.pop(parent):
-            why = f"Job {parent} is unknown: it was never created, or ended too long ago"
-            self._turn_away(parent, child, out, why)
-        out.state[PENDING_KEY + parent] = None
-
-    def _forget_failed(self, now_ms: int, out: Outbox) -> None:
-        rules = self.rules
-        while self._failed and (
-            len(self._failed) > rules.failed_kept or self._failed[0][0] + rules.failed_ms < now_ms
-        ):
-            _, job_id, version = self._failed.popleft()
-            job = self.jobs.get(job_id)
-            if job is not None and job.version == version:
-                for child, on in job.continuations:  # they could wait for ever
-                    self._tell(job.id, job.state, child, on, out)
-                self._forget(job, out)
-
-    # --- slots ---
-
-    def assign(self, election: Election, out: Outbox) -> None:
-        """Hand free slots to ready jobs: highest priority first, then oldest; workers take turns."""
-        for queue in tuple(self._ready):
-            names = self.workers.serving(queue)
-            if names:
-                ready = self._ready[queue]
-                self._fill(ready, names, election, out)
-                if not ready:
-                    del self._ready[queue]
-
-    def _fill(self, ready: ReadyQueue, names: deque[str], election: Election, out: Outbox) -> None:
-        idle = 0  # workers in a row that have no room, or know none of the tasks
-        while idle < len(names):
-            worker = self.workers.get(names[0])
-            names.rotate(-1)
-            assert worker is not None
-            job = ready.pop(worker.tasks, self.jobs) if worker.room > 0 else None
-            if job is None:
-                idle += 1
-            else:
-                idle = 0
-                self._start(job, worker, election, out)
-
-    def _start(self, job: Job, worker: WorkerSlots, election: Election, out: Outbox) -> None:
-        name = worker.announced.worker
-        decision = decide(job, Assigned(name), election)
-        assert type(decision) is tuple
-        cause = f"{job.id}/{job.version}"
-        started = job
-        for event in decision:
-            started = evolve(started, event, election.now_ms)
-            out.events.append((job.id, event_type(event), f"{job.id}/{event.version}", event, cause, job.traceparent))
-        if started.state is not State.PROCESSING:  # a filter elected otherwise
-            self._moved(job, started, out)
-            return
-        self.jobs[job.id] = started
-        out.state[job.id] = started
-        worker.held[job.id] = started.lease
-        run = wire.RunJob(
-            job_id=job.id,
-            lease=started.lease,
-            attempt=started.attempt,
-            lane=self.number,
-            task=job.task,
-            queue=job.queue,
-            spec=Raw(job.spec),
-            parameters=Raw(job.parameters),
-            ready_ms=job.ready_ms,
-            traceparent=job.traceparent,
-        )
-        out.assignments.append((worker.announced.partition, name, run))
-
-    # --- what follows from a decision ---
-
-    def _decided(self, job: Job, what: Any, cause: str, election: Election, out: Outbox) -> Rejected | None:
-        decision = decide(job, what, election)
-        if isinstance(decision, Rejected):
-            return decision
-        after = job
-        for event in decision:
-            after = evolve(after, event, election.now_ms)
-            out.events.append((job.id, event_type(event), f"{job.id}/{event.version}", event, cause, job.traceparent))
-        if job.state is State.PROCESSING and after.state is not State.PROCESSING and isinstance(what, wire.Change):
-            self._cancel(job, after, out)
-        self._moved(job, after, out)
-        return None
-
-    def _cancel(self, job: Job, after: Job, out: Outbox) -> None:
-        """Tell the worker that the run it holds is void."""
-        assert job.worker is not None
-        worker = self.workers.get(job.worker)
-        if worker is not None:
-            word = wire.CancelJob(job_id=job.id, lease=job.lease, reason=f"The job is {after.state}")
-            out.assignments.append((worker.announced.partition, job.worker, word))
-
-    def _moved(self, before: Job, job: Job, out: Outbox) -> None:
-        """Take a job from where it was to where it is now."""
-        self.jobs[job.id] = job
-        out.state[job.id] = job
-        if before.state is State.PROCESSING and job.state is not State.PROCESSING:
-            self.workers.release(before.worker, job.id)
-        # Also when its state stayed: what waits for it knows it by its version, which is another now.
-        self._settle(job)
-        if job.state is State.SCHEDULED:
-            out.timers.append(wire.Timer(job.id, job.version, job.due_ms))
-        elif job.state in FINAL_STATES and job.state is not before.state:
-            self._end(job, out)
-
-    def _end(self, job: Job, out: Outbox) -> None:
-        waiting = []
-        for child, on in job.continuations:
-            if verdict(on, job.state) == "wait":
-                waiting.append((child, on))
-            else:
-                self._tell(job.id, job.state, child, on, out)
-        job.continuations = tuple(waiting)
-        if job.state is not State.FAILED:
-            self._forget(job, out)
-
-    def _forget(self, job: Job, out: Outbox) -> None:
-        del self.jobs[job.id]
-        self.ended.add(job.id, job.state, job.version)
-        out.state[job.id] = None
-
-
-def _face(said: wire.WorkerAnnounced) -> tuple[object, ...]:
-    """What people see of a worker; the slots it offers this lane just now are not part of it."""
-    return (said.all_queues, said.all_slots, said.tasks, said.started_at)

@@ -8,7 +8,8 @@ from typing import Final
 
 from joblog.streams import wire
 from joblog.streams.job import Job
-from joblog.streams.lane import PENDING_KEY, WORKER_KEY
+from joblog.streams.lane_continuations import PENDING_KEY
+from joblog.streams.lane_workers import WORKER_KEY
 from joblog.streams.outbox import StateValue
 from msgspec import Struct, msgpack
 

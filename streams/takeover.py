@@ -14,8 +14,9 @@ from typing import Final
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from joblog.streams.errors import ElectorError
 from joblog.streams.kafka import KafkaConfig, reader, transactional_producer
-from joblog.streams.lane import Lane, LaneRules
+from joblog.streams.lane import Lane
 from joblog.streams.lane_records import LANE_KEY, LaneRecord, read_state
+from joblog.streams.lane_rules import LaneRules
 from joblog.streams.outbox import StateValue
 from joblog.streams.states import State
 from joblog.streams.topics import TopicNames

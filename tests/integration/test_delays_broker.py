@@ -70,8 +70,6 @@ def test_timers_wait_for_a_broker_that_comes_back_and_a_stop_does_not(
 ) -> None:
     config = KafkaConfig(broker.addresses.bootstrap_servers, {"log_level": "0"})
     create_topics(config, NAMES, 1)
-    expected = timers(300, 1_000, 20)
-    put(config, expected)
     stop, health, meters = threading.Event(), Health("delays"), Meters()
     delays = Delays(config, NAMES, 1, meters=meters, health=health)
 
@@ -81,6 +79,9 @@ def test_timers_wait_for_a_broker_that_comes_back_and_a_stop_does_not(
     with ThreadPoolExecutor(1) as executor:
         ended = executor.submit(delays.run, stop)
         try:
+            wait_until(lambda: health.ready, DEADLINE_S, "an assignment")
+            expected = timers(300, 1_000, 20)
+            put(config, expected)
             wait_until(lambda: count() > 50, DEADLINE_S, "the first timers")
             broker.kill_broker()
             time.sleep(3)  # the time that the broker is away

@@ -9,12 +9,14 @@ from joblog.streams import wire
 from joblog.streams.events import Event
 from joblog.streams.filters import ElectFilter, FilterChain, RetryFilter
 from joblog.streams.ids import lane_of_queue, new_job_id
-from joblog.streams.job import Election, Job
-from joblog.streams.lane import Lane, LaneRules
+from joblog.streams.job import Job
+from joblog.streams.lane import Lane
 from joblog.streams.lane_records import read_state, write_state
+from joblog.streams.lane_rules import LaneRules
 from joblog.streams.outbox import Outbox
 from joblog.streams.retry import Curve, Retry
 from joblog.streams.states import State
+from joblog.streams.transitions import Election
 from msgspec import json
 from pydantic import TypeAdapter
 

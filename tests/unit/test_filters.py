@@ -3,9 +3,10 @@ from typing import Any
 
 import pytest
 from joblog.streams.filters import FilterChain, RetryFilter, policy_of
-from joblog.streams.job import Assigned, Job, Lost, deleted, enqueued, failed, scheduled
+from joblog.streams.job import Job, deleted, enqueued, failed, scheduled
 from joblog.streams.retry import Curve, OnExceeded, Retry
 from joblog.streams.states import State
+from joblog.streams.transitions import Assigned, Lost
 from joblog.streams.wire import DeleteJob, JobEvent, JobException, JobSpec, RunFailed
 from msgspec import json, structs
 

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 from joblog.streams import wire
 from joblog.streams.job import Job
-from joblog.streams.lane import LaneRules
+from joblog.streams.lane_rules import LaneRules
 from joblog.streams.states import State
 from joblog.streams.wire import JobDue, RequeueJob, RescheduleJob, SetParameter, Timer
 from msgspec import Raw, json

@@ -5,7 +5,7 @@ import pytest
 from joblog.streams import wire
 from joblog.streams.ids import LANES_MAX, hashed_job_id, lane_of_job, new_job_id
 from joblog.streams.job import deleted, enqueued
-from joblog.streams.lane import LaneRules
+from joblog.streams.lane_rules import LaneRules
 from joblog.streams.states import State
 from joblog.streams.wire import CreateJob, DeleteJob, Received, RequeueJob, RescheduleJob, SetParameter
 from msgspec import Raw, json

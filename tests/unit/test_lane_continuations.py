@@ -1,7 +1,7 @@
 import pytest
 from joblog.streams import lane as lane_module
 from joblog.streams import wire
-from joblog.streams.lane import LaneRules
+from joblog.streams.lane_rules import LaneRules
 from joblog.streams.states import ContinueOn, State
 from joblog.streams.wire import ContinuationAdded, DeleteJob, ParentEnded, RequeueJob
 

@@ -1,5 +1,5 @@
 from joblog.streams import wire
-from joblog.streams.lane import LaneRules
+from joblog.streams.lane_rules import LaneRules
 from joblog.streams.retry import Retry
 from joblog.streams.states import State
 from joblog.streams.wire import WorkerStopping

@@ -1,0 +1,128 @@
+"""The jobs of a lane: where each waits, and what follows when one moves."""
+
+from collections import deque
+from heapq import heappush
+from typing import Any
+
+from joblog.streams import wire
+from joblog.streams.continuations import CONTINUATIONS_MAX, reason, verdict
+from joblog.streams.ids import lane_of_job, lane_of_queue
+from joblog.streams.job import Job, event_type, evolve
+from joblog.streams.lane_rules import LaneRules
+from joblog.streams.memory import EndedJobs
+from joblog.streams.outbox import Outbox
+from joblog.streams.queue import ReadyQueue
+from joblog.streams.slots import Workers
+from joblog.streams.states import FINAL_STATES, ContinueOn, State
+from joblog.streams.transitions import Election, Rejected, decide
+
+
+class LaneJobs:
+    """All jobs of a lane and the places where they wait; the ground floor of `Lane`."""
+
+    def __init__(self, number: int, lanes: int, rules: LaneRules) -> None:
+        self.number = number
+        self.lanes = lanes
+        self._hex = f"{number:03x}"
+        self.rules = rules
+        self.jobs: dict[str, Job] = {}
+        self.workers = Workers()
+        self.ended = EndedJobs(rules.remembered)
+        self._ready: dict[str, ReadyQueue] = {}
+        self._due: list[tuple[int, str, int]] = []
+        self._failed: deque[tuple[int, str, int]] = deque()
+        self._pending: dict[str, tuple[tuple[str, str, int], ...]] = {}
+        #: The latest time at which the broker appended a report that was read here.
+        self.log_ms = 0
+
+    def _settle(self, job: Job) -> None:
+        """Put a job where its state has it wait."""
+        if job.state is State.ENQUEUED:
+            queue = self._ready.get(job.queue)
+            if queue is None:
+                queue = self._ready[job.queue] = ReadyQueue()
+            queue.add(job)
+        elif job.state is State.SCHEDULED:
+            heappush(self._due, (job.due_ms, job.id, job.version))
+        elif job.state is State.FAILED:
+            self._failed.append((job.due_ms, job.id, job.version))
+
+    def _has_queue(self, queue: str) -> bool:
+        """Whether the queue, or one of its shards, lives in this lane."""
+        distance = (self.number - lane_of_queue(queue, self.lanes)) % self.lanes
+        return distance < self.rules.shards.get(queue, 1)
+
+    def _decided(self, job: Job, what: Any, cause: str, election: Election, out: Outbox) -> Rejected | None:
+        decision = decide(job, what, election)
+        if isinstance(decision, Rejected):
+            return decision
+        after = job
+        for event in decision:
+            after = evolve(after, event, election.now_ms)
+            out.events.append((job.id, event_type(event), f"{job.id}/{event.version}", event, cause, job.traceparent))
+        if job.state is State.PROCESSING and after.state is not State.PROCESSING and isinstance(what, wire.Change):
+            self._cancel(job, after, out)
+        self._moved(job, after, out)
+        return None
+
+    def _cancel(self, job: Job, after: Job, out: Outbox) -> None:
+        """Tell the worker that the run it holds is void."""
+        assert job.worker is not None
+        worker = self.workers.get(job.worker)
+        if worker is not None:
+            word = wire.CancelJob(job_id=job.id, lease=job.lease, reason=f"The job is {after.state}")
+            out.assignments.append((worker.announced.partition, job.worker, word))
+
+    def _moved(self, before: Job, job: Job, out: Outbox) -> None:
+        """Take a job from where it was to where it is now."""
+        self.jobs[job.id] = job
+        out.state[job.id] = job
+        if before.state is State.PROCESSING and job.state is not State.PROCESSING:
+            self.workers.release(before.worker, job.id)
+        # Also when its state stayed: what waits for it knows it by its version, which is another now.
+        self._settle(job)
+        if job.state is State.SCHEDULED:
+            out.timers.append(wire.Timer(job.id, job.version, job.due_ms))
+        elif job.state in FINAL_STATES and job.state is not before.state:
+            self._end(job, out)
+
+    def _end(self, job: Job, out: Outbox) -> None:
+        waiting = []
+        for child, on in job.continuations:
+            if verdict(on, job.state) == "wait":
+                waiting.append((child, on))
+            else:
+                self._tell(job.id, job.state, child, on, out)
+        job.continuations = tuple(waiting)
+        if job.state is not State.FAILED:
+            self._forget(job, out)
+
+    def _forget(self, job: Job, out: Outbox) -> None:
+        del self.jobs[job.id]
+        self.ended.add(job.id, job.state, job.version)
+        out.state[job.id] = None
+
+    def _tell(self, parent: str, state: State, child: str, on: ContinueOn, out: Outbox) -> None:
+        outcome = verdict(on, state)
+        word = wire.ParentEnded(
+            job_id=child, parent=parent, state=state, run=outcome == "run", reason=reason(parent, state, outcome)
+        )
+        out.reports.append((lane_of_job(child), child, word))
+
+    def _turn_away(self, parent: str, child: str, out: Outbox, why: str | None = None) -> None:
+        """Let a continuation be deleted, since its parent cannot be waited for."""
+        said = why or f"Job {parent} has {CONTINUATIONS_MAX} continuations already"
+        word = wire.ParentEnded(job_id=child, parent=parent, state=None, run=False, reason=said)
+        out.reports.append((lane_of_job(child), child, word))
+
+    def _forget_failed(self, now_ms: int, out: Outbox) -> None:
+        rules = self.rules
+        while self._failed and (
+            len(self._failed) > rules.failed_kept or self._failed[0][0] + rules.failed_ms < now_ms
+        ):
+            _, job_id, version = self._failed.popleft()
+            job = self.jobs.get(job_id)
+            if job is not None and job.version == version:
+                for child, on in job.continuations:  # they could wait for ever
+                    self._tell(job.id, job.state, child, on, out)
+                self._forget(job, out)
