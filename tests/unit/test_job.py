@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 from joblog.streams import wire
 from joblog.streams.filters import FilterChain
-from joblog.streams.job import PARAMETERS_BYTES_MAX, Job
+from joblog.streams.job import Job
 from joblog.streams.states import FINAL_STATES, State
-from joblog.streams.transitions import TRANSITIONS, Assigned, Election, Lost, Rejected, decide
+from joblog.streams.transitions import PARAMETERS_BYTES_MAX, TRANSITIONS, Assigned, Election, Lost, Rejected, decide
 from joblog.streams.wire import JobEvent
 from msgspec import Raw, json, structs
 

@@ -1,5 +1,5 @@
 import pytest
-from joblog.streams import lane as lane_module
+from joblog.streams import lane_continuations, lane_jobs
 from joblog.streams import wire
 from joblog.streams.lane_rules import LaneRules
 from joblog.streams.states import ContinueOn, State
@@ -110,7 +110,8 @@ def test_what_waits_for_a_job_is_taken_over_with_it() -> None:
 
 
 def test_a_job_has_only_so_many_continuations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane_module, "CONTINUATIONS_MAX", 1)
+    for module in (lane_continuations, lane_jobs):
+        monkeypatch.setattr(module, "CONTINUATIONS_MAX", 1)
     scene = Scene().given(create("a")).given(link("b"))
     scene.when(link("c")).and_told("lane 0: c does not run, a is unknown")
     scene = Scene().given(link("b")).when(link("c")).and_told("lane 0: c does not run, a is unknown")
