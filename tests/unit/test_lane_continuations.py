@@ -1,6 +1,5 @@
 import pytest
-from joblog.streams import lane_continuations, lane_jobs
-from joblog.streams import wire
+from joblog.streams import lane_continuations, lane_jobs, wire
 from joblog.streams.lane_rules import LaneRules
 from joblog.streams.states import ContinueOn, State
 from joblog.streams.wire import ContinuationAdded, DeleteJob, ParentEnded, RequeueJob
