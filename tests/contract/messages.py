@@ -140,7 +140,8 @@ def _texts(bounds: list[Any]) -> st.SearchStrategy[str]:
 
 
 def _bound(bounds: list[Any], name: str) -> Any:
-    return next(_named(bounds, name), None)
+    found = list(_named(bounds, name))
+    return (max(found) if name == "ge" else min(found)) if found else None
 
 
 def _named(bounds: list[Any], name: str) -> Iterator[Any]:

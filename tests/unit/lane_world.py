@@ -262,6 +262,8 @@ def facts(job: Job) -> dict[str, Any]:
     unknown = {"traceparent", "continuations", "spec"}  # of those, a reader knows only the last, in another form
     if job.state not in {State.ENQUEUED, State.PROCESSING}:
         unknown.add("ready_ms")
+    if job.state is State.SCHEDULED:
+        unknown.add("lost")  # its event does not tell; the next one does
     if job.state not in {State.SCHEDULED, State.AWAITING, State.FAILED}:
         unknown.add("due_ms")
     if job.state is not State.AWAITING:
