@@ -4,8 +4,9 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Final, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 from joblog.streams import kafka
 from joblog.streams.errors import TopicsError
@@ -33,7 +34,7 @@ def create_topics(
     there = _topics(client, deadline)
     missing = [topic for topic in TOPICS if names.of(topic) not in there]
     _create(client, [_new(topic, names, lanes, replication) for topic in missing], deadline)
-    while unserved := _unserved(there := _topics(client, deadline), names):
+    while unserved := _unserved(there := _topics(client, deadline), names) or _unanswered(client, there, names):
         if time.monotonic() > deadline:
             raise TopicsError(f"topics without a leader after {timeout_s:.0f} s: {', '.join(unserved)}")
         time.sleep(_POLL_S)
@@ -92,6 +93,17 @@ def _topics(client: AdminClient, deadline: float) -> Mapping[str, _Found]:
 def _unserved(there: Mapping[str, _Found], names: TopicNames) -> list[str]:
     wanted = [names.of(topic) for topic in TOPICS]
     return [name for name in wanted if name not in there or there[name].with_leader < there[name].partitions]
+
+
+def _unanswered(client: AdminClient, there: Mapping[str, _Found], names: TopicNames) -> list[str]:
+    """The topics of which a partition does not answer yet: a broker leads it, and has not heard of that itself."""
+    asked = {
+        TopicPartition(name, number): OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        for name in (names.of(topic) for topic in TOPICS)
+        for number in range(there[name].partitions)
+    }
+    answers = client.list_offsets(asked, request_timeout=10)
+    return sorted({partition.topic for partition, answer in answers.items() if answer.exception() is not None})
 
 
 def _check_counts(there: Mapping[str, _Found], names: TopicNames, lanes: int) -> None:

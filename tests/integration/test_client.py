@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -218,7 +219,11 @@ def test_a_repeated_call_with_the_same_id_is_the_same_job(client: Client, comman
 
 
 def test_jobs_whose_topic_went_away_are_named_as_unknown(
-    kafka: KafkaConfig, names: TopicNames, lanes: int, delete_topics: Callable[[list[str]], None]
+    kafka: KafkaConfig,
+    names: TopicNames,
+    lanes: int,
+    delete_topics: Callable[[list[str]], None],
+    wait_until: Callable[..., Any],
 ) -> None:
     create_topics(kafka, names, lanes)
     job_id, operator = new_job_id(lane_of_queue("default", lanes), 2), admin(kafka)
@@ -226,6 +231,8 @@ def test_jobs_whose_topic_went_away_are_named_as_unknown(
         client.enqueue("a.b")
         for deletion in operator.delete_topics([names.commands], operation_timeout=30).values():
             deletion.result(30)
+        # A deletion is agreed on before every broker has heard of it.
+        wait_until(lambda: names.commands not in operator.list_topics(timeout=10).topics, 30, "the topic to be gone")
         with pytest.raises(NotAcknowledged, match="1 of 1") as told:
             client.enqueue("a.b", options=JobOptions(job_id=job_id))
     assert told.value.unacknowledged == (job_id,)

@@ -17,7 +17,7 @@ from tests.delays_process import DEADLINE_S, Log, repeats, running, timers
 pytestmark = pytest.mark.broker
 
 #: How late a timer may be on a machine that runs other tests beside this one; alone, 99 of 100 are within 30 ms.
-LATE_MS_MAX = 1_000
+LATE_MS_MAX = 10_000  # the patience of a busy machine; the benchmark measures lateness
 
 
 @pytest.fixture

@@ -109,7 +109,9 @@ def test_an_unknown_job_is_none(monitor: Monitor) -> None:
     assert monitor.snapshot(new_job_id(0, 0)) is None
 
 
-@pytest.mark.parametrize("job_id", ["", "1", "DROP TABLE", new_job_id(0, 0, 0).upper(), new_job_id(0, 0, 0) + "\n"])
+@pytest.mark.parametrize(
+    "job_id", ["", "1", "DROP TABLE", new_job_id(0, 0, 0xABC).upper(), new_job_id(0, 0, 0xABC) + "\n"]
+)
 def test_what_is_no_job_id_is_refused(monitor: Monitor, job_id: str) -> None:
     with pytest.raises(InvalidQuestion, match="no job id"):
         monitor.job(job_id)
