@@ -179,7 +179,25 @@ class World:
         if before.state in FINAL_STATES and event.state is not before.state and not self._is_traversed(before):
             allowed = {"job.requeue", "job.reschedule"} | ({"job.delete"} if before.state is State.FAILED else set())
             assert self.kinds[str(cause)] in allowed
-        self.folds[key] = evolve(before, event, self.now_ms)
+        self._check_cause(before, event, str(cause))
+        after = self.folds[key] = evolve(before, event, self.now_ms)
+        assert (after.state, after.attempt) == (event.state, event.attempt)
+        if event.state in {State.ENQUEUED, State.SCHEDULED} and event.name is None:
+            assert after.retries == event.retry
+
+    def _check_cause(self, before: Job, event: wire.JobEvent, cause: str) -> None:
+        """A report moves a job on only if it speaks of where the job was."""
+        if not cause.startswith("reports/") or before.state is State.FAILED:  # the second event of a retry
+            return
+        number, _, offset = cause.removeprefix("reports/").partition("@")
+        report = read_report(self.partitions[int(number)].reports[int(offset)][0])
+        if isinstance(report, wire.RunReport):
+            assert (report.worker, report.lease) == (before.worker, before.lease)
+        elif isinstance(report, wire.JobDue):
+            assert (before.state, report.version) == (State.SCHEDULED, before.version)
+        elif isinstance(report, wire.ParentEnded):
+            assert (before.state, report.parent) == (State.AWAITING, before.parent)
+            assert report.run or event.state is State.DELETED
 
     def _is_traversed(self, job: Job) -> bool:
         events = self.partitions[lane_of_job(job.id)].events
@@ -235,10 +253,9 @@ class World:
     # --- the end ---
 
     def settle(self, announce: Callable[[], None]) -> None:
-        """Everything is read, every timer fires, and whatever runs succeeds, until nothing is left to do."""
+        """All timers are lost, everything is read, and what runs succeeds, until nothing is left to do."""
         for turns in range(1, 200):
             announce()
-            self._fire_timers()
             for number, lane in enumerate(self.lanes):
                 for job in list(lane.jobs.values()):
                     if job.worker is not None:
@@ -250,11 +267,6 @@ class World:
                 return
             self.now_ms += 7_000 if turns % 20 else DAY_MS + 1
         raise AssertionError([job for lane in self.lanes for job in lane.jobs.values()])
-
-    def _fire_timers(self) -> None:
-        for timer in [one for one in self.timers if one.due_ms <= self.now_ms]:
-            self.timers.remove(timer)
-            self.report(lane_of_job(timer.job_id), wire.JobDue(job_id=timer.job_id, version=timer.version))
 
 
 def facts(job: Job) -> dict[str, Any]:
