@@ -6,8 +6,8 @@ from typing import Final
 #: Headers as confluent-kafka takes and gives them.
 Headers = list[tuple[str, str | bytes | None]]
 
-#: A dead letter must fit into a record, whatever it was: librdkafka refuses to send more than 1,000,000 bytes.
-VALUE_BYTES_MAX: Final = 800_000
+#: A dead letter must fit into a record, whatever it was: the clients send 2,000,000 bytes at most (kafka.py).
+VALUE_BYTES_MAX: Final = 1_800_000
 KEY_BYTES_MAX: Final = 100_000
 HEADERS_BYTES_MAX: Final = 64_000
 REASON_CHARACTERS_MAX: Final = 2_000

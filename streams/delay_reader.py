@@ -1,6 +1,7 @@
 """The partitions of the delay topics that one delays process has: read, paused when full, and committed."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 #: Records read in one go.
 READ_MAX: Final = 1_000
 OFFSETS_TIMEOUT_S: Final = 10.0
+LEAVE_TIMEOUT_S: Final = 10.0
 #: Errors of one kind are logged this often at most; all are counted.
 LOG_INTERVAL_S: Final = 10.0
 
@@ -77,8 +79,15 @@ class DelayReader:
         )
 
     def leave(self) -> None:
-        """Commit what is done and leave the group."""
-        self._consumer.close()
+        """Commit what is done and leave the group; a member that cannot is expelled by the others in time.
+
+        The client would not give up: while the coordinator is away it waits for it, as long as a commit is open.
+        """
+        closing = threading.Thread(target=self._close, name="delays-leave", daemon=True)
+        closing.start()
+        closing.join(LEAVE_TIMEOUT_S)
+        if closing.is_alive():
+            log.warning("delays.left_without_goodbye", extra={"after_s": LEAVE_TIMEOUT_S})
 
     def read(self, pause_ms: int, now_ms: Callable[[], int]) -> None:
         """Hold what is there: wait for one record, then take those that came with it.
@@ -126,6 +135,12 @@ class DelayReader:
         if partition.shelf.is_full and not partition.is_paused:
             self._consumer.pause([TopicPartition(partition.topic, partition.lane)])
             partition.is_paused = True
+
+    def _close(self) -> None:
+        try:
+            self._consumer.close()
+        except KafkaException as exc:
+            log.warning("delays.left_without_goodbye", extra={"error": exc.args[0].str()})
 
     # --- what the client reports: all are called within its poll and close ---
 

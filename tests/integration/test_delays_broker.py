@@ -25,7 +25,7 @@ from joblog.streams.wire import JobDue, Timer
 pytestmark = pytest.mark.broker
 
 DEADLINE_S = 60
-#: Longer than the flush of what cannot be delivered, shorter than what an orchestrator grants.
+#: Longer than what the process grants the client to leave, shorter than what an orchestrator grants the process.
 STOP_S_MAX = 20
 NAMES = TopicNames("away.")
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaException, TopicPartition
 from joblog.streams import kafka as clients
+from joblog.streams.deadletters import VALUE_BYTES_MAX
 from joblog.streams.delays import Delays
 from joblog.streams.errors import TopicsError
 from joblog.streams.health import Health
@@ -27,7 +28,6 @@ pytestmark = pytest.mark.broker
 PROCESS = """
 import sys, threading
 from joblog.streams.delays import Delays
-from joblog.streams.errors import TopicsError
 from joblog.streams.health import Health
 from joblog.streams.kafka import KafkaConfig
 from joblog.streams.metrics import Meters
@@ -55,7 +55,7 @@ def log(kafka: KafkaConfig, topics: TopicNames) -> Log:
         (b'{"deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "undecodable"),
         (b'{"version": 1, "due_ms": 1}', "invalid_data"),
         (b"[]", "invalid_data"),
-        (b'"' + b"x" * 990_000 + b'"', "invalid_data"),
+        (b'"' + b"x" * 1_900_000 + b'"', "invalid_data"),
     ],
     ids=["null", "empty", "no UTF-8", "no UTF-8 inside", "deep", "no job id", "no object", "huge"],
 )
@@ -81,7 +81,7 @@ def test_what_is_no_timer_is_parked_with_its_reason_and_the_others_go_on(
         "traceparent": b"00-1",
     }
     assert letter.key() == b"a key"
-    assert letter.value() == (value if value is None else value[:800_000])
+    assert letter.value() == (value if value is None else value[:VALUE_BYTES_MAX])
 
 
 def test_a_position_that_the_log_no_longer_holds_is_counted_and_the_rest_is_fired(
