@@ -137,7 +137,7 @@ class ElectorSettings(SecretFiles):
     """
 
     id: Name | None = None
-    batch_max: int = Field(1_000, ge=1, le=100_000)
+    batch_max: int = Field(10_000, ge=1, le=100_000)
     lease_s: Seconds = 15.0
     overdue_s: Seconds = 5.0
     remembered: int = Field(30_000, ge=0, le=10_000_000)

@@ -56,7 +56,7 @@ class Elector:
         meters: Meters,
         health: Health,
         rules: LaneRules | None = None,
-        batch_max: int = 1000,
+        batch_max: int = 10_000,
         filters: Sequence[ElectFilter] = (),
     ) -> None:
         self._names = names
