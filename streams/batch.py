@@ -16,6 +16,9 @@ from joblog.streams.transitions import Election
 
 ROLE: Final = "elector"
 
+#: Key and headers of a command that is forwarded: with its value they must fit into one record again.
+CARRIED_BYTES_MAX: Final = 200_000
+
 
 class Batch:
     """What one turn leads to: the lanes' outboxes, what is forwarded or parked, how far was read."""
@@ -51,6 +54,8 @@ class Batch:
             target = lane.lane_of(received.command)
             if target >= lane.lanes:
                 raise InvalidData(f"the job id names lane {target}, and there are only {lane.lanes}")
+            if target != lane.number and _carried_bytes(message) > CARRIED_BYTES_MAX:
+                raise InvalidData(f"key and headers have more than {CARRIED_BYTES_MAX} bytes: too long to forward")
         except ContractError as error:
             self._park(message, error, out)
             lane.rejected(wire.CommandRejected(error.code, error.reason[:2000], position=position), None, out)
@@ -112,3 +117,9 @@ class Batch:
                 message.headers(),
             )
             writer.deadletter(message, said, deadletters.value(message.value()))
+
+
+def _carried_bytes(message: Message) -> int:
+    headers = message.headers() or ()
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    return len(message.key() or b"") + sum(len(name.encode()) + len(value or b"") for name, value in pairs)

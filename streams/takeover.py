@@ -18,7 +18,7 @@ from joblog.streams.lane import Lane
 from joblog.streams.lane_records import LANE_KEY, LaneRecord, read_state
 from joblog.streams.lane_rules import LaneRules
 from joblog.streams.outbox import StateValue
-from joblog.streams.states import State
+from joblog.streams.states import FINAL_STATES, State
 from joblog.streams.topics import TopicNames
 from msgspec import Struct, json
 
@@ -33,7 +33,6 @@ READ_TIMEOUT_S: Final = 120
 class _EventTail(Struct):
     version: int
     state: State
-    name: str | None = None
 
 
 class _Tail(Struct):
@@ -41,7 +40,18 @@ class _Tail(Struct):
 
 
 _tail: Final = json.Decoder(_Tail).decode
-_FINAL: Final = (b'"type":"job.succeeded"', b'"type":"job.deleted"', b'"type":"job.failed"')
+#: Parameters too: one that is set after a failure is the last that is heard of the job.
+_ENDING: Final = tuple(
+    f'"type":"job.{kind}"'.encode() for kind in ("succeeded", "deleted", "failed", "parameter_set")
+)
+
+
+def ended_by(value: bytes) -> tuple[State, int] | None:
+    """State and version of the job after an event, if that is a final state; None for all other events."""
+    if not any(mark in value[:300] for mark in _ENDING):
+        return None
+    data = _tail(value).data
+    return (data.state, data.version) if data.state in FINAL_STATES else None
 
 
 class NotOurs(ElectorError):
@@ -134,11 +144,11 @@ class Takeover:
             positions[number] = max(low, high - 4 * self._rules.remembered)
         for message in self._to_end(self._names.events, positions):
             value, key, lane = message.value(), message.key(), lanes[message.partition() or 0]
-            if value is None or key is None or not any(mark in value[:300] for mark in _FINAL):
+            if value is None or key is None or (end := ended_by(value)) is None:
                 continue
-            job_id, data = key.decode(), _tail(value).data
+            job_id = key.decode()
             if job_id not in lane.jobs:
-                lane.ended.add(job_id, data.state, data.version)
+                lane.ended.add(job_id, *end)
 
     def _watermarks(self, topic: str, number: int) -> tuple[int, int]:
         low, high = self._reader.get_watermark_offsets(TopicPartition(topic, number), timeout=30)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
-from joblog.streams import wire
+from joblog.streams import deadletters, wire
 from joblog.streams.codec import encode
 from joblog.streams.errors import StepBack
 from joblog.streams.kafka import TRANSACTION_TIMEOUT_S, KafkaConfig, transactional_producer
@@ -123,4 +123,4 @@ class Writer:
         self, message: Message, headers: list[tuple[str, str | bytes | None]], value: bytes | None
     ) -> None:
         """Park a record with its reason."""
-        self._produce(self._names.deadletters, value, message.key(), headers=headers)
+        self._produce(self._names.deadletters, value, deadletters.key(message.key()), headers=headers)
