@@ -21,13 +21,17 @@ METADATA_TIMEOUT_S: Final = 10.0
 ENDS_TIMEOUT_S: Final = 3.0
 #: A batch should be in memory before it is asked for: 20,000 events of 1.6 kB.
 _QUEUE: Final = {"queued.max.messages.kbytes": 32_768}
-_FATAL: Final = {
-    KafkaError._AUTO_OFFSET_RESET: LogLost,
-    KafkaError.OFFSET_OUT_OF_RANGE: LogLost,
-    KafkaError.UNKNOWN_TOPIC_OR_PART: TopicsError,
-    KafkaError._UNKNOWN_PARTITION: TopicsError,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: TopicsError,
-}
+#: The consumer does not come back from these by itself. A new one may: only `_check_positions` knows.
+_ENDING: Final = frozenset(
+    {
+        KafkaError._AUTO_OFFSET_RESET,
+        KafkaError.OFFSET_OUT_OF_RANGE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    }
+)
 
 
 class EventLog:
@@ -43,8 +47,10 @@ class EventLog:
         self._config = config
         self._admin: AdminClient | None = None
         self._reported: set[str] = set()
+        self._ending: KafkaError | None = None
         try:
             self._check_partitions(lanes)
+            self._check_positions(positions)
             self._consumer.assign(
                 [TopicPartition(topic, lane, offset or OFFSET_BEGINNING) for lane, offset in positions.items()]
             )
@@ -56,10 +62,15 @@ class EventLog:
         self._consumer.close()
 
     def read(self, records_max: int, timeout_s: float) -> list[Record]:
-        """What is there, in the order of each lane; waits for the first record only."""
+        """What is there, in the order of each lane; waits for the first record only.
+
+        Raises KafkaException when only a new consumer may read on.
+        """
         messages = self._consumer.consume(1, timeout_s)
         if messages and records_max > 1:
             messages += self._consumer.consume(records_max - 1, 0)
+        if self._ending is not None:
+            raise KafkaException(self._ending)
         return list(self._records(messages))
 
     @property
@@ -72,15 +83,10 @@ class EventLog:
 
         `applied_all`: whether everything that was read was applied, so that a lane read to its end has no lag.
         """
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        self._admin = self._admin or kafka.admin(self._config, "joblog-projector-admin")
         try:
-            found = self._admin.list_offsets(dict.fromkeys(self._partitions, latest), request_timeout=ENDS_TIMEOUT_S)
-            ends = {partition.partition: future.result().offset for partition, future in found.items()}
+            ends = self._offsets(OffsetSpec.latest(), ENDS_TIMEOUT_S)  # type: ignore[no-untyped-call]
         except KafkaException as error:
             self._on_error(error.args[0])
-            # After a leader's restart a client may ask with its old epoch, and be refused, for minutes.
-            self._admin = None
             return None
         self._reported.clear()
         return {
@@ -90,25 +96,24 @@ class EventLog:
 
     def _records(self, messages: Iterable[Message]) -> Iterable[Record]:
         for message in messages:
-            error, lane, offset = message.error(), message.partition(), message.offset()
+            error = message.error()
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                self._on_error(error)
+                if self._ending is not None:
+                    raise KafkaException(self._ending)
+                continue
+            lane, offset = message.partition(), message.offset()
             assert lane is not None
             assert offset is not None
             if error is None:
                 yield Record(lane, offset, message.timestamp()[1], message.value(), message.headers())
-            elif error.code() == KafkaError._PARTITION_EOF:
-                self._ends_seen[lane] = offset
             else:
-                self._on_message_error(message, error)
-
-    def _on_message_error(self, message: Message, error: KafkaError) -> None:
-        self._on_error(error)
-        if wrong := _FATAL.get(error.code()):
-            raise wrong(f"lane {message.partition()} of {self._topic}: {error.str()}")
-        if error.fatal():
-            raise KafkaException(error)
+                self._ends_seen[lane] = offset
 
     def _on_error(self, error: KafkaError) -> None:
         self._meters.inc("joblog_kafka_errors_total", ROLE, error.name())
+        if error.fatal() or error.code() in _ENDING:
+            self._ending = error
         if error.name() in self._reported:
             return  # a broker that is away is tried, and refuses, forty times a second
         self._reported.add(error.name())
@@ -116,7 +121,32 @@ class EventLog:
 
     def _check_partitions(self, lanes: int) -> None:
         there: Any = self._consumer.list_topics(self._topic, METADATA_TIMEOUT_S).topics[self._topic]
-        if there.error is not None:
+        if there.error is not None and there.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise TopicsError(f"topic {self._topic} is missing: create the topics first, or mind the prefix")
+        if there.error is not None:
+            raise KafkaException(there.error)
         if len(there.partitions) != lanes:
             raise TopicsError(f"topic {self._topic} has {len(there.partitions)} partitions, not {lanes}")
+
+    def _check_positions(self, positions: Mapping[int, int]) -> None:
+        if not any(positions.values()):
+            return
+        begin = self._offsets(OffsetSpec.earliest(), METADATA_TIMEOUT_S)  # type: ignore[no-untyped-call]
+        end = self._offsets(OffsetSpec.latest(), METADATA_TIMEOUT_S)  # type: ignore[no-untyped-call]
+        for lane, offset in positions.items():
+            if offset and not begin[lane] <= offset <= end[lane]:
+                raise LogLost(
+                    f"lane {lane} of {self._topic} holds the offsets {begin[lane]} to {end[lane]}, not {offset}, "
+                    "where the tables go on: they belong to another log, or events were deleted before they were "
+                    "applied; build the tables anew, in another schema"
+                )
+
+    def _offsets(self, which: OffsetSpec, timeout_s: float) -> dict[int, int]:
+        self._admin = self._admin or kafka.admin(self._config, "joblog-projector-admin")
+        try:
+            found = self._admin.list_offsets(dict.fromkeys(self._partitions, which), request_timeout=timeout_s)
+            return {partition.partition: future.result().offset for partition, future in found.items()}
+        except KafkaException:
+            # After a leader's restart a client may ask with its old epoch, and be refused, for minutes.
+            self._admin = None
+            raise

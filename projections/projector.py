@@ -18,7 +18,7 @@ from joblog.projections.batch import Entry, Parked, decoded
 from joblog.projections.log import ROLE, EventLog
 from joblog.projections.schema import checked_name
 from joblog.projections.tables import Tables
-from joblog.streams.errors import OffsetConflict, SchemaError
+from joblog.streams.errors import OffsetConflict, SchemaError, TopicsError
 from joblog.streams.health import Health
 from joblog.streams.kafka import KafkaConfig
 from joblog.streams.metrics import Meters
@@ -34,6 +34,8 @@ BATCH_MAX: Final = 20_000
 POLL_S: Final = 0.25
 #: How often it looks how far behind it is.
 OBSERVE_S: Final = 2.0
+#: It is not ready when it could not see that for so long; a broker that is busy for a moment does not matter.
+UNSEEN_MAX_S: Final = 10.0
 BACKOFF_FIRST_S: Final = 0.2
 BACKOFF_MAX_S: Final = 10.0
 
@@ -71,12 +73,13 @@ class Projector:
         self._tables: Tables | None = None
         self._log: EventLog | None = None
         self._ahead: list[Entry] = []
-        self._observed_at = 0.0
+        self._was_open = False
+        self._observed_at = self._seen_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Apply until `stop`. Raises SchemaError, TopicsError or LogLost when a person has to act."""
         retrying = Retrying(
-            retry=retry_if_exception(_passes),
+            retry=retry_if_exception(self._passes),
             wait=wait_exponential_jitter(multiplier=BACKOFF_FIRST_S, max=BACKOFF_MAX_S, jitter=BACKOFF_FIRST_S),
             sleep=sleep_using_event(stop),
             stop=stop_when_event_set(stop),
@@ -139,6 +142,8 @@ class Projector:
             except psycopg.Error as error:
                 raise _understood(error) from error
             self._log = EventLog(self._config, self._topic, self._lanes, self._tables.positions, self._meters)
+            self._was_open = True
+            self._seen_at = time.monotonic()
             self._health.set_ready()
             log.info("projector.started", extra={"schema": self._schema, "lanes": len(self._only)})
         return self._tables, self._log
@@ -147,8 +152,10 @@ class Projector:
         self._observed_at = time.monotonic()
         lags = events.lags(tables.positions, applied_all=not self._ahead)
         if lags is None:
-            self._health.set_unready("Kafka does not tell how far the lanes go")
+            if time.monotonic() - self._seen_at > UNSEEN_MAX_S:
+                self._health.set_unready("Kafka does not tell how far the lanes go")
             return
+        self._seen_at = time.monotonic()
         self._health.set_ready()
         for lane, lag in lags.items():
             self._meters.set("joblog_projection_lag_records", lag, str(lane))
@@ -174,11 +181,13 @@ class Projector:
         log.warning("projector.stepped_back", extra={"reason": reason, "wait_s": round(state.upcoming_sleep, 1)})
         self.close()
 
-
-def _passes(error: BaseException) -> bool:
-    if isinstance(error, psycopg.Error):
-        return database.is_passing(error)
-    return isinstance(error, OffsetConflict | KafkaException)
+    def _passes(self, error: BaseException) -> bool:
+        if isinstance(error, psycopg.Error):
+            return database.is_passing(error)
+        # A broker that comes up may not know a topic yet that was there before.
+        if isinstance(error, TopicsError):
+            return self._was_open
+        return isinstance(error, OffsetConflict | KafkaException)
 
 
 def _understood(error: psycopg.Error) -> Exception:
