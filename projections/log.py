@@ -142,8 +142,11 @@ class EventLog:
                 )
 
     def _offsets(self, which: OffsetSpec, timeout_s: float) -> dict[int, int]:
-        self._admin = self._admin or kafka.admin(self._config, "joblog-projector-admin")
         try:
+            if self._admin is None:
+                self._admin = kafka.admin(self._config, "joblog-projector-admin")
+                # As a client's first request, list_offsets may miss its metadata and wait 3 s for the next.
+                self._admin.list_topics(self._topic, timeout=timeout_s)
             found = self._admin.list_offsets(dict.fromkeys(self._partitions, which), request_timeout=timeout_s)
             return {partition.partition: future.result().offset for partition, future in found.items()}
         except KafkaException:
