@@ -54,7 +54,8 @@ class EventWatch:
 
     def _follow(self) -> None:
         while not self._stop.is_set():
-            messages = self._reader.consume(1, 0.05) + self._reader.consume(10_000, 0)
+            # Waits for many: the watch shares two cores with what it watches.
+            messages = self._reader.consume(10_000, 0.05)
             found = [message for message in messages if message.error() is None and _succeeded(message.value())]
             for message in found:
                 self._on_success(message)

@@ -85,6 +85,9 @@ def transactional_producer(config: KafkaConfig, transactional_id: str) -> Produc
             "transactional.id": transactional_id,
             "transaction.timeout.ms": TRANSACTION_TIMEOUT_S * 1000,
             "message.timeout.ms": TRANSACTION_TIMEOUT_S * 1000,
+            # A transaction right behind another is told to try again while that one's markers are written:
+            # soon, not after the default of 100 ms.
+            "retry.backoff.ms": 3,
             # Records are flushed by the commit; waiting for more would only add to the latency.
             "linger.ms": 0.5,
             "queue.buffering.max.messages": 500_000,
