@@ -11,6 +11,8 @@ from joblog.services.embedded import StackAddresses
 from joblog.streams.errors import SchemaError
 from psycopg import sql
 
+pytestmark = pytest.mark.database
+
 
 def set_version(stack: StackAddresses, schema: str, version: str) -> None:
     with psycopg.connect(stack.dsn) as connection:
