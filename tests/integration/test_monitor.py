@@ -13,10 +13,14 @@ from joblog.services.embedded import StackAddresses
 from joblog.streams.errors import SchemaError
 from joblog.streams.states import State
 
+from tests import projection_settings
 from tests.projection_events import BEGINNING, WORKER, Story, rejected_event, worker_event
 from tests.projection_settings import Projection
 
-pytest_plugins = ["tests.projection_settings"]
+# The fixtures that this module uses.
+crowd = projection_settings.crowd
+monitor = projection_settings.monitor
+projection = projection_settings.projection
 pytestmark = pytest.mark.database
 NOW = datetime.now(UTC).replace(microsecond=0)
 

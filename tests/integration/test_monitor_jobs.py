@@ -11,10 +11,13 @@ from joblog.streams.commands import Snapshot
 from joblog.streams.ids import new_job_id
 from joblog.streams.states import ContinueOn, State
 
+from tests import projection_settings
 from tests.projection_events import BEGINNING, ERROR, WORKER, Story, rejected_event
 from tests.projection_settings import Projection
 
-pytest_plugins = ["tests.projection_settings"]
+# The fixtures that this module uses.
+monitor = projection_settings.monitor
+projection = projection_settings.projection
 pytestmark = pytest.mark.database
 
 

@@ -10,10 +10,14 @@ from joblog.projections.monitor import Monitor
 from joblog.projections.paging import InvalidQuestion
 from joblog.streams.states import State
 
+from tests import projection_settings
 from tests.projection_events import BEGINNING, Story
 from tests.projection_settings import Projection
 
-pytest_plugins = ["tests.projection_settings"]
+# The fixtures that this module uses.
+crowd = projection_settings.crowd
+monitor = projection_settings.monitor
+projection = projection_settings.projection
 pytestmark = pytest.mark.database
 
 

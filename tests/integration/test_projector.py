@@ -13,10 +13,22 @@ from joblog.streams.errors import LogLost, SchemaError, TopicsError
 from joblog.streams.kafka import KafkaConfig
 from joblog.streams.topics import TopicNames
 
+from tests import projection_settings
 from tests.projection_events import Story, worker_event
-from tests.projection_settings import Setting, WaitUntil, interleaved, jobs, running, sample, write
+from tests.projection_settings import (
+    Setting,
+    WaitUntil,
+    interleaved,
+    jobs,
+    running,
+    sample,
+    write,
+)
 
-pytest_plugins = ["tests.projection_settings"]
+# The fixtures that this module uses.
+dsn = projection_settings.dsn
+setting = projection_settings.setting
+writer = projection_settings.writer
 pytestmark = [pytest.mark.broker, pytest.mark.database]
 
 

@@ -23,9 +23,21 @@ from joblog.streams.admin import create_topics
 from joblog.streams.kafka import KafkaConfig
 from joblog.streams.topics import TopicNames
 
-from tests.projection_settings import Setting, WaitUntil, interleaved, jobs, running, sample, write
+from tests import projection_settings
+from tests.projection_settings import (
+    Setting,
+    WaitUntil,
+    interleaved,
+    jobs,
+    running,
+    sample,
+    write,
+)
 
-pytest_plugins = ["tests.projection_settings"]
+# The fixtures that this module uses.
+dsn = projection_settings.dsn
+setting = projection_settings.setting
+writer = projection_settings.writer
 pytestmark = [pytest.mark.broker, pytest.mark.database]
 PROCESS = """
 import signal, sys, threading

@@ -11,10 +11,15 @@ from joblog.projections.verify import differences
 from joblog.services.embedded import StackAddresses
 from joblog.streams.errors import OffsetConflict, SchemaError
 
+from tests import projection_settings
 from tests.projection_events import BEGINNING, Story, placed, records, rejected_event, worker_event
-from tests.projection_settings import LANES, apply
+from tests.projection_settings import (
+    LANES,
+    apply,
+)
 
-pytest_plugins = ["tests.projection_settings"]
+# The fixtures that this module uses.
+tables = projection_settings.tables
 pytestmark = pytest.mark.database
 
 
