@@ -35,6 +35,7 @@ TICK_S: Final = 0.1
 #: After trouble with the brokers, workers get this long to be heard again before a lease may run out.
 CALM_S: Final = 5.0
 RETIRE_S: Final = 2.0
+REJOIN_S: Final = 60.0
 _FATAL: Final = frozenset({KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID})
 
 
@@ -68,13 +69,9 @@ class Elector:
         self._takeover = Takeover(config, names, lanes, rules or LaneRules(), client_id)
         count_error = lambda name: meters.inc("joblog_filter_errors_total", name)  # noqa: E731
         self._chain = FilterChain((RetryFilter(random.random), *filters), count_error)
-        self._consumer: Consumer = group_consumer(
-            config,
-            f"{names.prefix}electors",
-            client_id,
-            error_cb=self._on_error,
-            **{"group.instance.id": client_id},
-        )
+        self._config = config
+        self._client_id = client_id
+        self._consumer = self._member()
         self._lanes: dict[int, Lane] = {}
         self._records: dict[int, LaneRecord] = {}
         self._parked: dict[int, tuple[Lane, LaneRecord, int]] = {}
@@ -86,6 +83,15 @@ class Elector:
         self._drained_at = 0.0
         self._trouble_at = 0.0
         self._ticked_at = 0.0
+
+    def _member(self) -> Consumer:
+        return group_consumer(
+            self._config,
+            f"{self._names.prefix}electors",
+            self._client_id,
+            error_cb=self._on_error,
+            **{"group.instance.id": self._client_id},
+        )
 
     def run(self, stop: threading.Event) -> None:
         """Elect until `stop` is set, then hand the lanes over. Raises Fenced, LogLost, ElectorError."""
@@ -99,6 +105,10 @@ class Elector:
                     self._turn()
                 except StepBack as error:
                     self._step_back(error, stop)
+                except Fenced as error:
+                    if time.monotonic() - self._trouble_at > REJOIN_S:
+                        raise
+                    self._rejoin(error, stop)
             self._retire()
         finally:
             self._consumer.close()
@@ -308,10 +318,26 @@ class Elector:
     # --- trouble ---
 
     def _on_error(self, error: KafkaError) -> None:
-        self._trouble_at = time.monotonic()
         self._meters.inc("joblog_kafka_errors_total", ROLE, error.name())
         if error.fatal():
             self._fatal = error
+        else:
+            self._trouble_at = time.monotonic()
+
+    def _rejoin(self, error: Fenced, stop: threading.Event) -> None:
+        """Join the group as a new client, with what the log says.
+
+        A member whose answer was lost with a broker asks again, and its second request fences its first: right
+        after trouble with the brokers that is more likely than a second elector of this name.
+        """
+        log.warning("elector.rejoin", extra={"error": str(error)})
+        self._health.set_unready("joining the group anew")
+        self._generation += 1
+        self._lanes, self._parked, self._wanted, self._fatal = {}, {}, None, None
+        self._consumer.close()
+        self._consumer = self._member()
+        self._renew_producer(stop)
+        self._subscribe()
 
     def _step_back(self, error: StepBack, stop: threading.Event) -> None:
         """A new producer, and all lanes as the log has them."""

@@ -227,7 +227,7 @@ def test_jobs_whose_topic_went_away_are_named_as_unknown(
 ) -> None:
     create_topics(kafka, names, lanes)
     job_id, operator = new_job_id(lane_of_queue("default", lanes), 2), admin(kafka)
-    with Client(kafka, names, lanes, timeout_s=1) as client:
+    with Client(kafka, names, lanes, timeout_s=5) as client:
         client.enqueue("a.b")
         for deletion in operator.delete_topics([names.commands], operation_timeout=30).values():
             deletion.result(30)
