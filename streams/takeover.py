@@ -66,7 +66,8 @@ class Takeover:
         self._names = names
         self._lanes = lanes
         self._rules = rules
-        self._reader: Consumer = reader(config, f"{client_id}-takeover")
+        # An end is an answer without records, for which the broker would wait: not while lanes stand still.
+        self._reader: Consumer = reader(config, f"{client_id}-takeover", **{"fetch.wait.max.ms": 5})
 
     def close(self) -> None:
         self._reader.close()
@@ -80,7 +81,8 @@ class Takeover:
         Without `fence`, raises NotOurs when a lane has a foreign owner.
         """
         values: dict[int, dict[str, bytes]] = {number: {} for number in numbers}
-        positions = dict.fromkeys(numbers, OFFSET_BEGINNING)
+        # Asked for, not left to the client as "the beginning": a new client looks for that only every 500 ms.
+        positions = {number: self._watermarks(self._names.state, number)[0] for number in numbers}
         self._read_state(values, positions)
         owners = {self._record(found).owner for found in values.values()} - {None, own_id}
         if owners and not fence:
