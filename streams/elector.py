@@ -19,6 +19,7 @@ from joblog.streams.batch import ROLE, Batch
 from joblog.streams.errors import ElectorError, Fenced, LogLost, StepBack
 from joblog.streams.filters import ElectFilter, FilterChain, RetryFilter
 from joblog.streams.health import Health
+from joblog.streams.ids import lane_of_job
 from joblog.streams.kafka import KafkaConfig, group_consumer
 from joblog.streams.lane import Lane
 from joblog.streams.lane_records import LaneRecord
@@ -66,9 +67,13 @@ class Elector:
         self._health = health
         client_id = f"{names.prefix}elector-{instance}"
         self._log = TransactionLog(config, names, client_id)
-        self._takeover = Takeover(config, names, lanes, rules or LaneRules(), client_id)
-        count_error = lambda name: meters.inc("joblog_filter_errors_total", name)  # noqa: E731
-        self._chain = FilterChain((RetryFilter(random.random), *filters), count_error)
+        rules = rules or LaneRules()
+        self._takeover = Takeover(config, names, lanes, rules, client_id)
+        self._chain = FilterChain(
+            (RetryFilter(random.random), *filters),
+            on_error=lambda name: meters.inc("joblog_filter_errors_total", name),
+            has_queue=lambda job_id, queue: rules.has_queue(queue, lane_of_job(job_id), lanes),
+        )
         self._config = config
         self._client_id = client_id
         self._consumer = self._member()

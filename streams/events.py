@@ -119,7 +119,7 @@ class JobSucceeded(JobEvent):
     latency_ms: float = Field(ge=0)
 
 
-class JobFailed(JobEvent):
+class JobFailed(FirstEvent):
     """A run failed. `traversed` when a filter elected another state after it: the next event of the job."""
 
     type: Literal["job.failed"] = "job.failed"

@@ -40,7 +40,11 @@ class ElectFilter(Protocol):
     states: frozenset[State]
 
     def elect(self, job: Job, candidate: wire.JobEvent, what: Any, now_ms: int) -> wire.JobEvent | None:
-        """Another event for this job (see `scheduled`, `enqueued`, `deleted` in job.py), or None to agree."""
+        """Another event for this job (see `scheduled`, `enqueued`, `deleted` in job.py), or None to agree.
+
+        - job: as it was before; one that is being created has version 0, and the candidate's state.
+        - what: the command, report or other input that led to the candidate.
+        """
         ...
 
 
@@ -80,11 +84,21 @@ def policy_of(job: Job, task_policy: Retry | None = None) -> Retry:
 
 
 class FilterChain:
-    """The filters in their order; `elect` asks each in turn."""
+    """The filters in their order; `elect` asks each in turn.
 
-    def __init__(self, filters: Iterable[ElectFilter], on_error: Callable[[str], None] = lambda _name: None) -> None:
+    - on_error: hears the name of a filter that raised, or elected what a job could not become.
+    - has_queue: whether a job may wait in a queue, by the id of the one and the name of the other.
+    """
+
+    def __init__(
+        self,
+        filters: Iterable[ElectFilter],
+        on_error: Callable[[str], None] = lambda _name: None,
+        has_queue: Callable[[str, str], bool] = lambda _job_id, _queue: True,
+    ) -> None:
         self._filters = tuple(sorted(filters, key=lambda one: one.order))
         self._on_error = on_error
+        self._has_queue = has_queue
         self.watched = frozenset(state for one in self._filters for state in one.states)
 
     def elect(self, job: Job, candidate: wire.JobEvent, what: Any, now_ms: int) -> tuple[wire.JobEvent, ...]:
@@ -94,7 +108,8 @@ class FilterChain:
             if elected.state in one.states:
                 try:
                     answer = one.elect(job, elected, what, now_ms)
-                    elected = elected if answer is None else _checked(answer, elected, candidate.state)
+                    if answer is not None:
+                        elected = self._checked(job, answer, elected, candidate.state)
                 except Exception as error:  # noqa: BLE001  # user code: whatever it raises, the lane goes on
                     self._on_error(one.name)
                     elected = structs.replace(elected, reason=_with_error(elected.reason, one.name, error))
@@ -103,25 +118,29 @@ class FilterChain:
         traversed = structs.replace(candidate, traversed=True)
         return (traversed, structs.replace(elected, version=candidate.version + 1))
 
-
-def _checked(answer: Any, candidate: wire.JobEvent, first: State) -> wire.JobEvent:
-    """The answer in the candidate's place; raises ValueError or TypeError for one that a job could not take."""
-    if type(answer) is not wire.JobEvent:
-        raise TypeError(f"a filter elects a JobEvent or None, not {type(answer).__name__}")
-    answer = structs.replace(answer, version=candidate.version)
-    state = answer.state
-    if state not in ELECTABLE and (
-        structs.replace(answer, reason=candidate.reason, result=candidate.result) != candidate
-    ):
-        raise ValueError(f"{state} is not for a filter to elect")
-    if state is State.ENQUEUED and first is State.PROCESSING:
-        raise ValueError("a job that was about to start is Enqueued already: it would be elected again at once")
-    if state is State.FAILED and answer.exception is None:
-        raise ValueError("a Failed job has an exception")
-    if state is State.SCHEDULED:
-        parse_time_ms(answer.due or "")
-    # Whoever reads the log does this: what cannot be written or read must not get there.
-    return _event.decode(json.encode(answer))
+    def _checked(self, job: Job, answer: Any, candidate: wire.JobEvent, first: State) -> wire.JobEvent:
+        """The answer in the candidate's place; raises ValueError or TypeError for one that a job could not take."""
+        if type(answer) is not wire.JobEvent:
+            raise TypeError(f"a filter elects a JobEvent or None, not {type(answer).__name__}")
+        spec = candidate.spec  # of a first event; what a job was created with is not the filters' matter
+        answer = structs.replace(answer, version=candidate.version, spec=spec)
+        state = answer.state
+        if state not in ELECTABLE and (
+            structs.replace(answer, reason=candidate.reason, result=candidate.result) != candidate
+        ):
+            raise ValueError(f"{state} is not for a filter to elect")
+        if state is State.ENQUEUED and first is State.PROCESSING:
+            raise ValueError("a job that was about to start is Enqueued already: it would be elected again at once")
+        if state is State.FAILED and answer.exception is None:
+            raise ValueError("a Failed job has an exception")
+        if state is State.SCHEDULED:
+            parse_time_ms(answer.due or "")
+        if answer.task != job.task:
+            raise ValueError("a filter does not change a job's task")
+        if answer.queue != job.queue and not self._has_queue(job.id, answer.queue):
+            raise ValueError(f"queue {answer.queue} does not live in the job's lane")
+        # Whoever reads the log does this: what cannot be written or read must not get there.
+        return structs.replace(_event.decode(json.encode(structs.replace(answer, spec=None))), spec=spec)
 
 
 def _with_error(reason: str | None, name: str, error: Exception) -> str:

@@ -108,6 +108,8 @@ def born(job_id: str, event: wire.JobEvent, spec: bytes, priority: int, at_ms: i
     job = Job(job_id, intern(event.queue), intern(event.task), event.state, 1, 0, priority, at_ms, spec)
     if event.state is State.ENQUEUED:
         job.ready_ms = at_ms
+    elif event.state is State.FAILED:
+        job.due_ms = at_ms
     elif event.due is not None:
         job.due_ms = parse_time_ms(event.due)
     if event.parent is not None:

@@ -9,8 +9,6 @@ A job lives here from its first event until it ends. A Failed one stays, since s
 Succeeded or Deleted one only the id is remembered for a while.
 """
 
-from collections import deque
-from heapq import heappop
 from sys import intern
 
 from joblog.streams import wire
@@ -22,7 +20,7 @@ from joblog.streams.outbox import Outbox, StateValue
 from joblog.streams.slots import WorkerSlots
 from joblog.streams.states import FINAL_STATES, State
 from joblog.streams.timestamps import EPOCH
-from joblog.streams.transitions import Election, Rejected
+from joblog.streams.transitions import Election, Rejected, elected_first
 from msgspec import Raw, json
 
 _encode = json.Encoder().encode
@@ -49,7 +47,6 @@ class Lane(LaneWorkers):
             self._settle(job)
             if job.state is State.PROCESSING and job.worker is not None:
                 self._known_or_ghost(job.worker, now_ms).held[job.id] = job.lease
-        self._failed = deque(sorted(self._failed))
 
     def _known_or_ghost(self, worker: str, now_ms: int) -> WorkerSlots:
         """The worker, or a place for one that has said nothing yet: it may, until its lease is over."""
@@ -77,7 +74,7 @@ class Lane(LaneWorkers):
         """Decide a command that belongs here."""
         command = received.command
         rejected = (
-            self._create(command, received, election.now_ms, out)
+            self._create(command, received, election, out)
             if isinstance(command, wire.CreateJob)
             else self._change(command, received, election, out)
         )
@@ -99,8 +96,10 @@ class Lane(LaneWorkers):
         out.events.append((key, "command.rejected", f"{data.position}/rejected", data, cause, traceparent))
         out.counts["joblog_commands_rejected_total", data.code] += 1
 
-    def _create(self, create: wire.CreateJob, received: wire.Received, now_ms: int, out: Outbox) -> Rejected | None:
-        job_id = create.job_id
+    def _create(
+        self, create: wire.CreateJob, received: wire.Received, election: Election, out: Outbox
+    ) -> Rejected | None:
+        job_id, now_ms = create.job_id, election.now_ms
         if job_id is None:
             job_id = self._derived_id(create, received)
         elif not self._has_queue(create.queue):
@@ -122,6 +121,8 @@ class Lane(LaneWorkers):
             )
         )
         event = first_event(create, spec, now_ms)
+        if event.state in election.watched:
+            event = elected_first(job_id, event, create, election)
         job = born(job_id, event, spec, create.priority, now_ms)
         job.traceparent = received.traceparent
         if job_id in self._pending:
@@ -132,6 +133,8 @@ class Lane(LaneWorkers):
         self._settle(job)
         if job.state is State.SCHEDULED:
             out.timers.append(wire.Timer(job_id, 1, job.due_ms))
+        elif job.state in FINAL_STATES:  # a filter elected that
+            self._end(job, out)
         elif job.parent is not None and job.on is not None:
             link = wire.ContinuationAdded(job_id=job.parent, child=job_id, on=job.on)
             out.reports.append((lane_of_job(job.parent), job.parent, link))
@@ -214,11 +217,14 @@ class Lane(LaneWorkers):
         tells that nothing is left to be read: a late elector must not call the workers late.
         """
         now_ms = election.now_ms
-        while self._due and self._due[0][0] + self.rules.overdue_ms <= now_ms:
-            due_ms, job_id, version = heappop(self._due)
-            job = self.jobs.get(job_id)
-            if job is not None and job.version == version and job.state is State.SCHEDULED:
-                self._decided(job, wire.JobDue(job_id=job_id, version=version), f"overdue/{due_ms}", election, out)
+        # As often as there are jobs: a filter may elect an instant for one that is past again.
+        for _ in range(len(self._due)):
+            entry = self._due.first(self.jobs)
+            if entry is None or entry[0] + self.rules.overdue_ms > now_ms:
+                break
+            due_ms, job_id, version = entry
+            word = wire.JobDue(job_id=job_id, version=version)
+            self._decided(self.jobs[job_id], word, f"overdue/{due_ms}", election, out)
         self._forget_failed(now_ms, out)
         lease_ms = self.rules.lease_ms
         for name, worker in self.workers:
@@ -230,7 +236,3 @@ class Lane(LaneWorkers):
         for parent, links in list(self._pending.items()):
             if now_ms - links[-1][2] > self.rules.pending_ms:
                 self._give_up(parent, out)
-
-    def next_due_ms(self) -> int | None:
-        """When the first scheduled job would be overdue, or None."""
-        return self._due[0][0] + self.rules.overdue_ms if self._due else None

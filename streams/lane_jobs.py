@@ -1,12 +1,10 @@
 """The jobs of a lane: where each waits, and what follows when one moves."""
 
-from collections import deque
-from heapq import heappush
 from typing import Any
 
 from joblog.streams import wire
 from joblog.streams.continuations import CONTINUATIONS_MAX, reason, verdict
-from joblog.streams.ids import lane_of_job, lane_of_queue
+from joblog.streams.ids import lane_of_job
 from joblog.streams.job import Job, event_type, evolve
 from joblog.streams.lane_rules import LaneRules
 from joblog.streams.memory import EndedJobs
@@ -15,6 +13,7 @@ from joblog.streams.queue import ReadyQueue
 from joblog.streams.slots import Workers
 from joblog.streams.states import FINAL_STATES, ContinueOn, State
 from joblog.streams.transitions import Election, Rejected, decide
+from joblog.streams.waiting import Waiting
 
 
 class LaneJobs:
@@ -29,8 +28,8 @@ class LaneJobs:
         self.workers = Workers()
         self.ended = EndedJobs(rules.remembered)
         self._ready: dict[str, ReadyQueue] = {}
-        self._due: list[tuple[int, str, int]] = []
-        self._failed: deque[tuple[int, str, int]] = deque()
+        self._due = Waiting(State.SCHEDULED)
+        self._failed = Waiting(State.FAILED)
         self._pending: dict[str, tuple[tuple[str, str, int], ...]] = {}
         #: The latest time at which the broker appended a report that was read here.
         self.log_ms = 0
@@ -43,14 +42,26 @@ class LaneJobs:
                 queue = self._ready[job.queue] = ReadyQueue()
             queue.add(job)
         elif job.state is State.SCHEDULED:
-            heappush(self._due, (job.due_ms, job.id, job.version))
+            self._due.add((job.due_ms, job.id, job.version))
         elif job.state is State.FAILED:
-            self._failed.append((job.due_ms, job.id, job.version))
+            self._failed.add((job.due_ms, job.id, job.version))
+
+    def _left(self, before: Job) -> None:
+        """Note that a job is not where it was any more, or has another version there."""
+        if before.state is State.ENQUEUED:
+            queue = self._ready.get(before.queue)
+            if queue is not None:
+                queue.left(before.task, self.jobs)
+                if not queue:
+                    del self._ready[before.queue]
+        elif before.state is State.SCHEDULED:
+            self._due.left(self.jobs)
+        elif before.state is State.FAILED:
+            self._failed.left(self.jobs)
 
     def _has_queue(self, queue: str) -> bool:
         """Whether the queue, or one of its shards, lives in this lane."""
-        distance = (self.number - lane_of_queue(queue, self.lanes)) % self.lanes
-        return distance < self.rules.shards.get(queue, 1)
+        return self.rules.has_queue(queue, self.number, self.lanes)
 
     def _decided(self, job: Job, what: Any, cause: str, election: Election, out: Outbox) -> Rejected | None:
         decision = decide(job, what, election)
@@ -63,6 +74,7 @@ class LaneJobs:
         if job.state is State.PROCESSING and after.state is not State.PROCESSING and isinstance(what, wire.Change):
             self._cancel(job, after, out)
         self._moved(job, after, out)
+        self._left(job)
         return None
 
     def _cancel(self, job: Job, after: Job, out: Outbox) -> None:
@@ -117,12 +129,10 @@ class LaneJobs:
 
     def _forget_failed(self, now_ms: int, out: Outbox) -> None:
         rules = self.rules
-        while self._failed and (
-            len(self._failed) > rules.failed_kept or self._failed[0][0] + rules.failed_ms < now_ms
+        while (entry := self._failed.first(self.jobs)) and (
+            len(self._failed) > rules.failed_kept or entry[0] + rules.failed_ms < now_ms
         ):
-            _, job_id, version = self._failed.popleft()
-            job = self.jobs.get(job_id)
-            if job is not None and job.version == version:
-                for child, on in job.continuations:  # they could wait for ever
-                    self._tell(job.id, job.state, child, on, out)
-                self._forget(job, out)
+            job = self.jobs[self._failed.pop()[1]]
+            for child, on in job.continuations:  # they could wait for ever
+                self._tell(job.id, job.state, child, on, out)
+            self._forget(job, out)

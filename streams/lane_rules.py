@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from joblog.streams.ids import lane_of_queue
+
 
 @dataclass(frozen=True, slots=True)
 class LaneRules:
@@ -14,6 +16,7 @@ class LaneRules:
     - alive_ms: how often a renewing worker is written as an event.
     - failed_kept, failed_ms: how many Failed jobs stay at hand for a requeue, and for how long.
     - remembered: how many ended jobs a lane remembers.
+    - shards: over how many lanes a queue is spread; one for those not named.
     """
 
     lease_ms: int = 15_000
@@ -24,3 +27,7 @@ class LaneRules:
     failed_ms: int = 30 * 86_400_000
     remembered: int = 30_000
     shards: Mapping[str, int] = field(default_factory=dict)
+
+    def has_queue(self, queue: str, lane: int, lanes: int) -> bool:
+        """Whether the queue, or one of its shards, lives in this lane."""
+        return (lane - lane_of_queue(queue, lanes)) % lanes < self.shards.get(queue, 1)

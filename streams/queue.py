@@ -1,59 +1,50 @@
 """The ready order of one queue: highest priority first, then oldest; by task, because not every worker knows all."""
 
 from collections.abc import Container, Mapping
-from heapq import heappop, heappush
 
 from joblog.streams.job import Job
 from joblog.streams.states import State
-
-#: (-priority, created_ms, job id, version): compares as the order that the queue is served in.
-_Entry = tuple[int, int, str, int]
+from joblog.streams.waiting import Waiting
 
 
 class ReadyQueue:
-    """The Enqueued jobs of one queue.
+    """The Enqueued jobs of one queue; false when there are none."""
 
-    Entries are never searched for: one whose job has moved on since (its version differs) is dropped when it
-    comes to the top. `len` therefore is an upper bound.
-    """
-
-    __slots__ = ("_heaps",)
+    __slots__ = ("_tasks",)
 
     def __init__(self) -> None:
-        self._heaps: dict[str, list[_Entry]] = {}
+        self._tasks: dict[str, Waiting] = {}
 
     def __len__(self) -> int:
-        return sum(map(len, self._heaps.values()))
+        return sum(map(len, self._tasks.values()))
 
     def __bool__(self) -> bool:
-        return bool(self._heaps)
+        return bool(self._tasks)
 
     def add(self, job: Job) -> None:
         """Let an Enqueued job wait."""
-        heap = self._heaps.get(job.task)
-        if heap is None:
-            heap = self._heaps[job.task] = []
-        heappush(heap, (-job.priority, job.created_ms, job.id, job.version))
+        waiting = self._tasks.get(job.task)
+        if waiting is None:
+            waiting = self._tasks[job.task] = Waiting(State.ENQUEUED)
+        waiting.add((-job.priority, job.created_ms, job.id, job.version))
+
+    def left(self, task: str, jobs: Mapping[str, Job]) -> None:
+        """Note that a job of this task waits no more, although `pop` did not give it."""
+        waiting = self._tasks.get(task)
+        if waiting is not None:
+            waiting.left(jobs)
+            if not waiting:
+                del self._tasks[task]
 
     def pop(self, tasks: Container[str], jobs: Mapping[str, Job]) -> Job | None:
         """The next job whose task is among `tasks`, or None."""
-        best: list[_Entry] | None = None
-        for task in tuple(self._heaps):
+        best, first = None, None
+        for task in tuple(self._tasks):
             if task in tasks:
-                heap = self._heaps[task]
-                if self._settle(task, heap, jobs) and (best is None or heap[0] < best[0]):
-                    best = heap
-        if best is None:
-            return None
-        return jobs[heappop(best)[2]]
-
-    def _settle(self, task: str, heap: list[_Entry], jobs: Mapping[str, Job]) -> bool:
-        """Drop what has moved on from the top; False, and the heap is gone, if nothing is left."""
-        while heap:
-            top = heap[0]
-            job = jobs.get(top[2])
-            if job is not None and job.version == top[3] and job.state is State.ENQUEUED:
-                return True
-            heappop(heap)
-        del self._heaps[task]
-        return False
+                waiting = self._tasks[task]
+                entry = waiting.first(jobs)
+                if entry is None:
+                    del self._tasks[task]
+                elif first is None or entry < first:
+                    best, first = waiting, entry
+        return jobs[best.pop()[2]] if best is not None else None

@@ -74,10 +74,6 @@ class Workers:
         """The workers of a queue, in the order of whose turn it is; the caller rotates it."""
         return self._queues.get(queue, deque())
 
-    def knows(self, queue: str, task: str) -> bool:
-        """Whether some worker of the queue knows the task."""
-        return any(task in self._all[worker].tasks for worker in self.serving(queue))
-
     def release(self, worker: str | None, job_id: str) -> None:
         """The worker holds the job no more."""
         known = self._all.get(worker) if worker is not None else None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from joblog.streams import wire
-from joblog.streams.job import Job, deleted, enqueued, failed, scheduled
+from joblog.streams.job import Job, born, deleted, enqueued, failed, scheduled
 from joblog.streams.raw import raw, with_parameter
 from joblog.streams.states import State
 from joblog.streams.timestamps import time_ms
@@ -73,6 +73,15 @@ def decide(job: Job, what: Any, election: Election) -> tuple[wire.JobEvent, ...]
     if candidate.state in election.watched and candidate.name is None:
         return election.elect(job, candidate, what, election.now_ms)
     return (candidate,)
+
+
+def elected_first(job_id: str, event: wire.JobEvent, create: wire.CreateJob, election: Election) -> wire.JobEvent:
+    """What the filters make of a job's first event; the job that they see has no version yet."""
+    assert event.spec is not None
+    job = born(job_id, event, bytes(event.spec), create.priority, election.now_ms)
+    job.version = 0
+    (elected,) = election.elect(job, event, create, election.now_ms)  # no Failed candidate: no traversed one
+    return elected
 
 
 def _name(what: Any) -> str:

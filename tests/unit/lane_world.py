@@ -1,5 +1,6 @@
 """Several lanes around a broker in memory, and what must be true of them after every turn."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -31,20 +32,23 @@ DAY_MS = 86_400_000
 RULES = LaneRules(failed_kept=3, failed_ms=DAY_MS, remembered=10_000, shards={SHARDED: 2})
 QUEUES = {lane: [queue_in(lane, LANES)] for lane in range(LANES)}
 #: Priorities that the custom filter acts upon.
-UNWANTED, UNLUCKY = 7, 6
+UNWANTED, UNLUCKY, UNBORN = 7, 6, 4
 
 _event_model = TypeAdapter[Event](Event)
 _spec = json.Decoder(wire.JobSpec).decode
 
 
 class Whims:
-    """A custom filter: some jobs may not start, and for some it raises."""
+    """A custom filter: some jobs may not start, some not even come to be, and for some it raises."""
 
-    name, order, states = "whims", 50, frozenset({State.PROCESSING, State.SCHEDULED})
+    name, order = "whims", 50
+    states = frozenset({State.AWAITING, State.ENQUEUED, State.PROCESSING, State.SCHEDULED})
 
     def elect(self, job: Job, candidate: wire.JobEvent, *_: Any) -> wire.JobEvent | None:
         if job.priority == UNLUCKY:
             raise RuntimeError("no luck")
+        if job.priority == UNBORN and job.version == 0:
+            return deleted(job, "not even born")
         return deleted(job, "unwanted") if job.priority == UNWANTED and candidate.state is State.PROCESSING else None
 
 
@@ -220,6 +224,7 @@ class World:
         for number, (lane, partition) in enumerate(zip(self.lanes, self.partitions, strict=True)):
             self._check_state(lane, partition)
             self._check_holders(lane)
+            self._check_waiting(lane)
             for job_id, fold in self.folds.items():
                 if lane_of_job(job_id) == number:
                     self._check_fold(lane, fold)
@@ -238,6 +243,14 @@ class World:
         held = [(job_id, name, lease) for name, worker in lane.workers for job_id, lease in worker.held.items()]
         running = [job for job in lane.jobs.values() if job.state is State.PROCESSING]
         assert sorted(held) == sorted((job.id, job.worker, job.lease) for job in running)
+
+    def _check_waiting(self, lane: Lane) -> None:
+        """Every job that waits has one place, and no place is counted whose job has left it."""
+        states = Counter(job.state for job in lane.jobs.values())
+        assert sum(len(queue) for queue in lane._ready.values()) == states[State.ENQUEUED]
+        assert all(lane._ready.values())
+        assert len(lane._due) == states[State.SCHEDULED]
+        assert len(lane._failed) == states[State.FAILED]
 
     def _check_fold(self, lane: Lane, fold: Job) -> None:
         """Nothing is lost: a job is live in its lane as the log tells it, or has ended and is remembered."""

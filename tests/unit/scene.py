@@ -103,7 +103,8 @@ class Scene:
         self.now_ms = NOW
         self.out = Outbox()
         self.kept: dict[str, bytes] = {}
-        self._chain = FilterChain((RetryFilter(lambda: 0.0), *filters))
+        has_queue = lambda _job_id, queue: self.rules.has_queue(queue, number, lanes)  # noqa: E731
+        self._chain = FilterChain((RetryFilter(lambda: 0.0), *filters), has_queue=has_queue)
         self._inputs = 0
 
     def given(self, *inputs: Any) -> Self:

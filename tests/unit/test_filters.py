@@ -196,6 +196,7 @@ def test_a_long_reason_stays_within_its_bounds_when_a_filter_raises() -> None:
         (lambda job, _: deleted(job, "r" * 10_001), "ValidationError"),
         (lambda job, _: deleted(job, "\ud800"), "UnicodeEncodeError"),
         (lambda _, __: JobEvent(3, State.DELETED, -1, "q", "t"), "ValidationError"),
+        (lambda _, __: JobEvent(3, State.DELETED, 1, "q", "another"), "a filter does not change a job's task"),
     ],
 )
 def test_what_no_job_could_take_is_not_elected(answer: Callable[[Job, JobEvent], Any], said: str) -> None:

@@ -135,7 +135,6 @@ def test_a_report_said_twice_counts_once() -> None:
 def test_a_job_for_later_waits_for_its_timer() -> None:
     scene = Scene().given(worker()).when(create("a", run_at=AT_TEN)).then("a1 Scheduled")
     assert scene.out.timers == [Timer(A, 1, AT_TEN_MS)]
-    assert scene.lane.next_due_ms() == AT_TEN_MS + 5_000
     scene.when(Pause(7_200_000), due("a", 1)).then("a2 Enqueued", "a3 Processing #1 by w")
 
 
@@ -152,13 +151,6 @@ def test_a_parameter_set_while_a_job_waits_for_its_timer_renews_the_timer() -> N
     scene.when(SetParameter(job_id=A, name="p", value=1)).then("a2 parameter p=1")
     assert scene.out.timers == [Timer(A, 2, AT_TEN_MS)]
     scene.when(Tick(7_200_000), due("a", 1), due("a", 2)).then("a3 Enqueued")
-
-
-def test_the_lane_knows_when_it_has_to_look_again() -> None:
-    scene = Scene()
-    assert scene.lane.next_due_ms() is None
-    scene.given(create("a", run_at=AT_TEN), create("b", run_at=datetime(2027, 1, 15, 9, tzinfo=UTC)))
-    assert scene.lane.next_due_ms() == NOW + 3_605_000
 
 
 # --- loading ---

@@ -4,13 +4,13 @@ from typing import Any
 import pytest
 from joblog.streams import wire
 from joblog.streams.ids import LANES_MAX, hashed_job_id, lane_of_job, new_job_id
-from joblog.streams.job import deleted, enqueued
+from joblog.streams.job import deleted, enqueued, failed, scheduled
 from joblog.streams.lane_rules import LaneRules
-from joblog.streams.states import State
+from joblog.streams.states import ContinueOn, State
 from joblog.streams.wire import CreateJob, DeleteJob, Received, RequeueJob, RescheduleJob, SetParameter
 from msgspec import Raw, json
 
-from tests.unit.scene import NEVER, NOW, Scene, Tick, create, id_of, queue_in, run_failed, succeeded, worker
+from tests.unit.scene import BOOM, NEVER, NOW, Scene, Tick, create, id_of, queue_in, run_failed, succeeded, worker
 
 A = id_of("a")
 CREATED = datetime(2027, 1, 15, 8, tzinfo=UTC)
@@ -240,11 +240,12 @@ def test_parameters_that_no_record_could_hold_are_rejected() -> None:
 
 
 class Elects:
-    """A filter that says what its test wants when a job is about to start."""
+    """A filter that says what its test wants, by default when a job is about to start."""
 
-    name, order, states = "mine", 50, frozenset({State.PROCESSING})
+    name, order = "mine", 50
 
-    def __init__(self, answer: Any) -> None:
+    def __init__(self, answer: Any, state: State = State.PROCESSING) -> None:
+        self.states = frozenset({state})
         self.elect = lambda job, *_: answer(job)
 
 
@@ -257,6 +258,54 @@ def test_a_filter_may_delete_a_job_that_was_about_to_start() -> None:
 def test_a_filter_cannot_keep_a_lane_busy_with_one_job() -> None:
     scene = Scene(filters=[Elects(lambda job: enqueued(job, "again"))]).given(create("a"))
     scene.when(worker()).then("a2 Processing #1 by w")
+
+
+def test_a_filter_may_delete_a_job_before_it_ever_waits_and_its_continuations_hear_of_it() -> None:
+    scene = Scene(filters=[Elects(lambda job: deleted(job, "closed today"), State.ENQUEUED)])
+    early, late = (
+        wire.ContinuationAdded(job_id=A, child=id_of(name), on=ContinueOn.SUCCEEDED) for name in ("b", "c")
+    )
+    scene.given(worker(), early)
+    scene.when(create("a")).then("a1 Deleted").and_assigned().and_told("lane 0: b does not run, a is Deleted")
+    assert A not in scene.kept
+    scene.when(late).and_told("lane 0: c does not run, a is Deleted")
+    scene.when(create("a")).then("rejected duplicate")
+
+
+def test_a_filter_may_put_a_new_job_off() -> None:
+    later = Elects(lambda job: scheduled(job, NOW + 60_000, "not at night"), State.ENQUEUED)
+    scene = Scene(filters=[later]).given(worker()).when(create("a", priority=3)).then("a1 Scheduled").and_assigned()
+    assert scene.out.timers == [wire.Timer(A, 1, NOW + 60_000)]
+    assert scene.job("a").priority == 3
+    (event,) = (data for _, _, _, data, _, _ in scene.out.events)
+    assert json.decode(event.spec)["priority"] == 3
+
+
+def test_a_filter_may_let_a_new_job_start_without_its_parent() -> None:
+    scene = Scene(filters=[Elects(lambda job: enqueued(job, "no time to lose"), State.AWAITING)])
+    scene.when(create("b", on="a")).then("b1 Enqueued").and_told()
+    scene.when(worker()).then("b2 Processing #1 by w")
+
+
+def test_a_filter_may_fail_a_new_job_which_stays_as_failed_ones_do() -> None:
+    refuse = Elects(lambda job: failed(job, BOOM, "forbidden"), State.ENQUEUED)
+    scene = Scene(filters=[refuse]).when(create("a")).then("a1 Failed")
+    scene.when(Tick(LaneRules().failed_ms - 1)).then()
+    assert A in scene.kept
+    scene.when(Tick(2)).then()
+    assert A not in scene.kept
+
+
+def test_the_queue_that_a_filter_elects_is_that_of_a_lane_that_has_it() -> None:
+    there, elsewhere = queue_in(0, 4), queue_in(1, 4)
+    rules = LaneRules(shards={"wide": 4})
+    moved = Scene(0, 4, rules=rules, filters=[Elects(lambda job: enqueued(job, None, queue="wide"), State.ENQUEUED)])
+    moved.when(create("a", lanes=4)).then("a1 Enqueued")
+    assert moved.job("a").queue == "wide"
+    kept = Scene(0, 4, filters=[Elects(lambda job: enqueued(job, None, queue=elsewhere), State.ENQUEUED)])
+    kept.when(create("a", lanes=4)).then("a1 Enqueued")
+    assert kept.job("a").queue == there
+    assert f"queue {elsewhere} does not live in the job's lane" in str(kept.reasons[0])
 
 
 # --- what no lane could do ---

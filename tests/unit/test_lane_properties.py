@@ -13,7 +13,7 @@ from joblog.streams.states import FINAL_STATES, ContinueOn, State
 from joblog.streams.timestamps import EPOCH
 from msgspec import Raw, json
 
-from tests.unit.lane_world import DAY_MS, LANES, NOW, QUEUES, SHARDED, UNLUCKY, UNWANTED, World, done
+from tests.unit.lane_world import DAY_MS, LANES, NOW, QUEUES, SHARDED, UNBORN, UNLUCKY, UNWANTED, World, done
 from tests.unit.scene import BOOM, STARTED_AT
 
 #: The jobs that commands name; a job only waits for one further left, so that none can wait for itself.
@@ -71,7 +71,7 @@ class Lanes(RuleBasedStateMachine):
         on=st.sampled_from(ContinueOn),
         delay_ms=st.none() | delays_ms,
         retry=st.sampled_from(RETRIES),
-        priority=st.sampled_from([0, 0, 5, UNWANTED, UNLUCKY]),
+        priority=st.sampled_from([0, 0, 5, UNWANTED, UNLUCKY, UNBORN]),
         task=st.sampled_from(["t", "t", "rare"]),
         which=few,
         astray=seldom(lanes),

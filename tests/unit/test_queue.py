@@ -77,7 +77,23 @@ def test_a_job_that_came_back_is_given_once() -> None:
     queue, known = filled([ready("a")])
     known["a"] = structs.replace(known["a"], version=3)
     queue.add(known["a"])
-    assert len(queue) == 2
+    queue.left("t", known)
+    assert len(queue) == 1
+    assert taken(queue, known) == ["a"]
+
+
+def test_a_queue_nobody_serves_forgets_those_that_left() -> None:
+    queue, known = filled(ready(str(n)) for n in range(1000))
+    while known:
+        known.popitem()
+        queue.left("t", known)
+        assert len(queue) == len(known)
+    assert not queue
+
+
+def test_what_left_a_task_that_nobody_waits_for_is_not_missed() -> None:
+    queue, known = filled([ready("a")])
+    queue.left("u", known)
     assert taken(queue, known) == ["a"]
 
 

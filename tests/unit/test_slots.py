@@ -82,17 +82,6 @@ def test_what_nobody_holds_is_released_in_vain() -> None:
     assert dict(workers)["w1"].room == 1
 
 
-def test_a_task_is_known_while_a_worker_of_the_queue_knows_it() -> None:
-    workers = Workers()
-    workers.announce(announced("w1", "a", tasks=("t", "u")), NOW)
-    assert workers.knows("a", "u")
-    assert not workers.knows("a", "v")
-    assert not workers.knows("b", "u")
-    workers.announce(announced("w1", "a", tasks=("v",)), NOW)
-    assert workers.knows("a", "v")
-    assert not workers.knows("a", "u")
-
-
 def test_workers_may_leave_while_they_are_looked_at() -> None:
     workers = Workers()
     for name in ("w1", "w2"):
