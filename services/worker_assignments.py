@@ -2,7 +2,7 @@
 
 import logging
 import time
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -11,8 +11,9 @@ from joblog.streams.errors import JoblogError, TopicsError
 from joblog.streams.ids import murmur2
 from joblog.streams.kafka import KafkaConfig
 from joblog.streams.metrics import Meters
+from joblog.streams.salvage import failed_by_assignment
 from joblog.streams.topics import ASSIGNMENT_PARTITIONS, TopicNames
-from joblog.streams.wire import AnyAssignment
+from joblog.streams.wire import AnyAssignment, RunFailed
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,13 @@ class AssignmentsLost(JoblogError):
     """Records were deleted before they were read: what the elector assigned here is not known any more."""
 
 
+class Unreadable(NamedTuple):
+    """An assignment that cannot be read, as far as it can: what to report of it, and to which lane."""
+
+    lane: int
+    report: RunFailed
+
+
 def partition_of(worker: str) -> int:
     """The partition of `assignments` in which a worker is told what to do."""
     return (murmur2(worker.encode()) & 0x7FFFFFFF) % ASSIGNMENT_PARTITIONS
@@ -38,6 +46,7 @@ class Assignments:
 
     def __init__(self, consumer: Consumer, worker: str, meters: Meters) -> None:
         self._consumer = consumer
+        self._worker = worker
         self._key = worker.encode()
         self._meters = meters
 
@@ -61,12 +70,12 @@ class Assignments:
             raise
         return cls(consumer, worker, meters)
 
-    def take(self, timeout_s: float) -> list[AnyAssignment]:
+    def take(self, timeout_s: float) -> list[AnyAssignment | Unreadable]:
         """What came for this worker; waits for a first record, then takes what is there."""
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
-        found: list[AnyAssignment] = []
+        found: list[AnyAssignment | Unreadable] = []
         for message in (first, *self._consumer.consume(BATCH_MAX, 0)):
             error = message.error()
             if error is not None:
@@ -78,13 +87,16 @@ class Assignments:
     def close(self) -> None:
         self._consumer.close()
 
-    def _decode(self, message: Message, found: list[AnyAssignment]) -> None:
+    def _decode(self, message: Message, found: list[AnyAssignment | Unreadable]) -> None:
         try:
             found.append(_DECODER.decode(message.value() or b""))
         except msgspec.MsgspecError as exc:
             self._meters.inc("joblog_quarantined_records_total", "worker", "undecodable")
             place = f"{message.topic()}/{message.partition()}@{message.offset()}"
             log.exception("assignment.undecodable", extra={"position": place, "reason": str(exc)})
+            made_out = failed_by_assignment(message.value(), self._worker, str(exc))
+            if made_out is not None:
+                found.append(Unreadable(*made_out))
 
     def _note(self, error: KafkaError) -> None:
         if error.code() == KafkaError._PARTITION_EOF:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from math import inf
 
 from joblog.services.context import Cause
+from joblog.services.worker_assignments import Unreadable
 from joblog.services.worker_ending import Endings
 from joblog.services.worker_reporting import Reports
 from joblog.services.worker_run import KnownTask, Run, RunKey
@@ -40,12 +41,14 @@ class Intake:
         self._closed: str | None = None
         self.held: dict[RunKey, Run] = {}
 
-    def accept(self, assignments: Iterable[AnyAssignment]) -> None:
+    def accept(self, assignments: Iterable[AnyAssignment | Unreadable]) -> None:
         now = time.monotonic()
         runs: list[Run] = []
         for assignment in assignments:
             if isinstance(assignment, RunJob):
                 self._take(assignment, now, runs)
+            elif isinstance(assignment, Unreadable):
+                self._reports.unreadable(assignment.lane, assignment.report)
             else:
                 self._slots.add(runs)  # the run to cancel may be among these
                 runs = []

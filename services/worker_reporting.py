@@ -34,6 +34,10 @@ class Reports:
         released = RunReleased(job_id=job.job_id, lease=job.lease, worker=worker, reason=reason)
         self._outbox.send(job.lane, job.job_id, _JSON.encode(released))
 
+    def unreadable(self, lane: int, report: RunFailed) -> None:
+        """Report a run that never began, since its assignment could not be read."""
+        self._outbox.send(lane, report.job_id, _JSON.encode(report))
+
     def announce(self, lane: int, announced: WorkerAnnounced, acknowledged: Callable[[], None]) -> None:
         self._outbox.renew(lane, announced.worker, _JSON.encode(announced), acknowledged)
 

@@ -10,6 +10,7 @@ from joblog.streams.errors import ContractError, InvalidData
 from joblog.streams.lane import Lane
 from joblog.streams.lane_records import LaneRecord
 from joblog.streams.outbox import Outbox
+from joblog.streams.salvage import failed_by_report
 from joblog.streams.topics import TopicNames
 from joblog.streams.transaction import Writer
 from joblog.streams.transitions import Election
@@ -70,10 +71,13 @@ class Batch:
         appended = message.timestamp()[1]
         lane.log_ms = max(lane.log_ms, appended)
         try:
-            report = read_report(message.value())
+            report: wire.AnyReport = read_report(message.value())
         except ContractError as error:
             self._park(message, error, out)
-            return
+            instead = failed_by_report(message.value(), error.reason)
+            if instead is None:
+                return
+            report = instead
         lane.report(report, position, self._election, out)
 
     def _park(self, message: Message, error: ContractError, out: Outbox) -> None:

@@ -1,6 +1,7 @@
 """A worker on a real broker; the test plays the elector."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -13,7 +14,7 @@ from joblog.services.worker import Worker
 from joblog.streams import kafka as clients
 from joblog.streams.errors import TopicsError
 from joblog.streams.health import Health
-from joblog.streams.ids import lane_of_queue
+from joblog.streams.ids import lane_of_queue, new_job_id
 from joblog.streams.kafka import KafkaConfig
 from joblog.streams.metrics import Meters
 from joblog.streams.topics import TopicNames
@@ -148,6 +149,24 @@ def test_a_record_that_cannot_be_read_is_counted_and_passed_over(
         it.elector.assign("add", 1)
         assert isinstance(it.elector.end(), RunSucceeded)
         assert it.count("joblog_quarantined_records_total", role="worker", reason="undecodable") == 1
+
+
+def test_a_job_whose_assignment_cannot_be_read_fails_with_the_reason(
+    start: Start, kafka: KafkaConfig, topics: TopicNames, lanes: int
+) -> None:
+    with start() as it:
+        announced = it.elector.of(WorkerAnnounced)[0]
+        producer = clients.producer(kafka, "test-other")
+        lane = lane_of_queue("default", lanes)
+        said = {"type": "job.run", "job_id": new_job_id(lane, 1), "lease": 7, "lane": lane, "task": 3}
+        producer.produce(topics.assignments, json.dumps(said), announced.worker, announced.partition)
+        producer.flush(TIMEOUT_S)
+        report = it.elector.end()
+        assert isinstance(report, RunFailed)
+        assert (report.job_id, report.lease, report.worker) == (said["job_id"], 7, announced.worker)
+        assert report.exception.type == "joblog.Unreadable"
+        assert "The assignment cannot be read: " in report.exception.message
+        assert it.elector.heard[-1][0] == lane
 
 
 @pytest.mark.parametrize("what", ["nan", "nul", "object"])

@@ -130,6 +130,23 @@ def test_a_report_that_cannot_be_read_is_parked_and_nothing_else_happens() -> No
     assert [topic for topic, _ in written(turn)] == ["state", "deadletters"]
 
 
+def test_a_run_whose_report_cannot_be_read_fails_with_the_reason_and_the_record_is_parked() -> None:
+    turn, lane = batch()
+    turn.take(command(create("a", queue=QUEUE)))
+    turn.take(Record(NAMES.reports, encode(worker(queues=(QUEUE,)))))
+    turn.assign()
+    said = {"type": "run.succeeded", "job_id": id_of("a"), "lease": 2, "worker": "w", "duration_ms": "long"}
+    turn.take(Record(NAMES.reports, encode({**said, "lease": 1})))
+    assert lane.jobs[id_of("a")].state is State.PROCESSING
+    turn.take(Record(NAMES.reports, encode(said)))
+    assert lane.jobs[id_of("a")].state is State.FAILED
+    exception = turn.outboxes[0].events[-1][3].exception
+    assert exception.type == "joblog.Unreadable"
+    assert "The report run.succeeded cannot be read: " in exception.message
+    assert "run.succeeded.duration_ms: Input should be a valid number" in exception.message
+    assert len(turn.parked) == 2
+
+
 # --- whatever is taken can be written ---
 
 
