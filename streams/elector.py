@@ -19,15 +19,14 @@ from joblog.streams.batch import ROLE, Batch
 from joblog.streams.errors import ElectorError, Fenced, LogLost, StepBack
 from joblog.streams.filters import ElectFilter, FilterChain, RetryFilter
 from joblog.streams.health import Health
+from joblog.streams.holding import Holding
 from joblog.streams.ids import lane_of_job
 from joblog.streams.kafka import KafkaConfig, group_consumer
-from joblog.streams.lane import Lane
-from joblog.streams.lane_records import LaneRecord
 from joblog.streams.lane_rules import LaneRules
 from joblog.streams.metrics import Meters
 from joblog.streams.takeover import NotOurs, Takeover
 from joblog.streams.topics import TopicNames
-from joblog.streams.transaction import TransactionLog, Writer
+from joblog.streams.transaction import TransactionLog
 from joblog.streams.transitions import Election
 
 log = logging.getLogger(__name__)
@@ -77,9 +76,7 @@ class Elector:
         self._config = config
         self._client_id = client_id
         self._consumer = self._member()
-        self._lanes: dict[int, Lane] = {}
-        self._records: dict[int, LaneRecord] = {}
-        self._parked: dict[int, tuple[Lane, LaneRecord, int]] = {}
+        self._holding = Holding(names, self._takeover, self._log)
         self._wanted: list[int] | None = None
         self._reloading = False
         self._returned = False
@@ -134,9 +131,10 @@ class Elector:
         if self._wanted is not None:
             self._take_over(self._wanted)
             return
-        if not self._lanes:
+        lanes = self._holding.lanes
+        if not lanes:
             return
-        batch = Batch(self._names, self._lanes, Election(_now_ms(), self._chain.elect, self._chain.watched))
+        batch = Batch(self._names, lanes, Election(_now_ms(), self._chain.elect, self._chain.watched))
         for message in messages:
             batch.take(message)
         self._tick(batch)
@@ -154,8 +152,8 @@ class Elector:
             self._drained_at = time.monotonic()
         if generation != self._generation:
             # The group was rebalanced between two records: they are fetched again, from the right place.
-            if self._wanted is None and self._lanes:
-                self._assign()
+            if self._wanted is None and self._holding.lanes:
+                self._holding.assign(self._consumer)
             return []
         return messages
 
@@ -164,22 +162,12 @@ class Elector:
         if now - self._ticked_at >= TICK_S:
             self._ticked_at = now
             batch.tick(now - self._drained_at < 1 and now - self._trouble_at > CALM_S)
-            self._meters.set("joblog_live_jobs", sum(len(lane.jobs) for lane in self._lanes.values()))
+            self._meters.set("joblog_live_jobs", sum(len(lane.jobs) for lane in self._holding.lanes.values()))
 
     def _commit(self, batch: Batch, inputs: int) -> None:
         began = time.perf_counter()
-        records = {number: self._advanced(number, batch) for number in batch.outboxes}
-        self._log.commit(lambda writer: batch.write(writer, records), batch.offsets, self._consumer)
-        self._records.update(records)
+        self._holding.commit(batch, self._consumer)
         self._measure(batch, inputs, time.perf_counter() - began)
-
-    def _advanced(self, number: int, batch: Batch) -> LaneRecord:
-        record = self._records[number]
-        return LaneRecord(
-            self._log.transactional_id,
-            batch.offsets.get((self._names.commands, number), record.commands),
-            batch.offsets.get((self._names.reports, number), record.reports),
-        )
 
     def _measure(self, batch: Batch, inputs: int, seconds: float) -> None:
         meters = self._meters
@@ -243,38 +231,22 @@ class Elector:
         """Give the lanes back in order, and keep them at hand: the next assignment may be the same."""
         self._generation += 1
         self._health.set_unready("rebalancing")
-        lanes, self._lanes, self._wanted = self._lanes, {}, None
-        if lanes:
-            free = {number: LaneRecord(None, *_position(self._records[number])) for number in lanes}
-            try:
-                self._write_records(free)
-                ends = self._takeover.state_ends(lanes)
-                self._parked = {number: (lane, free[number], ends[number]) for number, lane in lanes.items()}
-            except (StepBack, KafkaException) as error:
-                # Whoever comes next finds our name on the lanes and fences us, which costs a new producer.
-                log.warning("elector.release_failed", extra={"error": str(error)})
-                self._parked = {}
+        self._wanted = None
+        self._holding.give_back(consumer)
         consumer.unassign()
 
     def _on_lost(self, consumer: Consumer, _partitions: list[TopicPartition]) -> None:
         """The group went on without us: nothing here is ours any more."""
         self._generation += 1
-        self._lanes, self._parked, self._wanted = {}, {}, None
+        self._wanted = None
+        self._holding.drop()
         self._health.set_unready("lost the group")
         consumer.unassign()
 
     def _take_over(self, numbers: list[int]) -> None:
         began = time.perf_counter()
-        parked, self._parked = self._parked, {}
         try:
-            ends = self._takeover.state_ends([number for number in numbers if number in parked])
-            kept = {number: parked[number] for number, end in ends.items() if parked[number][2] == end}
-            missing = [number for number in numbers if number not in kept]
-            loaded = (
-                self._takeover.load(missing, self._log.transactional_id, _now_ms(), fence=not self._reloading)
-                if missing
-                else {}
-            )
+            loaded = self._holding.take(numbers, self._consumer, _now_ms(), fence=not self._reloading)
         except NotOurs as error:
             # The group gave our lanes away while we slept or failed: ask it anew, do not fence the new owner.
             log.warning("elector.not_ours", extra={"owners": str(error)})
@@ -283,42 +255,15 @@ class Elector:
             return
         except KafkaException as error:
             raise StepBack(f"taking lanes {numbers} over failed: {error}") from error
-        self._lanes = {number: lane for number, (lane, _, _) in kept.items()}
-        self._lanes.update({number: lane for number, (lane, _) in loaded.items()})
-        found = {number: record for number, (_, record, _) in kept.items()}
-        found.update({number: record for number, (_, record) in loaded.items()})
-        self._records = {
-            number: LaneRecord(self._log.transactional_id, *_position(record)) for number, record in found.items()
-        }
-        self._write_records(self._records)
-        self._assign()
+        self._holding.assign(self._consumer)
         self._wanted, self._reloading = None, False
         gc.collect()
         gc.freeze()
         seconds = time.perf_counter() - began
         self._meters.observe("joblog_lane_takeover_seconds", seconds)
         self._meters.set("joblog_lanes", len(numbers))
-        log.info("elector.lanes", extra={"lanes": numbers, "loaded": missing, "seconds": round(seconds, 3)})
+        log.info("elector.lanes", extra={"lanes": numbers, "loaded": loaded, "seconds": round(seconds, 3)})
         self._health.set_ready()
-
-    def _assign(self) -> None:
-        """Fetch on from where the lanes stand."""
-        self._consumer.assign(
-            [
-                TopicPartition(topic, number, offset)
-                for number in self._lanes
-                for topic, offset in zip(
-                    (self._names.commands, self._names.reports), _position(self._records[number]), strict=True
-                )
-            ]
-        )
-
-    def _write_records(self, records: dict[int, LaneRecord]) -> None:
-        def write(writer: Writer) -> None:
-            for number, record in records.items():
-                writer.lane_record(number, record)
-
-        self._log.commit(write, {}, self._consumer)
 
     # --- trouble ---
 
@@ -338,7 +283,8 @@ class Elector:
         log.warning("elector.rejoin", extra={"error": str(error)})
         self._health.set_unready("joining the group anew")
         self._generation += 1
-        self._lanes, self._parked, self._wanted, self._fatal = {}, {}, None, None
+        self._wanted, self._fatal = None, None
+        self._holding.drop()
         self._consumer.close()
         self._consumer = self._member()
         self._renew_producer(stop)
@@ -350,9 +296,9 @@ class Elector:
         self._meters.inc("joblog_transactions_total", ROLE, "failed")
         self._trouble_at = time.monotonic()
         self._health.set_unready("stepping back after a failed transaction")
-        if self._wanted is None and self._lanes:
-            self._wanted, self._reloading = sorted(self._lanes), True
-        self._lanes, self._parked = {}, {}
+        if self._wanted is None and self._holding.lanes:
+            self._wanted, self._reloading = sorted(self._holding.lanes), True
+        self._holding.drop()
         self._renew_producer(stop)
 
     def _renew_producer(self, stop: threading.Event) -> None:
@@ -385,10 +331,6 @@ class Elector:
     def _on_retired(self, consumer: Consumer, _partitions: list[TopicPartition]) -> None:
         self._generation += 1
         consumer.assign([])
-
-
-def _position(record: LaneRecord) -> tuple[int, int]:
-    return record.commands, record.reports
 
 
 def _now_ms() -> int:

@@ -1,0 +1,105 @@
+"""The lanes that one elector has: taken over from the log, given back to it, thrown away."""
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from joblog.streams.batch import Batch
+from joblog.streams.errors import StepBack
+from joblog.streams.lane import Lane
+from joblog.streams.lane_records import LaneRecord
+from joblog.streams.takeover import Takeover
+from joblog.streams.topics import TopicNames
+from joblog.streams.transaction import TransactionLog, Writer
+
+log: Final = logging.getLogger(__name__)
+
+
+class Holding:
+    """Lanes with the records that say, in the log, whose they are and how far they were read.
+
+    What was given back is kept at hand: the group may give the same lanes again, and if nobody wrote to them
+    meanwhile, they need not be read from the log.
+    """
+
+    def __init__(self, names: TopicNames, takeover: Takeover, transactions: TransactionLog) -> None:
+        self.lanes: dict[int, Lane] = {}
+        self._records: dict[int, LaneRecord] = {}
+        self._given_back: dict[int, tuple[Lane, LaneRecord, int]] = {}
+        self._names = names
+        self._takeover = takeover
+        self._transactions = transactions
+
+    def take(self, numbers: list[int], consumer: Consumer, now_ms: int, *, fence: bool) -> list[int]:
+        """Have exactly these lanes, and say so in the log; tells which had to be loaded from there.
+
+        Raises NotOurs, without `fence`, if another elector has one; StepBack and KafkaException.
+        """
+        given_back, self._given_back = self._given_back, {}
+        ends = self._takeover.state_ends([number for number in numbers if number in given_back])
+        kept = {number: given_back[number] for number, end in ends.items() if given_back[number][2] == end}
+        missing = [number for number in numbers if number not in kept]
+        found = {number: (lane, record) for number, (lane, record, _) in kept.items()}
+        if missing:
+            found |= self._takeover.load(missing, self._transactions.transactional_id, now_ms, fence=fence)
+        self.lanes = {number: lane for number, (lane, _) in found.items()}
+        self._records = {number: self._mine(*_position(record)) for number, (_, record) in found.items()}
+        self._write(self._records, consumer)
+        return missing
+
+    def give_back(self, consumer: Consumer) -> None:
+        """Have no lanes any more, and say so in the log."""
+        lanes, self.lanes = self.lanes, {}
+        if not lanes:
+            return
+        free = {number: LaneRecord(None, *_position(self._records[number])) for number in lanes}
+        try:
+            self._write(free, consumer)
+            ends = self._takeover.state_ends(lanes)
+            self._given_back = {number: (lane, free[number], ends[number]) for number, lane in lanes.items()}
+        except (StepBack, KafkaException) as error:
+            # Whoever comes next finds our name on the lanes and fences us, which costs a new producer.
+            log.warning("elector.release_failed", extra={"error": str(error)})
+            self._given_back = {}
+
+    def drop(self) -> None:
+        """Forget all lanes: they are another's, or not as the log has them."""
+        self.lanes, self._given_back = {}, {}
+
+    def assign(self, consumer: Consumer) -> None:
+        """Fetch on from where the lanes stand."""
+        topics = (self._names.commands, self._names.reports)
+        consumer.assign(
+            [
+                TopicPartition(topic, number, offset)
+                for number in self.lanes
+                for topic, offset in zip(topics, _position(self._records[number]), strict=True)
+            ]
+        )
+
+    def commit(self, batch: Batch, consumer: Consumer) -> None:
+        """Write what a batch led to, with the lanes' records after it; raises StepBack."""
+        records = {number: self._advanced(number, batch.offsets) for number in batch.outboxes}
+        self._transactions.commit(lambda writer: batch.write(writer, records), batch.offsets, consumer)
+        self._records.update(records)
+
+    def _advanced(self, number: int, offsets: Mapping[tuple[str, int], int]) -> LaneRecord:
+        commands, reports = _position(self._records[number])
+        return self._mine(
+            offsets.get((self._names.commands, number), commands), offsets.get((self._names.reports, number), reports)
+        )
+
+    def _mine(self, commands: int, reports: int) -> LaneRecord:
+        return LaneRecord(self._transactions.transactional_id, commands, reports)
+
+    def _write(self, records: Mapping[int, LaneRecord], consumer: Consumer) -> None:
+        def write(writer: Writer) -> None:
+            for number, record in records.items():
+                writer.lane_record(number, record)
+
+        self._transactions.commit(write, {}, consumer)
+
+
+def _position(record: LaneRecord) -> tuple[int, int]:
+    return record.commands, record.reports
