@@ -18,7 +18,7 @@ from joblog.services.process import stopped_by_signals
 from joblog.services.settings import Settings
 from joblog.services.settings_sources import write_addresses
 from joblog.streams.admin import create_topics
-from joblog.streams.errors import StackError
+from joblog.streams.errors import SettingsError, StackError
 from joblog.streams.kafka import KafkaConfig
 
 _READY_TIMEOUT_S: Final = 90.0
@@ -45,6 +45,11 @@ def up(
     Example: joblog up --tasks myapp.tasks --queues critical,default
     """
     settings = settings_of(ctx, **given(directory=directory))
+    if settings.kafka.security_protocol != "PLAINTEXT":
+        raise SettingsError(
+            f"joblog up starts a Kafka of its own, which knows no {settings.kafka.security_protocol}: "
+            "unset kafka.security_protocol, kafka.sasl_* and kafka.ssl_* here (JOBLOG_KAFKA__SECURITY_PROTOCOL ...)"
+        )
     stop = threading.Event()
     with stopped_by_signals(stop):
         stack = EmbeddedStack(settings.directory, kafka_port=kafka_port, postgres_port=postgres_port, progress=note)

@@ -152,6 +152,15 @@ def test_a_worker_without_tasks_is_a_mistake() -> None:
         run("worker")
 
 
+def test_everything_on_this_machine_refuses_the_settings_of_a_guarded_broker(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("JOBLOG_KAFKA__SECURITY_PROTOCOL", "SSL")
+    with pytest.raises(SettingsError, match="which knows no SSL: unset kafka.security_protocol"):
+        run("up", "--directory", str(tmp_path / "up"))
+    assert not (tmp_path / "up").exists()
+
+
 def test_settings_are_shown_with_their_origin_and_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("joblog.toml").write_text("lanes = 8\n[postgres]\ndsn = 'postgresql://me:hunter2@db/x'\n")
     monkeypatch.setenv("JOBLOG_WORKER__SLOTS", "3")
