@@ -13,6 +13,7 @@ from joblog.streams import kafka
 from joblog.streams.errors import LogLost, TopicsError
 from joblog.streams.kafka import KafkaConfig
 from joblog.streams.metrics import Meters
+from joblog.streams.record_headers import readable_headers
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class EventLog:
             assert lane is not None
             assert offset is not None
             if error is None:
-                yield Record(lane, offset, message.timestamp()[1], message.value(), message.headers())
+                yield Record(lane, offset, message.timestamp()[1], message.value(), readable_headers(message))
             else:
                 self._ends_seen[lane] = offset
 

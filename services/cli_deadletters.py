@@ -13,6 +13,7 @@ from joblog.services.cli_values import settings_of
 from joblog.services.output import print_rows
 from joblog.streams.errors import TopicsError
 from joblog.streams.kafka import reader
+from joblog.streams.record_headers import readable_headers
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 app = typer.Typer(no_args_is_help=True)
@@ -83,7 +84,7 @@ def _to_end(consumer: Consumer, starts: list[TopicPartition]) -> Iterator[Messag
 
 def row(record: Message) -> dict[str, Any]:
     """What its headers say, and the beginning of its value."""
-    found: dict[str, str | bytes | None] = dict(record.headers() or ())
+    found = dict(readable_headers(record) or ())
     headers = {
         name.removeprefix(_PREFIX).replace("-", "_"): _text(value)
         for name, value in found.items()

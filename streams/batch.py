@@ -10,6 +10,7 @@ from joblog.streams.errors import ContractError, InvalidData
 from joblog.streams.lane import Lane
 from joblog.streams.lane_records import LaneRecord
 from joblog.streams.outbox import Outbox
+from joblog.streams.record_headers import Headers, headers_of, readable_headers, size_of
 from joblog.streams.salvage import failed_by_report
 from joblog.streams.topics import TopicNames
 from joblog.streams.transaction import Writer
@@ -30,8 +31,8 @@ class Batch:
         self._election = election
         self.outboxes: dict[int, Outbox] = {}
         self.offsets: dict[tuple[str, int], int] = {}
-        self.forwards: list[tuple[Message, int]] = []
-        self.parked: list[tuple[Message, ContractError]] = []
+        self.forwards: list[tuple[Message, Headers | None, int]] = []
+        self.parked: list[tuple[Message, Headers | None, ContractError]] = []
 
     def take(self, message: Message) -> None:
         """Let the record's lane decide it."""
@@ -50,21 +51,23 @@ class Batch:
             self._report(message, lane, f"reports/{number}@{offset}", out)
 
     def _command(self, message: Message, lane: Lane, position: str, out: Outbox) -> None:
+        headers = None
         try:
-            received = read_command(message.value(), message.headers())
+            headers = headers_of(message)
+            received = read_command(message.value(), headers)
             target = lane.lane_of(received.command)
             if target >= lane.lanes:
                 raise InvalidData(f"the job id names lane {target}, and there are only {lane.lanes}")
-            if target != lane.number and _carried_bytes(message) > CARRIED_BYTES_MAX:
+            if target != lane.number and _carried_bytes(message, headers) > CARRIED_BYTES_MAX:
                 raise InvalidData(f"key and headers have more than {CARRIED_BYTES_MAX} bytes: too long to forward")
         except ContractError as error:
-            self._park(message, error, out)
+            self._park(message, headers, error, out)
             lane.rejected(wire.CommandRejected(error.code, error.reason[:2000], position=position), None, out)
             return
         if target == lane.number:
             lane.command(received, position, self._election, out)
         else:
-            self.forwards.append((message, target))
+            self.forwards.append((message, headers, target))
             out.counts["joblog_commands_forwarded_total", ""] += 1
 
     def _report(self, message: Message, lane: Lane, position: str, out: Outbox) -> None:
@@ -73,15 +76,15 @@ class Batch:
         try:
             report: wire.AnyReport = read_report(message.value())
         except ContractError as error:
-            self._park(message, error, out)
+            self._park(message, readable_headers(message), error, out)
             instead = failed_by_report(message.value(), error.reason)
             if instead is None:
                 return
             report = instead
         lane.report(report, position, self._election, out)
 
-    def _park(self, message: Message, error: ContractError, out: Outbox) -> None:
-        self.parked.append((message, error))
+    def _park(self, message: Message, headers: Headers | None, error: ContractError, out: Outbox) -> None:
+        self.parked.append((message, headers, error))
         out.counts["joblog_quarantined_records_total", error.code] += 1
 
     def tick(self, caught_up: bool) -> None:
@@ -108,9 +111,9 @@ class Batch:
             writer.outbox(number, out, self._election.now_ms)
         for number, record in records.items():
             writer.lane_record(number, record)
-        for message, lane in self.forwards:
-            writer.forward(message, lane)
-        for message, error in self.parked:
+        for message, headers, lane in self.forwards:
+            writer.forward(message, headers, lane)
+        for message, headers, error in self.parked:
             said = deadletters.headers(
                 error.code,
                 error.reason,
@@ -118,12 +121,10 @@ class Batch:
                 message.topic() or "",
                 message.partition() or 0,
                 message.offset() or 0,
-                message.headers(),
+                headers,
             )
             writer.deadletter(message, said, deadletters.value(message.value()))
 
 
-def _carried_bytes(message: Message) -> int:
-    headers = message.headers() or ()
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    return len(message.key() or b"") + sum(len(name.encode()) + len(value or b"") for name, value in pairs)
+def _carried_bytes(message: Message, headers: Headers | None) -> int:
+    return len(message.key() or b"") + size_of(headers)

@@ -1,10 +1,8 @@
 """What a record that nobody could apply looks like in the topic `deadletters`: itself, and why it is there."""
 
-from collections.abc import Iterable, Mapping
 from typing import Final
 
-#: Headers as confluent-kafka takes and gives them.
-Headers = list[tuple[str, str | bytes | None]]
+from joblog.streams.record_headers import Headers, size_of
 
 #: A dead letter must fit into a record, whatever it was: the clients send 2,000,000 bytes at most (kafka.py).
 VALUE_BYTES_MAX: Final = 1_800_000
@@ -20,12 +18,11 @@ def headers(
     topic: str,
     partition: int,
     offset: int,
-    extra: Headers | Mapping[str, str | bytes | None] | None = None,
+    extra: Headers | None = None,
 ) -> Headers:
     """Headers that say why (`reason_code`: one word; `reason`: one line), who gave up, and where it was.
 
-    The record's own headers (`extra`, as `message.headers()` gives them) follow as they were, as far as
-    they fit into `HEADERS_BYTES_MAX`.
+    The record's own headers (`extra`) follow as they were, as far as they fit into `HEADERS_BYTES_MAX`.
     """
     ours = {
         "joblog-reason-code": reason_code,
@@ -35,9 +32,8 @@ def headers(
         "joblog-partition": str(partition),
         "joblog-offset": str(offset),
     }
-    own = extra.items() if isinstance(extra, Mapping) else extra or ()
     made: Headers = [(name, text.encode(errors="replace")) for name, text in ours.items()]
-    return made + _fitting(own)
+    return made + _fitting(extra or [])
 
 
 def value(raw: bytes | None) -> bytes | None:
@@ -50,12 +46,10 @@ def key(raw: bytes | None) -> bytes | None:
     return raw if raw is None else raw[:KEY_BYTES_MAX]
 
 
-def _fitting(own: Iterable[tuple[str, str | bytes | None]]) -> Headers:
-    kept: Headers = []
+def _fitting(own: Headers) -> Headers:
     size = 0
-    for name, content in own:
-        size += len(name.encode(errors="replace")) + len(content or b"")
+    for index, one in enumerate(own):
+        size += size_of([one])
         if size > HEADERS_BYTES_MAX:
-            break
-        kept.append((name, content))
-    return kept
+            return own[:index]
+    return own

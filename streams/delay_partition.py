@@ -5,8 +5,8 @@ from typing import Final
 
 import msgspec
 from confluent_kafka import Message
-from joblog.streams.deadletters import Headers
 from joblog.streams.errors import InvalidData, UndecodableRecord
+from joblog.streams.record_headers import Headers, readable_headers
 from joblog.streams.wheel import Shelf, leaves_ms
 from joblog.streams.wire import Timer
 
@@ -66,12 +66,11 @@ def offset_of(message: Message) -> int:
 
 
 def _undecodable(message: Message, exc: Exception) -> Undecodable:
-    own = message.headers()
     return Undecodable(
         offset=offset_of(message),
         key=message.key(),
         value=message.value(),
-        headers=list(own.items()) if isinstance(own, dict) else own,
+        headers=readable_headers(message),
         code=InvalidData.code if isinstance(exc, msgspec.ValidationError) else UndecodableRecord.code,
         reason=f"no timer: {exc}",
     )

@@ -10,6 +10,7 @@ from joblog.streams.errors import StepBack
 from joblog.streams.kafka import TRANSACTION_TIMEOUT_S, KafkaConfig, transactional_producer
 from joblog.streams.lane_records import LANE_KEY, LaneRecord, write_state
 from joblog.streams.outbox import Outbox
+from joblog.streams.record_headers import Headers
 from joblog.streams.timestamps import format_time
 from joblog.streams.topics import DELAY_TIERS, TopicNames
 from joblog.streams.wheel import tier_for
@@ -115,12 +116,10 @@ class Writer:
         """Who owns the lane, and how far it has read."""
         self._produce(self._names.state, write_state(record), LANE_KEY, lane)
 
-    def forward(self, message: Message, lane: int) -> None:
+    def forward(self, message: Message, headers: Headers | None, lane: int) -> None:
         """Send a command on to its own lane, as it came."""
-        self._produce(self._names.commands, message.value(), message.key(), lane, headers=message.headers())
+        self._produce(self._names.commands, message.value(), message.key(), lane, headers=headers)
 
-    def deadletter(
-        self, message: Message, headers: list[tuple[str, str | bytes | None]], value: bytes | None
-    ) -> None:
+    def deadletter(self, message: Message, headers: Headers, value: bytes | None) -> None:
         """Park a record with its reason."""
         self._produce(self._names.deadletters, value, deadletters.key(message.key()), headers=headers)

@@ -22,6 +22,7 @@ from joblog.streams import kafka
 from joblog.streams.errors import ContractError
 from joblog.streams.ids import hashed_job_id, lane_of_queue
 from joblog.streams.kafka import KafkaConfig
+from joblog.streams.record_headers import headers_of
 from joblog.streams.retry import Curve, RetryPolicy
 from joblog.streams.states import ContinueOn
 
@@ -135,7 +136,7 @@ def _is_readable(message: Message) -> bool:
 
 def _handle(manager: JobManager, message: Message) -> None:
     try:
-        request = read_request(message.value(), message.headers())
+        request = read_request(message.value(), headers_of(message))
     except ContractError as exc:
         log.warning("detection.request.refused", extra={"reason": exc.reason, "offset": message.offset()})
         return

@@ -23,6 +23,8 @@ from tests.unit.scene import NOW, create, id_of, queue_in, succeeded, worker
 
 NAMES = TopicNames()
 LANES = 2
+#: Headers with a name that is not UTF-8, as the client gives them.
+UNREADABLE = object()
 #: What the client lets into one record, with some room for what Kafka adds.
 RECORD_BYTES_MAX = 2_000_000 - 1_000
 QUEUE = queue_in(0, LANES)
@@ -33,6 +35,7 @@ class Record:
 
     def __init__(self, topic: str, value: bytes | None, headers: Any = None, key: bytes | None = b"k") -> None:
         self._topic, self._value, self._headers, self._key = topic, value, headers, key
+        self._is_asked = False
 
     def topic(self) -> str:
         return self._topic
@@ -50,6 +53,10 @@ class Record:
         return self._value
 
     def headers(self) -> Any:
+        assert self._headers is not UNREADABLE or not self._is_asked, "asked again, the client kills the process"
+        self._is_asked = True
+        if self._headers is UNREADABLE:
+            raise SystemError("<method 'headers'> returned a result with an exception set")
         return self._headers
 
     def key(self) -> bytes | None:
@@ -61,7 +68,7 @@ class Records(list[tuple[str, int]]):
 
     def produce(self, topic: str, value: Any, key: Any = None, _partition: int = -1, headers: Any = ()) -> None:
         sizes = [len(one if isinstance(one, bytes) else str(one).encode()) for one in (value or b"", key or b"")]
-        carried = sum(len(name.encode()) + len(one or b"") for name, one in headers or ())
+        carried = sum(len(name.encode()) + len(one or b"") + 10 for name, one in headers or ())
         self.append((topic.removeprefix(NAMES.prefix), sum(sizes) + carried))
 
 
@@ -99,7 +106,7 @@ def test_commands_and_reports_are_decided_by_their_lane_in_one_turn() -> None:
 def test_a_command_of_another_lane_is_forwarded_as_it_came() -> None:
     turn, lane = batch()
     turn.take(command(create("a", lane=1, lanes=LANES), headers=[("trace", b"1")]))
-    assert [target for _, target in turn.forwards] == [1]
+    assert [target for _, _, target in turn.forwards] == [1]
     assert not lane.jobs
     assert [topic for topic, _ in written(turn)] == ["state", "commands"]
 
@@ -109,6 +116,8 @@ def test_a_command_of_another_lane_is_forwarded_as_it_came() -> None:
     [
         Record(NAMES.commands, b"garbage"),
         Record(NAMES.commands, None),
+        command(create("a", queue=QUEUE), headers=UNREADABLE),
+        command(create("a", lane=1, lanes=LANES), headers=[("", None)] * CARRIED_BYTES_MAX),
         command(create("a", lane=LANES, lanes=LANES + 1)),
         command(create("a", lane=1, lanes=LANES), key=b"k" * (CARRIED_BYTES_MAX + 1)),
         command(create("a", lane=1, lanes=LANES), headers=[("h", b"h" * CARRIED_BYTES_MAX)]),
@@ -180,7 +189,7 @@ def test_the_largest_command_fits_into_every_record_that_it_leads_to() -> None:
     turn, _ = batch()
     args = Raw(encode(["x" * (VALUE_BYTES_MAX - 500)]))
     turn.take(command(create("a", queue=QUEUE, args=args)))
-    turn.take(command(create("b", lane=1, lanes=LANES, args=args), headers=[("h", b"h" * (CARRIED_BYTES_MAX - 2))]))
+    turn.take(command(create("b", lane=1, lanes=LANES, args=args), headers=[("h", b"h" * (CARRIED_BYTES_MAX - 12))]))
     turn.take(command(create("c", queue=QUEUE), extension=VALUE_BYTES_MAX, key=b"k" * 1_000_000))
     sizes = written(turn)
     assert {topic for topic, _ in sizes} == {"events", "state", "commands", "deadletters"}
@@ -191,6 +200,8 @@ def test_a_dead_letter_fits_whatever_it_was() -> None:
     turn, _ = batch()
     big = b"x" * 2_000_000
     turn.take(Record(NAMES.commands, big, [("h", big)], big))
+    turn.take(Record(NAMES.commands, big, [("", None)] * 1_000_000))
+    turn.take(Record(NAMES.reports, big, UNREADABLE))
     sizes = dict(written(turn))
     most = deadletters.VALUE_BYTES_MAX + deadletters.KEY_BYTES_MAX + deadletters.HEADERS_BYTES_MAX + 10_000
     assert sizes["deadletters"] < most < RECORD_BYTES_MAX
