@@ -12,6 +12,7 @@ from typing import Final
 from joblog.services.worker_assignments import partition_of
 from joblog.services.worker_reporting import Reports
 from joblog.services.worker_settings import WorkerSettings
+from joblog.streams.retry import Retry
 from joblog.streams.wire import WorkerAnnounced
 
 #: Shortest time between two announcements to one lane, so that a lowered one does not talk all the time.
@@ -27,14 +28,15 @@ class Announcer:
     """Says what the worker offers, and knows since when Kafka has its last word."""
 
     def __init__(
-        self, reports: Reports, settings: WorkerSettings, worker: str, tasks: tuple[str, ...], now: float
+        self, reports: Reports, settings: WorkerSettings, worker: str, tasks: Mapping[str, Retry | None], now: float
     ) -> None:
         self._reports = reports
         self._settings = settings
         self._lanes = settings.queues_of_lanes
         self._home = next(iter(self._lanes))
         self._worker = worker
-        self._tasks = tasks
+        self._tasks = tuple(sorted(tasks))
+        self._policies = {name: retry for name, retry in tasks.items() if retry is not None}
         self._started_at = datetime.now(UTC)
         self._offered: dict[int, int] = {}
         self._sent_at = dict.fromkeys(self._lanes, -inf)
@@ -87,4 +89,5 @@ class Announcer:
             pid=os.getpid(),
             started_at=self._started_at,
             home=lane == self._home,
+            policies=self._policies,
         )

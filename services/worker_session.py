@@ -60,7 +60,8 @@ class Session:
         self._parts = parts
         self._settings = settings
         self._assignments = assignments
-        self._announcer = Announcer(parts.reports, settings, worker, tuple(sorted(parts.known)), now)
+        policies = {name: known.retry for name, known in parts.known.items()}
+        self._announcer = Announcer(parts.reports, settings, worker, policies, now)
         self._book = LaneBook(self._announcer.lanes, settings.slots, settings.prefetch, settings.release_after_s)
         self._intake = Intake(
             worker=worker,

@@ -7,17 +7,20 @@ from confluent_kafka import Message
 from joblog.streams import deadletters, wire
 from joblog.streams.codec import read_command, read_report
 from joblog.streams.errors import ContractError, InvalidData
+from joblog.streams.ids import lane_of_job
 from joblog.streams.lane import Lane
 from joblog.streams.lane_records import LaneRecord
 from joblog.streams.outbox import Outbox
 from joblog.streams.record_headers import Headers, headers_of, readable_headers, size_of
 from joblog.streams.salvage import failed_by_report
-from joblog.streams.topics import TopicNames
+from joblog.streams.topics import ASSIGNMENT_PARTITIONS, TopicNames
 from joblog.streams.transaction import Writer
 from joblog.streams.transitions import Election
 
 ROLE: Final = "elector"
 
+#: Reports to other lanes that one turn leads to, about: the end of a job with 10,000 continuations is as many.
+FANOUT_MAX: Final = 10_000
 #: Key and headers of a command that is forwarded: with its value they must fit into one record again.
 CARRIED_BYTES_MAX: Final = 200_000
 
@@ -31,6 +34,8 @@ class Batch:
         self._election = election
         self.outboxes: dict[int, Outbox] = {}
         self.offsets: dict[tuple[str, int], int] = {}
+        #: The rest had better wait for the next transaction.
+        self.is_full = False
         self.forwards: list[tuple[Message, Headers | None, int]] = []
         self.parked: list[tuple[Message, Headers | None, ContractError]] = []
 
@@ -49,6 +54,12 @@ class Batch:
             self._command(message, lane, f"commands/{number}@{offset}", out)
         else:
             self._report(message, lane, f"reports/{number}@{offset}", out)
+        self.is_full = len(out.reports) > FANOUT_MAX
+
+    def skip_markers(self, ends: Mapping[tuple[str, int], int]) -> None:
+        """After all records: go on from these offsets, before which nothing is left to read."""
+        for place, end in ends.items():
+            self.offsets[place] = max(self.offsets.get(place, 0), end)
 
     def _command(self, message: Message, lane: Lane, position: str, out: Outbox) -> None:
         headers = None
@@ -75,6 +86,7 @@ class Batch:
         lane.log_ms = max(lane.log_ms, appended)
         try:
             report: wire.AnyReport = read_report(message.value())
+            _check_places(report, lane.lanes)
         except ContractError as error:
             self._park(message, readable_headers(message), error, out)
             instead = failed_by_report(message.value(), error.reason)
@@ -86,6 +98,11 @@ class Batch:
     def _park(self, message: Message, headers: Headers | None, error: ContractError, out: Outbox) -> None:
         self.parked.append((message, headers, error))
         out.counts["joblog_quarantined_records_total", error.code] += 1
+
+    def forgive(self) -> None:
+        """The clock was set."""
+        for lane in self._lanes.values():
+            lane.forgive(self._election.now_ms)
 
     def tick(self, caught_up: bool) -> None:
         """Let time pass in all lanes."""
@@ -124,6 +141,15 @@ class Batch:
                 headers,
             )
             writer.deadletter(message, said, deadletters.value(message.value()))
+
+
+def _check_places(report: wire.AnyReport, lanes: int) -> None:
+    """Refuse a report that leads to a partition which is not there: no transaction could be written."""
+    if isinstance(report, wire.WorkerAnnounced):
+        if not 0 <= report.partition < ASSIGNMENT_PARTITIONS:
+            raise InvalidData(f"partition {report.partition} of assignments is not there")
+    elif isinstance(report, wire.ContinuationAdded) and (lane := lane_of_job(report.child)) >= lanes:
+        raise InvalidData(f"the id of the continuation names lane {lane}, and there are only {lanes}")
 
 
 def _carried_bytes(message: Message, headers: Headers | None) -> int:

@@ -94,9 +94,10 @@ class Snapshot(StrictMessage):
 
 
 class DeleteJob(Change):
-    """Delete a job wherever it is; a running one is cancelled."""
+    """Delete a job wherever it is; a running one is cancelled. A Failed one may need a snapshot."""
 
     type: Literal["job.delete"] = "job.delete"
+    snapshot: Snapshot | None = None
 
 
 class RequeueJob(Change):

@@ -12,11 +12,13 @@ import random
 import threading
 import time
 from collections.abc import Sequence
+from math import inf
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from joblog.streams.batch import ROLE, Batch
-from joblog.streams.errors import ElectorError, Fenced, LogLost, StepBack
+from joblog.streams.calm import Calm
+from joblog.streams.errors import ElectorError, Fenced, LogLost, StepBack, TooLarge
 from joblog.streams.filters import ElectFilter, FilterChain, RetryFilter
 from joblog.streams.health import Health
 from joblog.streams.holding import Holding
@@ -32,8 +34,6 @@ from joblog.streams.transitions import Election
 log = logging.getLogger(__name__)
 
 TICK_S: Final = 0.1
-#: After trouble with the brokers, workers get this long to be heard again before a lease may run out.
-CALM_S: Final = 5.0
 RETIRE_S: Final = 2.0
 REJOIN_S: Final = 60.0
 _FATAL: Final = frozenset({KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID})
@@ -82,9 +82,12 @@ class Elector:
         self._returned = False
         self._generation = 0
         self._fatal: KafkaError | None = None
-        self._drained_at = 0.0
-        self._trouble_at = 0.0
-        self._ticked_at = 0.0
+        self._calm = Calm()
+        self._trouble_at = -inf
+        self._ticked_at = -inf
+        # Fetched and not decided yet; and where the client found partitions to end, since the last turn.
+        self._rest: list[Message] = []
+        self._ends: dict[tuple[str, int], int] = {}
 
     def _member(self) -> Consumer:
         return group_consumer(
@@ -92,7 +95,7 @@ class Elector:
             f"{self._names.prefix}electors",
             self._client_id,
             error_cb=self._on_error,
-            **{"group.instance.id": self._client_id},
+            **{"group.instance.id": self._client_id, "enable.partition.eof": True},
         )
 
     def run(self, stop: threading.Event) -> None:
@@ -135,33 +138,47 @@ class Elector:
         if not lanes:
             return
         batch = Batch(self._names, lanes, Election(_now_ms(), self._chain.elect, self._chain.watched))
-        for message in messages:
-            batch.take(message)
+        self._decide(batch, messages)
         self._tick(batch)
         batch.assign()
         if not batch.empty:
             self._commit(batch, len(messages))
 
     def _fetched(self) -> list[Message]:
-        """What is there now, at most `batch_max` records; waits a tick for the first of them."""
+        """What is there now, about `batch_max` records; waits a tick for the first of them."""
         generation = self._generation
-        messages = self._checked(self._consumer.consume(1, TICK_S))
-        if messages:
-            messages += self._checked(self._consumer.consume(self._batch_max - 1, 0))
-        else:
-            self._drained_at = time.monotonic()
+        messages, self._rest = self._rest, []
+        found = self._consumer.consume(1, 0 if messages else TICK_S)
+        if found and len(messages) < self._batch_max:
+            found += self._consumer.consume(self._batch_max - len(messages), 0)
+        elif not messages:
+            self._calm.drained(time.monotonic())
+        messages += self._checked(found)
         if generation != self._generation:
             # The group was rebalanced between two records: they are fetched again, from the right place.
+            self._ends.clear()
             if self._wanted is None and self._holding.lanes:
                 self._holding.assign(self._consumer)
             return []
         return messages
 
+    def _decide(self, batch: Batch, messages: list[Message]) -> None:
+        for index, message in enumerate(messages):
+            if batch.is_full:
+                self._rest = messages[index:]
+                return
+            batch.take(message)
+        batch.skip_markers(self._holding.markers(self._ends))
+        self._ends.clear()
+
     def _tick(self, batch: Batch) -> None:
         now = time.monotonic()
         if now - self._ticked_at >= TICK_S:
             self._ticked_at = now
-            batch.tick(now - self._drained_at < 1 and now - self._trouble_at > CALM_S)
+            if self._calm.is_stepped(now, time.time()):
+                log.warning("elector.clock_stepped")
+                batch.forgive()
+            batch.tick(self._calm.is_caught_up(now))
             self._meters.set("joblog_live_jobs", sum(len(lane.jobs) for lane in self._holding.lanes.values()))
 
     def _commit(self, batch: Batch, inputs: int) -> None:
@@ -194,6 +211,9 @@ class Elector:
         return records
 
     def _hear(self, error: KafkaError, message: Message) -> None:
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._ends[str(message.topic()), message.partition() or 0] = message.offset() or 0
+            return
         if error.fatal() or error.code() in _FATAL:
             self._fatal = error
         self._meters.inc("joblog_kafka_errors_total", ROLE, error.name())
@@ -257,6 +277,9 @@ class Elector:
             raise StepBack(f"taking lanes {numbers} over failed: {error}") from error
         self._holding.assign(self._consumer)
         self._wanted, self._reloading = None, False
+        self._forget_fetched()
+        # Renewals that came meanwhile lie in the log, and the first fetch may be late.
+        self._calm.disturbed(time.monotonic())
         gc.collect()
         gc.freeze()
         seconds = time.perf_counter() - began
@@ -272,7 +295,15 @@ class Elector:
         if error.fatal():
             self._fatal = error
         else:
-            self._trouble_at = time.monotonic()
+            self._in_trouble()
+
+    def _in_trouble(self) -> None:
+        self._trouble_at = time.monotonic()
+        self._calm.disturbed(self._trouble_at)
+
+    def _forget_fetched(self) -> None:
+        self._rest.clear()
+        self._ends.clear()
 
     def _rejoin(self, error: Fenced, stop: threading.Event) -> None:
         """Join the group as a new client, with what the log says.
@@ -285,6 +316,7 @@ class Elector:
         self._generation += 1
         self._wanted, self._fatal = None, None
         self._holding.drop()
+        self._forget_fetched()
         self._consumer.close()
         self._consumer = self._member()
         self._renew_producer(stop)
@@ -294,7 +326,11 @@ class Elector:
         """A new producer, and all lanes as the log has them."""
         log.warning("elector.step_back", extra={"error": str(error)})
         self._meters.inc("joblog_transactions_total", ROLE, "failed")
-        self._trouble_at = time.monotonic()
+        self._in_trouble()
+        self._forget_fetched()
+        if isinstance(error, TooLarge):
+            self._batch_max = max(self._batch_max // 2, 1)
+            log.warning("elector.smaller_batches", extra={"batch_max": self._batch_max})
         self._health.set_unready("stepping back after a failed transaction")
         if self._wanted is None and self._holding.lanes:
             self._wanted, self._reloading = sorted(self._holding.lanes), True

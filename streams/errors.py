@@ -12,6 +12,7 @@
     ├── EnqueueError             Kafka did not acknowledge a command; its outcome is unknown
     ├── ElectorError
     │   ├── StepBack             a transaction failed or its outcome is unknown; reload and go on
+    │   │   └── TooLarge         it was too large for the producer; go on with smaller ones
     │   ├── Fenced               another elector with the same id took over; this one must stop
     │   └── LogLost              the log no longer holds what the elector must read next
     ├── TaskError
@@ -77,6 +78,10 @@ class ElectorError(JoblogError):
 
 class StepBack(ElectorError):
     """A transaction failed or its outcome is unknown: drop the producer, reload the lanes, go on."""
+
+
+class TooLarge(StepBack):
+    """A transaction was larger than the producer takes: the next ones must be smaller."""
 
 
 class Fenced(ElectorError):

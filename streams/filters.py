@@ -59,7 +59,7 @@ class RetryFilter:
         self._random = random
 
     def elect(self, job: Job, candidate: wire.JobEvent, what: Any, now_ms: int) -> wire.JobEvent | None:
-        policy = policy_of(job, what.retry if type(what) is wire.RunFailed else None)
+        policy = policy_of(job, what.retry if isinstance(what, wire.RunFailed | Lost) else None)
         exception = candidate.exception
         types = (exception.types or (exception.type,)) if exception is not None else ()
         # A lost worker is not the task's exception: the names the policy filters by say nothing about it.

@@ -1,7 +1,7 @@
 """The lanes that one elector has: taken over from the log, given back to it, thrown away."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -45,7 +45,8 @@ class Holding:
             found |= self._takeover.load(missing, self._transactions.transactional_id, now_ms, fence=fence)
         self.lanes = {number: lane for number, (lane, _) in found.items()}
         self._records = {number: self._mine(*_position(record)) for number, (_, record) in found.items()}
-        self._write(self._records, consumer)
+        # With the positions as offsets the group's coordinator refuses a member that was put out meanwhile.
+        self._write(self._records, self._offsets(numbers), consumer)
         return missing
 
     def give_back(self, consumer: Consumer) -> None:
@@ -55,7 +56,7 @@ class Holding:
             return
         free = {number: LaneRecord(None, *_position(self._records[number])) for number in lanes}
         try:
-            self._write(free, consumer)
+            self._write(free, {}, consumer)
             ends = self._takeover.state_ends(lanes)
             self._given_back = {number: (lane, free[number], ends[number]) for number, lane in lanes.items()}
         except (StepBack, KafkaException) as error:
@@ -80,9 +81,27 @@ class Holding:
 
     def commit(self, batch: Batch, consumer: Consumer) -> None:
         """Write what a batch led to, with the lanes' records after it; raises StepBack."""
-        records = {number: self._advanced(number, batch.offsets) for number in batch.outboxes}
-        self._transactions.commit(lambda writer: batch.write(writer, records), batch.offsets, consumer)
+        numbers = {*batch.outboxes, *(number for _, number in batch.offsets)}
+        records = {number: self._advanced(number, batch.offsets) for number in numbers}
+        offsets = batch.offsets or self._offsets(numbers)
+        self._transactions.commit(lambda writer: batch.write(writer, records), offsets, consumer)
         self._records.update(records)
+
+    def markers(self, ends: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
+        """Of the ends that were found, those with nothing but transactions' markers before them.
+
+        A marker takes an offset. If it is the last, and retention deletes it, an elector that stood before it
+        would look for a record that never was.
+        """
+        behind = {}
+        for (topic, number), end in ends.items():
+            record = self._records.get(number)
+            if number not in self.lanes or record is None:
+                continue
+            at = {self._names.commands: record.commands, self._names.reports: record.reports}.get(topic, end)
+            if end > at:
+                behind[topic, number] = end
+        return behind
 
     def _advanced(self, number: int, offsets: Mapping[tuple[str, int], int]) -> LaneRecord:
         commands, reports = _position(self._records[number])
@@ -93,12 +112,24 @@ class Holding:
     def _mine(self, commands: int, reports: int) -> LaneRecord:
         return LaneRecord(self._transactions.transactional_id, commands, reports)
 
-    def _write(self, records: Mapping[int, LaneRecord], consumer: Consumer) -> None:
+    def _offsets(self, numbers: Iterable[int]) -> dict[tuple[str, int], int]:
+        """Where lanes stand, where they stand anywhere."""
+        topics = (self._names.commands, self._names.reports)
+        places = {
+            (topic, number): offset
+            for number in numbers
+            for topic, offset in zip(topics, _position(self._records[number]), strict=True)
+        }
+        return {place: offset for place, offset in places.items() if offset >= 0}
+
+    def _write(
+        self, records: Mapping[int, LaneRecord], offsets: Mapping[tuple[str, int], int], consumer: Consumer
+    ) -> None:
         def write(writer: Writer) -> None:
             for number, record in records.items():
                 writer.lane_record(number, record)
 
-        self._transactions.commit(write, {}, consumer)
+        self._transactions.commit(write, offsets, consumer)
 
 
 def _position(record: LaneRecord) -> tuple[int, int]:

@@ -90,7 +90,9 @@ def transactional_producer(config: KafkaConfig, transactional_id: str) -> Produc
             "retry.backoff.ms": 3,
             # Records are flushed by the commit; waiting for more would only add to the latency.
             "linger.ms": 0.5,
-            "queue.buffering.max.messages": 500_000,
+            # A transaction is gathered whole; what leads to more than this is cut before (batch.py, lane.py).
+            "queue.buffering.max.messages": 2_000_000,
+            "queue.buffering.max.kbytes": 2_000_000,
         }
     )
 

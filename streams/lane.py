@@ -25,6 +25,9 @@ from msgspec import Raw, json
 
 _encode = json.Encoder().encode
 
+#: Overdue jobs elected in one turn; there are ten turns a second.
+OVERDUE_MAX = 500
+
 
 class Lane(LaneWorkers):
     """The state machine of one lane; see the module's docstring."""
@@ -217,8 +220,8 @@ class Lane(LaneWorkers):
         tells that nothing is left to be read: a late elector must not call the workers late.
         """
         now_ms = election.now_ms
-        # As often as there are jobs: a filter may elect an instant for one that is past again.
-        for _ in range(len(self._due)):
+        # Not all at once: after an outage they would be too many for a transaction.
+        for _ in range(OVERDUE_MAX):
             entry = self._due.first(self.jobs)
             if entry is None or entry[0] + self.rules.overdue_ms > now_ms:
                 break
@@ -236,3 +239,8 @@ class Lane(LaneWorkers):
         for parent, links in list(self._pending.items()):
             if now_ms - links[-1][2] > self.rules.pending_ms:
                 self._give_up(parent, out)
+
+    def forgive(self, now_ms: int) -> None:
+        """The clock was set: nobody is late by what it said before."""
+        for _, worker in self.workers:
+            worker.seen_ms = now_ms

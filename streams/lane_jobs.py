@@ -73,8 +73,10 @@ class LaneJobs:
             out.events.append((job.id, event_type(event), f"{job.id}/{event.version}", event, cause, job.traceparent))
         if job.state is State.PROCESSING and after.state is not State.PROCESSING and isinstance(what, wire.Change):
             self._cancel(job, after, out)
+        is_live = job.id in self.jobs  # else it is revived
         self._moved(job, after, out)
-        self._left(job)
+        if is_live:
+            self._left(job)
         return None
 
     def _cancel(self, job: Job, after: Job, out: Outbox) -> None:
@@ -87,6 +89,7 @@ class LaneJobs:
 
     def _moved(self, before: Job, job: Job, out: Outbox) -> None:
         """Take a job from where it was to where it is now."""
+        is_revived = before.id not in self.jobs
         self.jobs[job.id] = job
         out.state[job.id] = job
         if before.state is State.PROCESSING and job.state is not State.PROCESSING:
@@ -95,7 +98,7 @@ class LaneJobs:
         self._settle(job)
         if job.state is State.SCHEDULED:
             out.timers.append(wire.Timer(job.id, job.version, job.due_ms))
-        elif job.state in FINAL_STATES and job.state is not before.state:
+        elif job.state in FINAL_STATES and (job.state is not before.state or is_revived):
             self._end(job, out)
 
     def _end(self, job: Job, out: Outbox) -> None:

@@ -49,8 +49,9 @@ class LaneWorkers(LaneContinuations):
             return
         for job_id in tuple(worker.held):
             job = self.jobs[job_id]
-            policy = policy_of(job)
-            lost = Lost(name, policy.count_lost or job.lost >= policy.lost_max)
+            own = worker.announced.policies.get(job.task)
+            policy = policy_of(job, own)
+            lost = Lost(name, policy.count_lost or job.lost >= policy.lost_max, own)
             self._decided(job, lost, cause, election, out)
         self.workers.remove(name)
         out.state[WORKER_KEY + name] = None

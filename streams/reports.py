@@ -76,6 +76,7 @@ class WorkerAnnounced(Message):
     - partition: the partition of `assignments` that it reads.
     - queues: those it works in this lane, in its order of preference; all_queues: all it works.
     - slots: jobs it will hold of this lane at once, prefetched ones included.
+    - policies: the retry policies of those tasks that have one of their own.
     - home: whether this lane writes the worker's events.
     """
 
@@ -91,6 +92,7 @@ class WorkerAnnounced(Message):
     pid: Count = 0
     started_at: Instant
     home: bool = False
+    policies: dict[TaskName, RetryPolicy] = {}
 
 
 class WorkerStopping(Message):

@@ -6,7 +6,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 from joblog.streams import deadletters, wire
 from joblog.streams.codec import encode
-from joblog.streams.errors import StepBack
+from joblog.streams.errors import StepBack, TooLarge
 from joblog.streams.kafka import TRANSACTION_TIMEOUT_S, KafkaConfig, transactional_producer
 from joblog.streams.lane_records import LANE_KEY, LaneRecord, write_state
 from joblog.streams.outbox import Outbox
@@ -67,7 +67,9 @@ class TransactionLog:
                 positions = [TopicPartition(topic, lane, offset) for (topic, lane), offset in offsets.items()]
                 producer.send_offsets_to_transaction(positions, consumer.consumer_group_metadata(), _WAIT_S)
             producer.commit_transaction(_WAIT_S)
-        except (KafkaException, BufferError) as error:
+        except BufferError as error:
+            raise TooLarge(f"the transaction is larger than the producer takes: {error}") from error
+        except KafkaException as error:
             raise StepBack(f"the transaction failed: {error}") from error
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 from joblog.streams import wire
 from joblog.streams.job import Job, born, deleted, enqueued, failed, scheduled
 from joblog.streams.raw import raw, with_parameter
+from joblog.streams.retry import Retry
 from joblog.streams.states import State
 from joblog.streams.timestamps import time_ms
 from msgspec import Struct
@@ -21,10 +22,14 @@ class Assigned(Struct, frozen=True, gc=False):
 
 
 class Lost(Struct, frozen=True, gc=False):
-    """The worker that runs this job did not renew in time; `count` when the retry policy makes that a failure."""
+    """The worker that runs this job did not renew in time, or stopped without a word about it.
+
+    `count` when the retry policy makes that a failure; `retry` is the task's own policy, if it has one.
+    """
 
     worker: str
     count: bool
+    retry: Retry | None = None
 
 
 class Rejected(Struct, frozen=True, gc=False):

@@ -92,6 +92,7 @@ class Snapshot(Outside, frozen=True):
 
 class DeleteJob(Change, frozen=True, kw_only=True):
     type: ClassVar[str] = "job.delete"
+    snapshot: Snapshot | None = None
 
 
 class RequeueJob(Change, frozen=True, kw_only=True):
@@ -180,6 +181,7 @@ class WorkerAnnounced(Report, frozen=True, kw_only=True, tag="worker.announced")
     pid: Count = 0
     started_at: Instant
     home: bool = False
+    policies: dict[TaskName, Retry] = {}
 
 
 class WorkerStopping(Report, frozen=True, kw_only=True, tag="worker.stopping"):

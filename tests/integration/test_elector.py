@@ -16,11 +16,11 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from joblog.streams import wire
 from joblog.streams.elector import Elector
-from joblog.streams.errors import Fenced, StepBack
+from joblog.streams.errors import Fenced, StepBack, TooLarge
 from joblog.streams.health import Health
 from joblog.streams.ids import lane_of_job, lane_of_queue, murmur2, new_job_id
 from joblog.streams.kafka import KafkaConfig, producer, reader
-from joblog.streams.lane_records import read_state
+from joblog.streams.lane_records import LaneRecord, read_state
 from joblog.streams.metrics import Meters
 from joblog.streams.topics import ASSIGNMENT_PARTITIONS, TopicNames
 from joblog.streams.transaction import TransactionLog
@@ -261,6 +261,38 @@ def test_a_doubtful_commit_neither_loses_nor_doubles(
     assert sorted(run.job_id for run in log.runs()) == sorted(jobs)
 
 
+def test_transactions_become_smaller_when_one_was_too_large(
+    elector: Elector, log: Log, wait_until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, failures = TransactionLog.commit, []
+
+    def too_large(self: TransactionLog, *args: Any) -> None:
+        if args[1] and len(failures) < 2:
+            failures.append(1)
+            raise TooLarge("no room")
+        commit(self, *args)
+
+    before = elector._batch_max
+    monkeypatch.setattr(TransactionLog, "commit", too_large)
+    job = log.create(0)
+    log.producer.flush()
+    wait_until(lambda: log.of(job) == ["enqueued"], 20, "the job")
+    assert elector._batch_max == before // 4
+
+
+def test_a_lane_stands_behind_the_markers_of_transactions(
+    elector: Elector, kafka: KafkaConfig, names: TopicNames, log: Log, wait_until: Any
+) -> None:
+    """Were its position before the last one, and retention deleted that, a record would seem to be lost."""
+    parent = log.create(0)
+    child = log.create(1, parent={"job_id": parent})
+    log.producer.flush()
+    wait_until(lambda: log.of(child) == ["awaiting"], 20, "the continuation")
+    end = log.reader.get_watermark_offsets(TopicPartition(names.reports, 0), timeout=10)[1]
+    assert end >= 2  # the word of the other lane, and the marker of its transaction
+    wait_until(lambda: lane_records(kafka, names, log.lanes)[0].reports == end, 20, "the lane's position")
+
+
 def pulse(log: Log, until: Callable[[], bool], timeout_s: float) -> dict[int, float]:
     """Create jobs in every lane until a condition holds; the longest silence of each lane since then, in seconds."""
     began = time.monotonic()
@@ -281,9 +313,9 @@ def events_everywhere(log: Log, since: float) -> bool:
     return all(log.seen[lane] and log.seen[lane][-1] > since for lane in log.queues)
 
 
-def owners(kafka: KafkaConfig, names: TopicNames, lanes: int) -> dict[int, str | None]:
-    """Who owns each lane, by the last lane record of its `state` partition."""
-    consumer, found = reader(kafka, "owners"), {}
+def lane_records(kafka: KafkaConfig, names: TopicNames, lanes: int) -> dict[int, LaneRecord]:
+    """The last record of each lane in its `state` partition."""
+    consumer, found = reader(kafka, "records"), {}
     consumer.assign([TopicPartition(names.state, lane, 0) for lane in range(lanes)])
     ends = 0
     while ends < lanes:
@@ -291,9 +323,16 @@ def owners(kafka: KafkaConfig, names: TopicNames, lanes: int) -> dict[int, str |
             if message.error() is not None:
                 ends += 1
             elif message.key() == b"lane":
-                found[message.partition() or 0] = getattr(read_state("lane", message.value() or b""), "owner", None)
+                record = read_state("lane", message.value() or b"")
+                assert isinstance(record, LaneRecord)
+                found[message.partition() or 0] = record
     consumer.close()
     return found
+
+
+def owners(kafka: KafkaConfig, names: TopicNames, lanes: int) -> dict[int, str | None]:
+    """Who owns each lane."""
+    return {lane: record.owner for lane, record in lane_records(kafka, names, lanes).items()}
 
 
 def both_own(kafka: KafkaConfig, names: TopicNames, lanes: int) -> Callable[[], bool]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from joblog.streams import deadletters, wire
-from joblog.streams.batch import CARRIED_BYTES_MAX, Batch
+from joblog.streams.batch import CARRIED_BYTES_MAX, FANOUT_MAX, Batch
 from joblog.streams.codec import VALUE_BYTES_MAX, encode
 from joblog.streams.continuations import CONTINUATIONS_MAX
 from joblog.streams.ids import new_job_id
@@ -14,7 +14,7 @@ from joblog.streams.lane_records import LaneRecord
 from joblog.streams.lane_rules import LaneRules
 from joblog.streams.states import ContinueOn, State
 from joblog.streams.takeover import ended_by
-from joblog.streams.topics import DELAY_TIERS, TopicNames
+from joblog.streams.topics import ASSIGNMENT_PARTITIONS, DELAY_TIERS, TopicNames
 from joblog.streams.transaction import Writer
 from joblog.streams.transitions import PARAMETERS_BYTES_MAX, Election
 from msgspec import Raw
@@ -28,6 +28,8 @@ UNREADABLE = object()
 #: What the client lets into one record, with some room for what Kafka adds.
 RECORD_BYTES_MAX = 2_000_000 - 1_000
 QUEUE = queue_in(0, LANES)
+#: JSON that the careful reader writes longer than it came: escapes that it takes for good, numbers in full.
+LONGER = Raw(b"[" + b",".join([b"1e15"] * 200_000) + b',"\\u0041"]')
 
 
 class Record:
@@ -154,6 +156,41 @@ def test_a_run_whose_report_cannot_be_read_fails_with_the_reason_and_the_record_
     assert "The report run.succeeded cannot be read: " in exception.message
     assert "run.succeeded.duration_ms: Input should be a valid number" in exception.message
     assert len(turn.parked) == 2
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        wire.ContinuationAdded(job_id=id_of("a"), child="not an id", on=ContinueOn.SUCCEEDED),
+        wire.ContinuationAdded(job_id=id_of("a"), child=new_job_id(LANES, NOW, 1), on=ContinueOn.SUCCEEDED),
+        worker(queues=(QUEUE,), partition=ASSIGNMENT_PARTITIONS),
+        wire.RunSucceeded(job_id=id_of("a"), lease=2, worker="w", duration_ms=1.0, started_ms=NOW, result=LONGER),
+    ],
+)
+def test_a_report_that_would_lead_to_a_record_nobody_can_write_is_parked(report: wire.AnyReport) -> None:
+    turn, lane = batch()
+    turn.take(Record(NAMES.reports, encode(report)))
+    assert len(turn.parked) == 1
+    assert not list(lane.workers)
+    lane.tick(True, Election(NOW + 600_000, lambda _job, event, *_: (event,), frozenset()), turn.outboxes[0])
+    assert max(size for _, size in written(turn)) < RECORD_BYTES_MAX
+
+
+def test_a_turn_that_tells_many_jobs_of_an_end_takes_no_more() -> None:
+    turn, lane = batch()
+    turn.take(command(create("a", queue=QUEUE)))
+    assert not turn.is_full
+    many = tuple((new_job_id(1, NOW, n), ContinueOn.FINISHED) for n in range(FANOUT_MAX + 1))
+    lane.jobs[id_of("a")].continuations = many
+    turn.take(command(wire.DeleteJob(job_id=id_of("a"))))
+    assert turn.is_full
+
+
+def test_markers_are_skipped_after_the_records_before_them() -> None:
+    turn, _ = batch()
+    turn.take(command(create("a", queue=QUEUE)))
+    turn.skip_markers({(NAMES.commands, 0): 41, (NAMES.reports, 0): 7})
+    assert turn.offsets == {(NAMES.commands, 0): 42, (NAMES.reports, 0): 7}
 
 
 # --- whatever is taken can be written ---

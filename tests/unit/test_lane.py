@@ -1,8 +1,11 @@
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from joblog.streams import wire
-from joblog.streams.job import Job
+from joblog.streams.ids import new_job_id
+from joblog.streams.job import Job, scheduled
+from joblog.streams.lane import OVERDUE_MAX
 from joblog.streams.lane_rules import LaneRules
 from joblog.streams.states import State
 from joblog.streams.wire import JobDue, RequeueJob, RescheduleJob, SetParameter, Timer
@@ -151,6 +154,29 @@ def test_a_parameter_set_while_a_job_waits_for_its_timer_renews_the_timer() -> N
     scene.when(SetParameter(job_id=A, name="p", value=1)).then("a2 parameter p=1")
     assert scene.out.timers == [Timer(A, 2, AT_TEN_MS)]
     scene.when(Tick(7_200_000), due("a", 1), due("a", 2)).then("a3 Enqueued")
+
+
+def test_many_overdue_jobs_are_elected_some_at_a_time() -> None:
+    scene = Scene()
+    for number in range(OVERDUE_MAX + 1):
+        job_id = new_job_id(0, NOW, number)
+        scene.given(wire.CreateJob("t", queue="q0", job_id=job_id, run_at=AT_TEN))
+    scene.when(Tick(8_000_000))
+    assert len(scene.events) == OVERDUE_MAX
+    scene.when(Tick(0))
+    assert len(scene.events) == 1
+
+
+def test_a_filter_that_elects_the_past_again_and_again_does_not_stop_the_lane() -> None:
+    class Past:
+        name, order, states = "past", 50, frozenset({State.ENQUEUED})
+
+        def elect(self, job: Job, *_: Any) -> wire.JobEvent:
+            return scheduled(job, NOW, "yesterday")
+
+    scene = Scene(filters=[Past()]).given(create("a"))
+    scene.when(Tick(5_000))
+    assert scene.events[-1] == f"a{OVERDUE_MAX + 1} Scheduled"
 
 
 # --- loading ---

@@ -10,7 +10,20 @@ from joblog.streams.states import ContinueOn, State
 from joblog.streams.wire import CreateJob, DeleteJob, Received, RequeueJob, RescheduleJob, SetParameter
 from msgspec import Raw, json
 
-from tests.unit.scene import BOOM, NEVER, NOW, Scene, Tick, create, id_of, queue_in, run_failed, succeeded, worker
+from tests.unit.scene import (
+    BOOM,
+    NEVER,
+    NOW,
+    Scene,
+    Tick,
+    create,
+    id_of,
+    name_of,
+    queue_in,
+    run_failed,
+    succeeded,
+    worker,
+)
 
 A = id_of("a")
 CREATED = datetime(2027, 1, 15, 8, tzinfo=UTC)
@@ -306,6 +319,35 @@ def test_the_queue_that_a_filter_elects_is_that_of_a_lane_that_has_it() -> None:
     kept.when(create("a", lanes=4)).then("a1 Enqueued")
     assert kept.job("a").queue == there
     assert f"queue {elsewhere} does not live in the job's lane" in str(kept.reasons[0])
+
+
+def test_a_filter_may_turn_down_the_revival_of_a_job_which_is_forgotten_again() -> None:
+    refuse = Elects(lambda job: deleted(job, "not now"), State.ENQUEUED)
+    scene = Scene(filters=[refuse]).when(RequeueJob(job_id=A, snapshot=snapshot(state=State.DELETED)))
+    scene.then("a4 Deleted")
+    assert not scene.lane.jobs
+    assert scene.lane.ended.get(A) == (State.DELETED, 4)
+    assert not scene.kept
+
+
+# --- what is forgotten, and counted ---
+
+
+def test_failed_jobs_that_were_forgotten_come_back_and_fail_again() -> None:
+    scene = Scene(rules=LaneRules(failed_kept=2)).given(worker(slots=3))
+    for name in "abc":
+        gone = snapshot(state=State.FAILED, spec=wire.JobSpec(retry=NEVER))
+        scene.given(RequeueJob(job_id=id_of(name), snapshot=gone))
+    scene.when(*(run_failed(name, 5) for name in "abc"), Tick(200))
+    assert [name_of(job_id) for job_id in scene.lane.jobs] == ["b", "c"]
+
+
+def test_a_failed_job_that_was_forgotten_is_deleted_by_its_snapshot() -> None:
+    failure = snapshot(state=State.FAILED)
+    scene = Scene().when(DeleteJob(job_id=A, snapshot=failure)).then("a4 Deleted")
+    assert not scene.lane.jobs
+    scene.when(DELETE_A).then("rejected ended")
+    Scene().when(DeleteJob(job_id=A, snapshot=snapshot())).then("rejected wrong_state")
 
 
 # --- what no lane could do ---

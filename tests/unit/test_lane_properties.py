@@ -118,7 +118,7 @@ class Lanes(RuleBasedStateMachine):
             fields["run_at"] = self._instant(said["delay_ms"])
         if kind is wire.SetParameter:
             fields |= {"name": "p", "value": said["delay_ms"]}
-        elif kind is not wire.DeleteJob and said["with_snapshot"]:
+        elif said["with_snapshot"]:
             fields["snapshot"] = self._snapshot(job_id, said["stale"])
         self.world.send(kind(**fields), lane_of_job(job_id))
 

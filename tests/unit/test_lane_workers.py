@@ -178,3 +178,24 @@ def test_a_job_of_a_lost_worker_is_not_given_to_it_again() -> None:
     scene.when(Tick(5_001)).then("a3 Enqueued lost 1", "a4 Processing #2 by v")
     assert scene.lane.workers.get("w") is None
     assert scene.lane.workers.get("v").held == {id_of("a"): 4}
+
+
+# --- what else makes a worker lost, or not ---
+
+
+def test_a_tasks_own_policy_counts_for_lost_runs_too() -> None:
+    never_twice = Retry(attempts=0, count_lost=True, lost_max=0)
+    scene = Scene().given(worker(policies={"t": never_twice}), create("a"), create("b", retry=IN_A_MINUTE))
+    scene.when(STOPPING).then("a3 Failed")
+    scene = Scene().given(worker(policies={"t": never_twice})).reloaded().given(create("a"))
+    scene.when(STOPPING).then("a3 Failed")
+
+
+def test_a_clock_that_is_set_makes_nobody_late() -> None:
+    scene = Scene().given(worker(), create("a")).given(Pause(3_600_000))
+    scene.lane.forgive(scene.now_ms)
+    scene.when(Tick(15_000)).then()
+    scene.when(Tick(1)).then("a3 Enqueued lost 1")
+    scene = Scene().given(worker(), create("a")).given(Pause(-3_600_000))
+    scene.lane.forgive(scene.now_ms)
+    scene.when(Tick(15_001)).then("a3 Enqueued lost 1")

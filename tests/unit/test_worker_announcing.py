@@ -32,7 +32,7 @@ class RecordingOutbox(Outbox):
 class Bench:
     def __init__(self) -> None:
         self.outbox = RecordingOutbox()
-        self.announcer = Announcer(Reports(self.outbox), SETTINGS, "w:1", ("t",), BEGIN)
+        self.announcer = Announcer(Reports(self.outbox), SETTINGS, "w:1", {"t": None}, BEGIN)
 
     def say(self, slots: int, after_s: float, *, at_once: bool = False) -> int:
         """Announce so many slots to each lane; tells how many announcements that made."""
