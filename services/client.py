@@ -241,7 +241,7 @@ class Client(AbstractContextManager["Client"]):
         expected_version: int | None = None,
         reason: str | None = None,
     ) -> None:
-        """Set one of a job's parameters to a JSON value."""
+        """Set one of a job's parameters to a JSON value; it stays one: bytes are base64, times are texts."""
         fields = {"name": name, "value": value}
         self._change(commands.SetParameter, job_id, expected_state, expected_version, reason, **fields)
 

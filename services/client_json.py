@@ -11,7 +11,8 @@ from pydantic import BaseModel
 def _other(value: Any) -> Any:
     """What msgspec does not know itself."""
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+        # By the fields' names, which the worker reads whatever the aliases are; without what it computes itself.
+        return value.model_dump(mode="json", by_alias=False, round_trip=True)
     raise NotImplementedError(f"objects of type {type(value).__qualname__} are not supported")
 
 
@@ -19,7 +20,15 @@ _encode: Final = json.Encoder(enc_hook=_other).encode
 
 
 def encode_json(value: Any, what: str) -> bytes:
-    """The JSON of a value: of JSON's types, dataclasses, times, UUIDs, enums, msgspec structs, pydantic models.
+    """The JSON of a value, from which a worker makes an equal one where a parameter is annotated with its type.
+
+    - JSON's types, nested, with any integer; bytes, as base64; tuples, sets and frozensets.
+    - datetime, date, time, timedelta, UUID, Decimal, enums.
+    - dataclasses, TypedDicts and pydantic models. Bytes inside of a pydantic model or pydantic dataclass are as
+      its own config says: `ser_json_bytes="base64", val_json_bytes="base64"` suits both.
+    - msgspec structs, for parameters of another type with the same fields.
+
+    Without an annotation, and in a job's parameters, what arrives is what JSON has: bytes stay base64.
 
     Raises InvalidData, naming `what`, for anything else, and for what JSON or Postgres cannot say: NaN and
     infinite numbers, NUL characters, lone surrogates, depth beyond a hundred levels.

@@ -7,11 +7,16 @@ import msgspec
 from joblog.services.context import CancellationToken, JobContext
 from joblog.services.tasks import ArgumentsError, Task
 from joblog.streams.errors import SettingsError
-from pydantic import PydanticUserError, ValidationError
+from pydantic import ConfigDict, PydanticUserError, ValidationError
 from pydantic.experimental.arguments_schema import generate_arguments_schema
-from pydantic_core import ArgsKwargs, SchemaError, SchemaValidator
+from pydantic_core import ArgsKwargs, CoreConfig, SchemaError, SchemaValidator
+from pydantic_core.core_schema import json_schema
 
+#: The client writes bytes as base64. The first holds inside of dataclasses, the second everywhere else.
+_CONFIG: Final = ConfigDict(val_json_bytes="base64")
+_CORE_CONFIG: Final = CoreConfig(val_json_bytes="base64")
 _ERRORS_NAMED_MAX: Final = 10
+_REST: Final = ("var_args_schema", "var_kwargs_schema")
 _BY_PLACE: Final = frozenset({Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD})
 
 
@@ -46,7 +51,9 @@ class ArgumentReader:
     """Reads the arguments of one task's jobs; made once, as pydantic compiles the annotations.
 
     What pydantic's lax mode accepts is accepted: models, dataclasses, enums, dates and so on are made from
-    their JSON. Parameters annotated with JobContext or CancellationToken get those of the run.
+    their JSON, bytes from base64; fields of models go by their names or aliases. What is strict gets what
+    pydantic's strict mode makes of JSON. Parameters annotated with JobContext or CancellationToken get those
+    of the run.
     """
 
     def __init__(self, task: Task[..., Any]) -> None:
@@ -54,8 +61,10 @@ class ArgumentReader:
         self._parameters = signature(task.function).parameters
         self._injected: list[_Injected] = []
         try:
-            schema = generate_arguments_schema(task.function, "arguments", self._skip_injected)
-            self._validator = SchemaValidator(schema)
+            schema = generate_arguments_schema(task.function, "arguments", self._skip_injected, _CONFIG)
+            self._validator = SchemaValidator(schema, _CORE_CONFIG)
+            texts = _each_from_json(schema)
+            self._json_validator = texts and SchemaValidator(texts, _CORE_CONFIG)
         except (PydanticUserError, SchemaError, NameError, TypeError) as exc:
             raise SettingsError(f"task {task.name}: its annotations cannot be read from JSON: {exc}") from exc
 
@@ -64,12 +73,26 @@ class ArgumentReader:
         args: tuple[Any, ...]
         kwargs: dict[str, Any]
         try:
-            args, kwargs = self._validator.validate_python(ArgsKwargs(tuple(call.args), call.kwargs))
+            given = ArgsKwargs(tuple(call.args), call.kwargs)
+            args, kwargs = self._validator.validate_python(given, by_alias=True, by_name=True)
         except ValidationError as exc:
-            raise ArgumentsError(f"arguments do not fit task {self._name}: {self._summary(exc)}") from None
+            args, kwargs = self._read_strict(call, exc)
         if self._injected:
             return self._inject(args, kwargs, context)
         return args, kwargs
+
+    def _read_strict(self, call: Call, error: ValidationError) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What is strict takes a date, an enum or a set from JSON only; slower, so it is not the first try."""
+        if self._json_validator is not None:
+            named = {name: msgspec.json.encode(value) for name, value in call.kwargs.items()}
+            given = ArgsKwargs(tuple(map(msgspec.json.encode, call.args)), named)
+            try:
+                args, kwargs = self._json_validator.validate_python(given, by_alias=True, by_name=True)
+            except ValidationError as exc:
+                error = exc
+            else:
+                return args, kwargs
+        raise ArgumentsError(f"arguments do not fit task {self._name}: {self._summary(error)}") from None
 
     def _skip_injected(self, index: int, name: str, annotation: Any) -> Literal["skip"] | None:
         if annotation is JobContext or annotation is CancellationToken:
@@ -104,3 +127,20 @@ class ArgumentReader:
         if loc and isinstance(loc[0], int) and loc[0] < len(by_place):
             loc = (by_place[loc[0]], *loc[1:])
         return ".".join(map(str, loc))
+
+
+def _each_from_json(schema: Any) -> Any:
+    """The same arguments, each given as the text of its JSON; None if `**` takes an unpacked TypedDict."""
+    if schema["type"] == "definitions":
+        inner = _each_from_json(schema["schema"])
+        return inner and schema | {"schema": inner}
+    if schema.get("var_kwargs_mode") == "unpacked-typed-dict":
+        return None
+    changed = {name: json_schema(schema[name]) for name in _REST if name in schema}
+    return schema | changed | {"arguments_schema": list(map(_from_json, schema["arguments_schema"]))}
+
+
+def _from_json(parameter: Any) -> Any:
+    """The default of a parameter is left outside, as it is no JSON."""
+    inner = parameter["schema"]
+    return parameter | {"schema": _from_json(inner) if inner["type"] == "default" else json_schema(inner)}
