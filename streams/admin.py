@@ -9,11 +9,13 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 from joblog.streams import kafka
-from joblog.streams.errors import TopicsError
+from joblog.streams.errors import BrokersAway, TopicsError
 from joblog.streams.kafka import KafkaConfig
 from joblog.streams.topics import TOPICS, Topic, TopicNames
 
 _POLL_S: Final = 0.05
+#: A broker that is there answers within milliseconds; one that just starts, within seconds.
+ANSWER_S: Final = 10
 
 
 class _Found(NamedTuple):
@@ -27,14 +29,17 @@ def create_topics(
     """Create the topics that are missing, and return when brokers serve all of them; repeating it is harmless.
 
     With three copies or more (`replication`) a write counts when two have it. Raises TopicsError when a
-    topic cannot be created, has other partitions than `lanes` asks for, or is not served in time.
+    topic cannot be created, has other partitions than `lanes` asks for, or is not served in time;
+    BrokersAway when no broker answers.
     """
     client = kafka.admin(config)
     deadline = time.monotonic() + timeout_s
-    there = _topics(client, deadline)
+    there = _topics(config, client, time.monotonic() + min(timeout_s, ANSWER_S))
     missing = [topic for topic in TOPICS if names.of(topic) not in there]
     _create(client, [_new(topic, names, lanes, replication) for topic in missing], deadline)
-    while unserved := _unserved(there := _topics(client, deadline), names) or _unanswered(client, there, names):
+    while unserved := _unserved(there := _topics(config, client, deadline), names) or _unanswered(
+        client, there, names
+    ):
         if time.monotonic() > deadline:
             raise TopicsError(f"topics without a leader after {timeout_s:.0f} s: {', '.join(unserved)}")
         time.sleep(_POLL_S)
@@ -42,8 +47,8 @@ def create_topics(
 
 
 def check_topics(config: KafkaConfig, names: TopicNames, lanes: int, *, timeout_s: float = 30) -> None:
-    """Raise TopicsError unless all topics are there, with the partitions that `lanes` asks for."""
-    there = _topics(kafka.admin(config), time.monotonic() + timeout_s)
+    """Raise TopicsError unless all topics are there, with the partitions that `lanes` asks for, or BrokersAway."""
+    there = _topics(config, kafka.admin(config), time.monotonic() + timeout_s)
     if missing := [names.of(topic) for topic in TOPICS if names.of(topic) not in there]:
         raise TopicsError(f"topics are missing: {', '.join(missing)}; create them first, or mind the prefix")
     _check_counts(there, names, lanes)
@@ -77,12 +82,15 @@ def _create(client: AdminClient, new: Collection[NewTopic], deadline: float) -> 
                 raise TopicsError(f"topic {name} could not be created: {exc.args[0].str()}") from exc
 
 
-def _topics(client: AdminClient, deadline: float) -> Mapping[str, _Found]:
+def _topics(config: KafkaConfig, client: AdminClient, deadline: float) -> Mapping[str, _Found]:
     """The cluster's topics, as far as they are whole."""
     try:
         found = client.list_topics(timeout=max(deadline - time.monotonic(), 1)).topics
     except KafkaException as exc:
-        raise TopicsError(f"the brokers do not answer: {exc.args[0].str()}; are their addresses right?") from exc
+        raise BrokersAway(
+            f"no broker answers at {config.bootstrap_servers}: {exc.args[0].str()}; is the address "
+            "(kafka.bootstrap_servers) right, and are the brokers running?"
+        ) from exc
     return {
         name: _Found(len(topic.partitions), sum(partition.leader >= 0 for partition in topic.partitions.values()))
         for name, topic in found.items()

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 TICK_S: Final = 0.1
 RETIRE_S: Final = 2.0
 REJOIN_S: Final = 60.0
+_NO_TOPIC: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 _FATAL: Final = frozenset({KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID})
 
 
@@ -222,7 +223,8 @@ class Elector:
                 f"{message.topic()}/{message.partition()} no longer holds the next record to read ({error.str()}): "
                 "it was deleted, or its retention is shorter than this elector was away"
             )
-        log.warning("elector.kafka_error", extra={"error": error.str(), "code": error.name()})
+        hint = {"hint": "create the topics: joblog topics create"} if error.code() in _NO_TOPIC else {}
+        log.warning("elector.kafka_error", extra={"error": error.str(), "code": error.name(), **hint})
 
     # --- membership ---
 
@@ -338,11 +340,14 @@ class Elector:
         self._renew_producer(stop)
 
     def _renew_producer(self, stop: threading.Event) -> None:
-        while not stop.is_set():
+        def goes_on() -> bool:
+            self._health.beat()
+            return not stop.is_set()
+
+        while goes_on():
             try:
-                self._log.rebuild()
+                self._log.rebuild(goes_on)
             except KafkaException as error:
-                self._health.beat()
                 log.warning("elector.no_producer", extra={"error": str(error)})
                 stop.wait(0.5)
             else:

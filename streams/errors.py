@@ -8,6 +8,7 @@
     │   ├── UndecodableRecord    not even an envelope could be read
     │   ├── UnknownType          the envelope names a type this version does not know
     │   └── InvalidData          the type is known, its data is wrong
+    ├── BrokersAway              no broker answers under the address that was given
     ├── TopicsError              topics are missing, or have other partitions than the settings say
     ├── EnqueueError             Kafka did not acknowledge a command; its outcome is unknown
     ├── ElectorError
@@ -59,6 +60,10 @@ class InvalidData(ContractError):
     """The type is known, and its data breaks a rule of the contract; the reason names the field."""
 
     code = "invalid_data"
+
+
+class BrokersAway(JoblogError):
+    """No broker answers; the message names the address."""
 
 
 class TopicsError(JoblogError):

@@ -5,11 +5,12 @@ says so. Custom filters are entry points of the group `joblog.elect_filters`; ea
 """
 
 from collections.abc import Callable, Iterable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from traceback import format_exception_only
 from typing import Any, Final, Protocol
 
 from joblog.streams import wire
+from joblog.streams.errors import SettingsError
 from joblog.streams.job import Job, deleted, enqueued, scheduled
 from joblog.streams.retry import DEFAULT_RETRY, OnExceeded, Retry, delay_s, is_retried
 from joblog.streams.states import State
@@ -66,7 +67,7 @@ class RetryFilter:
         if type(what) is not Lost and not is_retried(policy, types):
             return None
         retry = job.retries + 1
-        message = exception.message[:REASON_MESSAGE_MAX] if exception is not None else ""
+        message = shortened(exception.message) if exception is not None else ""
         if retry > policy.attempts:
             if policy.on_exceeded is OnExceeded.DELETE:
                 return deleted(job, f"All {policy.attempts} retries were spent: {message}")
@@ -76,6 +77,11 @@ class RetryFilter:
         if wait_s <= 0:
             return enqueued(job, reason, retries=retry)
         return scheduled(job, now_ms + round(wait_s * 1000), reason, retries=retry)
+
+
+def shortened(message: str) -> str:
+    """An exception's text as it fits into a reason, as Hangfire has it."""
+    return message if len(message) <= REASON_MESSAGE_MAX else f"{message[: REASON_MESSAGE_MAX - 1]}…"
 
 
 def policy_of(job: Job, task_policy: Retry | None = None) -> Retry:
@@ -150,5 +156,18 @@ def _with_error(reason: str | None, name: str, error: Exception) -> str:
 
 
 def installed_filters() -> tuple[ElectFilter, ...]:
-    """The custom filters that installed packages offer."""
-    return tuple(found.load()() for found in entry_points(group=ENTRY_POINTS))
+    """The custom filters that installed packages offer; SettingsError names one that cannot be made."""
+    return tuple(map(_installed, entry_points(group=ENTRY_POINTS)))
+
+
+def _installed(found: EntryPoint) -> ElectFilter:
+    try:
+        made: ElectFilter = found.load()()
+        FilterChain([made])
+    except Exception as error:
+        said = "".join(format_exception_only(error)).strip()
+        raise SettingsError(
+            f"filter {found.name} ({found.value}, of the entry points {ENTRY_POINTS}) cannot be used: {said}. "
+            "It must be a class without arguments, with name, order, states and elect"
+        ) from error
+    return made

@@ -1,5 +1,6 @@
 """The jobs of a lane: where each waits, and what follows when one moves."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from joblog.streams import wire
@@ -67,10 +68,7 @@ class LaneJobs:
         decision = decide(job, what, election)
         if isinstance(decision, Rejected):
             return decision
-        after = job
-        for event in decision:
-            after = evolve(after, event, election.now_ms)
-            out.events.append((job.id, event_type(event), f"{job.id}/{event.version}", event, cause, job.traceparent))
+        after = evolved(job, decision, cause, election.now_ms, out)
         if job.state is State.PROCESSING and after.state is not State.PROCESSING and isinstance(what, wire.Change):
             self._cancel(job, after, out)
         is_live = job.id in self.jobs  # else it is revived
@@ -139,3 +137,12 @@ class LaneJobs:
             for child, on in job.continuations:  # they could wait for ever
                 self._tell(job.id, job.state, child, on, out)
             self._forget(job, out)
+
+
+def evolved(job: Job, events: Iterable[wire.JobEvent], cause: str, now_ms: int, out: Outbox) -> Job:
+    """The job after these events, which are written."""
+    after = job
+    for event in events:
+        after = evolve(after, event, now_ms)
+        out.events.append((job.id, event_type(event), f"{job.id}/{event.version}", event, cause, job.traceparent))
+    return after

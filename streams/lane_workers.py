@@ -5,8 +5,9 @@ from typing import Final
 
 from joblog.streams import wire
 from joblog.streams.filters import policy_of
-from joblog.streams.job import Job, event_type, evolve
+from joblog.streams.job import Job
 from joblog.streams.lane_continuations import LaneContinuations
+from joblog.streams.lane_jobs import evolved
 from joblog.streams.outbox import Outbox
 from joblog.streams.queue import ReadyQueue
 from joblog.streams.slots import WorkerSlots
@@ -85,11 +86,7 @@ class LaneWorkers(LaneContinuations):
         name = worker.announced.worker
         decision = decide(job, Assigned(name), election)
         assert type(decision) is tuple
-        cause = f"{job.id}/{job.version}"
-        started = job
-        for event in decision:
-            started = evolve(started, event, election.now_ms)
-            out.events.append((job.id, event_type(event), f"{job.id}/{event.version}", event, cause, job.traceparent))
+        started = evolved(job, decision, f"{job.id}/{job.version}", election.now_ms, out)
         if started.state is not State.PROCESSING:  # a filter elected otherwise
             self._moved(job, started, out)
             return

@@ -28,6 +28,7 @@ BATCH: Final = 10_000
 #: A healthy broker answers within milliseconds; a lane whose end is hidden this long has an open transaction
 #: of an owner that its record does not name.
 READ_TIMEOUT_S: Final = 120
+WATERMARKS_S: Final = 10
 
 
 class _EventTail(Struct):
@@ -153,7 +154,7 @@ class Takeover:
                 lane.ended.add(job_id, *end)
 
     def _watermarks(self, topic: str, number: int) -> tuple[int, int]:
-        low, high = self._reader.get_watermark_offsets(TopicPartition(topic, number), timeout=30)
+        low, high = self._reader.get_watermark_offsets(TopicPartition(topic, number), timeout=WATERMARKS_S)
         return low, high
 
     def _to_end(self, topic: str, positions: dict[int, int]) -> Iterator[Message]:

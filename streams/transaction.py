@@ -1,5 +1,6 @@
 """One transaction of an elector: everything a batch led to, and how far was read, become true together."""
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -15,7 +16,11 @@ from joblog.streams.timestamps import format_time
 from joblog.streams.topics import DELAY_TIERS, TopicNames
 from joblog.streams.wheel import tier_for
 
+log: Final = logging.getLogger(__name__)
+
 _JSON: Final = "application/json"
+#: How long to wait for the coordinator before looking whether to go on.
+INIT_S: Final = 2
 #: Longer than the transaction's own time-out: the answer of the coordinator is worth waiting for.
 _WAIT_S: Final = TRANSACTION_TIMEOUT_S + 5
 
@@ -36,12 +41,22 @@ class TransactionLog:
         self._tiers = {tier: names.delay(tier) for tier in DELAY_TIERS}
         self._sources: dict[int, str] = {}
 
-    def rebuild(self) -> None:
-        """A new producer under the same id; raises KafkaException while the broker is away."""
+    def rebuild(self, goes_on: Callable[[], bool]) -> None:
+        """A new producer under the same id; waits for a broker while `goes_on`, and may raise KafkaException."""
         self.close()
         made = transactional_producer(self._config, self.transactional_id)
-        made.init_transactions(30)
-        self._producer = made
+        while self._producer is None and goes_on():
+            try:
+                made.init_transactions(INIT_S)
+            except KafkaException as error:
+                if not error.args[0].retriable():
+                    raise
+                log.warning(
+                    "elector.waiting_for_kafka",
+                    extra={"brokers": self._config.bootstrap_servers, "error": error.args[0].str()},
+                )
+            else:
+                self._producer = made
 
     def close(self) -> None:
         """Drop the producer, and whatever it has not sent."""

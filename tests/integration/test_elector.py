@@ -420,6 +420,21 @@ def test_an_elector_that_slept_through_its_session_commits_nothing(
         log.of(job)
 
 
+def test_an_elector_without_a_broker_says_so_and_stops_when_told(
+    names: TopicNames, lanes: int, caplog: pytest.LogCaptureFixture, wait_until: Any
+) -> None:
+    nobody = KafkaConfig("127.0.0.1:9", {"log_level": "0"})
+    waiting = Elector(nobody, names, lanes, instance="x", meters=Meters(), health=Health("elector"))
+    stop = threading.Event()
+    thread = threading.Thread(target=waiting.run, args=(stop,))
+    thread.start()
+    wait_until(lambda: "elector.waiting_for_kafka" in caplog.messages, 30, "a word about it")
+    assert caplog.records[-1].brokers == "127.0.0.1:9"  # type: ignore[attr-defined]
+    stop.set()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
 def test_a_second_elector_under_the_same_name_ends_the_first(
     kafka: KafkaConfig, elector: Elector, names: TopicNames, start: Any, log: Log, wait_until: Any
 ) -> None:

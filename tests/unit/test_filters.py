@@ -1,8 +1,11 @@
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import pytest
-from joblog.streams.filters import FilterChain, RetryFilter, policy_of
+from joblog.streams import filters
+from joblog.streams.errors import SettingsError
+from joblog.streams.filters import FilterChain, RetryFilter, installed_filters, policy_of
 from joblog.streams.job import Job, deleted, enqueued, failed, scheduled
 from joblog.streams.retry import Curve, OnExceeded, Retry
 from joblog.streams.states import State
@@ -66,7 +69,7 @@ def test_a_failure_becomes_a_retry_and_both_are_written() -> None:
     assert retried(job, run_failed()) == (
         structs.replace(failed(job, BOOM, "it failed"), traversed=True),
         structs.replace(
-            scheduled(job, NOW + 60_000, f"Retry attempt 1 of 2: {'b' * 50}", retries=1),
+            scheduled(job, NOW + 60_000, f"Retry attempt 1 of 2: {'b' * 49}…", retries=1),
             version=4,
         ),
     )
@@ -82,7 +85,7 @@ def test_a_job_whose_retries_are_spent_is_deleted_if_its_policy_says_so() -> Non
     failure, end = retried(job, run_failed())
     assert failure.traversed
     assert (end.state, end.version) == (State.DELETED, 4)
-    assert end.reason == f"All 2 retries were spent: {'b' * 50}"
+    assert end.reason == f"All 2 retries were spent: {'b' * 49}…"
 
 
 def test_a_retry_without_delay_is_enqueued_at_once() -> None:
@@ -222,3 +225,41 @@ def test_a_filter_may_annotate_a_start_but_not_move_it_to_another_worker() -> No
     assert event == structs.replace(start(running()), reason="lucky")
     (event,) = elected(lambda _, candidate: structs.replace(candidate, worker="w9"), start)
     assert event.worker == "w2"
+
+
+# --- those that are installed ---
+
+
+class Installed(Filter):
+    """A filter as a package offers it."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _job, _candidate: None, State.FAILED)
+
+
+class Incomplete:
+    name, order = "incomplete", 1
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    offered = EntryPoint("offered", f"{__name__}:{name}", filters.ENTRY_POINTS)
+    monkeypatch.setattr(EntryPoint, "load", lambda _: globals()[name])
+    monkeypatch.setattr(filters, "entry_points", lambda group: [offered] if group == filters.ENTRY_POINTS else [])
+
+
+def test_installed_filters_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, "Installed")
+    (made,) = installed_filters()
+    assert made.name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("Filter", "TypeError: "), ("Incomplete", "AttributeError: "), ("absent", "KeyError: ")],
+)
+def test_an_installed_filter_that_cannot_be_made_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    offer(monkeypatch, name)
+    with pytest.raises(SettingsError, match=rf"filter offered \(.*{name}, .*cannot be used: {said}"):
+        installed_filters()

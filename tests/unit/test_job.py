@@ -101,7 +101,7 @@ def test_only_people_wake_what_has_ended(state: State) -> None:
             FAILED,
             event(
                 State.FAILED,
-                reason="An exception occurred during the run",
+                reason=f"{BOOM.type}: {BOOM.message}",
                 worker="w",
                 lease=5,
                 duration_ms=2.5,
