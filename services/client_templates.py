@@ -3,7 +3,7 @@
 import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
@@ -60,7 +60,7 @@ class CreateTemplate:
 
     def fill(self, call: Call) -> Record:
         """The command for one call; raises InvalidData for arguments that cannot be sent."""
-        args = encode_json(call.args if isinstance(call.args, list | tuple) else list(call.args), "args")
+        args = encode_json(call.args if isinstance(call.args, list | tuple) else _listed(call.args), "args")
         kwargs = encode_json(dict(call.kwargs), "kwargs") if call.kwargs else b"{}"
         if len(args) + len(kwargs) > self._rules.args_bytes_max:
             raise InvalidData(
@@ -129,6 +129,16 @@ class CreateTemplate:
 
 def _first(call: str | None, options: str | None) -> str | None:
     return options if call is None else call
+
+
+def _listed(args: Sequence[Any]) -> list[Any]:
+    """The arguments of any other sequence; a lone one would come apart into its characters, numbers or keys."""
+    if isinstance(args, str | bytes | bytearray | memoryview | Mapping):
+        raise InvalidData(
+            f"args is a {type(args).__name__}: a call is (args, kwargs) with the positional arguments in a list or "
+            'tuple, such as (("a.png",), {"width": 640})'
+        )
+    return list(args)
 
 
 def check_job_id(job_id: str, lanes: int) -> None:

@@ -159,6 +159,16 @@ def test_a_call_brings_a_proper_key(key: str) -> None:
         make(call=Call(idempotency_key=key))
 
 
+@pytest.mark.parametrize("args", ["a.png", b"ab", bytearray(b"ab"), memoryview(b"ab"), {"width": 3}])
+def test_a_lone_argument_is_not_taken_apart(args: Any) -> None:
+    with pytest.raises(InvalidData, match=rf"args is a {type(args).__name__}.*list or tuple"):
+        make(call=Call(args))
+
+
+def test_any_other_sequence_is_a_list_of_arguments() -> None:
+    assert json.decode(bytes(create_in(make(call=Call(range(3)))).args)) == [0, 1, 2]
+
+
 def test_large_arguments_are_refused_with_the_name_of_the_limit() -> None:
     fits = "x" * (1_000 - len('[""]{}'))
     assert json.decode(bytes(create_in(make(call=Call([fits]))).args)) == [fits]
