@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from queue import SimpleQueue
 from types import FrameType
 from typing import Final, Protocol
 
@@ -60,21 +61,33 @@ def run_role(role: str, build: Builder, settings: Settings) -> int:
 
 @contextmanager
 def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """The first SIGTERM or SIGINT sets `stop`, the second ends the process, with whatever it holds."""
+    """The first SIGTERM or SIGINT sets `stop`, the second ends the process, with whatever it holds.
+
+    A handler interrupts the main thread wherever it is: within `stop.wait()`, while it holds the event's lock, or
+    while it writes a log line. So the handler takes no lock: it leaves word, and another thread sets `stop`.
+    """
+    heard: SimpleQueue[bool] = SimpleQueue()  # the one queue whose `put` may interrupt itself
+
+    def set_stop() -> None:
+        while heard.get():
+            stop.set()
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
             os._exit(INTERRUPTED)
-        stop.set()
-        # A signal may interrupt a log line that is just being written, so this one takes no lock.
+        heard.put(True)
         os.write(2, f"stopping on {signal.Signals(number).name}; once more ends it at once\n".encode())
 
+    listener = threading.Thread(target=set_stop, name="signals", daemon=True)
+    listener.start()
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        heard.put(False)
+        listener.join()
 
 
 def _failed(error: Exception) -> int:

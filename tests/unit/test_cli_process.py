@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from joblog.services.process import Runnable, run_role
+from joblog.services.process import Runnable, run_role, stopped_by_signals
 from joblog.services.settings import HttpSettings, LogSettings, Settings
 from joblog.streams.errors import Fenced, JoblogError, LogLost, SettingsError
 from joblog.streams.health import Health
@@ -98,6 +98,20 @@ def test_what_runs_is_a_metric() -> None:
     samples = {sample.name: sample.labels for metric in found[0].registry.collect() for sample in metric.samples}
     assert samples["joblog_build_info"]["role"] == "elector"
     assert "process_resident_memory_bytes" in samples
+
+
+def test_a_signal_may_come_while_the_main_thread_holds_the_lock_of_the_event() -> None:
+    stop = threading.Event()
+    with stopped_by_signals(stop):
+        with stop._cond:  # type: ignore[attr-defined]  # as it does for moments within stop.wait()
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(10)
+
+
+def test_no_thread_is_left_behind_by_listening_to_signals() -> None:
+    with stopped_by_signals(threading.Event()):
+        assert "signals" in {thread.name for thread in threading.enumerate()}
+    assert "signals" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
