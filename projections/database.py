@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 import psycopg
+from joblog.streams.errors import SettingsError
 from psycopg.conninfo import make_conninfo
 
 #: Nothing waits for ever: in seconds, but for tcp_user_timeout, which is in milliseconds.
@@ -29,16 +30,25 @@ _SETTINGS: Final = (
 
 
 def conninfo(dsn: str, application: str) -> str:
-    """The address with the limits of the network and the name that `pg_stat_activity` shows."""
-    return make_conninfo(
-        dsn,
-        application_name=application,
-        connect_timeout=CONNECT_TIMEOUT_S,
-        tcp_user_timeout=TCP_USER_TIMEOUT_MS,
-        keepalives_idle=30,
-        keepalives_interval=5,
-        keepalives_count=3,
-    )
+    """The address with the limits of the network and the name that `pg_stat_activity` shows.
+
+    SettingsError when it cannot be read; neither that nor its traceback tells the address, which holds a password.
+    """
+    try:
+        return make_conninfo(
+            dsn,
+            application_name=application,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            tcp_user_timeout=TCP_USER_TIMEOUT_MS,
+            keepalives_idle=30,
+            keepalives_interval=5,
+            keepalives_count=3,
+        )
+    except psycopg.ProgrammingError:
+        raise SettingsError(
+            "the address of Postgres (JOBLOG_POSTGRES__DSN) cannot be read: write "
+            "postgresql://user:password@host:port/database, with %XX for what is special in URLs"
+        ) from None
 
 
 def connect(

@@ -1,7 +1,8 @@
 """`joblog config show`."""
 
-from collections.abc import Iterator
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import typer
 from joblog.services.cli_context import Output, OutputOption
@@ -13,6 +14,10 @@ from joblog.services.settings_sources import origins
 from pydantic import BaseModel, SecretStr
 
 app = typer.Typer(no_args_is_help=True)
+
+HIDDEN: Final = "(hidden)"
+#: Properties that librdkafka takes secrets in; where tokens are to be had is none.
+_SECRET: Final = re.compile(r"secret|password|passphrase|key\.pem|token(?!\.endpoint\.url$)")
 
 
 @app.callback()
@@ -31,7 +36,7 @@ def show(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
     rows = [
         {
             "setting": ".".join(path),
-            "value": "(hidden)" if isinstance(value, SecretStr) else value,
+            "value": _shown(value),
             "origin": _origin(".".join(path), sources),
             "variable": variable(path),
         }
@@ -47,6 +52,17 @@ def _values(model: BaseModel, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tu
             yield from _values(value, path)
         else:
             yield path, value
+
+
+def _shown(value: Any) -> Any:
+    """A value without secrets: those of our own settings, and properties passed on that are named like some."""
+    match value:
+        case SecretStr():
+            return HIDDEN
+        case Mapping():
+            return {name: HIDDEN if _SECRET.search(name.lower()) else one for name, one in value.items()}
+        case _:
+            return value
 
 
 def _origin(name: str, sources: dict[str, str]) -> str:

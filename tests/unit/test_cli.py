@@ -2,6 +2,7 @@ import inspect
 import json
 import subprocess
 import sys
+import traceback
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,34 @@ def test_settings_are_shown_with_their_origin_and_without_secrets(monkeypatch: p
     assert rows["postgres.dsn"]["value"] == "(hidden)"
     assert "hunter2" not in out
     assert "hunter2" not in run("config", "show")[1]
+
+
+def test_secrets_among_the_properties_of_librdkafka_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = {
+        "sasl.oauthbearer.client.secret": "hunter2",
+        "sasl.oauthbearer.assertion.private.key.passphrase": "hunter2",
+        "sasl.oauthbearer.assertion.private.key.pem": "hunter2",
+        "ssl.key.password": "hunter2",
+        "ssl.keystore.password": "hunter2",
+        "ssl.key.pem": "hunter2",
+    }
+    known = {"client.rack": "r1", "sasl.oauthbearer.token.endpoint.url": "https://sso"}
+    monkeypatch.setenv("JOBLOG_KAFKA__EXTRA", json.dumps(secret | known))
+    _, out, _ = run("config", "show", "--output", "json")
+    rows = {row["setting"]: row["value"] for row in map(json.loads, out.splitlines())}
+    assert rows["kafka.extra"] == dict.fromkeys(secret, "(hidden)") | known
+    assert "hunter2" not in run("config", "show")[1]
+
+
+@pytest.mark.parametrize("dsn", ["postgresql://me:hunter2%zz@db/x", "hunter2", "host=db password='hunter2"])
+@pytest.mark.parametrize("command", [("job", "list"), ("stats",), ("migrate",)], ids=" ".join)
+def test_a_dsn_that_cannot_be_read_is_named_and_not_told(
+    monkeypatch: pytest.MonkeyPatch, dsn: str, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("JOBLOG_POSTGRES__DSN", dsn)
+    with pytest.raises(SettingsError, match="JOBLOG_POSTGRES__DSN") as told:
+        run(*command)
+    assert "hunter2" not in "".join(traceback.format_exception(told.value))
 
 
 def test_notes_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
