@@ -23,12 +23,13 @@ $(READY): $(LOCK) pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@mkdir -p .ns/joblog && for part in streams projections services; do ln -sfn ../../$$part .ns/joblog/$$part; done
 	@touch $@
+	@echo "ready; to have the command joblog: source $(VENV)/bin/activate"
 
 demo: setup ## The main job on a real Kafka and Postgres: detection jobs, end to end; Ctrl-C ends it
 	$(BIN)/joblog demo
 
-up: setup ## Kafka, Postgres and all of Joblog's processes on this machine; Ctrl-C ends it
-	$(BIN)/joblog up
+up: setup ## Kafka, Postgres and all of Joblog's processes, with a worker for the modules in TASKS; Ctrl-C ends it
+	$(BIN)/joblog up $(if $(TASKS),--tasks $(TASKS)) $(if $(QUEUES),--queues $(QUEUES))
 
 check: setup ## Linters, types, import directions, drift of the generated documents
 	$(BIN)/ruff check .
@@ -50,7 +51,7 @@ format: setup ## Format the code
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format .
 
-lock: ## Lock the newest versions of all packages that pyproject.toml allows
+lock: setup ## Lock the newest versions of all packages that pyproject.toml allows
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-header --upgrade --quiet -o $(LOCK)
 
 clean: ## Remove the environment, the data of `make up` and `make demo`, and caches
