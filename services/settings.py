@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 import pydantic_settings
 from joblog.services.settings_errors import explain
-from joblog.services.settings_sources import AddressesSource, SecretFiles, TomlSource
+from joblog.services.settings_sources import AddressesSource, SecretFiles, TomlSource, Yielding
 from joblog.streams.codec import VALUE_BYTES_MAX
 from joblog.streams.errors import SettingsError
 from joblog.streams.fields import WORKER_PATTERN, QueueName
@@ -232,8 +232,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the name is the library's
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        files = (TomlSource(settings_cls), AddressesSource(settings_cls))
-        return init_settings, env_settings, dotenv_settings, *files
+        weaker = (env_settings, dotenv_settings, TomlSource(settings_cls), AddressesSource(settings_cls))
+        return init_settings, *map(Yielding, weaker)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -47,6 +47,31 @@ def _secret(name: str, path: str, given: Mapping[str, Any]) -> str:
         raise ValueError(f"{name} cannot be read: {exc}") from exc
 
 
+class Yielding(PydanticBaseSettingsSource):
+    """A source that leaves out `x_file` where a stronger one gives `x`, and `x` where that gives `x_file`."""
+
+    def __init__(self, source: PydanticBaseSettingsSource) -> None:
+        super().__init__(source.settings_cls)
+        self._source = source
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._source.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        self._source._set_current_state(self.current_state)
+        return {group: self._left(values, self.current_state.get(group)) for group, values in self._source().items()}
+
+    def _left(self, values: Any, stronger: Any) -> Any:
+        if not (isinstance(values, dict) and isinstance(stronger, dict)):
+            return values
+        return {name: value for name, value in values.items() if stronger.get(_twin(name)) in (None, "")}
+
+
+def _twin(name: str) -> str:
+    """The other way to give a secret: in a file, or as it is."""
+    return name.removesuffix("_file") if name.endswith("_file") else f"{name}_file"
+
+
 class TomlSource(PydanticBaseSettingsSource):
     """The file that `config` names, or `joblog.toml` if there is one."""
 
@@ -80,7 +105,9 @@ class AddressesSource(PydanticBaseSettingsSource):
             return {}
         except (OSError, ValueError) as exc:
             raise SettingsError(f"{path}, written by `joblog up`, cannot be read: {exc}; delete it") from exc
-        return dict(found)
+        if not isinstance(found, dict):
+            raise SettingsError(f"{path}, written by `joblog up`, is no JSON object; delete it")
+        return found
 
 
 def write_addresses(directory: Path, addresses: Mapping[str, Any]) -> Path:
@@ -106,7 +133,12 @@ def origins(settings: type[BaseSettings], config: Path | None, directory: Path) 
         ".env": DotEnvSettingsSource(settings)(),
         "environment": EnvSettingsSource(settings)(),
     }
-    return {name: label for label, found in sources.items() for name in _flat(found)}
+    known: dict[str, str] = {}
+    for label, found in sources.items():
+        for name in _flat(found):
+            known.pop(_twin(name), None)
+            known[name] = label
+    return known
 
 
 def _flat(found: Mapping[str, Any], prefix: str = "") -> list[str]:

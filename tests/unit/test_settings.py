@@ -1,5 +1,6 @@
 import json
 import stat
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,65 @@ def test_a_wrong_secret_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hunter2" not in str(told.value)
 
 
+#: How each source, from strong to weak, says where Postgres is; the addresses know no files.
+SOURCES = ("argument", "environment", ".env", "joblog.toml", "addresses")
+
+
+def say(place: Path, monkeypatch: pytest.MonkeyPatch, source: str, name: str, value: str) -> dict[str, Any]:
+    """Set postgres.`name` in one source; what `load` gets besides."""
+    match source:
+        case "argument":
+            return {"postgres": {name: value}}
+        case "environment":
+            monkeypatch.setenv(f"JOBLOG_POSTGRES__{name.upper()}", value)
+        case ".env":
+            (place / ".env").write_text(f"JOBLOG_POSTGRES__{name.upper()}={value}\n")
+        case "joblog.toml":
+            (place / "joblog.toml").write_text(f"[postgres]\n{name} = '{value}'\n")
+        case "addresses":
+            (place / ".joblog").mkdir()
+            write_addresses(place / ".joblog", {"postgres": {name: value}})
+    return {}
+
+
+@pytest.mark.parametrize(("strong", "weak"), list(combinations(SOURCES, 2)), ids=str)
+@pytest.mark.parametrize("file_is_stronger", [True, False])
+def test_a_secret_in_a_file_is_as_strong_as_the_source_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strong: str, weak: str, file_is_stronger: bool
+) -> None:
+    (tmp_path / "dsn").write_text("postgresql://strong")
+    names = ("dsn_file", "dsn") if file_is_stronger else ("dsn", "dsn_file")
+    # A file of a weaker source is not even looked for.
+    given = say(tmp_path, monkeypatch, weak, names[1], "weak")
+    given |= say(tmp_path, monkeypatch, strong, names[0], "dsn" if file_is_stronger else "postgresql://strong")
+    assert Settings.load(**given).dsn() == "postgresql://strong"
+
+
+@pytest.mark.parametrize("source", SOURCES[:4])
+def test_a_secret_and_its_file_in_one_source_are_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    (tmp_path / "dsn").write_text("postgresql://x")
+    given = say(tmp_path, monkeypatch, source, "dsn_file", "dsn")
+    if given:
+        given["postgres"]["dsn"] = "y"
+    elif source == "environment":
+        say(tmp_path, monkeypatch, source, "dsn", "y")
+    else:
+        with (tmp_path / source).open("a") as file:
+            file.write("JOBLOG_POSTGRES__DSN=y\n" if source == ".env" else "dsn = 'y'\n")
+    with pytest.raises(SettingsError, match="both dsn and dsn_file"):
+        Settings.load(**given)
+
+
+def test_the_origin_of_a_secret_is_the_source_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dsn").write_text("postgresql://x")
+    say(tmp_path, monkeypatch, "addresses", "dsn", "weak")
+    say(tmp_path, monkeypatch, "environment", "dsn_file", "dsn")
+    settings = Settings.load()
+    assert origins(Settings, settings.config, settings.directory) == {"postgres.dsn_file": "environment"}
+
+
 def test_no_postgres_is_a_mistake_of_those_who_need_it() -> None:
     with pytest.raises(SettingsError, match="JOBLOG_POSTGRES__DSN"):
         Settings.load().dsn()
@@ -205,9 +265,10 @@ def test_addresses_are_for_their_owner_only_and_replaced_whole(tmp_path: Path) -
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_broken_addresses_are_told_with_their_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{", "", "[1]", "null"])
+def test_broken_addresses_are_told_with_their_file(tmp_path: Path, text: str) -> None:
     (tmp_path / ".joblog").mkdir()
-    (tmp_path / ".joblog" / "addresses.json").write_text("{")
+    (tmp_path / ".joblog" / "addresses.json").write_text(text)
     with pytest.raises(SettingsError, match=r"addresses\.json"):
         Settings.load()
 
