@@ -14,7 +14,7 @@ from joblog.services.worker_failures import describe
 from joblog.services.worker_filters import WorkerFilter
 from joblog.services.worker_meters import RunMeters
 from joblog.services.worker_processes import ProcessRuns
-from joblog.services.worker_results import write_result
+from joblog.services.worker_results import success_of
 from joblog.services.worker_run import Failed, Outcome, Released, Run, Succeeded
 
 _CANCELLATIONS: Final = (JobCancelled, asyncio.CancelledError, concurrent.futures.CancelledError)
@@ -53,7 +53,7 @@ class Performer:
                 run.limit(call.timeout_s)
                 args, kwargs = run.known.arguments.read(call, context)
                 value = run.known.task.function(*args, **kwargs)
-                outcome = Succeeded(*write_result(value, self._result_bytes_max))
+                outcome = success_of(value, self._result_bytes_max)
         except BaseException as exc:  # noqa: BLE001 - whatever ends a task is its outcome, SystemExit too
             outcome = _outcome_of(exc, run)
         self._end(run, context, outcome)
@@ -67,7 +67,7 @@ class Performer:
             run.limit(call.timeout_s)
             args, kwargs = run.known.arguments.read(call, context)
             value = await run.known.task.function(*args, **kwargs)
-            outcome = Succeeded(*write_result(value, self._result_bytes_max))
+            outcome = success_of(value, self._result_bytes_max)
         except BaseException as exc:  # noqa: BLE001 - as above; a cancelled task ends here as well
             outcome = _outcome_of(exc, run)
         self._end(run, context, outcome)

@@ -17,7 +17,7 @@ from joblog.services.context import CURRENT, JobContext
 from joblog.services.tasks import Task, TaskRegistry
 from joblog.services.worker_arguments import ArgumentReader, read_call
 from joblog.services.worker_failures import describe
-from joblog.services.worker_results import write_result
+from joblog.services.worker_results import success_of
 from joblog.services.worker_run import Failed, Run, Succeeded
 from joblog.streams.errors import SettingsError, TaskError
 from joblog.streams.wire import RunJob
@@ -113,7 +113,7 @@ def run_in_child(module: str, name: str, job: bytes, worker: str, result_bytes_m
         CURRENT.set(context)
         args, kwargs = arguments.read(read_call(assigned.spec), context)
         value = found.function(*args, **kwargs)
-        ended = Succeeded(*write_result(asyncio.run(value) if found.is_async else value, result_bytes_max))
+        ended = success_of(asyncio.run(value) if found.is_async else value, result_bytes_max)
     except BaseException as exc:  # noqa: BLE001 - whatever ends the task is its outcome, SystemExit too
         ended = Failed(describe(exc, frames_skipped=1))
     return msgspec.json.encode(ended)

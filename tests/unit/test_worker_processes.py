@@ -2,9 +2,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextvars import copy_context
 from pathlib import Path
 
+import msgspec
 import psutil
+import pytest
+from joblog.services.worker_processes import run_in_child
+from joblog.services.worker_run import Failed
+from joblog.streams.wire import RunJob
+from msgspec import Raw
 
 TIMEOUT_S = 60
 
@@ -39,3 +46,27 @@ def test_a_run_in_a_process_ends_with_its_worker_even_if_that_is_killed(tmp_path
         parent.send_signal(signal.SIGKILL)
     child.wait(TIMEOUT_S)
     assert not child.is_running()
+
+
+WRAPPED = """
+import functools
+from joblog.services.tasks import task
+
+def plainly(function):
+    @functools.wraps(function)
+    def wrapper(*args): return function(*args)
+    return wrapper
+
+@task("wrapped", isolation="process")
+@plainly
+async def wrapped(): pass
+"""
+
+
+def test_a_task_that_returns_what_nobody_awaits_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wrapped_tasks.py").write_text(WRAPPED)
+    monkeypatch.syspath_prepend(tmp_path)
+    job = RunJob(job_id="j", lease=1, attempt=1, lane=0, task="wrapped", queue="default", spec=Raw(b"{}"), ready_ms=0)
+    said = copy_context().run(run_in_child, "wrapped_tasks", "wrapped", msgspec.json.encode(job), "w", 1_000)
+    ended = msgspec.json.decode(said, type=Failed)
+    assert ended.exception.type == "joblog.services.worker_results.NeverAwaited"

@@ -1,6 +1,7 @@
 """Assignments in, reports out: everything between them, without Kafka."""
 
 import asyncio
+import functools
 import sys
 import threading
 import time
@@ -82,7 +83,39 @@ async def obey_async() -> None:
     await asyncio.sleep(TIMEOUT_S)
 
 
-TASKS = TaskRegistry.of(add, add_async, who, who_async, fail, leave, huge, obey, obey_async)
+def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that knows nothing of async functions."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+@task("unawaited")
+@plainly
+async def unawaited() -> None: ...
+
+
+@task("unawaited_async")
+async def unawaited_async() -> Any:
+    return asyncio.sleep(0)
+
+
+TASKS = TaskRegistry.of(
+    add,
+    add_async,
+    who,
+    who_async,
+    fail,
+    leave,
+    huge,
+    obey,
+    obey_async,
+    unawaited,
+    unawaited_async,
+)
 
 
 class RecordingOutbox(Outbox):
@@ -218,6 +251,14 @@ def test_a_result_that_is_too_large_is_left_out_and_the_run_succeeds(
     assert isinstance(report, RunSucceeded)
     assert report.result_omitted == "the result has 300002 bytes of JSON, more than the 262144 allowed"
     bench.until(lambda: "run.result_omitted" in caplog.messages)
+
+
+@pytest.mark.parametrize("name", ["unawaited", "unawaited_async"])
+def test_a_task_that_returns_what_nobody_awaits_fails(bench: Bench, name: str) -> None:
+    bench.assign(name)
+    report = bench.report()
+    assert isinstance(report, RunFailed)
+    assert report.exception.type == "joblog.services.worker_results.NeverAwaited"
 
 
 @pytest.mark.parametrize("name", ["obey", "obey_async"])
