@@ -8,11 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from typing import IO, Final
-from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
 
+from joblog.services.embedded_ports import HOST
 from joblog.services.embedded_process import GUARD
 from joblog.services.process import FENCED, USAGE
 from joblog.streams.errors import StackError
@@ -39,7 +41,7 @@ class Role:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.http_port}"
+        return f"http://{HOST}:{self.http_port}"
 
 
 @dataclass(slots=True)
@@ -154,12 +156,15 @@ class Supervisor:
 
 
 def _reason(role: Role) -> str:
-    """Why a role is not ready; empty if it is."""
-    try:
-        with urlopen(f"{role.url}/readyz", timeout=_PROBE_TIMEOUT_S):  # noqa: S310 - http, to our own child
-            return ""
-    except HTTPError as exc:
-        with exc:
-            return str(json.loads(exc.read()).get("reason") or exc)
-    except (URLError, OSError) as exc:
-        return f"does not answer: {getattr(exc, 'reason', exc)}"
+    """Why a role is not ready; empty if it is. It is asked without the proxy that the environment may name."""
+    with closing(HTTPConnection(HOST, role.http_port, timeout=_PROBE_TIMEOUT_S)) as connection:
+        try:
+            connection.request("GET", "/readyz")
+            answer = connection.getresponse()
+            if answer.status == HTTPStatus.OK:
+                return ""
+            return json.loads(answer.read())["reason"] or answer.reason
+        except OSError as exc:
+            return f"does not answer: {exc}"
+        except (HTTPException, ValueError, TypeError, LookupError):
+            return f"another program seems to answer on port {role.http_port}"

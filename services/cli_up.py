@@ -13,7 +13,7 @@ from joblog.services.cli_context import note
 from joblog.services.cli_supervisor import Role, Supervisor
 from joblog.services.cli_values import given, settings_of
 from joblog.services.embedded import EmbeddedStack, StackAddresses
-from joblog.services.embedded_ports import choose_ports
+from joblog.services.embedded_ports import HOST, choose_ports
 from joblog.services.process import stopped_by_signals
 from joblog.services.settings import Settings
 from joblog.services.settings_sources import write_addresses
@@ -25,6 +25,8 @@ _READY_TIMEOUT_S: Final = 90.0
 _POLL_S: Final = 0.2
 #: How often it is looked whether the broker and the database still run; one that died is started again.
 _SERVERS_S: Final = 5.0
+#: Where a role may listen so that it can be asked on this machine whether it is ready.
+_ASKED_HOSTS: Final = frozenset({HOST, "localhost", "0.0.0.0"})  # noqa: S104 - the user's choice
 
 
 def up(
@@ -121,11 +123,14 @@ def _wait_until_ready(supervisor: Supervisor, stop: threading.Event) -> None:
 
 
 def _environment(settings: Settings, addresses: StackAddresses) -> dict[str, str]:
-    """What the roles get: this environment, and the addresses of this stack above all."""
+    """What the roles get: this environment, and above all the addresses of this stack, and to answer how they are."""
+    host = settings.http.host
     ours = {
         "JOBLOG_DIRECTORY": str(settings.directory.resolve()),
         "JOBLOG_KAFKA__BOOTSTRAP_SERVERS": addresses.bootstrap_servers,
         "JOBLOG_POSTGRES__DSN": addresses.dsn,
+        "JOBLOG_HTTP__ENABLED": "true",
+        "JOBLOG_HTTP__HOST": host if host in _ASKED_HOSTS else HOST,
         "JOBLOG_LOGS__FORMAT": "json" if settings.logs.format == "json" else "console",
         "PYTHONUNBUFFERED": "1",
     }

@@ -13,7 +13,7 @@ from joblog.projections.migrate import upgrade
 from joblog.services.cli_supervisor import Role, Supervisor
 from joblog.services.detection.names import CLEANUP_QUEUE, RUN_QUEUE, SERVER
 from joblog.services.embedded import EmbeddedStack
-from joblog.services.embedded_ports import choose_ports
+from joblog.services.embedded_ports import HOST, choose_ports
 from joblog.services.settings import Settings
 from joblog.services.settings_errors import PREFIX, variable
 from joblog.streams import kafka
@@ -136,7 +136,9 @@ def environment(stage: Stage, *, is_given: bool) -> dict[str, str]:
         if not name.startswith(PREFIX) or (kept is not None and name.startswith(kept))
     }
     ours = {variable(path): _text(value) for path, value in _settings(stage).items()}
-    return {**others, **ours, "PYTHONUNBUFFERED": "1"}
+    # They are asked whether they are ready, whatever a settings file here says.
+    asked = {f"{PREFIX}HTTP__ENABLED": "true", f"{PREFIX}HTTP__HOST": HOST}
+    return {**others, **ours, **asked, "PYTHONUNBUFFERED": "1"}
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,5 @@
 import signal
+import socket
 import sys
 import textwrap
 import threading
@@ -10,7 +11,10 @@ import pytest
 from joblog.services import cli_supervisor
 from joblog.services.cli_supervisor import BACKOFF_S, RECOVERED_S, Role, Supervisor
 from joblog.services.embedded_ports import choose_ports
+from joblog.services.http import HttpServer, application
 from joblog.streams.errors import StackError
+from joblog.streams.health import Health
+from joblog.streams.metrics import Meters
 
 WaitUntil = Callable[[Callable[[], object], float, str], object]
 
@@ -99,6 +103,44 @@ def test_a_role_that_is_not_ready_says_why(stage: Stage, wait_until: WaitUntil) 
     assert "does not answer" in supervisor.unready()["elector"]
     supervisor.check()
     wait_until(lambda: supervisor.unready() == {"elector": "rebalancing"}, 20, "its answer")
+
+
+def test_the_proxy_of_the_environment_is_not_asked_for_our_own_roles(monkeypatch: pytest.MonkeyPatch) -> None:
+    health = Health("elector")
+    health.set_ready()
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)
+    with HttpServer(application(Meters(), health), "127.0.0.1", 0) as server:
+        role = Role("elector", [], int(server.url.rpartition(":")[2]))
+        assert Supervisor([role], {}, lambda *_: None).unready() == {}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.0 404 Not Found\r\n\r\n<html>not here</html>",
+        b"HTTP/1.0 503 Busy\r\n\r\n[1]",
+        b"HTTP/1.0 503 Busy\r\n\r\n{}",
+        b"HTTP/1.0 503 Busy\r\nContent-Length: 100\r\n\r\n{",
+        b"220 ready for mail\r\n",
+        b"",
+    ],
+)
+def test_another_program_on_the_port_of_a_role_is_no_role(answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        role = Role("elector", [], listening.getsockname()[1])
+        assert Supervisor([role], {}, lambda *_: None).unready()["elector"]
+        thread.join(10)
 
 
 def test_a_role_that_dies_starts_again_later_and_later(stage: Stage, wait_until: WaitUntil) -> None:

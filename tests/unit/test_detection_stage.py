@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from joblog.services.detection.stage import SLOTS, Stage, environment, write_settings
-from joblog.services.settings import Settings
+from joblog.services.settings import HttpSettings, Settings
 from joblog.streams.kafka import KafkaConfig
 from joblog.streams.topics import TopicNames
 
@@ -39,6 +39,16 @@ def test_the_roles_get_the_same_settings_by_their_environment(stage: Stage, monk
     for name, value in environment(stage, is_given=False).items():
         monkeypatch.setenv(name, value)
     assert Settings.load() == from_file.model_copy(update={"config": None})
+
+
+def test_the_roles_can_be_asked_whatever_is_set_here(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "joblog.toml").write_text("[http]\nenabled = false\nhost = '10.0.0.1'\n")
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment(stage, is_given=False).items():
+        monkeypatch.setenv(name, value)
+    assert Settings.load().http == HttpSettings()
 
 
 def test_settings_of_another_installation_do_not_reach_the_roles(

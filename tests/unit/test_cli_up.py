@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+from joblog.services.cli_up import _environment
+from joblog.services.embedded import StackAddresses
+from joblog.services.settings import HttpSettings, Settings
+from joblog.services.settings_errors import paths, variable
+
+ADDRESSES = StackAddresses("127.0.0.1:20001", "postgresql://joblog@127.0.0.1:20002/joblog")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for path in paths(Settings):
+        monkeypatch.delenv(variable(path), raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def settings_of_a_role(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """What a role reads that `joblog up` starts here."""
+    given = _environment(Settings.load(), ADDRESSES)
+    for path in paths(Settings):
+        monkeypatch.delenv(variable(path), raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    return Settings.load()
+
+
+@pytest.mark.parametrize("source", ["joblog.toml", ".env", "environment"])
+def test_the_roles_use_the_servers_here_whatever_is_set(
+    place: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    (place / "dsn").write_text("postgresql://elsewhere\n")
+    match source:
+        case "joblog.toml":
+            (place / source).write_text("[postgres]\ndsn_file = 'dsn'\n[kafka]\nbootstrap_servers = 'elsewhere:1'\n")
+        case ".env":
+            (place / source).write_text(
+                "JOBLOG_POSTGRES__DSN_FILE=dsn\nJOBLOG_KAFKA__BOOTSTRAP_SERVERS=elsewhere:1\n"
+            )
+        case _:
+            monkeypatch.setenv("JOBLOG_POSTGRES__DSN_FILE", "dsn")
+            monkeypatch.setenv("JOBLOG_KAFKA__BOOTSTRAP_SERVERS", "elsewhere:1")
+    found = settings_of_a_role(monkeypatch)
+    assert (found.kafka.bootstrap_servers, found.dsn()) == (ADDRESSES.bootstrap_servers, ADDRESSES.dsn)
+
+
+@pytest.mark.parametrize(
+    ("host", "used"),
+    [("127.0.0.1", "127.0.0.1"), ("localhost", "localhost"), ("10.0.0.1", "127.0.0.1")],
+)
+def test_the_roles_can_be_asked_on_this_machine(
+    place: Path, monkeypatch: pytest.MonkeyPatch, host: str, used: str
+) -> None:
+    (place / "joblog.toml").write_text(f"[http]\nenabled = false\nhost = '{host}'\n")
+    assert settings_of_a_role(monkeypatch).http == HttpSettings(host=used)
