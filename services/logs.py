@@ -19,13 +19,18 @@ _QUIET: Final = ("alembic", "asyncio", "jgo")
 #: A client that cannot reach its broker says so twenty times a second: once in so many seconds is enough.
 REPEAT_S: Final = 10.0
 _REMEMBERED_MAX: Final = 1_000
-#: What differs between two lines that say the same: numbers, and what librdkafka adds in parentheses.
+#: Whose lines may repeat themselves: librdkafka's and Joblog's own. What users log is theirs, and never left out.
+_OURS: Final = "joblog."
+#: What differs between two texts that say the same: numbers, and what librdkafka adds in parentheses.
 _VARYING: Final = re.compile(r"\([^)]*\)|\d+")
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 class Repeats(logging.Filter):
-    """Lets a warning or error pass once in `REPEAT_S`; the next one says how many were left out."""
+    """Lets a warning or error of ours pass once in `REPEAT_S`; the next one says how many were left out.
+
+    One with a traceback, or about a job, is like no other. Neither are two that differ in a number of their own.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -33,10 +38,12 @@ class Repeats(logging.Filter):
         self._passed: dict[str, tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno < logging.WARNING:
-            return True
         extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
-        line, now = _VARYING.sub("", f"{record.name} {record.getMessage()} {extra}"), self._clock()
+        ours = record.levelno >= logging.WARNING and record.name.startswith(_OURS)
+        if not ours or record.exc_info or "job_id" in extra:
+            return True
+        said = {name: _VARYING.sub("", value) if isinstance(value, str) else value for name, value in extra.items()}
+        line, now = f"{record.name} {_VARYING.sub('', record.getMessage())} {said}", self._clock()
         since, left_out = self._passed.get(line, (-math.inf, 0))
         if now - since < REPEAT_S:
             self._passed[line] = since, left_out + 1

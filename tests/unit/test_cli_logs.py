@@ -97,7 +97,7 @@ def test_warnings_are_logged(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def record(level: int, message: str, **extra: object) -> logging.LogRecord:
-    return logging.makeLogRecord({"name": "x", "levelno": level, "msg": message, **extra})
+    return logging.makeLogRecord({"name": "joblog.x", "levelno": level, "msg": message, **extra})
 
 
 def test_a_warning_repeated_at_once_is_left_out_and_counted() -> None:
@@ -111,6 +111,26 @@ def test_a_warning_repeated_at_once_is_left_out_and_counted() -> None:
     passed = record(logging.WARNING, "failed (after 3 ms)", reason="port 1")
     assert repeats.filter(passed)
     assert vars(passed)["repeats_left_out"] == 2
+
+
+def test_nothing_that_users_log_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("json", "INFO", "worker")
+    payments = logging.getLogger("shop.payments")
+    for order in (17, 18, 18):
+        payments.error("payment of order %d failed", order)
+    assert [line["event"] for line in lines(capsys)] == [
+        "payment of order 17 failed",
+        "payment of order 18 failed",
+        "payment of order 18 failed",
+    ]
+
+
+def test_lines_about_jobs_or_places_and_tracebacks_are_no_repeats() -> None:
+    repeats = Repeats(lambda: 0.0)
+    told = [record(logging.WARNING, "record.parked", offset=offset) for offset in range(3)]
+    told += [record(logging.WARNING, "run.result_omitted", job_id=f"{n}") for n in range(3)]
+    told += [record(logging.ERROR, "crashed", exc_info=(ValueError, ValueError(f"{n}"), None)) for n in range(3)]
+    assert all(map(repeats.filter, told))
 
 
 def test_what_is_no_warning_may_repeat() -> None:
