@@ -127,6 +127,8 @@ class Worker:
         threads = ThreadExecutor(slots, performer.perform)
         loop = LoopExecutor(slots, performer.perform_async)
         slots.connect(threads, loop)
+        if any(known.is_async for known in self._known.values()):
+            loop.open()
         self._meters.set("joblog_worker_slots", settings.slots)
         try:
             yield Parts(settings, self._known, slots, outbox, reports, endings, self._health, self._meters)

@@ -14,7 +14,7 @@ CLOSE_S: Final = 1.0
 
 
 class LoopExecutor:
-    """Runs each job as an asyncio task; thread and loop begin with the first job."""
+    """Runs each job as an asyncio task; thread and loop begin with `open`, or with the first job."""
 
     def __init__(self, slots: Slots, perform: Callable[[Run], Coroutine[None, None, None]]) -> None:
         self._slots = slots
@@ -26,6 +26,10 @@ class LoopExecutor:
         self._pending: deque[Run] = deque()
         self._is_woken = False
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def open(self) -> None:
+        """Begin now, where it can be told that there is no thread to be had."""
+        self._started_loop()
 
     def start(self, run: Run) -> None:
         loop = self._started_loop()
@@ -71,10 +75,7 @@ class LoopExecutor:
         task = loop.create_task(self._perform(run), name=f"{run.known.task.name} {run.job.job_id}")
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, run))
-        # In this order: whoever stops the run sets the token first and then looks for the interrupt.
-        run.interrupt = partial(loop.call_soon_threadsafe, task.cancel)
-        if run.token.is_cancelled:
-            task.cancel()
+        run.interruptible_by(partial(loop.call_soon_threadsafe, task.cancel))
 
     def _ended(self, run: Run, task: asyncio.Task[None]) -> None:
         """Go on with the next job; also after a task that was cancelled before its first step."""

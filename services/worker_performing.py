@@ -42,6 +42,19 @@ class Performer:
 
     def perform(self, run: Run) -> None:
         """A sync run, or the wait for one in a process of its own."""
+        try:
+            self._perform(run)
+        except BaseException as exc:  # noqa: BLE001 - a fault of ours; the run must be told all the same
+            self._endings.end(run, Failed(describe(exc)))
+
+    async def perform_async(self, run: Run) -> None:
+        """An async run, on the event loop."""
+        try:
+            await self._perform_async(run)
+        except BaseException as exc:  # noqa: BLE001 - as above
+            self._endings.end(run, Failed(describe(exc)))
+
+    def _perform(self, run: Run) -> None:
         context = self._begin(run)
         outcome: Outcome
         try:
@@ -58,8 +71,7 @@ class Performer:
             outcome = _outcome_of(exc, run)
         self._end(run, context, outcome)
 
-    async def perform_async(self, run: Run) -> None:
-        """An async run, on the event loop."""
+    async def _perform_async(self, run: Run) -> None:
         context = self._begin(run)
         outcome: Outcome
         try:
@@ -95,7 +107,7 @@ class Performer:
         for each in reversed(self._filters):
             try:
                 each.after_run(context, outcome)
-            except Exception as exc:  # noqa: BLE001 - a filter's error is the outcome of the run
+            except BaseException as exc:  # noqa: BLE001 - a filter's error is the outcome of the run, SystemExit too
                 outcome = Failed(describe(exc, frames_skipped=1))
         return outcome
 

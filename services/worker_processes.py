@@ -54,11 +54,7 @@ class ProcessRuns:
         where = (run.known.task.function.__module__, run.known.task.name)
         args = (*where, msgspec.json.encode(run.job), run.worker, self._result_bytes_max)
         future = self._living_pool().schedule(run_in_child, args=args)
-        # In this order: whoever stops the run sets the token first and then looks for the interrupt.
-        interrupt: Callable[[], object] = future.cancel
-        run.interrupt = interrupt
-        if run.token.is_cancelled:
-            interrupt()
+        run.interruptible_by(future.cancel)
         while not future.running() and not future.done():
             wait([future], BEGIN_POLL_S)
         run.begin()

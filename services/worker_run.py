@@ -107,6 +107,13 @@ class Run:
         """Whether the caller may report the end of this run: true once."""
         return self.held.pop(self.key, None) is not None
 
+    def interruptible_by(self, interrupt: Callable[[], object]) -> None:
+        """From now on `stop` calls this, which happens here if it was called before."""
+        # In this order: `stop` sets the token first and then looks for the interrupt.
+        self.interrupt = interrupt
+        if self.token.is_cancelled:
+            interrupt()
+
     def stop(self, reason: str) -> None:
         """Ask the run to stop, and interrupt it where that can be done."""
         self.token.cancel(reason)

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from joblog.services.context import CancellationToken, JobContext, current_job
 from joblog.services.tasks import TaskRegistry, task
+from joblog.services.worker import Worker
 from joblog.services.worker_ending import Endings
 from joblog.services.worker_filters import Ended, WorkerFilter
 from joblog.services.worker_intake import Intake
@@ -21,11 +22,14 @@ from joblog.services.worker_outbox import Letter, Outbox
 from joblog.services.worker_performing import Performer
 from joblog.services.worker_processes import ProcessRuns
 from joblog.services.worker_reporting import Reports
-from joblog.services.worker_run import Failed, Succeeded, known_tasks
+from joblog.services.worker_run import Failed, Run, Succeeded, known_tasks
 from joblog.services.worker_slots import Slots
 from joblog.services.worker_threads import ThreadExecutor
+from joblog.streams.health import Health
+from joblog.streams.kafka import KafkaConfig
 from joblog.streams.metrics import Meters
 from joblog.streams.retry import Curve, Retry, RetryPolicy
+from joblog.streams.topics import TopicNames
 from joblog.streams.wire import AnyReport, CancelJob, RunFailed, RunJob, RunReleased, RunSucceeded
 from msgspec import Raw
 
@@ -391,6 +395,8 @@ class Noting:
     def after_run(self, context: JobContext, outcome: Ended) -> None:
         kind = {Succeeded: "success", Failed: "failure"}[type(outcome)]
         self._notes.append(f"{self._name} after {kind} of {context.task}")
+        if self._after == "exit":
+            raise SystemExit(3)
         if self._after:
             raise ValueError(self._after)
 
@@ -428,6 +434,55 @@ def test_a_filter_that_raises_after_the_run_fails_it() -> None:
     report = filtered("add", Noting("a", notes), Noting("b", notes, after="never mind"))
     assert report.exception.message == "never mind"
     assert notes[-2:] == ["b after success of add", "a after failure of add"]
+
+
+@pytest.mark.parametrize("name", ["add", "add_async"])
+def test_a_filter_that_wants_to_leave_the_process_fails_the_run(name: str) -> None:
+    bench = Bench((Noting("a", [], after="exit"),), slots=1)
+    for number in range(2):
+        bench.assign(name, number)
+        assert bench.report(number + 1).exception.type == "SystemExit"
+    bench.close()
+
+
+@pytest.mark.parametrize("name", ["add", "add_async"])
+def test_a_fault_of_the_worker_itself_fails_the_run(bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_meters: RunMeters, _run: Run) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(RunMeters, "started", broken)
+    bench.assign(name, 1)
+    assert bench.report().exception.type == "MemoryError"
+    bench.until(lambda: not bench.slots.running)
+
+
+def test_a_run_that_was_stopped_before_it_could_be_interrupted_is_interrupted_at_once(bench: Bench) -> None:
+    bench.assign("obey")
+    (run,) = bench.intake.held.values()
+    interrupted: list[str] = []
+    run.interruptible_by(lambda: interrupted.append("first"))
+    assert interrupted == []
+    run.stop("over")
+    run.interruptible_by(lambda: interrupted.append("second"))
+    assert interrupted == ["first", "second"]
+
+
+@pytest.mark.parametrize(("tasks", "names"), [([add], {"slot-0"}), ([add, add_async], {"slot-0", "slots-async"})])
+def test_a_worker_has_the_threads_it_cannot_do_without_before_the_first_job(
+    tasks: list[Any], names: set[str]
+) -> None:
+    before = set(threading.enumerate())
+    worker = Worker(
+        KafkaConfig("127.0.0.1:9"),
+        TopicNames("none."),
+        1,
+        TaskRegistry.of(*tasks),
+        queues=["default"],
+        meters=Meters(),
+        health=Health("worker"),
+    )
+    with worker._executors(RecordingOutbox()):
+        assert {thread.name for thread in set(threading.enumerate()) - before} == names
 
 
 def test_runs_are_counted_and_timed(bench: Bench) -> None:

@@ -254,3 +254,85 @@ def test_runs_withdrawn_by_one_thread_while_others_start_them_are_never_both() -
         gone = {run.job.job_id for run in withdrawn}
         assert gone.isdisjoint(performed)
         assert len(gone) + len(performed) == len(runs)
+
+
+def allow_threads(monkeypatch: pytest.MonkeyPatch, most: Callable[[], int]) -> list[str]:
+    """Let no more threads start than this; tells the names of those that did."""
+    started: list[str] = []
+    start = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if len(started) >= most():
+            raise RuntimeError("can't start new thread")
+        started.append(thread.name)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    return started
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_runs_that_get_no_thread_wait_for_one_that_is_done(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    performed: list[Run] = []
+    done = threading.Semaphore(0)
+
+    def perform(run: Run) -> None:
+        performed.append(run)
+        done.release()
+
+    allow_threads(monkeypatch, lambda: threads)
+    runs = [run_of(n) for n in range(200)]
+    with executing(6, perform) as slots:
+        slots.add(runs)
+        for _ in runs:
+            assert done.acquire(timeout=10)
+    assert sorted(runs.index(run) for run in performed) == list(range(200))
+    assert threads > 1 or performed == runs  # none is left behind while others pass it by
+
+
+def test_threads_are_made_once_there_may_be_more_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, here = threading.Event(), threading.Semaphore(0)
+
+    def perform(run: Run) -> None:
+        here.release()
+        gate.wait(10)
+
+    most = 1
+    names = allow_threads(monkeypatch, lambda: most)
+    with executing(3, perform) as slots:
+        slots.add([run_of(0), run_of(1)])
+        assert here.acquire(timeout=10)
+        assert names == ["slot-0"]
+        most = 9
+        slots.add([run_of(2)])  # its thread takes the run that came before it
+        assert here.acquire(timeout=10)
+        gate.set()
+        assert here.acquire(timeout=10)
+        assert len(names) == 2
+
+
+def test_a_worker_that_can_have_no_thread_is_told_before_it_takes_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def perform(run: Run) -> None: ...
+
+    slots = Slots(1, QUEUES)
+    allow_threads(monkeypatch, lambda: 0)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        ThreadExecutor(slots, perform)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        LoopExecutor(slots, asyncio.sleep).open()  # type: ignore[arg-type]
+
+
+def test_a_run_that_breaks_its_thread_leaves_slot_and_thread_to_others() -> None:
+    done = threading.Semaphore(0)
+    threads: set[int] = set()
+
+    def perform(run: Run) -> None:
+        threads.add(threading.get_ident())
+        done.release()
+        raise SystemExit(3)
+
+    with executing(1, perform) as slots:
+        for number in range(3):
+            slots.add([run_of(number)])
+            assert done.acquire(timeout=10)
+        assert len(threads) == 1
