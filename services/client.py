@@ -14,6 +14,7 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -37,7 +38,7 @@ from joblog.services.tasks import Task
 from joblog.streams import commands
 from joblog.streams.errors import SettingsError
 from joblog.streams.fields import WORKER_PATTERN
-from joblog.streams.kafka import KafkaConfig
+from joblog.streams.kafka import KafkaConfig, producer
 from joblog.streams.states import ContinueOn, State
 from joblog.streams.topics import TopicNames
 
@@ -71,7 +72,8 @@ class Client(AbstractContextManager["Client"]):
         self._rules = Rules(lanes, dict(shards or {}), f"/joblog/clients/{self.name}", args_bytes_max)
         self._filters = tuple(filters)
         client_id = f"{names.prefix}client-{self.name}"
-        self._sender = Sender(config, names.commands, lanes, client_id, timeout_s)
+        make = partial(producer, config, client_id, linger_ms=1, timeout_ms=round(timeout_s * 1000))
+        self._sender = Sender(make, config.bootstrap_servers, names.commands, lanes, timeout_s)
 
     @classmethod
     def from_settings(cls, settings: Settings, *, filters: Sequence[ClientFilter] = ()) -> Self:

@@ -2,20 +2,23 @@
 
 Acknowledgements come as callbacks, which one thread polls for everybody: a caller that polled for itself
 could sleep on while another caller's poll consumed its acknowledgement.
+
+An idempotent producer that hits a fatal error refuses everything from then on. Whoever notices puts a new one in
+its place: the polling thread, where `poll` raises the error, or a caller, where `produce` does.
 """
 
 import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from joblog.services.client_templates import Record
 from joblog.streams.errors import EnqueueError, JoblogError, TopicsError
 from joblog.streams.ids import lane_of_job
-from joblog.streams.kafka import KafkaConfig, producer
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +26,8 @@ _POLL_S: Final = 0.5
 #: Waits beyond the producer's own time-out, after which it must have reported every record.
 _REPORT_S: Final = 5.0
 _FULL_WAIT_S: Final = 0.005
+#: Between two new producers, should each fail at once, and until a broken one has reported what it held.
+_BROKEN_S: Final = 0.1
 
 
 class NotAcknowledged(EnqueueError):
@@ -78,14 +83,18 @@ class _Delivery:
 class Sender:
     """A producer of commands with its polling thread. It does not survive a fork: make one in each process."""
 
-    def __init__(self, config: KafkaConfig, topic: str, lanes: int, client_id: str, timeout_s: float) -> None:
+    def __init__(
+        self, make_producer: Callable[[], Producer], servers: str, topic: str, lanes: int, timeout_s: float
+    ) -> None:
+        self._make_producer = make_producer
+        self._servers = servers
         self._topic = topic
         self._lanes = lanes
         self._timeout_s = timeout_s
-        self._servers = config.bootstrap_servers
-        self._producer: Producer = producer(config, client_id, linger_ms=1, timeout_ms=round(timeout_s * 1000))
+        self._producer = make_producer()
         self._pid = os.getpid()
         self._stop = threading.Event()
+        self._replacing = threading.Lock()
         self._checked = False
         self._thread = threading.Thread(target=self._poll, name="joblog-client", daemon=True)
         self._thread.start()
@@ -116,8 +125,10 @@ class Sender:
         """Stop; calls that still wait in other threads get their reports first."""
         if self._stop.is_set() or os.getpid() != self._pid:
             return
-        self._producer.flush(self._timeout_s)
-        self._stop.set()
+        with suppress(KafkaException):
+            self._producer.flush(self._timeout_s)
+        with self._replacing:
+            self._stop.set()
         self._thread.join()
         self._producer.close()
 
@@ -125,10 +136,15 @@ class Sender:
         lane = lane_of_job(record.job_id)
         deadline: float | None = None
         while True:
+            current = self._producer
             try:
-                self._producer.produce(
+                current.produce(
                     self._topic, record.value, record.job_id, partition=lane, on_delivery=delivery.on_delivery
                 )
+            except KafkaException as exc:
+                if exc.args[0].code() == KafkaError._FATAL:  # without the flag that `fatal` reads
+                    self._replace(current, exc)
+                raise
             except BufferError:
                 # The producer holds as much as it may; the polling thread makes room as brokers acknowledge.
                 deadline = deadline or time.monotonic() + self._timeout_s
@@ -154,7 +170,25 @@ class Sender:
 
     def _poll(self) -> None:
         while not self._stop.is_set():
-            self._producer.poll(_POLL_S)
+            current = self._producer
+            try:
+                current.poll(_POLL_S)
+            except KafkaException as exc:  # for fatal errors only
+                self._replace(current, exc)
+                self._stop.wait(_BROKEN_S)
+
+    def _replace(self, broken: Producer, why: KafkaException) -> None:
+        """Go on with a new producer; what the broken one held is reported as not acknowledged."""
+        with self._replacing:
+            if self._producer is not broken or self._stop.is_set():
+                return
+            self._producer = self._make_producer()
+        log.warning("client.producer_replaced", extra={"error": _told(why)})
+        broken.purge()
+        # Twice, as it may raise its error once. Not closed: other threads may be about to hand it their records.
+        for _ in range(2):
+            with suppress(KafkaException):
+                broken.flush(_BROKEN_S)
 
 
 def _told(exc: Exception) -> str:
