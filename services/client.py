@@ -9,6 +9,7 @@
 What becomes of a command is the elector's to decide: a `job.*` event, or a `command.rejected` with its reason.
 """
 
+import logging
 import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,6 +42,8 @@ from joblog.streams.fields import WORKER_PATTERN
 from joblog.streams.kafka import KafkaConfig, producer
 from joblog.streams.states import ContinueOn, State
 from joblog.streams.topics import TopicNames
+
+log = logging.getLogger(__name__)
 
 AnyTask = Task[..., Any] | str
 
@@ -185,7 +188,10 @@ class Client(AbstractContextManager["Client"]):
 
     def _tell(self, job_id: str, draft: JobDraft) -> None:
         for one in reversed(self._filters):
-            one.on_created(job_id, draft)
+            try:
+                one.on_created(job_id, draft)
+            except Exception:  # the job exists: a caller who got no id would create it again
+                log.exception("client.filter_failed", extra={"filter": type(one).__qualname__, "job_id": job_id})
 
     # --- changing ---
 

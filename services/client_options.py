@@ -73,7 +73,7 @@ class ClientFilter(Protocol):
         """The draft to go on with, changed or not; None to cancel the creation."""
 
     def on_created(self, job_id: str, draft: JobDraft) -> None:
-        """The job's command is in the log; called in reverse order."""
+        """The job's command is in the log; called in reverse order. What it raises is logged, and goes no further."""
 
 
 def drafted(task: Task[..., Any] | str, call: Call, options: JobOptions) -> JobDraft:

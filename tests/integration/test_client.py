@@ -198,6 +198,27 @@ def test_filters_change_cancel_and_hear_of_jobs(
         assert (command.queue, bytes(command.parameters["by"])) == ("hot", b'"stamp"')
 
 
+class Failing:
+    def on_creating(self, draft: JobDraft) -> JobDraft | None:
+        return draft
+
+    def on_created(self, job_id: str, draft: JobDraft) -> None:
+        raise ConnectionError(f"nobody to tell of {job_id} and {draft}")
+
+
+def test_a_filter_that_fails_afterwards_does_not_hide_the_job(
+    kafka: KafkaConfig, topics: TopicNames, lanes: int, commands: Commands, caplog: pytest.LogCaptureFixture
+) -> None:
+    stamping = Stamping()
+    with Client(kafka, topics, lanes, filters=[stamping, Failing()]) as client:
+        ids = [client.enqueue("a.b"), *client.enqueue_many("a.b", [(), ()])]
+    assert {key for _, key, _ in commands()} == set(ids)
+    assert [job_id for job_id, _ in stamping.created] == ids
+    told = [vars(record) for record in caplog.records if record.message == "client.filter_failed"]
+    assert [(one["filter"], one["job_id"]) for one in told] == [("Failing", job_id) for job_id in ids]
+    assert all(one["exc_info"] for one in told)
+
+
 def test_other_lanes_than_the_topic_has_are_noticed_before_anything_is_sent(
     kafka: KafkaConfig, topics: TopicNames, lanes: int, commands: Commands
 ) -> None:
