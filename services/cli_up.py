@@ -13,7 +13,7 @@ from joblog.services.cli_context import note
 from joblog.services.cli_supervisor import Role, Supervisor
 from joblog.services.cli_values import given, settings_of
 from joblog.services.embedded import EmbeddedStack, StackAddresses
-from joblog.services.embedded_ports import HOST, choose_ports
+from joblog.services.embedded_ports import HOST, PORT_MAX, choose_ports
 from joblog.services.process import stopped_by_signals
 from joblog.services.settings import Settings
 from joblog.services.settings_sources import write_addresses
@@ -33,8 +33,10 @@ def up(
     ctx: typer.Context,
     *,
     directory: Annotated[Path | None, typer.Option(help="Where all data is kept; ./.joblog if not given.")] = None,
-    kafka_port: Annotated[int | None, typer.Option(help="Kafka's port; a free one, and then always that.")] = None,
-    postgres_port: Annotated[int | None, typer.Option(help="Postgres' port, likewise.")] = None,
+    kafka_port: Annotated[
+        int | None, typer.Option(min=0, max=PORT_MAX, help="Kafka's port; a free one, and then always that.")
+    ] = None,
+    postgres_port: Annotated[int | None, typer.Option(min=0, max=PORT_MAX, help="Postgres' port, likewise.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Run a worker, too, with the tasks of these modules.")] = None,
     queues: Annotated[str | None, typer.Option(help="The worker's queues, with commas between them.")] = None,
     only_stack: Annotated[bool, typer.Option("--only-stack", help="Kafka and Postgres, and no roles.")] = False,

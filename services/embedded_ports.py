@@ -13,6 +13,7 @@ HOST = "127.0.0.1"
 # a port picked there could be gone again before the server listens on it.
 PICKED_FROM = range(20_000, 32_000)
 PICKS_MAX = 100
+PORT_MAX = 65_535
 
 
 def choose_ports(memory: Path, wanted: Mapping[str, int | None], progress: Callable[[str], None]) -> dict[str, int]:
@@ -21,7 +22,7 @@ def choose_ports(memory: Path, wanted: Mapping[str, int | None], progress: Calla
     A port that is asked for must be free; a remembered one is kept if it is still free, so that the
     addresses outlive a restart. Raises StackError for a busy port that was asked for.
     """
-    remembered: dict[str, int] = json.loads(memory.read_text()) if memory.exists() else {}
+    remembered = _remembered(memory)
     ports = dict(remembered)
     for name, port in wanted.items():
         if port is not None and not is_free(port):
@@ -31,8 +32,22 @@ def choose_ports(memory: Path, wanted: Mapping[str, int | None], progress: Calla
             )
         ports[name] = port or _kept_or_picked(name, remembered.get(name), taken=ports.values(), progress=progress)
     if ports != remembered:
-        memory.write_text(json.dumps(ports, indent=2) + "\n")
+        # Replaced whole: a process that is killed leaves no half file.
+        fresh = memory.with_suffix(".new")
+        fresh.write_text(json.dumps(ports, indent=2) + "\n")
+        fresh.replace(memory)
     return ports
+
+
+def _remembered(memory: Path) -> dict[str, int]:
+    """The ports of the last start; none when nobody can read them, as the servers can do with others."""
+    try:
+        found = json.loads(memory.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: port for name, port in found.items() if type(port) is int and 0 < port <= PORT_MAX}
 
 
 def is_free(port: int) -> bool:

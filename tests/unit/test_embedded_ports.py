@@ -43,6 +43,32 @@ def test_a_remembered_port_that_is_busy_now_moves_and_says_so(tmp_path: Path) ->
     assert said == [f"port {before['Kafka']} is in use by another program now: Kafka moves to {after['Kafka']}"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["", '{"Kafka": 2', "[1]", "null", '{"Kafka": "x"}', '{"Kafka": 0}', '{"Kafka": 70000}', '{"Kafka": true}'],
+)
+def test_ports_that_cannot_be_read_are_picked_anew(tmp_path: Path, text: str) -> None:
+    memory = tmp_path / "ports.json"
+    memory.write_text(text)
+    ports = choose_ports(memory, {"Kafka": None}, nobody)
+    assert ports["Kafka"] in PICKED_FROM
+    assert choose_ports(memory, {"Kafka": None}, nobody) == ports
+
+
+def test_ports_are_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = tmp_path / "ports.json"
+    before = choose_ports(memory, {"Kafka": None}, nobody)
+
+    def killed(_path: Path, _target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        choose_ports(memory, {"Kafka": None, "Postgres": None}, nobody)
+    monkeypatch.undo()
+    assert choose_ports(memory, {"Kafka": None}, nobody) == before
+
+
 def test_ports_of_servers_not_wanted_this_time_are_not_forgotten(tmp_path: Path) -> None:
     memory = tmp_path / "ports.json"
     both = choose_ports(memory, {"Kafka": None, "Postgres": None}, nobody)
