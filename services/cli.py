@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
 import typer
+from confluent_kafka import KafkaException
 from joblog.services.cli_context import Cli, LogFormat, fail
-from joblog.streams.errors import JoblogError
+from joblog.services.kafka_errors import refused
+from joblog.streams.errors import InvalidData, JoblogError
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
@@ -134,11 +136,20 @@ def root(
 
 
 def main() -> None:
-    """Run a command; what Joblog raises on purpose is told in a line, without a traceback."""
+    """Run a command; what Joblog raises on purpose, and what comes of wrong input, is told without a traceback."""
     try:
         app()
     except JoblogError as exc:
         sys.exit(fail(exc))
+    except KafkaException as exc:
+        if (mistake := refused(exc)) is None:
+            raise
+        sys.exit(fail(mistake))
+    except UnicodeEncodeError as exc:
+        # What a shell hands over in another encoding comes as lone surrogates, which Kafka and Postgres cannot take.
+        if exc.reason != "surrogates not allowed":
+            raise
+        sys.exit(fail(InvalidData(f"{exc.object!r:.100} is not UTF-8")))
 
 
 if __name__ == "__main__":

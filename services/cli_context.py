@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from joblog.projections.paging import LIMIT_MAX, InvalidQuestion
 from joblog.streams.errors import (
     EnqueueError,
     InvalidData,
@@ -33,7 +34,7 @@ class Output(StrEnum):
 
 
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="What stdout gets.")]
-LimitOption = Annotated[int, typer.Option(min=1, max=1000, help="At most so many lines.")]
+LimitOption = Annotated[int, typer.Option(min=1, max=LIMIT_MAX, help="At most so many lines.")]
 JobIdArgument = Annotated[str, typer.Argument(help="The job's id, as `joblog enqueue` printed it.")]
 
 #: What often helps, by the kind of error.
@@ -57,7 +58,7 @@ def fail(error: JoblogError) -> int:
     for kind, hint in HINTS.items():
         if isinstance(error, kind):
             note(f"hint: {hint}")
-    return 2 if isinstance(error, SettingsError | InvalidData) else 1
+    return 2 if isinstance(error, SettingsError | InvalidData | InvalidQuestion) else 1
 
 
 def note(text: str) -> None:

@@ -1,17 +1,19 @@
 """`joblog enqueue`."""
 
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
+from joblog.projections.monitor import Monitor
 from joblog.services.cli_context import Output, OutputOption, note
 from joblog.services.cli_jobs import monitor_of, print_job
-from joblog.services.cli_values import given, parse_delay, parse_instant, parse_json, settings_of
+from joblog.services.cli_values import NotJson, given, parse_delay, parse_instant, parse_json, settings_of
 from joblog.services.client import Client
 from joblog.services.client_options import Call, JobOptions, due_at
 from joblog.services.output import print_document
-from joblog.services.settings import Settings
 from joblog.streams.errors import InvalidData, JoblogError
+from joblog.streams.fields import ATTEMPTS_MAX
 from joblog.streams.retry import RetryPolicy
 from joblog.streams.states import FINAL_STATES, ContinueOn, State
 
@@ -30,7 +32,9 @@ def enqueue(
     at: Annotated[str | None, typer.Option(help="Run at an ISO 8601 time; UTC if it names no zone.")] = None,
     parent: Annotated[str | None, typer.Option(help="Run when the job of this id has ended.")] = None,
     on: Annotated[ContinueOn, typer.Option(help="How the parent has to end.")] = ContinueOn.SUCCEEDED,
-    attempts: Annotated[int | None, typer.Option(help="Retries after the first run, 0 for none.")] = None,
+    attempts: Annotated[
+        int | None, typer.Option(min=0, max=ATTEMPTS_MAX, help="Retries after the first run, 0 for none.")
+    ] = None,
     timeout: Annotated[str | None, typer.Option(help="The longest run: 90s, 15m.")] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="Create one job for all calls with this key.")] = None,
     job_id: Annotated[str | None, typer.Option(help="An id made before, to repeat a call safely.")] = None,
@@ -64,20 +68,23 @@ def enqueue(
     if not isinstance(named, dict):
         raise InvalidData(f"--kwargs: a JSON object, not {kwargs!r:.100}")
     settings = settings_of(ctx)
-    with Client.from_settings(settings) as client:
-        created = client.create(task, Call([_argument(one) for one in args or []], named), options)
-    if wait is not None:
-        _show_end(settings, created, parse_delay(wait), output)
-    elif output is Output.JSON:
-        print_document({"job_id": created}, output)
-    else:
-        print(created)
+    with ExitStack() as stack:
+        # What waiting needs is looked at first: a job that was created must not look as if it was not.
+        patience = parse_delay(wait) if wait is not None else None
+        monitor = stack.enter_context(monitor_of(settings)) if patience is not None else None
+        with Client.from_settings(settings) as client:
+            created = client.create(task, Call([_argument(one) for one in args or []], named), options)
+        if monitor is not None and patience is not None:
+            _show_end(monitor, created, patience, output)
+        elif output is Output.JSON:
+            print_document({"job_id": created}, output)
+        else:
+            print(created)
 
 
-def _show_end(settings: Settings, job_id: str, patience: timedelta, output: Output) -> None:
+def _show_end(monitor: Monitor, job_id: str, patience: timedelta, output: Output) -> None:
     note(job_id)
-    with monitor_of(settings) as monitor:
-        found = monitor.wait_for(job_id, FINAL_STATES, patience.total_seconds())
+    found = monitor.wait_for(job_id, FINAL_STATES, patience.total_seconds())
     if found is None:
         raise JoblogError(f"job {job_id} has not ended within {patience.total_seconds():g} s; see `joblog job show`")
     print_job(found, output)
@@ -89,7 +96,7 @@ def _argument(text: str) -> Any:
     """JSON if it is; else the text itself, since a shell takes quotes away."""
     try:
         return parse_json(text, "argument")
-    except InvalidData:
+    except NotJson:
         return text
 
 

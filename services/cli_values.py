@@ -26,12 +26,18 @@ def given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+class NotJson(InvalidData):
+    """A text is no JSON."""
+
+
 def parse_json(text: str, what: str) -> Any:
-    """A JSON value; InvalidData names `what` it should have been."""
+    """A JSON value; NotJson names `what` it should have been, InvalidData one that is too deep."""
     try:
         return json.decode(text)
     except DecodeError as exc:
-        raise InvalidData(f"{what}: {text!r:.100} is not JSON ({exc})") from exc
+        raise NotJson(f"{what}: {text!r:.100} is not JSON ({exc})") from exc
+    except RecursionError as exc:
+        raise InvalidData(f"{what}: {text!r:.100} is nested too deeply") from exc
 
 
 def parse_delay(text: str) -> timedelta:

@@ -8,6 +8,7 @@ from joblog.services.cli_context import LimitOption, Output, OutputOption
 from joblog.services.cli_jobs import monitor_of, print_page
 from joblog.services.cli_values import parse_delay, settings_of
 from joblog.services.output import print_document, print_rows
+from joblog.streams.fields import SECONDS_MAX
 from joblog.streams.states import State
 
 queue = typer.Typer(no_args_is_help=True)
@@ -43,7 +44,7 @@ def workers(
 
     Example: joblog workers --gone-within 1d
     """
-    within: timedelta = parse_delay(gone_within)
+    within = min(parse_delay(gone_within), _GONE_WITHIN_MAX)
     with monitor_of(settings_of(ctx)) as monitor:
         found = monitor.workers(within)
     columns = ("name", "state", "processing", "slots", "queues", "tasks", "heartbeat")
@@ -63,6 +64,8 @@ def stats(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
     print_document(document, output)
 
 
+#: More than any worker is remembered for; further back there is no calendar.
+_GONE_WITHIN_MAX = timedelta(seconds=SECONDS_MAX)
 _EVER = ("succeeded", "failed", "deleted")
 
 

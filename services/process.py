@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Final, Protocol
 
 from joblog.services.http import Build, HttpServer, application
+from joblog.services.kafka_errors import refused
 from joblog.services.logs import configure_logs
 from joblog.services.settings import Settings
 from joblog.streams.errors import Fenced, JoblogError, SettingsError
@@ -92,6 +93,7 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 
 def _failed(error: Exception) -> int:
     """Say why the role ended; what Joblog raises on purpose needs no traceback."""
+    error = refused(error) or error
     if isinstance(error, JoblogError):
         log.error("process.failed", extra={"error": type(error).__name__, "reason": str(error)})
     else:

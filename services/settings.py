@@ -5,6 +5,7 @@ From strong to weak: environment (`JOBLOG_KAFKA__BOOTSTRAP_SERVERS`), `.env`, a 
 lie in a file of its own: `JOBLOG_POSTGRES__DSN_FILE`. Times are in seconds.
 """
 
+import json
 import os
 import socket
 from collections.abc import Mapping
@@ -33,12 +34,26 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Name = Annotated[str, StringConstraints(pattern=WORKER_PATTERN, max_length=100)]
+
+
+def _listed(given: Any) -> Any:
+    return [one.strip() for one in given.split(",") if one.strip()] if isinstance(given, str) else given
+
+
+def _mapped(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    try:
+        found = json.loads(given)
+    except ValueError:
+        found = None
+    if isinstance(found, dict):
+        return found
+    raise ValueError('write a JSON object: {"name": value}')
+
+
 #: A list, or text with commas, as an environment variable holds it.
-Names = Annotated[
-    tuple[str, ...],
-    NoDecode,
-    BeforeValidator(lambda given: [one.strip() for one in given.split(",")] if isinstance(given, str) else given),
-]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 #: Properties of librdkafka that can be passed on; all others are set by Joblog, or have settings of their own.
 EXTRA_PREFIXES: Final = ("socket.", "metadata.", "topic.metadata.", "sasl.kerberos.", "sasl.oauthbearer.", "ssl.")
@@ -71,7 +86,7 @@ class KafkaSettings(SecretFiles):
     ssl_key_location: Path | None = None
     ssl_key_password: SecretStr | None = None
     ssl_key_password_file: Path | None = None
-    extra: Annotated[dict[str, str], AfterValidator(_allowed)] = {}
+    extra: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped), AfterValidator(_allowed)] = {}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -202,7 +217,7 @@ class Settings(BaseSettings):
     topic_prefix: str = Field("joblog.", pattern=r"^[A-Za-z0-9._-]{0,100}$")
     lanes: int = Field(4, ge=1, le=LANES_MAX)
     replication: int = Field(1, ge=1, le=10)
-    queue_shards: dict[QueueName, int] = {}
+    queue_shards: Annotated[dict[QueueName, int], NoDecode, BeforeValidator(_mapped)] = {}
     kafka: KafkaSettings = KafkaSettings()
     postgres: PostgresSettings = PostgresSettings()
     client: ClientSettings = ClientSettings()

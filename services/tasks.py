@@ -145,6 +145,8 @@ def _tasks_in(sources: tuple[ModuleType | Task[..., Any], ...]) -> Iterator[Task
 
 
 def _imported(name: str) -> ModuleType:
+    if not all(name.split(".")):
+        raise SettingsError(f"{name!r} is no name of a module: write it in full, such as myapp.tasks")
     try:
         module = import_module(name)
     except ImportError as exc:

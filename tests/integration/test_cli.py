@@ -14,7 +14,9 @@ from urllib.request import urlopen
 
 import psycopg
 import pytest
+from joblog.projections.paging import InvalidQuestion
 from joblog.services.cli import app
+from joblog.services.cli_context import fail
 from joblog.services.embedded import StackAddresses
 from joblog.streams import deadletters
 from joblog.streams.admin import create_topics
@@ -281,6 +283,16 @@ def test_what_runs_is_watched(running: Joblog) -> None:
     assert running.rows("parked", "list") == []
     for command in (["workers"], ["queue", "list"], ["stats"], ["rejected", "list"], ["parked", "list"]):
         assert running(*command)
+
+
+def test_how_long_workers_are_gone_has_no_limit(running: Joblog) -> None:
+    assert running.rows("workers", "--gone-within", "99999999d") == running.rows("workers")
+
+
+def test_what_is_no_job_id_is_a_mistake_of_input(running: Joblog) -> None:
+    with pytest.raises(InvalidQuestion) as told:
+        running("job", "show", "nonsense")
+    assert fail(told.value) == 2
 
 
 def test_the_doctor_finds_a_running_installation_well(running: Joblog) -> None:

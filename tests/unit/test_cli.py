@@ -1,21 +1,28 @@
 import inspect
 import json
+import os
 import subprocess
 import sys
 import traceback
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from confluent_kafka import KafkaError, KafkaException
+from joblog.projections.paging import LIMIT_MAX, InvalidQuestion
 from joblog.services import cli
 from joblog.services.cli import COMMANDS, app, load
 from joblog.services.cli_context import fail, note
 from joblog.services.client_options import CreationCancelled
+from joblog.services.kafka_errors import refused
 from joblog.services.settings import Settings
 from joblog.services.settings_errors import paths, variable
+from joblog.streams import kafka
 from joblog.streams.errors import EnqueueError, InvalidData, JoblogError, SettingsError, TopicsError
+from joblog.streams.kafka import KafkaConfig
 from typer.testing import CliRunner
 
 JOB = "01a20a16-c2e7-8003-bee9-22a0ed6af0b6"
@@ -101,6 +108,7 @@ def test_a_command_whose_packages_are_missing_names_the_extra(monkeypatch: pytes
     [
         (SettingsError("x"), 2, False),
         (InvalidData("x"), 2, False),
+        (InvalidQuestion("x"), 2, False),
         (EnqueueError("x"), 1, True),
         (TopicsError("x"), 1, True),
         (CreationCancelled("x"), 1, False),
@@ -139,6 +147,7 @@ def test_errors_end_the_process_without_a_traceback(tmp_path: Path) -> None:
         ("enqueue", "a.b", "--at", "tomorrow"),
         ("enqueue", "a.b", "--delay", "1s", "--at", "2027-01-01"),
         ("enqueue", "a.b", "--parameter", "name"),
+        ("enqueue", "a.b", "[" * 5_000),
         ("job", "reschedule", JOB),
     ],
     ids=" ".join,
@@ -146,6 +155,65 @@ def test_errors_end_the_process_without_a_traceback(tmp_path: Path) -> None:
 def test_input_that_makes_no_sense_is_refused(arguments: tuple[str, ...]) -> None:
     with pytest.raises(InvalidData):
         run(*arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("enqueue", "a.b", "--attempts", "5000"),
+        ("enqueue", "a.b", "--attempts", "-1"),
+        ("up", "--kafka-port", "99999"),
+        ("up", "--postgres-port", "-1"),
+        ("job", "list", "--limit", f"{LIMIT_MAX + 1}"),
+    ],
+    ids=" ".join,
+)
+def test_numbers_have_their_limits(arguments: tuple[str, ...]) -> None:
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert arguments[-2] in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "told"),
+    [
+        (("enqueue", "a.b", b"caf\xe9"), {}, "'caf\\udce9' is not UTF-8"),
+        (
+            ("enqueue", "a.b"),
+            {"KAFKA__SECURITY_PROTOCOL": "SSL", "KAFKA__SSL_CA_LOCATION": "/nowhere"},
+            "ssl.ca.location failed",
+        ),
+        (("topics", "create"), {"KAFKA__EXTRA": '{"socket.timeout.ms": "abc"}'}, '"socket.timeout.ms"'),
+        (("delays",), {"KAFKA__EXTRA": '{"socket.timeout.ms": "abc"}'}, "socket.timeout.ms"),
+        (("worker", "--tasks", ".tasks"), {}, "'.tasks' is no name of a module"),
+        (("worker",), {"WORKER__TASKS": ""}, "a worker needs modules with tasks"),
+        (("enqueue", "a.b", "--wait", "1s"), {"KAFKA__EXTRA": "{}"}, "no Postgres is set"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_wrong_input_is_told_without_a_traceback(
+    tmp_path: Path, arguments: tuple[str | bytes, ...], variables: dict[str, str], told: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "joblog.services.cli", *arguments],
+        env={**os.environ, **{f"JOBLOG_{name}": value for name, value in variables.items()}},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_argument_of_ours_to_kafka_is_no_mistake_in_the_settings() -> None:
+    consumer = kafka.reader(KafkaConfig("127.0.0.1:1"), "test")
+    with closing(consumer), pytest.raises(KafkaException) as told:
+        consumer.subscribe([""])
+    assert told.value.args[0].code() == KafkaError._INVALID_ARG
+    assert refused(told.value) is None
 
 
 def test_a_worker_without_tasks_is_a_mistake() -> None:

@@ -1,7 +1,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from joblog.services.cli_values import given, parse_delay, parse_instant, parse_json
+from joblog.services.cli_values import NotJson, given, parse_delay, parse_instant, parse_json
 from joblog.streams.errors import InvalidData
 
 
@@ -41,6 +41,12 @@ def test_json_that_is_none_names_what_it_should_be() -> None:
     assert parse_json('{"a": [1, null]}', "--kwargs") == {"a": [1, None]}
     with pytest.raises(InvalidData, match="--kwargs"):
         parse_json("{a: 1}", "--kwargs")
+
+
+def test_json_that_is_too_deep_is_told_apart_from_text() -> None:
+    with pytest.raises(InvalidData, match="nested too deeply") as told:
+        parse_json("[" * 5_000, "argument")
+    assert not isinstance(told.value, NotJson)
 
 
 def test_given_leaves_out_what_is_not() -> None:

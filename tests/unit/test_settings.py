@@ -67,6 +67,12 @@ def test_the_directory_of_the_addresses_can_be_named(tmp_path: Path, monkeypatch
     assert Settings.load().lanes == 5
 
 
+def test_empty_names_in_lists_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, WORKER__QUEUES="a,, b,", WORKER__TASKS="")
+    settings = Settings.load()
+    assert (settings.worker.queues, settings.worker.tasks) == (("a", "b"), ())
+
+
 def test_lists_and_tables_in_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     set_all(monkeypatch, WORKER__QUEUES="critical, default", WORKER__TASKS="a.b", QUEUE_SHARDS='{"hot": 2}')
     settings = Settings.load()
@@ -80,7 +86,9 @@ def test_lists_and_tables_in_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"LANES": "x"}, "JOBLOG_LANES (lanes)"),
         ({"LANES": "4097"}, "JOBLOG_LANES (lanes)"),
-        ({"QUEUE_SHARDS": "x"}, "queue_shards"),
+        ({"QUEUE_SHARDS": "x"}, "JOBLOG_QUEUE_SHARDS (queue_shards): write a JSON object"),
+        ({"KAFKA__EXTRA": "x"}, "JOBLOG_KAFKA__EXTRA (kafka.extra): write a JSON object"),
+        ({"KAFKA__EXTRA": "[1]"}, "JOBLOG_KAFKA__EXTRA (kafka.extra): write a JSON object"),
         ({"QUEUE_SHARDS": '{"hot": 5}'}, "queue_shards"),
         ({"QUEUE_SHARDS": '{"Hot": 1}'}, "JOBLOG_QUEUE_SHARDS"),
         ({"TOPIC_PREFIX": "a b"}, "JOBLOG_TOPIC_PREFIX"),
