@@ -135,9 +135,8 @@ def _is_readable(message: Message) -> bool:
 
 
 def _handle(manager: JobManager, message: Message) -> None:
+    """Do what a request asks for. One that cannot be read, or that makes no job, is passed over, and said."""
     try:
-        request = read_request(message.value(), headers_of(message))
+        manager.handle(read_request(message.value(), headers_of(message)))
     except ContractError as exc:
         log.warning("detection.request.refused", extra={"reason": exc.reason, "offset": message.offset()})
-        return
-    manager.handle(request)

@@ -13,10 +13,10 @@ from confluent_kafka.cimpl import NewTopic
 from joblog.streams import kafka
 from joblog.streams.cloudevents import Headers, explained, read_envelope
 from joblog.streams.errors import InvalidData, TopicsError
-from joblog.streams.fields import Key, StrictMessage, Text
+from joblog.streams.fields import StrictMessage, Text
 from joblog.streams.kafka import KafkaConfig
 from joblog.streams.timestamps import format_time
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
 TOPIC: Final = "detection.requests"
 PARTITIONS: Final = 2
@@ -24,11 +24,15 @@ SOURCE: Final = "/detection/producer"
 _POLL_S: Final = 0.05
 
 
+#: A run's id names files and a directory, which is removed afterwards: nothing in it may lead elsewhere.
+RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$")]
+
+
 class RunRequested(StrictMessage):
     """A photograph is to be looked at; it may still be on its way to this path."""
 
     type: Literal["detection.run_requested"] = "detection.run_requested"
-    run_id: Key
+    run_id: RunId
     photograph: Text
 
 
@@ -36,7 +40,7 @@ class RunWithdrawn(StrictMessage):
     """Nobody wants to know any more."""
 
     type: Literal["detection.run_withdrawn"] = "detection.run_withdrawn"
-    run_id: Key
+    run_id: RunId
 
 
 Request = Annotated[RunRequested | RunWithdrawn, Field(discriminator="type")]

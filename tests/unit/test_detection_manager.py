@@ -8,7 +8,7 @@ import pytest
 from joblog.services.client_options import Call, with_options
 from joblog.services.client_templates import CreateTemplate, Rules
 from joblog.services.detection import tasks
-from joblog.services.detection.manager import HIGH, RUN_DELAY, JobManager, ManagedRun, retry_policy
+from joblog.services.detection.manager import HIGH, RUN_DELAY, JobManager, ManagedRun, _handle, retry_policy
 from joblog.services.detection.names import CLEANUP_TASK, RUN_TASK
 from joblog.services.detection.requests import RunRequested, RunWithdrawn, read_request, write_request
 from joblog.streams.errors import InvalidData, UndecodableRecord
@@ -116,6 +116,39 @@ def test_a_request_is_read_as_it_was_written(request_: RunRequested | RunWithdra
     assert event["time"] == "2023-11-14T22:13:20.000Z"
 
 
+@dataclass
+class Record:
+    """A record of the topic of requests."""
+
+    text: bytes
+
+    def value(self) -> bytes:
+        return self.text
+
+    def headers(self) -> None:
+        return None
+
+    def offset(self) -> int:
+        return 7
+
+
+class RefusingClient(RecordingClient):
+    """A client that finds the job of every request wrong."""
+
+    def schedule(self, task: str, **options: Any) -> str:
+        raise InvalidData(f"{task} holds a NUL character: {len(options)}")
+
+
+@pytest.mark.parametrize("value", [b"{", write_request(REQUEST, "e", 0)])
+def test_a_request_that_makes_no_job_is_passed_over_and_said(value: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    started: list[ManagedRun] = []
+    manager = JobManager(RefusingClient(), LANES, Path("/detection"), MINUTE, started.append)
+    _handle(manager, Record(value))
+    assert started == []
+    (record,) = caplog.records
+    assert (record.message, vars(record)["offset"]) == ("detection.request.refused", 7)
+
+
 @pytest.mark.parametrize(
     ("value", "error"),
     [
@@ -123,7 +156,10 @@ def test_a_request_is_read_as_it_was_written(request_: RunRequested | RunWithdra
         (b"{", UndecodableRecord),
         (write_request(REQUEST, "e", 0).replace(b"run_requested", b"run_dreamt"), InvalidData),
         (write_request(REQUEST, "e", 0).replace(b'"photograph"', b'"painting"'), InvalidData),
-        (write_request(REQUEST, "e", 0).replace(b'"run_id":"run-1"', b'"run_id":""'), InvalidData),
+        *[
+            (write_request(REQUEST, "e", 0).replace(b'"run_id":"run-1"', b'"run_id":' + run_id), InvalidData)
+            for run_id in (b'""', b'"../../precious"', b'".."', b'"/etc"', b'"a/b"', b'"a\\u0000b"', b'"a\\n"')
+        ],
     ],
 )
 def test_what_is_no_request_is_refused(value: bytes | None, error: type[Exception]) -> None:
