@@ -1,12 +1,14 @@
 """`joblog bench`: how fast this installation is, measured from outside, one figure a line."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from importlib import import_module
+from inspect import Signature, signature
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import typer
 from joblog.projections import migrate
@@ -29,6 +31,10 @@ app = typer.Typer(no_args_is_help=True)
 
 COLUMNS: Final = ("bench", "metric", "value", "unit", "run")
 TIMEOUT_S: Final = 600.0
+_LAST: Final = ("lanes", "embedded", "timeout", "output")
+
+Clusters: TypeAlias = Callable[[], AbstractContextManager[Cluster]]
+Bench = TypeVar("Bench", bound=Callable[..., Iterator[Measurement]])
 
 JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="How many jobs.")]
 LanesOption = Annotated[int, typer.Option("--lanes", min=1, max=4096, help="Lanes of the benchmark's own topics.")]
@@ -45,19 +51,6 @@ def bench() -> None:
     Everything runs on this machine but the brokers and the database, which are the settings', or started here
     with --embedded. With --output json each figure is one object a line: bench, metric, value, unit, run.
     """
-
-
-@contextmanager
-def cluster_of(ctx: typer.Context, lanes: int, embedded: bool) -> Iterator[Cluster]:
-    """Brokers and database, with fresh topics and tables that are removed at the end."""
-    with ExitStack() as stack:
-        if embedded:
-            kafka, dsn = stack.enter_context(_embedded())
-        else:
-            settings = settings_of(ctx)
-            kafka, dsn = settings.kafka.config(), settings.dsn()
-        with fresh(kafka, dsn, lanes) as cluster:
-            yield cluster
 
 
 @contextmanager
@@ -78,171 +71,147 @@ def fresh(kafka: KafkaConfig, dsn: str, lanes: int) -> Iterator[Cluster]:
 
 
 @contextmanager
-def _embedded() -> Iterator[tuple[KafkaConfig, str]]:
+def _brokers(ctx: typer.Context, embedded: bool) -> Iterator[tuple[KafkaConfig, str]]:
+    """Where Kafka is, and the database's DSN."""
+    if not embedded:
+        settings = settings_of(ctx)
+        yield settings.kafka.config(), settings.dsn()
+        return
     # The embedded stack is an extra, which a benchmark of a real cluster does without.
     try:
-        embedded = import_module("joblog.services.embedded")
+        module = import_module("joblog.services.embedded")
     except ModuleNotFoundError as exc:
         raise SettingsError(f"--embedded needs the package {exc.name}: pip install 'joblog[embedded]'") from exc
     with (
         TemporaryDirectory(prefix="joblog-bench-") as directory,
-        embedded.EmbeddedStack(Path(directory), progress=note) as stack,
+        module.EmbeddedStack(Path(directory), progress=note) as stack,
     ):
         yield KafkaConfig(stack.addresses.bootstrap_servers), stack.addresses.dsn
 
 
-def _print(measurements: Iterable[Measurement], output: Output) -> None:
-    print_rows((one.row() for one in measurements), COLUMNS, output)
+def _command(name: str) -> Callable[[Bench], Bench]:
+    """Makes a command of a function that measures: it gets clusters and its own options; all others are added."""
+
+    def made(measure: Bench) -> Bench:
+        def command(
+            ctx: typer.Context,
+            lanes: LanesOption = 4,
+            embedded: EmbeddedOption = False,
+            output: OutputOption = Output.TABLE,
+            **own: Any,
+        ) -> None:
+            with _brokers(ctx, embedded) as (kafka, dsn):
+                measurements = measure(partial(fresh, kafka, dsn, lanes), **own)
+                print_rows((one.row() for one in measurements), COLUMNS, output)
+
+        _, *own = signature(measure).parameters.values()
+        *shared, _ = signature(command).parameters.values()
+        options = sorted((*shared, *own), key=lambda one: _LAST.index(one.name) if one.name in _LAST else -1)
+        command.__dict__["__signature__"] = Signature(options)
+        command.__doc__ = measure.__doc__
+        app.command(name)(command)
+        return measure
+
+    return made
 
 
-@app.command("throughput")
+@_command("throughput")
 def throughput_command(
-    ctx: typer.Context,
-    jobs: JobsOption = 100_000,
-    lanes: LanesOption = 4,
-    embedded: EmbeddedOption = False,
-    timeout: TimeoutOption = TIMEOUT_S,
-    output: OutputOption = Output.TABLE,
-) -> None:
+    cluster: Clusters, jobs: JobsOption = 100_000, timeout: TimeoutOption = TIMEOUT_S
+) -> Iterator[Measurement]:
     """Jobs per second, enqueued and worked at the same time: into the log, and into Postgres.
 
     Example: joblog bench throughput --jobs 100000 --output json
     """
-    with cluster_of(ctx, lanes, embedded) as cluster:
-        _print(enqueue_many(cluster, jobs), output)
+    with cluster() as one:
+        yield from enqueue_many(one, jobs)
     for postgres in (False, True):
-        with cluster_of(ctx, lanes, embedded) as cluster:
-            _print(throughput(cluster, jobs, timeout, postgres=postgres), output)
+        with cluster() as one:
+            yield from throughput(one, jobs, timeout, postgres=postgres)
 
 
-@app.command("latency")
+@_command("latency")
 def latency_command(
-    ctx: typer.Context,
+    cluster: Clusters,
     jobs: JobsOption = 300,
     load: Annotated[float, typer.Option(min=0, help="Other jobs a second; 0 for none.")] = 0,
     seconds: Annotated[float, typer.Option(min=1, help="How long to measure under load.")] = 15,
-    lanes: LanesOption = 4,
-    embedded: EmbeddedOption = False,
     timeout: TimeoutOption = TIMEOUT_S,
-    output: OutputOption = Output.TABLE,
-) -> None:
+) -> Iterator[Measurement]:
     """Milliseconds from the call that creates a job to its start, at rest or under load.
 
     Example: joblog bench latency --load 5000
     """
-    with cluster_of(ctx, lanes, embedded) as cluster:
+    with cluster() as one:
         if load > 0:
-            _print(latency_under_load(cluster, load, seconds, timeout), output)
+            yield from latency_under_load(one, load, seconds, timeout)
         else:
-            _print(latency(cluster, jobs, timeout), output)
+            yield from latency(one, jobs, timeout)
 
 
-@app.command("delays")
+@_command("delays")
 def delays_command(
-    ctx: typer.Context,
-    jobs: JobsOption = 1_000,
-    lanes: LanesOption = 4,
-    embedded: EmbeddedOption = False,
-    timeout: TimeoutOption = TIMEOUT_S,
-    output: OutputOption = Output.TABLE,
-) -> None:
+    cluster: Clusters, jobs: JobsOption = 1_000, timeout: TimeoutOption = TIMEOUT_S
+) -> Iterator[Measurement]:
     """Milliseconds from the instant a job is scheduled for to its start.
 
     Example: joblog bench delays --jobs 1000
     """
-    with cluster_of(ctx, lanes, embedded) as cluster:
-        _print(delays(cluster, jobs, timeout), output)
+    with cluster() as one:
+        yield from delays(one, jobs, timeout)
 
 
-@app.command("election")
+@_command("election")
 def election_command(
-    ctx: typer.Context,
-    jobs: JobsOption = 100_000,
-    lanes: LanesOption = 4,
-    embedded: EmbeddedOption = False,
-    timeout: TimeoutOption = TIMEOUT_S,
-    output: OutputOption = Output.TABLE,
-) -> None:
+    cluster: Clusters, jobs: JobsOption = 100_000, timeout: TimeoutOption = TIMEOUT_S
+) -> Iterator[Measurement]:
     """Commands and reports per second that one elector decides.
 
     Example: joblog bench election --jobs 100000
     """
-    with cluster_of(ctx, lanes, embedded) as cluster:
-        _print(election(cluster, jobs, timeout), output)
+    with cluster() as one:
+        yield from election(one, jobs, timeout)
 
 
-@app.command("waiting")
+@_command("waiting")
 def waiting_command(
-    ctx: typer.Context,
+    cluster: Clusters,
     jobs: JobsOption = 100_000,
     waiting_jobs: Annotated[int, typer.Option("--waiting", min=1000, help="Jobs that wait meanwhile.")] = 1_000_000,
-    lanes: LanesOption = 4,
-    embedded: EmbeddedOption = False,
     timeout: TimeoutOption = TIMEOUT_S,
-    output: OutputOption = Output.TABLE,
-) -> None:
+) -> Iterator[Measurement]:
     """What many waiting jobs cost: an elector's speed beside them, its memory, its take-over.
 
     Example: joblog bench waiting --waiting 1000000
     """
-    with cluster_of(ctx, lanes, embedded) as cluster:
-        _print(waiting(cluster, waiting_jobs, jobs, timeout), output)
+    with cluster() as one:
+        yield from waiting(one, waiting_jobs, jobs, timeout)
 
 
-@app.command("projection")
-def projection_command(
-    ctx: typer.Context,
-    jobs: JobsOption = 100_000,
-    lanes: LanesOption = 4,
-    embedded: EmbeddedOption = False,
-    output: OutputOption = Output.TABLE,
-) -> None:
+@_command("projection")
+def projection_command(cluster: Clusters, jobs: JobsOption = 100_000) -> Iterator[Measurement]:
     """Events per second that one projector applies.
 
     Example: joblog bench projection --jobs 100000
     """
-    with cluster_of(ctx, lanes, embedded) as cluster:
-        _print(projection(cluster, jobs), output)
+    with cluster() as one:
+        yield from projection(one, jobs)
 
 
-@app.command("all")
+@_command("all")
 def all_command(
-    ctx: typer.Context,
-    jobs: JobsOption = 100_000,
-    lanes: LanesOption = 4,
-    embedded: EmbeddedOption = False,
-    timeout: TimeoutOption = TIMEOUT_S,
-    output: OutputOption = Output.TABLE,
-) -> None:
+    cluster: Clusters, jobs: JobsOption = 100_000, timeout: TimeoutOption = TIMEOUT_S
+) -> Iterator[Measurement]:
     """All of them but `waiting`, one after the other; latency also at half the measured throughput.
 
     Example: joblog bench all --embedded --output json
     """
-    with ExitStack() as stack:
-        if embedded:
-            kafka, dsn = stack.enter_context(_embedded())
-        else:
-            settings = settings_of(ctx)
-            kafka, dsn = settings.kafka.config(), settings.dsn()
-        _print(_all(kafka, dsn, jobs, lanes, timeout), output)
-
-
-def _all(kafka: KafkaConfig, dsn: str, jobs: int, lanes: int, timeout: float) -> Iterator[Measurement]:
-    with fresh(kafka, dsn, lanes) as cluster:
-        yield from enqueue_many(cluster, jobs)
     half = 0.0
-    for postgres in (False, True):
-        with fresh(kafka, dsn, lanes) as cluster:
-            for one in throughput(cluster, jobs, timeout, postgres=postgres):
-                half = half or one.value / 2
-                yield one
-    with fresh(kafka, dsn, lanes) as cluster:
-        yield from latency(cluster, 300, timeout)
-    with fresh(kafka, dsn, lanes) as cluster:
-        yield from latency_under_load(cluster, half, 15, timeout)
-    with fresh(kafka, dsn, lanes) as cluster:
-        yield from delays(cluster, 1_000, timeout)
-    with fresh(kafka, dsn, lanes) as cluster:
-        yield from election(cluster, jobs, timeout)
-    with fresh(kafka, dsn, lanes) as cluster:
-        yield from projection(cluster, jobs)
+    for one in throughput_command(cluster, jobs, timeout):
+        half = half or (one.value / 2 if one.bench == "throughput" else 0.0)
+        yield one
+    yield from latency_command(cluster, timeout=timeout)
+    yield from latency_command(cluster, load=half, timeout=timeout)
+    yield from delays_command(cluster, timeout=timeout)
+    yield from election_command(cluster, jobs, timeout)
+    yield from projection_command(cluster, jobs)
