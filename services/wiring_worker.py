@@ -1,5 +1,8 @@
 """The composition root of a worker."""
 
+from functools import partial
+
+from joblog.services.logs import configure_logs
 from joblog.services.process import Builder
 from joblog.services.settings import Settings
 from joblog.services.tasks import TaskRegistry
@@ -29,6 +32,7 @@ def worker(settings: Settings) -> Builder:
         grace_s=chosen.grace_s,
         release_after_s=chosen.release_after_s,
         result_bytes_max=chosen.result_bytes_max,
+        set_up_child=partial(configure_logs, settings.logs.format, settings.logs.level, "worker"),
         meters=meters,
         health=health,
     )

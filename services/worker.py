@@ -7,7 +7,7 @@ some C extensions do, silences the loop and costs the lease; such a task belongs
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from socket import gethostname
 from threading import Event
@@ -64,8 +64,12 @@ class Worker:
         result_bytes_max: int = 262_144,
         release_after_s: float = 1.0,
         filters: Sequence[WorkerFilter] = (),
+        set_up_child: Callable[[], object] | None = None,
     ) -> None:
-        """SettingsError when a setting, or a task, is impossible. Kafka is not asked before `run`."""
+        """SettingsError when a setting, or a task, is impossible. Kafka is not asked before `run`.
+
+        `set_up_child` is called first in each process of process-isolated tasks, where logs are set up, for one.
+        """
         self._settings = WorkerSettings(
             queues=tuple(queues),
             lanes=lanes,
@@ -88,6 +92,7 @@ class Worker:
         self._meters = meters
         self._health = health
         self._filters = tuple(filters)
+        self._set_up_child = set_up_child
         self.id = new_worker_id(self._settings.name)
 
     def run(self, stop: Event) -> None:
@@ -122,7 +127,7 @@ class Worker:
         settings, reports, meters = self._settings, Reports(outbox), RunMeters(self._meters)
         endings = Endings(reports, meters)
         slots = Slots(settings.slots, settings.queues)
-        processes = ProcessRuns(settings.slots, settings.result_bytes_max)
+        processes = ProcessRuns(settings.slots, settings.result_bytes_max, self._set_up_child)
         performer = Performer(endings, meters, processes, self._filters, settings.result_bytes_max)
         threads = ThreadExecutor(slots, performer.perform)
         loop = LoopExecutor(slots, performer.perform_async)

@@ -1,15 +1,19 @@
 """Process-isolated tasks: each run in a child process, which can be killed in the middle of it."""
 
 import asyncio
-import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
+from multiprocessing import parent_process
 from multiprocessing.connection import wait as wait_for_sentinel
+from multiprocessing.context import SpawnContext, SpawnProcess
 from threading import Lock, Thread
+from types import FrameType
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -22,9 +26,14 @@ from joblog.services.worker_run import Failed, Run, Succeeded
 from joblog.streams.errors import SettingsError, TaskError
 from joblog.streams.wire import RunJob
 from pebble import ProcessExpired, ProcessPool
+from pebble.common.process import process_exit
 
 #: How exactly the beginning of a run in a child process is noticed, in seconds.
 BEGIN_POLL_S: Final = 0.02
+#: What a worker that is told to stop hears, and its children often too: all of a terminal, all of a control group.
+FROM_OUTSIDE: Final = (signal.SIGTERM, signal.SIGINT)
+#: How a worker ends a child.
+END: Final = signal.SIGUSR2
 
 Ended: TypeAlias = Succeeded | Failed
 _ENDED: Final[msgspec.json.Decoder[Ended]] = msgspec.json.Decoder(Ended)
@@ -34,15 +43,40 @@ class ProcessEnded(TaskError):
     """The process of a run ended before the run: a crash, a kill, `os._exit`, no memory left."""
 
 
+class RunProcess(SpawnProcess):
+    """A child that its worker can end, and nobody else: when all are told to stop, runs have their grace time."""
+
+    def start(self) -> None:
+        # The child inherits the mask, and lifts it when it has its handlers (set_up_child).
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_OUTSIDE)
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def terminate(self) -> None:
+        """Called by pebble to end a run that was cancelled or ran too long; it kills where this does not help."""
+        if self.pid is not None and self.is_alive():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, END)
+
+
+class RunProcesses(SpawnContext):
+    """Processes are spawned, not forked: a fork would copy locks that threads of this process hold."""
+
+    Process = RunProcess
+
+
 class ProcessRuns:
     """A pool of as many processes as there are slots, made with the first run that needs it.
 
-    The processes are spawned, not forked: a fork would copy locks that threads of this process hold.
+    `set_up` is called first in each of them; it has to be one that can be pickled.
     """
 
-    def __init__(self, count: int, result_bytes_max: int) -> None:
+    def __init__(self, count: int, result_bytes_max: int, set_up: Callable[[], object] | None = None) -> None:
         self._count = count
         self._result_bytes_max = result_bytes_max
+        self._set_up = set_up
         self._pool: ProcessPool | None = None
         self._lock = Lock()
 
@@ -80,8 +114,9 @@ class ProcessRuns:
                 _stop(self._pool)
                 self._pool = None
             if self._pool is None:
-                context = multiprocessing.get_context("spawn")
-                self._pool = ProcessPool(self._count, initializer=end_with_parent, context=context)
+                self._pool = ProcessPool(
+                    self._count, initializer=set_up_child, initargs=(self._set_up,), context=RunProcesses()
+                )
             return self._pool
 
 
@@ -121,9 +156,26 @@ def _known(module: str, name: str) -> tuple[Task[..., Any], ArgumentReader]:
     return found, ArgumentReader(found)
 
 
+def set_up_child(set_up: Callable[[], object] | None) -> None:
+    """Make this process one for runs; called in it before the first."""
+    end_with_parent()
+    own = os.getpid()
+
+    def pass_over(number: int, _frame: FrameType | None) -> None:
+        """Not SIG_IGN, which the programs that a task starts would inherit; what it forks has this, too."""
+        if os.getpid() != own:
+            process_exit(number)
+
+    signal.signal(END, process_exit)
+    signal.signal(signal.SIGTERM, pass_over)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FROM_OUTSIDE)
+    if set_up is not None:
+        set_up()
+
+
 def end_with_parent() -> None:
     """Let this process end when the worker is gone, even in the middle of a run: nobody would hear of it."""
-    parent = multiprocessing.parent_process()
+    parent = parent_process()
     assert parent is not None
 
     def watch() -> None:
