@@ -1,7 +1,6 @@
 """The partitions of the delay topics that one delays process has: read, paused when full, and committed."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any, Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from joblog.streams import kafka
+from joblog.streams.bounded import Bounded, Hung
 from joblog.streams.delay_partition import Partition
 from joblog.streams.errors import TopicsError
 from joblog.streams.firing import ROLE
@@ -83,11 +83,12 @@ class DelayReader:
 
         The client would not give up: while the coordinator is away it waits for it, as long as a commit is open.
         """
-        closing = threading.Thread(target=self._close, name="delays-leave", daemon=True)
-        closing.start()
-        closing.join(LEAVE_TIMEOUT_S)
-        if closing.is_alive():
+        bounded = Bounded("delays-leave")
+        try:
+            bounded.call(self._close, timeout_s=LEAVE_TIMEOUT_S)
+        except Hung:
             log.warning("delays.left_without_goodbye", extra={"after_s": LEAVE_TIMEOUT_S})
+        bounded.close()
 
     def read(self, pause_ms: int, now_ms: Callable[[], int]) -> None:
         """Hold what is there: wait for one record, then take those that came with it.

@@ -6,6 +6,7 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 from joblog.streams import deadletters, wire
+from joblog.streams.bounded import Bounded, Hung
 from joblog.streams.codec import encode
 from joblog.streams.errors import StepBack, TooLarge
 from joblog.streams.kafka import TRANSACTION_TIMEOUT_S, KafkaConfig, transactional_producer
@@ -19,6 +20,8 @@ from joblog.streams.wheel import tier_for
 log: Final = logging.getLogger(__name__)
 
 _JSON: Final = "application/json"
+#: Milliseconds as a rule; a coordinator that takes so long is away.
+OFFSETS_S: Final = 5.0
 #: How long to wait for the coordinator before looking whether to go on.
 INIT_S: Final = 2
 #: Longer than the transaction's own time-out: the answer of the coordinator is worth waiting for.
@@ -40,6 +43,7 @@ class TransactionLog:
         self._producer: Producer | None = None
         self._tiers = {tier: names.delay(tier) for tier in DELAY_TIERS}
         self._sources: dict[int, str] = {}
+        self._bounded = Bounded("send-offsets")
 
     def rebuild(self, goes_on: Callable[[], bool]) -> None:
         """A new producer under the same id; waits for a broker while `goes_on`, and may raise KafkaException."""
@@ -60,6 +64,7 @@ class TransactionLog:
 
     def close(self) -> None:
         """Drop the producer, and whatever it has not sent."""
+        self._bounded.close()
         if self._producer is not None:
             self._producer.purge(in_queue=True, in_flight=True, blocking=False)
             self._producer = None
@@ -80,11 +85,15 @@ class TransactionLog:
             write(Writer(producer, self._names, self._tiers, self._sources))
             if offsets:
                 positions = [TopicPartition(topic, lane, offset) for (topic, lane), offset in offsets.items()]
-                producer.send_offsets_to_transaction(positions, consumer.consumer_group_metadata(), _WAIT_S)
+                metadata = consumer.consumer_group_metadata()
+                # Its own time-out does not count while the group's coordinator is away (librdkafka #5456).
+                self._bounded.call(
+                    producer.send_offsets_to_transaction, positions, metadata, _WAIT_S, timeout_s=OFFSETS_S
+                )
             producer.commit_transaction(_WAIT_S)
         except BufferError as error:
             raise TooLarge(f"the transaction is larger than the producer takes: {error}") from error
-        except KafkaException as error:
+        except (KafkaException, Hung) as error:
             raise StepBack(f"the transaction failed: {error}") from error
 
 
