@@ -9,6 +9,7 @@ from joblog.services import wiring_worker
 from joblog.services.cli_roles import HttpPort
 from joblog.services.cli_values import given, settings_of
 from joblog.services.process import run_role
+from joblog.services.worker_leaving import THREADS_S, leave_within
 
 
 def worker(
@@ -33,4 +34,6 @@ def worker(
     settings = settings_of(ctx, worker=chosen, http=given(port=http_port))
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
-    raise typer.Exit(run_role("worker", wiring_worker.worker(settings), settings))
+    code = run_role("worker", wiring_worker.worker(settings), settings)
+    leave_within(THREADS_S, code)
+    raise typer.Exit(code)

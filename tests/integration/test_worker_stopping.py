@@ -1,5 +1,9 @@
 """The end of a worker: it stops in order, or loses its broker."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -16,7 +20,7 @@ from joblog.streams.kafka import KafkaConfig
 from joblog.streams.topics import TopicNames
 from joblog.streams.wire import RunReleased, RunSucceeded, WorkerAnnounced, WorkerStopping
 
-from tests.worker_elector import TIMEOUT_S, Running, running
+from tests.worker_elector import TIMEOUT_S, Elector, Running, running
 
 pytestmark = pytest.mark.broker
 
@@ -94,6 +98,62 @@ def test_a_job_that_comes_while_the_worker_stops_goes_back(start: Start, gate: t
         report = it.elector.end()
         gate.set()
         assert (report.job_id, report.reason) == (late.job_id, "the worker stops")
+
+
+#: Tasks that no thread of the worker can stop.
+STUBBORN = """
+import asyncio, pathlib, time
+from concurrent.futures import ThreadPoolExecutor
+from joblog.services.tasks import task
+
+def sleep(mark: str) -> None:
+    pathlib.Path(mark).touch()
+    time.sleep(600)
+
+@task("stubborn")
+def stubborn(mark: str) -> None:
+    with ThreadPoolExecutor() as executor:
+        executor.submit(sleep, mark)
+
+@task("stubborn_async")
+async def stubborn_async(mark: str) -> None:
+    await asyncio.to_thread(sleep, mark)
+"""
+
+
+def test_a_workers_process_does_not_outlive_its_grace_time_whatever_its_tasks_do(
+    kafka: KafkaConfig, topics: TopicNames, lanes: int, tmp_path: Path
+) -> None:
+    (tmp_path / "stubborn_tasks.py").write_text(STUBBORN)
+    environment = {
+        "JOBLOG_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        "JOBLOG_TOPIC_PREFIX": topics.prefix,
+        "JOBLOG_LANES": str(lanes),
+        "JOBLOG_WORKER__GRACE_S": "0.2",
+        "JOBLOG_HTTP__ENABLED": "false",
+    }
+    elector = Elector(kafka, topics, lanes)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "joblog.services.cli", "worker", "--tasks", "stubborn_tasks", "--slots", "2"],
+        env={**os.environ, **environment},
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        elector.until(lambda: elector.of(WorkerAnnounced))
+        for name in ("stubborn", "stubborn_async"):
+            elector.assign(name, str(tmp_path / name))
+            elector.until((tmp_path / name).exists)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 0
+        assert "worker.threads_left" in err
+        assert [type(end) for end in (elector.end(1), elector.end(2))] == [RunReleased, RunReleased]
+    finally:
+        process.kill()
+        process.communicate()
+        elector.close()
 
 
 def test_a_worker_without_kafka_gives_up_its_jobs_and_comes_back_as_another_one() -> None:

@@ -1,0 +1,32 @@
+"""The end of a worker's process, which threads that a task left behind may not put off."""
+
+import atexit
+import logging
+import os
+import sys
+import threading
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+#: What threads get to end in that are left when the worker has ended.
+THREADS_S: Final = 1.0
+
+
+def leave_within(seconds: float, code: int) -> None:
+    """End the process with this code if its threads keep it alive for so long; call it last.
+
+    Python waits at its end for the threads of executors, and so for `asyncio.to_thread`, whatever they do: they are
+    no daemons, even in a daemon. What was registered with `atexit` is called after that, and gets its time.
+    """
+    joined = threading.Event()
+    atexit.register(joined.set)  # what was registered last is called first
+
+    def watch() -> None:
+        if not joined.wait(seconds):
+            log.error("worker.threads_left", extra={"threads": [thread.name for thread in threading.enumerate()]})
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(code)
+
+    threading.Thread(target=watch, name="leave", daemon=True).start()
