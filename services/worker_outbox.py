@@ -8,6 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -70,7 +71,7 @@ class Outbox:
         for _ in range(FULL_TRIES_MAX):
             if self._put(letter, self._delivered):
                 return
-            self._sender.poll(RETRY_S)
+            self._poll(RETRY_S)
         self._returned.append(letter)
 
     def renew(self, lane: int, key: str, value: bytes, acknowledged: Callable[[], None]) -> None:
@@ -79,7 +80,7 @@ class Outbox:
 
     def turn(self) -> None:
         """Hear of deliveries, and send again what came back."""
-        self._sender.poll(0)
+        self._poll(0)
         if self._is_broken:
             self._replace_sender()
         if self._returned and self._clock() >= self._next_retry:
@@ -97,9 +98,17 @@ class Outbox:
             if self._clock() >= end:
                 log.error("reports.undelivered", extra={"count": len(self._returned) + len(self._sender)})
                 return False
-            self._sender.poll(RETRY_S)
+            self._poll(RETRY_S)
             self.turn()
         return True
+
+    def _poll(self, timeout_s: float) -> None:
+        """Hear of deliveries; a fatal error is raised here, once, and by no other call with its flag."""
+        try:
+            self._sender.poll(timeout_s)
+        except KafkaException as exc:
+            self._is_broken = True
+            self._note(exc.args[0])
 
     def _put(self, letter: Letter, delivered: Callable[[Any, Any], None]) -> bool:
         """Hand it to the producer; false if there is no room, or it will not have it now."""
@@ -128,7 +137,7 @@ class Outbox:
         if self._clock() >= self._next_warning:
             self._next_warning = self._clock() + WARNING_S
             log.warning("report.returned", extra={"error": error.str()})
-        self._is_broken = self._is_broken or error.fatal()
+        self._is_broken = self._is_broken or error.fatal() or error.code() == KafkaError._FATAL
 
     def _replace_sender(self) -> None:
         """An idempotent producer that hit a fatal error does nothing any more: what it has comes back."""
@@ -136,4 +145,7 @@ class Outbox:
         old, self._sender = self._sender, self._make_sender()
         self._is_broken = False
         old.purge()
-        old.flush(RETRY_S)
+        # Twice, as it may raise its error once.
+        for _ in range(2):
+            with suppress(KafkaException):
+                old.flush(RETRY_S)

@@ -41,15 +41,22 @@ class FakeSender:
         self.refusals: deque[Exception] = deque()
         self._queue: deque[tuple[Returned, Any]] = deque()
         self.is_stuck = False
+        self.is_broken = False
+        self._is_told = False
 
     def produce(self, topic: str, value: bytes, key: str | bytes, partition: int, callback: Any) -> None:
         assert topic == "reports"
         if self.refusals:
             raise self.refusals.popleft()
+        if self.is_broken:  # as librdkafka does: without the flag
+            raise KafkaException(KafkaError(KafkaError._FATAL))
         self._queue.append((Returned(partition, str(key), value), callback))
 
     def poll(self, timeout: float) -> int:
         self._clock.now += timeout
+        if self.is_broken and not self._is_told:  # as librdkafka does: once, and from nowhere else
+            self._is_told = True
+            raise KafkaException(KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, fatal=True))
         while self._queue and not self.is_stuck:
             message, callback = self._queue.popleft()
             error = self.fates.popleft() if self.fates else None
@@ -195,3 +202,19 @@ def test_draining_says_when_it_was_in_vain(bench: Bench, caplog: pytest.LogCaptu
     bench.outbox.send(3, "job", b"{}")
     assert not bench.outbox.drain(1)
     assert "reports.undelivered" in caplog.messages
+
+
+@pytest.mark.parametrize("is_sent_before", [True, False])
+def test_a_producer_that_broke_is_replaced_however_that_is_heard_of(bench: Bench, is_sent_before: bool) -> None:
+    broken = bench.senders[0]
+    broken.is_stuck = True
+    if is_sent_before:
+        bench.outbox.send(3, "job", b"{}")
+    broken.is_broken = True
+    if not is_sent_before:
+        bench.outbox.send(3, "job", b"{}")
+    for _ in range(3):
+        bench.turn()
+    assert bench.senders[1].delivered == [(3, "job", b"{}")]
+    assert len(bench.senders) == 2
+    assert bench.outbox.drain(1.0)
