@@ -1,12 +1,13 @@
 """The end of a worker: it stops in order, or loses its broker."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -121,39 +122,100 @@ async def stubborn_async(mark: str) -> None:
 """
 
 
-def test_a_workers_process_does_not_outlive_its_grace_time_whatever_its_tasks_do(
+#: A task in a process, which runs until there is a file.
+PATIENT = """
+import logging, pathlib, time
+from joblog.services.tasks import task
+
+@task("patient", isolation="process")
+def patient(mark: str) -> str:
+    logging.getLogger("patient").info("begun")
+    pathlib.Path(mark).touch()
+    while not pathlib.Path(mark + ".gate").exists():
+        time.sleep(0.01)
+    return "done"
+"""
+
+
+class Command:
+    """`joblog worker` in a process group of its own; the test plays the elector."""
+
+    def __init__(self, elector: Elector, process: subprocess.Popen[str]) -> None:
+        self.elector, self.process = elector, process
+
+    def end(self) -> list[str]:
+        """The log of a worker that was told to stop, once it has ended well."""
+        _, err = self.process.communicate(timeout=TIMEOUT_S)
+        assert self.process.returncode == 0, err
+        return err.splitlines()
+
+
+@pytest.fixture
+def command(
     kafka: KafkaConfig, topics: TopicNames, lanes: int, tmp_path: Path
+) -> Callable[[str, float], AbstractContextManager[Command]]:
+    """Starts a worker with tasks of this source and this grace time."""
+
+    @contextmanager
+    def started(tasks: str, grace_s: float) -> Iterator[Command]:
+        (tmp_path / "command_tasks.py").write_text(tasks)
+        environment = {
+            "JOBLOG_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+            "JOBLOG_TOPIC_PREFIX": topics.prefix,
+            "JOBLOG_LANES": str(lanes),
+            "JOBLOG_WORKER__GRACE_S": str(grace_s),
+            "JOBLOG_HTTP__ENABLED": "false",
+        }
+        elector = Elector(kafka, topics, lanes)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "joblog.services.cli", "worker", "--tasks", "command_tasks", "--slots", "2"],
+            env={**os.environ, **environment},
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            elector.until(lambda: elector.of(WorkerAnnounced))
+            yield Command(elector, process)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            elector.close()
+
+    return started
+
+
+CommandOf = Callable[[str, float], AbstractContextManager[Command]]
+
+
+def test_a_workers_process_does_not_outlive_its_grace_time_whatever_its_tasks_do(
+    command: CommandOf, tmp_path: Path
 ) -> None:
-    (tmp_path / "stubborn_tasks.py").write_text(STUBBORN)
-    environment = {
-        "JOBLOG_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-        "JOBLOG_TOPIC_PREFIX": topics.prefix,
-        "JOBLOG_LANES": str(lanes),
-        "JOBLOG_WORKER__GRACE_S": "0.2",
-        "JOBLOG_HTTP__ENABLED": "false",
-    }
-    elector = Elector(kafka, topics, lanes)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "joblog.services.cli", "worker", "--tasks", "stubborn_tasks", "--slots", "2"],
-        env={**os.environ, **environment},
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        elector.until(lambda: elector.of(WorkerAnnounced))
+    with command(STUBBORN, 0.2) as it:
         for name in ("stubborn", "stubborn_async"):
-            elector.assign(name, str(tmp_path / name))
-            elector.until((tmp_path / name).exists)
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=TIMEOUT_S)
-        assert process.returncode == 0
-        assert "worker.threads_left" in err
-        assert [type(end) for end in (elector.end(1), elector.end(2))] == [RunReleased, RunReleased]
-    finally:
-        process.kill()
-        process.communicate()
-        elector.close()
+            it.elector.assign(name, str(tmp_path / name))
+            it.elector.until((tmp_path / name).exists)
+        it.process.send_signal(signal.SIGTERM)
+        assert any("worker.threads_left" in line for line in it.end())
+        assert [type(it.elector.end(count)) for count in (1, 2)] == [RunReleased, RunReleased]
+
+
+def test_a_run_in_a_process_has_its_grace_time_when_all_processes_are_told_to_stop(
+    command: CommandOf, tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    with command(PATIENT, TIMEOUT_S) as it:
+        job = it.elector.assign("patient", str(mark))
+        it.elector.until(mark.exists)
+        os.killpg(it.process.pid, signal.SIGTERM)
+        it.elector.until(lambda: it.elector.offered(job.lane) == 0)  # it heard that it is to stop
+        (tmp_path / "mark.gate").touch()
+        report = it.elector.end()
+        assert isinstance(report, RunSucceeded)
+        said = [json.loads(line) for line in it.end() if '"begun"' in line]
+        assert [(line["level"], line["role"], line["job_id"]) for line in said] == [("info", "worker", job.job_id)]
 
 
 def test_a_worker_without_kafka_gives_up_its_jobs_and_comes_back_as_another_one() -> None:
