@@ -199,16 +199,17 @@ class Client(AbstractContextManager["Client"]):
         self,
         job_id: str,
         *,
+        snapshot: commands.Snapshot | Mapping[str, Any] | None = None,
         expected_state: State | None = None,
         expected_version: int | None = None,
         reason: str | None = None,
     ) -> None:
-        """Delete a job wherever it is; a running one is cancelled.
+        """Delete a job wherever it is; a running one is cancelled. One that failed long ago needs a snapshot.
 
         With an expected state or version the command is rejected if the job is elsewhere by then; so in all
         methods below.
         """
-        self._change(commands.DeleteJob, job_id, expected_state, expected_version, reason)
+        self._change(commands.DeleteJob, job_id, expected_state, expected_version, reason, snapshot=snapshot)
 
     def requeue(
         self,

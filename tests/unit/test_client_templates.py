@@ -196,6 +196,7 @@ SNAPSHOT = commands.Snapshot(
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [
+        (commands.DeleteJob, {"snapshot": SNAPSHOT}),
         (commands.DeleteJob, {"reason": "no longer wanted", "expected_state": State.ENQUEUED, "expected_version": 4}),
         (commands.RequeueJob, {"queue": "other"}),
         (commands.RequeueJob, {"snapshot": SNAPSHOT}),
