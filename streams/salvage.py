@@ -10,6 +10,8 @@ from joblog.streams import wire
 from joblog.streams.fields import Count, Version
 from msgspec import MsgspecError, Struct, json
 
+REASON_CHARACTERS_MAX: Final = 2_000
+
 
 class _Report(Struct):
     type: str
@@ -53,5 +55,6 @@ def failed_by_assignment(value: bytes | None, worker: str, reason: str) -> tuple
 
 def _failed(job_id: str, lease: int, worker: str, reason: str) -> wire.RunFailed:
     kind = "joblog.Unreadable"
-    exception = wire.JobException(kind, reason, "", (kind,))
+    text = reason[:REASON_CHARACTERS_MAX].replace("\x00", "\N{REPLACEMENT CHARACTER}")  # Postgres keeps no NUL
+    exception = wire.JobException(kind, text, "", (kind,))
     return wire.RunFailed(job_id=job_id, lease=lease, worker=worker, exception=exception, duration_ms=0, started_ms=0)

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 from joblog.streams.codec import encode
-from joblog.streams.salvage import failed_by_assignment, failed_by_report
+from joblog.streams.salvage import REASON_CHARACTERS_MAX, failed_by_assignment, failed_by_report
 
 from tests.unit.scene import id_of
 
@@ -14,6 +14,13 @@ def test_a_report_on_a_run_is_heard_as_its_failure() -> None:
     assert found is not None
     assert (found.job_id, found.lease, found.worker) == (RUN["job_id"], 2, "w")
     assert found.exception.message == "The report run.released cannot be read: reason: no text"
+
+
+def test_a_reason_fits_into_an_event_whatever_the_record_said() -> None:
+    found = failed_by_report(encode({**RUN, "type": "run.failed"}), "a\x00b" * 1_000)
+    assert found is not None
+    assert "\x00" not in found.exception.message
+    assert len(found.exception.message) == REASON_CHARACTERS_MAX
 
 
 @pytest.mark.parametrize(
