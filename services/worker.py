@@ -13,7 +13,7 @@ from socket import gethostname
 from threading import Event
 from typing import Final
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from joblog.services.tasks import Isolation, TaskRegistry
 from joblog.services.worker_announcing import new_worker_id
 from joblog.services.worker_assignments import Assignments
@@ -38,6 +38,7 @@ from joblog.streams.topics import TopicNames
 
 log = logging.getLogger(__name__)
 
+_NO_TOPIC: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 CONNECT_RETRY_S: Final = 1.0
 
 
@@ -106,7 +107,10 @@ class Worker:
                 assignments = self._listen(outbox, stop)
                 if assignments is None:
                     break
-                log.info("worker.started", extra={"worker": self.id})
+                log.info(
+                    "worker.started",
+                    extra={"worker": self.id, "queues": self._settings.queues, "tasks": sorted(self._known)},
+                )
                 with closing(assignments):
                     Session(parts, self.id, assignments).run(stop)
                 # Never the same again: an elector that did not miss it would go on waiting for its old jobs.
@@ -150,7 +154,9 @@ class Worker:
             try:
                 return Assignments.open(self._config, self._names, self._settings.lanes, self.id, self._meters)
             except KafkaException as exc:
-                reason = f"waiting for Kafka: {exc.args[0].str()}"
+                error = exc.args[0]
+                hint = "; joblog topics create creates the topics" if error.code() in _NO_TOPIC else ""
+                reason = f"waiting for Kafka: {error.str()}{hint}"
                 log.warning("worker.waiting", extra={"reason": reason})
                 self._health.set_unready(reason)
                 stop.wait(CONNECT_RETRY_S)

@@ -12,6 +12,9 @@ from joblog.streams.wire import JobException
 
 log = logging.getLogger(__name__)
 
+#: So much of an exception's text is in the log of the worker; all of it is in the job's history.
+REASON_CHARACTERS_MAX = 200
+
 
 class Endings:
     """What can become of a run; may be called from any thread."""
@@ -60,7 +63,8 @@ class Endings:
                 log.warning("run.result_omitted", extra={**_facts(run), "reason": omitted})
             case Failed(exception):
                 self._meters.ended(run, "failed")
-                log.info("run.failed", extra={**_facts(run), "exception": exception.type})
+                said = {"error": exception.type, "reason": exception.message[:REASON_CHARACTERS_MAX]}
+                log.warning("run.failed", extra={**_facts(run), **said})
             case Released(reason):
                 self._meters.ended(run, "released")
                 log.info("run.released", extra={**_facts(run), "reason": reason})
