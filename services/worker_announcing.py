@@ -49,9 +49,9 @@ class Announcer:
         return tuple(self._lanes)
 
     @property
-    def renewed_at(self) -> float:
-        """When the oldest of the renewals was sent that are the last acknowledged ones of their lanes."""
-        return min(self._renewed_at.values())
+    def renewed_at(self) -> Mapping[int, float]:
+        """When the last acknowledged renewal of each lane was sent."""
+        return self._renewed_at
 
     @property
     def is_heard(self) -> bool:

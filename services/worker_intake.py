@@ -65,6 +65,13 @@ class Intake:
         for run in runs:
             self._endings.release(run, reason)
 
+    def fence(self, runs: Iterable[Run], reason: str) -> None:
+        """Stop runs whose lease may be over, and give them back; who has them by now rejects that."""
+        for run in runs:
+            self._slots.withdraw(run)
+            run.stop(Cause.LEASE_LOST)
+            self._endings.release(run, reason)
+
     def give_up(self, reason: str) -> None:
         """Stop and drop everything, without a word to anybody."""
         self._closed = reason

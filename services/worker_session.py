@@ -101,14 +101,29 @@ class Session:
         """Whatever has to be done by the clock."""
         health = self._parts.health
         health.beat()
-        if now - self._announcer.renewed_at > self._settings.fence_s:
-            raise LeaseLost(f"no renewal was acknowledged for {self._settings.fence_s:g} s")
+        self._fence(now)
         if not health.ready and self._announcer.is_heard and not self._is_draining:
             health.set_ready()
         running = self._parts.slots.running
         self._parts.meters.set("joblog_worker_slots_used", len(running))
         self._next_turn = min(now + TURN_S, self._time_out(running, now))
         self._release_and_announce(now)
+
+    def _fence(self, now: float) -> None:
+        """Stop what runs for lanes that may have called this worker lost.
+
+        If that is one lane of several, a partition is away: its jobs are given back, for the elector may have
+        missed it as well, and would wait for as long as this worker renews.
+        """
+        before = now - self._settings.fence_s
+        stale = {lane for lane, renewed_at in self._announcer.renewed_at.items() if renewed_at < before}
+        if len(stale) == len(self._announcer.lanes):
+            raise LeaseLost(f"no renewal was acknowledged for {self._settings.fence_s:g} s")
+        if stale:
+            lost = [run for run in list(self._intake.held.values()) if run.job.lane in stale]
+            if lost:
+                log.warning("worker.lanes_lost", extra={"lanes": sorted(stale), "held": len(lost)})
+            self._intake.fence(lost, f"no renewal was acknowledged for {self._settings.fence_s:g} s")
 
     def _time_out(self, running: list[Run], now: float) -> float:
         """End what ran too long; tells when the next run does."""

@@ -86,18 +86,15 @@ def test_a_worker_is_heard_when_every_lane_has_its_word(bench: Bench) -> None:
     assert bench.announcer.is_heard
 
 
-def test_the_lease_counts_from_when_the_oldest_acknowledged_renewal_was_sent(bench: Bench) -> None:
-    assert bench.announcer.renewed_at == BEGIN
+def test_each_lanes_lease_counts_from_when_its_last_acknowledged_renewal_was_sent(bench: Bench) -> None:
+    assert bench.announcer.renewed_at == dict.fromkeys(LANES, BEGIN)
     bench.say(5, 1)
     bench.say(5, 4)
     for acknowledge in bench.outbox.acknowledge[: len(LANES)]:
         acknowledge()
-    assert bench.announcer.renewed_at == BEGIN + 1
-    for acknowledge in bench.outbox.acknowledge[len(LANES) : -1]:
-        acknowledge()
-    assert bench.announcer.renewed_at == BEGIN + 1
+    assert bench.announcer.renewed_at == dict.fromkeys(LANES, BEGIN + 1)
     bench.outbox.acknowledge[-1]()
-    assert bench.announcer.renewed_at == BEGIN + 4
+    assert bench.announcer.renewed_at == {**dict.fromkeys(LANES, BEGIN + 1), LANES[-1]: BEGIN + 4}
 
 
 def test_an_acknowledgement_that_is_late_does_not_turn_the_lease_back(bench: Bench) -> None:
@@ -105,7 +102,7 @@ def test_an_acknowledgement_that_is_late_does_not_turn_the_lease_back(bench: Ben
     bench.say(5, 4)
     for acknowledge in reversed(bench.outbox.acknowledge):
         acknowledge()
-    assert bench.announcer.renewed_at == BEGIN + 4
+    assert bench.announcer.renewed_at == dict.fromkeys(LANES, BEGIN + 4)
 
 
 def test_every_lane_hears_the_good_bye(bench: Bench) -> None:
