@@ -8,7 +8,7 @@ from confluent_kafka import libversion
 from joblog.services.doctor import Finding, ok, warn
 from joblog.services.http import Build
 from joblog.services.settings import Settings
-from joblog.services.settings_errors import PREFIX, paths, suggestion, variable
+from joblog.services.settings_errors import paths, unread
 
 #: From here on librdkafka's transactions and group protocol are the ones that Joblog was tested with.
 _LIBRDKAFKA_MIN = 0x020A0000
@@ -24,13 +24,13 @@ def versions(settings: Settings) -> Iterator[Finding]:  # noqa: ARG001 - all che
 
 
 def variables(settings: Settings) -> Iterator[Finding]:
-    """Variables that look like settings and are none: nobody reads them, so a mistyped one goes unnoticed."""
-    known = [variable(path) for path in paths(type(settings))]
-    unknown = [name for name in os.environ if name.startswith(PREFIX) and name.upper() not in known]
-    near = [(name, hint) for name in unknown if (hint := suggestion(name.upper(), known, cutoff=0.8))]
-    for name, hint in near:
-        yield warn("settings", f"{name} is not a setting", f"rename it, or ignore this{hint}")
-    if not near:
+    """Variables that look like settings and are none; those that are nearly one are refused before."""
+    known, unknown = list(paths(type(settings))), [name for name, _ in unread(os.environ, type(settings))]
+    for name in unknown:
+        yield warn(
+            "settings", f"{name} is not a setting", "rename it, or ignore this; `joblog config show` lists all"
+        )
+    if not unknown:
         yield ok("settings", f"{len(known)} settings, all consistent; `joblog config show` lists them")
 
 

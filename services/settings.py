@@ -7,17 +7,18 @@ lie in a file of its own: `JOBLOG_POSTGRES__DSN_FILE`. Times are in seconds.
 
 import json
 import os
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import pydantic_settings
-from joblog.services.settings_errors import explain
+from joblog.services.settings_errors import explain, unread
 from joblog.services.settings_sources import AddressesSource, SecretFiles, TomlSource, Yielding
 from joblog.streams.codec import VALUE_BYTES_MAX
 from joblog.streams.errors import SettingsError
-from joblog.streams.fields import WORKER_PATTERN, QueueName
+from joblog.streams.fields import QUEUE_PATTERN, WORKER_PATTERN, QueueName
 from joblog.streams.ids import LANES_MAX
 from joblog.streams.kafka import KafkaConfig
 from joblog.streams.topics import TopicNames
@@ -52,8 +53,22 @@ def _mapped(given: Any) -> Any:
     raise ValueError('write a JSON object: {"name": value}')
 
 
-#: A list, or text with commas, as an environment variable holds it.
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+def _module(name: str) -> str:
+    if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
+        meant = ".".join(part for part in name.removesuffix(".py").split("/") if part.isidentifier())
+        raise ValueError(f"{name!r} is no name of a module: give a module name: {meant or 'myapp.tasks'}")
+    return name
+
+
+def _queue(name: str) -> str:
+    if not re.fullmatch(QUEUE_PATTERN, name):
+        raise ValueError(f"{name!r} is no name of a queue: it must match {QUEUE_PATTERN}")
+    return name
+
+
+#: Lists, or text with commas, as an environment variable holds it.
+Modules = Annotated[tuple[Annotated[str, AfterValidator(_module)], ...], NoDecode, BeforeValidator(_listed)]
+Queues = Annotated[tuple[Annotated[str, AfterValidator(_queue)], ...], NoDecode, BeforeValidator(_listed)]
 
 #: Properties of librdkafka that can be passed on; all others are set by Joblog, or have settings of their own.
 EXTRA_PREFIXES: Final = ("socket.", "metadata.", "topic.metadata.", "sasl.kerberos.", "sasl.oauthbearer.", "ssl.")
@@ -162,14 +177,15 @@ class ElectorSettings(SecretFiles):
 class WorkerSettings(SecretFiles):
     """The process that runs jobs.
 
-    - tasks: modules with tasks; queues: in the order of preference.
+    - tasks: modules with tasks.
+    - queues: in the order of preference; those that its tasks declare if empty, `default` as the last of them.
     - slots: jobs at once, by the number of cores if not set; prefetch: jobs held besides.
     - renew_s: how often it says that it lives; grace_s: what running jobs get to end in at a stop.
     """
 
     name: Name | None = None
-    tasks: Names = ()
-    queues: Names = ("default",)
+    tasks: Modules = ()
+    queues: Queues = ()
     slots: int | None = Field(None, ge=1, le=10_000)
     prefetch: int = Field(0, ge=0, le=10_000)
     renew_s: Seconds = 3.0
@@ -231,6 +247,12 @@ class Settings(BaseSettings):
         """Read all sources; `overrides` are stronger than any. SettingsError names what is wrong, and where."""
         if config is not None:
             overrides["config"] = config
+        # The same in a file is refused, too. What is near to no setting may be another program's.
+        wrong = [
+            f"{name} is not a setting; did you mean {meant}?" for name, meant in unread(os.environ, cls) if meant
+        ]
+        if wrong:
+            raise SettingsError("\n".join(wrong))
         try:
             return cls(**overrides)
         except ValidationError as exc:

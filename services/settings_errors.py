@@ -1,6 +1,7 @@
 """What is wrong with the settings, told by the names that people set them by."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -8,6 +9,10 @@ from pydantic import BaseModel, ValidationError
 
 PREFIX: Final = "JOBLOG_"
 _SHOWN_MAX: Final = 10
+#: How alike a variable without its prefix must be to a setting to be taken for one.
+_NEAR: Final = 0.75
+#: What Kubernetes sets for each service beside ours, as JOBLOG_HTTP_PORT=tcp://..., and what our tests read.
+_FOREIGN: Final = re.compile(r"^TEST_|(^|_)SERVICE_(HOST|PORT)|(^|_)PORT_\d+_|=(tcp|udp|sctp)://")
 
 
 def explain(error: ValidationError, settings: type[BaseModel]) -> str:
@@ -21,6 +26,20 @@ def explain(error: ValidationError, settings: type[BaseModel]) -> str:
 def variable(path: tuple[Any, ...]) -> str:
     """The environment variable of a setting."""
     return PREFIX + "__".join(map(str, path)).upper()
+
+
+def unread(environment: Mapping[str, str], settings: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """The variables with our prefix that are no settings, and the one that was meant, if one is near.
+
+    Those within a group, such as JOBLOG_WORKER__SLOTZ, are all read, and refused by the model.
+    """
+    known = [variable(path).removeprefix(PREFIX) for path in paths(settings)]
+    for name, value in environment.items():
+        told = name.upper().removeprefix(PREFIX)
+        is_ours = name.upper().startswith(PREFIX) and not _FOREIGN.search(f"{told}={value}")
+        if is_ours and told.split("__")[0].lower() not in settings.model_fields:
+            close = get_close_matches(told, known, n=1, cutoff=_NEAR)
+            yield name, PREFIX + close[0] if close else ""
 
 
 def suggestion(name: str, known: list[str], cutoff: float = 0.6) -> str:
@@ -43,7 +62,9 @@ def paths(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tupl
 def _line(kind: str, path: tuple[Any, ...], message: str, settings: type[BaseModel]) -> str:
     if not path:
         return message.removeprefix("Value error, ")
-    dotted = ".".join(map(str, path))
+    # A place within a list is no name of its own.
+    path = tuple(part for part in path if not isinstance(part, int))
+    dotted = ".".join(path)
     if kind == "extra_forbidden":
         siblings = [known[len(path) - 1] for known in paths(settings) if known[: len(path) - 1] == path[:-1]]
         return f"{dotted} ({variable(path)}) is not a setting{suggestion(str(path[-1]), siblings)}"

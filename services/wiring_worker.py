@@ -1,5 +1,7 @@
 """The composition root of a worker."""
 
+import logging
+from collections.abc import Sequence
 from functools import partial
 
 from joblog.services.logs import configure_logs
@@ -9,6 +11,10 @@ from joblog.services.tasks import TaskRegistry
 from joblog.services.worker import Worker
 from joblog.services.worker_settings import DEFAULT_SLOTS
 from joblog.streams.errors import SettingsError
+
+log = logging.getLogger(__name__)
+
+DEFAULT_QUEUE = "default"
 
 
 def worker(settings: Settings) -> Builder:
@@ -22,7 +28,7 @@ def worker(settings: Settings) -> Builder:
         settings.names,
         settings.lanes,
         registry,
-        queues=chosen.queues,
+        queues=queues_of(chosen.queues, registry),
         slots=chosen.slots or DEFAULT_SLOTS,
         prefetch=chosen.prefetch,
         name=chosen.name,
@@ -36,3 +42,18 @@ def worker(settings: Settings) -> Builder:
         meters=meters,
         health=health,
     )
+
+
+def queues_of(chosen: Sequence[str], registry: TaskRegistry) -> Sequence[str]:
+    """The queues that were chosen; if none were, those of the tasks, as they are declared, `default` last.
+
+    Tasks that are left out are warned of: their jobs wait for another worker, or for ever.
+    """
+    declared = sorted(dict.fromkeys(task.queue for task in registry), key=lambda queue: queue == DEFAULT_QUEUE)
+    if not chosen:
+        return declared
+    for queue in declared:
+        if queue not in chosen:
+            tasks = sorted(task.name for task in registry if task.queue == queue)
+            log.warning("worker.queue_not_served", extra={"queue": queue, "tasks": tasks, "serves": list(chosen)})
+    return chosen

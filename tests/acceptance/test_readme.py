@@ -24,12 +24,18 @@ def test_the_ten_lines_of_code_do_what_they_say(installation: Any) -> None:
     home, environment = installation.home, installation.environment()
     for name in ("tasks.py", "jobs.py"):
         (home / name).write_text(code(name))
-    environment |= {"JOBLOG_WORKER__TASKS": "tasks", "JOBLOG_WORKER__QUEUES": "images"}
+    environment |= {"JOBLOG_WORKER__TASKS": "tasks"}
     installation.environment = lambda: environment
     for role in ("elector", "projector", "delays", "worker-1"):
         installation.start(role)
     done = subprocess.run(
-        [sys.executable, "jobs.py"], cwd=home, env=environment, capture_output=True, text=True, timeout=90, check=False
+        [sys.executable, "jobs.py"],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     states = [line.split()[2] for line in done.stdout.splitlines()]

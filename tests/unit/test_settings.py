@@ -28,7 +28,7 @@ def set_all(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
 
 def test_nothing_needs_to_be_set() -> None:
     settings = Settings.load()
-    assert (settings.lanes, settings.topic_prefix, settings.worker.queues) == (4, "joblog.", ("default",))
+    assert (settings.lanes, settings.topic_prefix, settings.worker.queues) == (4, "joblog.", ())
 
 
 def test_sources_from_strong_to_weak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,6 +233,58 @@ def test_the_origin_of_a_secret_is_the_source_that_counts(tmp_path: Path, monkey
 def test_no_postgres_is_a_mistake_of_those_who_need_it() -> None:
     with pytest.raises(SettingsError, match="JOBLOG_POSTGRES__DSN"):
         Settings.load().dsn()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("REPLICATON", "REPLICATION"),
+        ("LANEZ", "LANES"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA__BOOTSTRAP_SERVERS"),
+        ("HTTP_PORT", "HTTP__PORT"),
+        ("WORKR__SLOTS", "WORKER__SLOTS"),
+    ],
+)
+def test_a_mistyped_variable_is_refused_as_it_is_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    with monkeypatch.context() as environment:
+        environment.setenv(f"JOBLOG_{name}", "3")
+        with pytest.raises(SettingsError, match=f"JOBLOG_{name} is not a setting; did you mean JOBLOG_{meant}"):
+            Settings.load()
+    (tmp_path / ".env").write_text(f"JOBLOG_{name}=3\n")
+    with pytest.raises(SettingsError, match="is not a setting"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TEST_BOOTSTRAP", "127.0.0.1:9092"),
+        ("HTTP_PORT", "tcp://10.0.0.1:9101"),
+        ("ELECTOR_SERVICE_HOST", "10.0.0.1"),
+        ("ELECTOR_PORT_9101_TCP_PORT", "9101"),
+        ("VERSION", "1.2"),
+        ("WORKER", '{"slots": 3}'),
+    ],
+)
+def test_what_others_set_under_our_prefix_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"JOBLOG_{name}", value)
+    Settings.load()
+
+
+def test_a_name_that_no_queue_can_have_is_told_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, WORKER__QUEUES="default,bad queue")
+    with pytest.raises(SettingsError, match=r"JOBLOG_WORKER__QUEUES \(worker.queues\): 'bad queue'"):
+        Settings.load()
+
+
+@pytest.mark.parametrize("given", ["tasks.py", "./tasks", "./tasks.py"])
+def test_a_file_is_no_module(given: str) -> None:
+    with pytest.raises(SettingsError, match=r"JOBLOG_WORKER__TASKS.*give a module name: tasks$"):
+        Settings.load(worker={"tasks": given})
 
 
 def test_the_clients_get_what_is_set() -> None:
