@@ -5,6 +5,7 @@ call wait a second for packages that it does not use, or that an installation wi
 """
 
 import logging
+import re
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -18,7 +19,7 @@ from joblog.services.cli_context import Cli, LogFormat, fail
 from joblog.services.kafka_errors import refused
 from joblog.streams.errors import InvalidData, JoblogError
 from typer.core import TyperCommand, TyperGroup
-from typer.main import get_command
+from typer.main import get_command, get_group
 
 
 class Target(NamedTuple):
@@ -68,11 +69,16 @@ COMMANDS: Final[Mapping[str, Target]] = {
 }
 
 
+#: The end of a line within a paragraph.
+_LINE_END: Final = re.compile(r"(?<!\n)\n(?!\n)")
+
+
 class LazyGroup(TyperGroup):
     """A group that lists the table's commands, and loads the one that is called."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
+        tidied(self)
         for name, target in COMMANDS.items():
             self.commands[name] = TyperCommand(name, help=target.help, rich_help_panel=target.panel)
 
@@ -93,11 +99,24 @@ def load(name: str) -> Any:
         raise JoblogError(
             f"`joblog {name}` needs the package {exc.name}: pip install 'joblog[{target.extra}]'"
         ) from exc
-    if not isinstance(found, typer.Typer):
-        function, found = found, typer.Typer(add_completion=False)
-        found.command(name)(function)
-    command = get_command(found)
+    if isinstance(found, typer.Typer):
+        command: Any = get_group(found)  # the options that install completion are those of `joblog` alone
+    else:
+        lone = typer.Typer(add_completion=False)
+        lone.command(name)(found)
+        command = get_command(lone)
     command.name = name
+    return tidied(command)
+
+
+def tidied(command: Any) -> Any:
+    """Its help, and that of its commands: a paragraph is one line, which the terminal folds; flags take no value."""
+    command.help = _LINE_END.sub(" ", command.help or "")
+    for parameter in command.params:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = " "
+    for one in getattr(command, "commands", {}).values():
+        tidied(one)
     return command
 
 

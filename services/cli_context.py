@@ -33,7 +33,7 @@ class Output(StrEnum):
     JSON = "json"
 
 
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="What stdout gets.")]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", case_sensitive=False, help="What stdout gets.")]
 LimitOption = Annotated[int, typer.Option(min=1, max=LIMIT_MAX, help="At most so many lines.")]
 JobIdArgument = Annotated[str, typer.Argument(help="The job's id, as `joblog enqueue` printed it.")]
 

@@ -31,7 +31,9 @@ def enqueue(
     delay: Annotated[str | None, typer.Option(help="Run after 90s, 15m, 1.5h, 2d.")] = None,
     at: Annotated[str | None, typer.Option(help="Run at an ISO 8601 time; UTC if it names no zone.")] = None,
     parent: Annotated[str | None, typer.Option(help="Run when the job of this id has ended.")] = None,
-    on: Annotated[ContinueOn, typer.Option(help="How the parent has to end.")] = ContinueOn.SUCCEEDED,
+    on: Annotated[
+        ContinueOn, typer.Option(case_sensitive=False, help="How the parent has to end.")
+    ] = ContinueOn.SUCCEEDED,
     attempts: Annotated[
         int | None, typer.Option(min=0, max=ATTEMPTS_MAX, help="Retries after the first run, 0 for none.")
     ] = None,

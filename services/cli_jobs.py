@@ -19,9 +19,11 @@ from joblog.streams.states import FINAL_STATES, State
 
 app = typer.Typer(no_args_is_help=True)
 
-JobIds = Annotated[list[str], typer.Argument(metavar="JOB_ID...", help="Ids of jobs.")]
+JobIds = Annotated[list[str], typer.Argument(metavar="JOB_ID", help="Ids of jobs.")]
 Reason = Annotated[str | None, typer.Option(help="Why; it goes into the history.")]
-Expected = Annotated[State | None, typer.Option("--expected-state", help="Do nothing if the job is elsewhere.")]
+Expected = Annotated[
+    State | None, typer.Option("--expected-state", case_sensitive=False, help="Do nothing if the job is elsewhere.")
+]
 _COLUMNS = ("id", "state", "queue", "task", "attempt", "changed_at", "reason")
 
 
@@ -71,13 +73,13 @@ def print_job(found: JobDetails, output: Output) -> None:
 def list_jobs(
     ctx: typer.Context,
     *,
-    state: Annotated[list[State] | None, typer.Option(help="May be repeated.")] = None,
+    state: Annotated[list[State] | None, typer.Option(case_sensitive=False, help="May be repeated.")] = None,
     queue: Annotated[str | None, typer.Option(help="Only of this queue.")] = None,
     task: Annotated[str | None, typer.Option(help="Only of this task.")] = None,
     worker: Annotated[str | None, typer.Option(help="Only of this worker.")] = None,
     search: Annotated[str | None, typer.Option(help="An id, or a part of the last exception.")] = None,
     order: Annotated[
-        Order, typer.Option(help="By the last change, or (Scheduled) by when they are due.")
+        Order, typer.Option(case_sensitive=False, help="By the last change, or (Scheduled) by when they are due.")
     ] = Order.NEWEST,
     limit: LimitOption = 50,
     cursor: Annotated[str | None, typer.Option(help="Where the last list ended.")] = None,

@@ -14,7 +14,7 @@ def projector(ctx: typer.Context, http_port: HttpPort = None) -> None:
 
     It creates or migrates the tables first, unless JOBLOG_POSTGRES__PREPARE is false.
 
-    Example: joblog projector --http-port 9103
+    Example: joblog projector --http-port 9104
     """
     settings = settings_of(ctx, http=given(port=http_port))
     raise typer.Exit(run_role("projector", wiring_projector.projector(settings), settings))

@@ -7,19 +7,23 @@ from joblog.services import wiring
 from joblog.services.cli_values import given, settings_of
 from joblog.services.process import run_role
 
-HttpPort = Annotated[int | None, typer.Option(min=0, max=65_535, help="Port of /livez, /readyz, /metrics; 0 is any.")]
+HttpPort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65_535, help="Port of /livez, /readyz, /metrics.", show_default="any free one"),
+]
 
 
 def elector(
     ctx: typer.Context,
     name: Annotated[
-        str | None, typer.Option("--id", help="Its name, kept over restarts; the host's if not given.")
+        str | None, typer.Option("--id", help="Its name, kept over restarts.", show_default="the host's name")
     ] = None,
     http_port: HttpPort = None,
 ) -> None:
     """Run an elector: it decides what happens to jobs.
 
     Start several, on several machines, to share the lanes; if one dies, the others take its lanes over.
+    Two on one host need two ids: the second of one name ends the first.
 
     Example: joblog elector --id elector-1 --http-port 9101
     """

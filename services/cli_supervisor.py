@@ -53,6 +53,7 @@ class _Child:
     restart_at: float = 0.0
     ends: int = 0
     reader: threading.Thread | None = field(default=None, repr=False)
+    last_line: str = ""
 
 
 class Supervisor:
@@ -113,19 +114,20 @@ class Supervisor:
             [str(part) for part in guard], start_new_session=True, stdin=subprocess.DEVNULL
         )
         assert child.process.stdout is not None
-        child.reader = threading.Thread(target=self._read, args=(role.name, child.process.stdout), daemon=True)
+        child.reader = threading.Thread(target=self._read, args=(child, child.process.stdout), daemon=True)
         child.reader.start()
         child.started_at = self._clock()
 
-    def _read(self, name: str, lines: IO[str]) -> None:
+    def _read(self, child: _Child, lines: IO[str]) -> None:
         with lines:
             for line in lines:
-                self._write(name, line.rstrip("\n"))
+                child.last_line = line.rstrip("\n")
+                self._write(child.role.name, child.last_line)
 
     def _ended(self, child: _Child, code: int) -> None:
         self._clean_up(child)
         if code in _HOPELESS:
-            raise StackError(f"{child.role.name} ended with code {code}: see its last lines above")
+            raise StackError(f"{child.role.name} ended with code {code}: {child.last_line or 'it said nothing'}")
         if self._clock() - child.started_at > RECOVERED_S:
             child.ends = 0
         wait_s = BACKOFF_S[min(child.ends, len(BACKOFF_S) - 1)]

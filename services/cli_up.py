@@ -1,9 +1,12 @@
 """`joblog up`: everything on this machine."""
 
 import os
+import re
 import threading
 import time
 from collections.abc import Sequence
+from hashlib import blake2b
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -11,7 +14,7 @@ import typer
 from joblog.projections.migrate import upgrade
 from joblog.services.cli_context import note
 from joblog.services.cli_supervisor import Role, Supervisor
-from joblog.services.cli_values import given, settings_of
+from joblog.services.cli_values import Queues, from_here, given, settings_of
 from joblog.services.embedded import EmbeddedStack, StackAddresses
 from joblog.services.embedded_ports import HOST, PORT_MAX, choose_ports
 from joblog.services.process import stopped_by_signals
@@ -32,13 +35,15 @@ _ASKED_HOSTS: Final = frozenset({HOST, "localhost", "0.0.0.0"})  # noqa: S104 - 
 def up(
     ctx: typer.Context,
     *,
-    directory: Annotated[Path | None, typer.Option(help="Where all data is kept; ./.joblog if not given.")] = None,
+    directory: Annotated[Path | None, typer.Option(help="Where all data is kept.", show_default="./.joblog")] = None,
     kafka_port: Annotated[
         int | None, typer.Option(min=0, max=PORT_MAX, help="Kafka's port; a free one, and then always that.")
     ] = None,
     postgres_port: Annotated[int | None, typer.Option(min=0, max=PORT_MAX, help="Postgres' port, likewise.")] = None,
-    tasks: Annotated[str | None, typer.Option(help="Run a worker, too, with the tasks of these modules.")] = None,
-    queues: Annotated[str | None, typer.Option(help="The worker's queues, with commas between them.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Run a worker, too, with the tasks of these modules.", show_default="no worker")
+    ] = None,
+    queues: Queues = None,
     only_stack: Annotated[bool, typer.Option("--only-stack", help="Kafka and Postgres, and no roles.")] = False,
 ) -> None:
     """Run everything on this machine: Kafka, Postgres and all roles.
@@ -48,23 +53,36 @@ def up(
 
     Example: joblog up --tasks myapp.tasks --queues critical,default
     """
-    settings = settings_of(ctx, **given(directory=directory))
+    settings = settings_of(ctx, **given(directory=directory), worker=given(tasks=tasks, queues=queues))
     if settings.kafka.security_protocol != "PLAINTEXT":
         raise SettingsError(
             f"joblog up starts a Kafka of its own, which knows no {settings.kafka.security_protocol}: "
             "unset kafka.security_protocol, kafka.sasl_* and kafka.ssl_* here (JOBLOG_KAFKA__SECURITY_PROTOCOL ...)"
         )
+    for name in settings.worker.tasks:
+        _look_for(name)
     stop = threading.Event()
     with stopped_by_signals(stop):
         stack = EmbeddedStack(settings.directory, kafka_port=kafka_port, postgres_port=postgres_port, progress=note)
+        addresses = stack.start()
         try:
-            addresses = stack.start()
             _prepare(settings, addresses)
-            roles = [] if only_stack else _roles(stack.directory, tasks, queues)
+            roles = [] if only_stack else _roles(stack.directory, settings)
             _run(stack, addresses, settings, roles, stop)
         finally:
             note("stopping Kafka and Postgres ...")
             stack.stop()
+
+
+def _look_for(module: str) -> None:
+    """SettingsError when there is no such module: said before all else has started, as the worker ends with it."""
+    from_here()
+    try:
+        found = find_spec(module)
+    except ImportError as exc:
+        raise SettingsError(f"the tasks of {module} cannot be imported: {exc}") from exc
+    if found is None:
+        raise SettingsError(f"the tasks of {module} cannot be imported: no module has this name, here or installed")
 
 
 def _prepare(settings: Settings, addresses: StackAddresses) -> None:
@@ -85,12 +103,13 @@ def _prepare(settings: Settings, addresses: StackAddresses) -> None:
     )
 
 
-def _roles(directory: Path, tasks: str | None, queues: str | None) -> Sequence[Role]:
+def _roles(directory: Path, settings: Settings) -> Sequence[Role]:
     """In the order in which they start, each with a port that it keeps."""
-    arguments = {"projector": ["projector"], "elector": ["elector", "--id", "up"], "delays": ["delays"]}
-    if tasks:
-        queued = ["--queues", queues] if queues else []
-        arguments["worker"] = ["worker", "--tasks", tasks, *queued]
+    elector = f"up-{blake2b(str(directory).encode(), digest_size=4).hexdigest()}"  # a name that nobody else chooses
+    arguments = {"projector": ["projector"], "elector": ["elector", "--id", elector], "delays": ["delays"]}
+    if settings.worker.tasks:
+        queued = ["--queues", ",".join(settings.worker.queues)] if settings.worker.queues else []
+        arguments["worker"] = ["worker", "--tasks", ",".join(settings.worker.tasks), *queued]
     ports = choose_ports(directory / "http-ports.json", dict.fromkeys(arguments, None), note)
     return [Role(name, arguments[name], ports[name]) for name in arguments]
 
@@ -147,8 +166,15 @@ def _write(name: str, line: str) -> None:
 
 def _tell(addresses: StackAddresses, roles: Sequence[Role], settings: Settings) -> None:
     """Where everything is, on stdout, for people and for scripts that wait for the last line."""
-    rows = [("Kafka", addresses.bootstrap_servers), ("Postgres", addresses.dsn)]
+    rows = [("Kafka", addresses.bootstrap_servers), ("Postgres", without_password(addresses.dsn))]
     rows += [(role.name, f"{role.url}/metrics") for role in roles]
+    if roles and not settings.worker.tasks:
+        rows.append(("no worker", "no job will run: give --tasks, such as --tasks myapp.tasks"))
     for name, address in rows:
         print(f"{name:<10} {address}")
     print(f"ready: data in {settings.directory}; Ctrl-C stops all", flush=True)
+
+
+def without_password(dsn: str) -> str:
+    """An address of ours as it may be shown; the file with the addresses has all of it."""
+    return re.sub(r"(//[^:/@]*):[^@/]*@", r"\1@", dsn)

@@ -1,8 +1,10 @@
 """Settings and values as commands read them."""
 
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from re import fullmatch
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from joblog.services.cli_context import Cli
@@ -10,6 +12,12 @@ from joblog.services.settings import Settings
 from joblog.streams.errors import InvalidData
 from msgspec import DecodeError, json
 
+Queues = Annotated[
+    str | None,
+    typer.Option(
+        help="Queues in the order of preference, with commas between them.", show_default="those of its tasks"
+    ),
+]
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -19,6 +27,12 @@ def settings_of(ctx: typer.Context, **overrides: Any) -> Settings:
     if cli.log_format is not None:
         overrides["logs"] = {"format": cli.log_format.value}
     return Settings.load(cli.config, **overrides)
+
+
+def from_here() -> None:
+    """Let modules be found in the current directory, too."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
 
 
 def given(**values: Any) -> dict[str, Any]:

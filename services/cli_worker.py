@@ -1,13 +1,11 @@
 """`joblog worker`."""
 
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from joblog.services import wiring_worker
 from joblog.services.cli_roles import HttpPort
-from joblog.services.cli_values import given, settings_of
+from joblog.services.cli_values import Queues, from_here, given, settings_of
 from joblog.services.process import run_role
 from joblog.services.worker_leaving import THREADS_S, leave_within
 
@@ -16,12 +14,12 @@ def worker(
     ctx: typer.Context,
     *,
     tasks: Annotated[str | None, typer.Option(help="Modules with tasks, with commas between them.")] = None,
-    queues: Annotated[
-        str | None, typer.Option(help="Queues in the order of preference, with commas between them.")
+    queues: Queues = None,
+    slots: Annotated[
+        int | None, typer.Option(help="Jobs at once.", show_default="5 for each core, 20 at most")
     ] = None,
-    slots: Annotated[int | None, typer.Option(help="Jobs at once.")] = None,
-    prefetch: Annotated[int | None, typer.Option(help="Jobs held besides, for short ones.")] = None,
-    name: Annotated[str | None, typer.Option(help="Its name; the host's if not given.")] = None,
+    prefetch: Annotated[int | None, typer.Option(help="Jobs held besides, for short ones.", show_default="0")] = None,
+    name: Annotated[str | None, typer.Option(help="Its name.", show_default="the host's name")] = None,
     http_port: HttpPort = None,
 ) -> None:
     """Run a worker: it runs the jobs of your tasks.
@@ -32,8 +30,7 @@ def worker(
     """
     chosen = given(tasks=tasks, queues=queues, slots=slots, prefetch=prefetch, name=name)
     settings = settings_of(ctx, worker=chosen, http=given(port=http_port))
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
+    from_here()
     code = run_role("worker", wiring_worker.worker(settings), settings)
     leave_within(THREADS_S, code)
     raise typer.Exit(code)

@@ -36,7 +36,7 @@ class Up:
         self.environment = {name: value for name, value in os.environ.items() if name not in ours}
         (directory / "uptasks.py").write_text(TASKS)
         with (directory / "up.out").open("w") as out, (directory / "up.err").open("w") as err:
-            arguments = ["up", "--tasks", "uptasks", "--queues", "numbers"]
+            arguments = ["up", "--tasks", "uptasks"]
             self.process = psutil.Popen(
                 [sys.executable, "-m", "joblog.services.cli", *arguments],
                 cwd=directory,
@@ -113,6 +113,7 @@ def test_up_runs_everything_restarts_what_dies_and_leaves_nothing(up: Up, wait_u
         timeout=60,
     )
     assert second.returncode == 1
+    assert "stopping" not in second.stderr
     assert "is in use by another Joblog stack" in second.stderr
 
     family = up.process.children(recursive=True)

@@ -1,6 +1,7 @@
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -71,6 +72,27 @@ def test_each_command_shows_its_help(name: str) -> None:
         code, out, _ = run(*command, "--help")
         assert code == 0
         assert "Usage" in out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_whole_paragraphs_and_no_options_of_completion(name: str) -> None:
+    command = load(name)
+    for one in (command, *getattr(command, "commands", {}).values()):
+        assert not re.search(r"[^\n]\n[^\n]", one.help)
+        assert "--install-completion" not in str(one.params)
+
+
+def test_what_a_worker_is_by_default_is_told() -> None:
+    _, out, _ = run("worker", "--help")
+    told = " ".join(re.sub("[│╭╮╰╯─]", " ", out).split())
+    for default in ("those of its tasks", "5 for each core", "the host's name", "any free one"):
+        assert default in told
+
+
+def test_states_are_named_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBLOG_POSTGRES__DSN", "hunter2")
+    with pytest.raises(SettingsError, match="JOBLOG_POSTGRES__DSN"):
+        run("job", "list", "--state", "failed")
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "bench"])
@@ -227,6 +249,14 @@ def test_everything_on_this_machine_refuses_the_settings_of_a_guarded_broker(
     monkeypatch.setenv("JOBLOG_KAFKA__SECURITY_PROTOCOL", "SSL")
     with pytest.raises(SettingsError, match="which knows no SSL: unset kafka"):
         run("up", "--directory", str(tmp_path / "up"))
+    assert not (tmp_path / "up").exists()
+
+
+def test_everything_on_this_machine_is_not_started_for_tasks_that_are_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "here.py").touch()
+    for tasks in ("here,nowhere", "here.nowhere", "nowhere.here"):
+        with pytest.raises(SettingsError, match=r"nowhere.* cannot be imported"):
+            run("up", "--directory", str(tmp_path / "up"), "--tasks", tasks)
     assert not (tmp_path / "up").exists()
 
 

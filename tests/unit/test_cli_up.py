@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from joblog.services.cli_up import _environment
+from joblog.services.cli_up import _environment, _roles, _tell
 from joblog.services.embedded import StackAddresses
 from joblog.services.settings import HttpSettings, Settings
 from joblog.services.settings_errors import paths, variable
@@ -44,6 +44,32 @@ def test_the_roles_use_the_servers_here_whatever_is_set(
             monkeypatch.setenv("JOBLOG_KAFKA__BOOTSTRAP_SERVERS", "elsewhere:1")
     found = settings_of_a_role(monkeypatch)
     assert (found.kafka.bootstrap_servers, found.dsn()) == (ADDRESSES.bootstrap_servers, ADDRESSES.dsn)
+
+
+def test_each_directory_has_an_elector_of_its_own_name(place: Path) -> None:
+    def name(directory: Path) -> str:
+        directory.mkdir()
+        (found,) = (role.arguments[2] for role in _roles(directory, Settings.load()) if role.name == "elector")
+        return found
+
+    assert name(place / "a") != name(place / "b")
+    assert "worker" not in {role.name for role in _roles(place, Settings.load())}
+
+
+def test_the_worker_is_given_what_is_set(place: Path) -> None:
+    for queues, told in (("", []), ("a,b", ["--queues", "a,b"])):
+        settings = Settings.load(worker={"tasks": "x,y", "queues": queues})
+        worker = _roles(place, settings)[-1]
+        assert worker.arguments == ["worker", "--tasks", "x,y", *told]
+
+
+def test_what_runs_where_is_told_without_the_password(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _tell(StackAddresses("127.0.0.1:1", "postgresql://joblog:hunter2@127.0.0.1:2/joblog"), [], Settings.load())
+    out = capsys.readouterr().out
+    assert "postgresql://joblog@127.0.0.1:2/joblog" in out
+    assert "no worker" not in out
+    _tell(ADDRESSES, _roles(place, Settings.load()), Settings.load())
+    assert "no worker  no job will run: give --tasks" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
