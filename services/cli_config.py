@@ -16,6 +16,8 @@ from pydantic import BaseModel, SecretStr
 app = typer.Typer(no_args_is_help=True)
 
 HIDDEN: Final = "(hidden)"
+#: What it means to people that one is not set.
+EMPTY: Final = {"worker.queues": "(those of its tasks)"}
 #: Properties that librdkafka takes secrets in; where tokens are to be had is none.
 _SECRET: Final = re.compile(r"secret|password|passphrase|key\.pem|token(?!\.endpoint\.url$)")
 
@@ -27,7 +29,10 @@ def config() -> None:
 
 @app.command()
 def show(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
-    """Show every setting, its variable, its value and where that comes from; secrets stay hidden.
+    """Show every setting: its variable, where it comes from, and its value; secrets stay hidden.
+
+    In a TOML file JOBLOG_WORKER__SLOTS is `slots` in the table `[worker]`. A worker without queues serves
+    those of its tasks.
 
     Example: joblog config show --output json
     """
@@ -42,7 +47,9 @@ def show(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
         }
         for path, value in _values(settings)
     ]
-    print_rows(rows, ("setting", "value", "origin", "variable"), output)
+    if output is Output.TABLE:
+        rows = [{**row, "value": row["value"] or EMPTY.get(row["setting"], row["value"])} for row in rows]
+    print_rows(rows, ("variable", "origin", "value"), output)
 
 
 def _values(model: BaseModel, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -1,6 +1,6 @@
 """`joblog job ...`: one job, or a list of them, and what can be done to them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from joblog.services.cli_context import JobIdArgument, LimitOption, Output, Outp
 from joblog.services.cli_values import parse_delay, parse_instant, settings_of
 from joblog.services.client import Client
 from joblog.services.client_options import due_at
-from joblog.services.output import print_document, print_rows
+from joblog.services.output import print_block, print_document, print_rows, shown
 from joblog.services.settings import Settings
 from joblog.streams.errors import JoblogError, ProjectionError, SettingsError
 from joblog.streams.states import FINAL_STATES, State
@@ -24,7 +24,7 @@ Reason = Annotated[str | None, typer.Option(help="Why; it goes into the history.
 Expected = Annotated[
     State | None, typer.Option("--expected-state", case_sensitive=False, help="Do nothing if the job is elsewhere.")
 ]
-_COLUMNS = ("id", "state", "queue", "task", "attempt", "changed_at", "reason")
+_COLUMNS = ("id", "state", "changed_at", "queue", "task", "attempt", "reason")
 
 
 @app.callback()
@@ -58,15 +58,28 @@ def print_job(found: JobDetails, output: Output) -> None:
         print_document(document, output)
         return
     lists = {name: document.pop(name) for name in ("history", "continuations", "rejected")}
+    lists["history"] = [{**entry, "data": _told(entry["data"])} for entry in lists["history"]]
+    document["spec"] = {name: value for name, value in (found.spec or {}).items() if name not in {"args", "kwargs"}}
+    if found.exception is not None:
+        document["exception"] = f"{found.exception.type}: {found.exception.message}"
+        if document["reason"] == document["exception"]:
+            del document["reason"]
     print_document({name: value for name, value in document.items() if value not in (None, {}, ())}, output)
+    if found.exception is not None and found.exception.details:
+        print_block("traceback", found.exception.details)
     for name, columns in (
-        ("history", ("version", "at", "state", "attempt", "reason", "data")),
+        ("history", ("version", "at", "state", "attempt", "lasted_s", "reason", "data")),
         ("continuations", ("id", "state", "continue_on", "task")),
         ("rejected", ("at", "command", "code", "reason")),
     ):
         if lists[name]:
             print(f"\n{name}")
             print_rows(lists[name], columns, output)
+
+
+def _told(data: Mapping[str, Any]) -> str:
+    """What an event brought, in words; its exception is told in the reason, and the last one as a whole."""
+    return ", ".join(f"{name} {shown(value, name)}" for name, value in data.items() if name != "exception")
 
 
 @app.command("list")

@@ -31,8 +31,13 @@ def list_queues(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None
     """
     with monitor_of(settings_of(ctx)) as monitor:
         found = monitor.queues()
-    rows = [{**one.model_dump(mode="json"), **{str(state): one.counts[state] for state in State}} for one in found]
-    print_rows(rows, ("name", "workers", "oldest_waiting_s", *State), output)
+    rows = [one.model_dump(mode="json") for one in found]
+    if output is Output.JSON:
+        print_rows(rows, (), output)
+        return
+    # All states at once are wider than many a terminal; those in which no job is say nothing.
+    states = [state for state in State if any(one.counts[state] for one in found)]
+    print_rows([{**row, **row["counts"]} for row in rows], ("name", "workers", "oldest_waiting_s", *states), output)
 
 
 def workers(

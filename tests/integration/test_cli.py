@@ -238,6 +238,10 @@ def test_a_job_is_created_runs_and_is_shown(running: Joblog) -> None:
 def test_a_job_that_fails_makes_the_command_fail(running: Joblog) -> None:
     (job,) = running.rows("enqueue", "cli.fail", "--attempts", "0", "--wait", "60s", code=1)
     assert (job["state"], job["exception"]["message"]) == ("Failed", "no luck")
+    table = running("job", "show", job["id"])
+    assert "\nexception    ValueError: no luck\n" in table
+    assert "\ntraceback\nTraceback (most recent call last):\n" in table
+    assert table.count("Traceback") == 1
 
 
 def test_an_ended_job_is_requeued_from_its_snapshot(running: Joblog, wait_until: Callable[..., Any]) -> None:
@@ -277,9 +281,9 @@ def test_what_runs_is_watched(running: Joblog) -> None:
     assert (worker["state"], worker["slots"], worker["tasks"]) == ("running", 2, ["cli.add", "cli.fail"])
     (queue,) = running.rows("queue", "list")
     assert (queue["name"], queue["workers"]) == ("default", 1)
-    assert queue["Succeeded"] >= 1
+    assert queue["counts"]["Succeeded"] >= 1
     (statistics,) = running.rows("stats")
-    assert statistics["counts"]["Succeeded"] == queue["Succeeded"]
+    assert statistics["counts"]["Succeeded"] == queue["counts"]["Succeeded"]
     assert running.rows("parked", "list") == []
     for command in (["workers"], ["queue", "list"], ["stats"], ["rejected", "list"], ["parked", "list"]):
         assert running(*command)
