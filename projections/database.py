@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import psycopg
 from joblog.streams.errors import SettingsError
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 #: Nothing waits for ever: in seconds, but for tcp_user_timeout, which is in milliseconds.
 CONNECT_TIMEOUT_S: Final = 5
@@ -49,6 +49,18 @@ def conninfo(dsn: str, application: str) -> str:
             "the address of Postgres (JOBLOG_POSTGRES__DSN) cannot be read: write "
             "postgresql://user:password@host:port/database, with %XX for what is special in URLs"
         ) from None
+
+
+def place(address: str) -> str:
+    """Where an address leads, without what is secret in it."""
+    found = conninfo_to_dict(address)
+    server = f"{found.get('host') or found.get('hostaddr') or 'this machine'}:{found.get('port') or 5432}"
+    return f"{server}, database {found.get('dbname') or found.get('user') or 'of the user'}"
+
+
+def why(error: psycopg.Error) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def connect(

@@ -11,6 +11,7 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from joblog.projections import database
+from joblog.projections.reads import away
 from joblog.projections.schema import VERSION_TABLE, check, checked_name, current
 from joblog.streams.errors import SchemaError
 from psycopg import sql
@@ -34,7 +35,8 @@ def upgrade(dsn: str, schema: str) -> str | None:
     """Apply what is missing, all in one transaction; returns the migration that the schema was at before.
 
     Processes that migrate at the same time wait for each other. Raises SchemaError when the schema is newer
-    than this version, or when another process holds it for longer than `LOCK_TIMEOUT_S`.
+    than this version, or when another process holds it for longer than `LOCK_TIMEOUT_S`, and DatabaseAway, caused
+    by psycopg's error, when Postgres does not answer.
     """
     checked_name(schema)
     engine = create_engine(
@@ -46,6 +48,8 @@ def upgrade(dsn: str, schema: str) -> str | None:
         with engine.begin() as connection:
             return _upgraded(connection, schema)
     except DBAPIError as error:
+        if isinstance(error.orig, psycopg.OperationalError) and database.is_passing(error.orig):
+            raise away(dsn, error.orig) from error.orig
         raise error.orig or error from error
     finally:
         engine.dispose()

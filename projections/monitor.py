@@ -138,9 +138,10 @@ class Monitor:
         """How many jobs ended in each of the last hours, this one included, oldest first."""
         return self._series("by_hour", hours)
 
-    def rejected(self, *, limit: int = LIMIT, cursor: str | None = None) -> Page[Rejected]:
-        """The commands that could not be done, the last first."""
-        rows, following = self._by_place("rejected", limit, cursor)
+    def rejected(self, *, limit: int = LIMIT, cursor: str | None = None, job_id: str | None = None) -> Page[Rejected]:
+        """The commands that could not be done, or those for one job, known or not, the last first."""
+        job = {"job": _checked_id(job_id)} if job_id else {}
+        rows, following = self._by_place("rejected", limit, cursor, **job)
         return Page(items=tuple(Rejected(**row) for row in rows), next_cursor=following)
 
     def parked(self, *, limit: int = LIMIT, cursor: str | None = None) -> Page[ParkedRecord]:
@@ -182,10 +183,12 @@ class Monitor:
             rows = ask(SQL[statement], {"now": datetime.now(UTC), "buckets": buckets})
         return tuple(Bucket(**row) for row in rows)
 
-    def _by_place(self, name: str, limit: int, cursor: str | None) -> tuple[list[dict[str, Any]], str | None]:
+    def _by_place(
+        self, name: str, limit: int, cursor: str | None, **chosen: str
+    ) -> tuple[list[dict[str, Any]], str | None]:
         """A page of what is kept by its place in the log, and the cursor of the next one."""
-        question = {"list": name}
-        place: dict[str, Any] = {**_FIRST, "limit": checked_limit(limit) + 1}
+        question = {"list": name, **chosen}
+        place: dict[str, Any] = {**_FIRST, **chosen, "limit": checked_limit(limit) + 1}
         if cursor:
             at, (lane, offset) = decode_cursor(question, cursor)
             place |= {"at": at, "lane": int(lane), "log_offset": int(offset)}

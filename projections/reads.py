@@ -9,11 +9,14 @@ import psycopg
 from joblog.projections import database
 from joblog.projections.schema import checked_name
 from joblog.streams.errors import ProjectionError, SchemaError
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 CONNECTIONS_MAX: Final = 4
-WAIT_S: Final = 10.0
+WAIT_S: Final = 5.0
+#: What a pool that got no connection is given besides to say why, in whole seconds.
+_WHY_S: Final = 2
 
 _SETTINGS: Final = (
     "SELECT set_config('default_transaction_read_only', 'on', false),"
@@ -29,13 +32,19 @@ class DatabaseAway(ProjectionError):
     """Postgres does not answer, or not in time; the same question may be answered later."""
 
 
+def away(address: str, error: psycopg.Error) -> DatabaseAway:
+    """The error that says where Postgres should be, and why it does not answer."""
+    return DatabaseAway(f"Postgres does not answer at {database.place(address)}: {database.why(error)}")
+
+
 class Reads:
     """A pool that opens with the first question; safe to use from many threads."""
 
     def __init__(self, dsn: str, schema: str, application: str, connections_max: int = CONNECTIONS_MAX) -> None:
         self._schema = checked_name(schema)
+        self._address = database.conninfo(dsn, application)
         self._pool: ConnectionPool[psycopg.Connection[DictRow]] = ConnectionPool(
-            database.conninfo(dsn, application),
+            self._address,
             min_size=0,
             max_size=connections_max,
             open=False,
@@ -67,8 +76,16 @@ class Reads:
             if database.is_schema(error):
                 raise SchemaError(f"the schema {self._schema!r} has no such tables: run `joblog migrate`") from error
             if database.is_passing(error):
-                raise DatabaseAway(f"Postgres does not answer: {error}") from error
+                raise away(self._address, self._cause() if isinstance(error, PoolTimeout) else error) from error
             raise
+
+    def _cause(self) -> psycopg.Error:
+        """Why the pool has no connection, which it does not tell: what one more attempt says."""
+        try:
+            psycopg.connect(make_conninfo(self._address, connect_timeout=_WHY_S)).close()
+        except psycopg.Error as error:
+            return error
+        return PoolTimeout(f"no connection was free within {WAIT_S:g} s")
 
     def _configure(self, connection: psycopg.Connection[Any]) -> None:
         database.configure(connection, self._schema)

@@ -55,6 +55,8 @@ class Cli:
 def fail(error: JoblogError) -> int:
     """Tell an error on stderr, with a hint if there is one; the exit code: 2 for settings and input, else 1."""
     note(f"error: {error}")
+    for hint in getattr(error, "__notes__", ()):
+        note(f"hint: {hint}")
     for kind, hint in HINTS.items():
         if isinstance(error, kind):
             note(f"hint: {hint}")

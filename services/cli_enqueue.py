@@ -2,12 +2,13 @@
 
 from contextlib import ExitStack
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from joblog.projections.monitor import Monitor
 from joblog.services.cli_context import Output, OutputOption, note
-from joblog.services.cli_jobs import monitor_of, print_job
+from joblog.services.cli_jobs import print_job
+from joblog.services.cli_postgres import Aside, monitor_of, unserved
 from joblog.services.cli_values import NotJson, given, parse_delay, parse_instant, parse_json, settings_of
 from joblog.services.client import Client
 from joblog.services.client_options import Call, JobOptions, due_at
@@ -16,6 +17,8 @@ from joblog.streams.errors import InvalidData, JoblogError
 from joblog.streams.fields import ATTEMPTS_MAX
 from joblog.streams.retry import RetryPolicy
 from joblog.streams.states import FINAL_STATES, ContinueOn, State
+
+DEFAULT_QUEUE: Final = "default"
 
 
 def enqueue(
@@ -46,7 +49,8 @@ def enqueue(
 ) -> None:
     """Create a job, and print its id when Kafka has it.
 
-    With --wait the job is shown when it has ended, and the exit code is 1 unless it succeeded.
+    With --wait the job is shown when it has ended, and the exit code is 1 unless it succeeded. A queue that no
+    running worker serves is told on stderr, if Postgres knows.
 
     Example: joblog enqueue images.shrink a.png --kwargs '{"width": 640}' --queue images
 
@@ -74,24 +78,48 @@ def enqueue(
         # What waiting needs is looked at first: a job that was created must not look as if it was not.
         patience = parse_delay(wait) if wait is not None else None
         monitor = stack.enter_context(monitor_of(settings)) if patience is not None else None
+        aside = Aside(settings)
         with Client.from_settings(settings) as client:
             created = client.create(task, Call([_argument(one) for one in args or []], named), options)
+        if monitor is not None:
+            note(created)
+        elif output is Output.JSON:
+            print_document({"id": created}, output)
+        else:
+            print(created, flush=True)
+        running = aside.running()
+        if running is not None and (waiting := unserved(queue or DEFAULT_QUEUE, task, running)):
+            note(f"note: {waiting}; the job waits for one")
         if monitor is not None and patience is not None:
             _show_end(monitor, created, patience, output)
-        elif output is Output.JSON:
-            print_document({"job_id": created}, output)
-        else:
-            print(created)
 
 
 def _show_end(monitor: Monitor, job_id: str, patience: timedelta, output: Output) -> None:
-    note(job_id)
     found = monitor.wait_for(job_id, FINAL_STATES, patience.total_seconds())
     if found is None:
-        raise JoblogError(f"job {job_id} has not ended within {patience.total_seconds():g} s; see `joblog job show`")
+        now = _now(monitor, job_id)
+        raise JoblogError(f"job {job_id} has not ended within {patience.total_seconds():g} s: {now}")
     print_job(found, output)
     if found.state is not State.SUCCEEDED:
         raise typer.Exit(1)
+
+
+def _now(monitor: Monitor, job_id: str) -> str:
+    """What keeps a job from its end."""
+    found = monitor.job(job_id)
+    if found is None:
+        return "it has not reached Postgres; `joblog doctor` tells whether an elector and a projector run"
+    match found.state:
+        case State.ENQUEUED:
+            running = [one for one in monitor.workers() if one.state == "running"]
+            more = unserved(found.queue, found.task, running) or "the workers of its queue are busy"
+        case State.SCHEDULED if found.due is not None:
+            more = f"due at {found.due:%Y-%m-%d %H:%M:%SZ}"
+        case State.AWAITING:
+            more = f"until job {found.parent} has ended, which is {found.parent_state or 'unknown'}"
+        case _:
+            more = f"attempt {found.attempt}" + (f" on {found.worker}" if found.worker else "")
+    return f"it is {found.state}, {more}"
 
 
 def _argument(text: str) -> Any:

@@ -1,14 +1,13 @@
 """`joblog job ...`: one job, or a list of them, and what can be done to them."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 from joblog.projections.filters import Order
-from joblog.projections.models import JobDetails
-from joblog.projections.monitor import Monitor
+from joblog.projections.models import JobDetails, Rejected
 from joblog.services.cli_context import JobIdArgument, LimitOption, Output, OutputOption, note
+from joblog.services.cli_postgres import monitor_of
 from joblog.services.cli_values import parse_delay, parse_instant, settings_of
 from joblog.services.client import Client
 from joblog.services.client_options import due_at
@@ -32,12 +31,6 @@ def job() -> None:
     """Show and change jobs."""
 
 
-@contextmanager
-def monitor_of(settings: Settings) -> Iterator[Monitor]:
-    with Monitor(settings.dsn(), settings.postgres.schema_name, connections_max=1) as monitor:
-        yield monitor
-
-
 @app.command()
 def show(ctx: typer.Context, job_id: JobIdArgument, output: OutputOption = Output.TABLE) -> None:
     """Show a job and its history, newest first.
@@ -46,9 +39,18 @@ def show(ctx: typer.Context, job_id: JobIdArgument, output: OutputOption = Outpu
     """
     with monitor_of(settings_of(ctx)) as monitor:
         found = monitor.job(job_id)
+        refused = monitor.rejected(job_id=job_id, limit=1).items if found is None else ()
     if found is None:
-        raise JoblogError(f"no job {job_id} is known; one created just now may not have reached Postgres yet")
+        raise JoblogError(f"no job {job_id} is known; {_why_unknown(refused)}")
     print_job(found, output)
+
+
+def _why_unknown(refused: Sequence[Rejected]) -> str:
+    """What was asked of it in vain, if anything was."""
+    if not refused:
+        return "one created just now may not have reached Postgres yet"
+    last = refused[0]
+    return f"{last.command or 'a command'} for it was rejected at {last.at:%Y-%m-%d %H:%M:%SZ}: {last.reason}"
 
 
 def print_job(found: JobDetails, output: Output) -> None:
@@ -125,15 +127,27 @@ def print_page(items: tuple[Any, ...], next_cursor: str | None, columns: tuple[s
 
 
 @app.command()
-def delete(ctx: typer.Context, job_ids: JobIds, *, reason: Reason = None, expected_state: Expected = None) -> None:
+def delete(
+    ctx: typer.Context,
+    job_ids: JobIds,
+    *,
+    reason: Reason = None,
+    expected_state: Expected = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
     """Delete jobs; a running one is cancelled.
+
+    One that failed long ago is found by what Postgres knows of it.
 
     Example: joblog job delete 019ab3c4-5d6e-8001-9f3a-2b4c6d8e0f12 --reason "no longer wanted"
     """
-    with Client.from_settings(settings_of(ctx)) as client:
+    settings = settings_of(ctx)
+    with Client.from_settings(settings) as client:
         for job_id in job_ids:
-            client.delete(job_id, reason=reason, expected_state=expected_state)
-            _sent("delete", job_id)
+            # Of the ended jobs only these can be deleted.
+            snapshot = snapshot_of(settings, job_id, {State.FAILED})
+            client.delete(job_id, snapshot=snapshot, reason=reason, expected_state=expected_state)
+            _sent("delete", job_id, output)
 
 
 @app.command()
@@ -144,6 +158,7 @@ def requeue(
     queue: Annotated[str | None, typer.Option(help="Another queue of the job's lane.")] = None,
     reason: Reason = None,
     expected_state: Expected = None,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Put jobs into their queue again, from any state; retries begin anew.
 
@@ -156,7 +171,7 @@ def requeue(
         for job_id in job_ids:
             snapshot = snapshot_of(settings, job_id)
             client.requeue(job_id, queue=queue, snapshot=snapshot, reason=reason, expected_state=expected_state)
-            _sent("requeue", job_id)
+            _sent("requeue", job_id, output)
 
 
 @app.command()
@@ -168,6 +183,7 @@ def reschedule(
     at: Annotated[str | None, typer.Option(help="An ISO 8601 time; UTC if it names no zone.")] = None,
     reason: Reason = None,
     expected_state: Expected = None,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Move jobs to another instant, from any state.
 
@@ -179,10 +195,10 @@ def reschedule(
         for job_id in job_ids:
             snapshot = snapshot_of(settings, job_id)
             client.reschedule(job_id, at=run_at, snapshot=snapshot, reason=reason, expected_state=expected_state)
-            _sent("reschedule", job_id)
+            _sent("reschedule", job_id, output)
 
 
-def snapshot_of(settings: Settings, job_id: str) -> dict[str, Any] | None:
+def snapshot_of(settings: Settings, job_id: str, states: Collection[State] = FINAL_STATES) -> dict[str, Any] | None:
     """What Postgres knows of an ended job, which electors forget in time; None for one that is alive."""
     try:
         with monitor_of(settings) as monitor:
@@ -190,8 +206,11 @@ def snapshot_of(settings: Settings, job_id: str) -> dict[str, Any] | None:
     except (SettingsError, ProjectionError) as exc:
         note(f"warning: sent without a snapshot, so that only a job that is remembered comes back: {exc}")
         return None
-    return snapshot if snapshot and snapshot["state"] in FINAL_STATES else None
+    return snapshot if snapshot and snapshot["state"] in states else None
 
 
-def _sent(what: str, job_id: str) -> None:
-    note(f"{what} {job_id}: sent; `joblog job show {job_id}` tells what became of it")
+def _sent(what: str, job_id: str, output: Output) -> None:
+    if output is Output.JSON:
+        print_document({"command": f"job.{what}", "job_id": job_id}, output)
+    else:
+        note(f"{what} {job_id}: sent; `joblog job show {job_id}` tells what became of it")

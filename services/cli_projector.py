@@ -3,9 +3,11 @@
 import typer
 from joblog.projections.migrate import head, upgrade
 from joblog.services import wiring_projector
-from joblog.services.cli_context import note
+from joblog.services.cli_context import Output, OutputOption, note
+from joblog.services.cli_postgres import hinted
 from joblog.services.cli_roles import HttpPort
 from joblog.services.cli_values import given, settings_of
+from joblog.services.output import print_document
 from joblog.services.process import run_role
 
 
@@ -20,11 +22,16 @@ def projector(ctx: typer.Context, http_port: HttpPort = None) -> None:
     raise typer.Exit(run_role("projector", wiring_projector.projector(settings), settings))
 
 
-def migrate(ctx: typer.Context) -> None:
+def migrate(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
     """Create or migrate the tables in Postgres.
 
     Example: JOBLOG_POSTGRES__DSN=postgresql://... joblog migrate
     """
     settings = settings_of(ctx)
-    before, schema = upgrade(settings.dsn(), settings.postgres.schema_name), settings.postgres.schema_name
-    note(f"schema {schema}: " + (f"is at {head()}" if before == head() else f"{before or 'nothing'} -> {head()}"))
+    schema = settings.postgres.schema_name
+    with hinted(settings):
+        before = upgrade(settings.dsn(), schema)
+    if output is Output.JSON:
+        print_document({"schema": schema, "before": before, "now": head()}, output)
+    else:
+        note(f"schema {schema}: " + (f"is at {head()}" if before == head() else f"{before or 'nothing'} -> {head()}"))

@@ -1,8 +1,9 @@
 """`joblog topics create`."""
 
 import typer
-from joblog.services.cli_context import note
+from joblog.services.cli_context import Output, OutputOption, note
 from joblog.services.cli_values import settings_of
+from joblog.services.output import print_rows
 from joblog.streams.admin import create_topics
 from joblog.streams.topics import TOPICS
 
@@ -15,7 +16,7 @@ def topics() -> None:
 
 
 @app.command()
-def create(ctx: typer.Context) -> None:
+def create(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
     """Create the topics that are missing, with the lanes and the replication that are set.
 
     Repeating it is harmless. The number of lanes is for life.
@@ -24,4 +25,14 @@ def create(ctx: typer.Context) -> None:
     """
     settings = settings_of(ctx)
     create_topics(settings.kafka.config(), settings.names, settings.lanes, replication=settings.replication)
-    note(f"all {len(TOPICS)} topics are there: {settings.topic_prefix}*, {settings.lanes} lanes")
+    if output is Output.JSON:
+        print_rows(
+            (
+                {"topic": settings.names.of(topic), "partitions": topic.partitions or settings.lanes}
+                for topic in TOPICS
+            ),
+            (),
+            output,
+        )
+    else:
+        note(f"all {len(TOPICS)} topics are there: {settings.topic_prefix}*, {settings.lanes} lanes")

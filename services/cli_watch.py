@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 from joblog.services.cli_context import LimitOption, Output, OutputOption
-from joblog.services.cli_jobs import monitor_of, print_page
+from joblog.services.cli_jobs import print_page
+from joblog.services.cli_postgres import monitor_of
 from joblog.services.cli_values import parse_delay, settings_of
 from joblog.services.output import print_document, print_rows
 from joblog.streams.fields import SECONDS_MAX

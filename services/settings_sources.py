@@ -20,6 +20,8 @@ from pydantic_settings import (
 DEFAULT_FILE: Final = Path("joblog.toml")
 DEFAULT_DIRECTORY: Final = Path(".joblog")
 ADDRESSES_FILE: Final = "addresses.json"
+#: What `config show` calls the origin of what lies in that file.
+UP: Final = "addresses of joblog up"
 _SECRET_BYTES_MAX: Final = 65_536
 
 
@@ -128,7 +130,7 @@ def origins(settings: type[BaseSettings], config: Path | None, directory: Path) 
     toml._set_current_state({"config": config})
     addresses._set_current_state({"directory": directory})
     sources = {
-        "addresses of joblog up": addresses(),
+        UP: addresses(),
         str(config or DEFAULT_FILE): toml(),
         ".env": DotEnvSettingsSource(settings)(),
         "environment": EnvSettingsSource(settings)(),

@@ -2,6 +2,7 @@
 
 from joblog.projections.migrate import upgrade
 from joblog.projections.projector import Projector
+from joblog.projections.reads import DatabaseAway
 from joblog.services.process import Builder
 from joblog.services.settings import Settings
 from joblog.streams.health import Health
@@ -14,7 +15,10 @@ def projector(settings: Settings) -> Builder:
 
     def prepare() -> None:
         if settings.postgres.prepare:
-            upgrade(dsn, schema)
+            try:
+                upgrade(dsn, schema)
+            except DatabaseAway as error:
+                raise error.__cause__ or error from None  # psycopg's, which the projector waits out
 
     def build(meters: Meters, health: Health) -> Projector:
         return Projector(

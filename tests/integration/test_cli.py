@@ -15,13 +15,17 @@ from urllib.request import urlopen
 import psycopg
 import pytest
 from joblog.projections.paging import InvalidQuestion
+from joblog.projections.schema import HEAD
 from joblog.services.cli import app
 from joblog.services.cli_context import fail
+from joblog.services.cli_jobs import snapshot_of
 from joblog.services.embedded import StackAddresses
+from joblog.services.settings import Settings
 from joblog.streams import deadletters
 from joblog.streams.admin import create_topics
-from joblog.streams.errors import ProjectionError, SchemaError, TopicsError
+from joblog.streams.errors import JoblogError, ProjectionError, SchemaError, TopicsError
 from joblog.streams.kafka import KafkaConfig, producer
+from joblog.streams.states import State
 from joblog.streams.topics import TOPICS, TopicNames
 from psycopg import sql
 from typer.testing import CliRunner
@@ -159,9 +163,8 @@ def test_a_new_installation_is_prepared_step_by_step_and_the_doctor_says_how(
     with pytest.raises(SchemaError):
         joblog("job", "list")
     joblog("topics", "create")
-    joblog("topics", "create")
-    joblog("migrate")
-    joblog("migrate")
+    assert len(joblog.rows("topics", "create")) == len(TOPICS)
+    assert [row["before"] for row in joblog.rows("migrate") + joblog.rows("migrate")] == [None, HEAD]
     # A busy broker may be late with an answer, which the doctor says, too.
     wait_until(
         lambda: complaints() == {"electors": "joblog elector", "delays": "joblog delays"},
@@ -267,19 +270,51 @@ def test_a_scheduled_job_is_moved_and_deleted(running: Joblog, wait_until: Calla
     wait_until(lambda: state() == ["Deleted"], 60, "the end")
 
 
+def test_a_failed_job_is_deleted_by_what_postgres_knows_of_it(
+    running: Joblog, wait_until: Callable[..., Any]
+) -> None:
+    (job,) = running.rows("enqueue", "cli.fail", "--attempts", "0", "--wait", "60s", code=1)
+    settings = Settings.load(
+        postgres={
+            "dsn": running.environment["JOBLOG_POSTGRES__DSN"],
+            "schema": running.environment["JOBLOG_POSTGRES__SCHEMA"],
+        }
+    )
+    snapshot = snapshot_of(settings, job["id"], {State.FAILED})
+    assert snapshot is not None
+    assert snapshot["version"] == job["version"]
+    assert running.rows("job", "delete", job["id"]) == [{"command": "job.delete", "job_id": job["id"]}]
+    wait_until(lambda: running.rows("job", "show", job["id"])[0]["state"] == "Deleted", 60, "the end")
+    assert snapshot_of(settings, job["id"], {State.FAILED}) is None
+
+
+def test_a_queue_that_nobody_serves_is_told(running: Joblog) -> None:
+    result = CliRunner().invoke(
+        app, ["enqueue", "cli.add", "1", "--queue", "nobody", "-o", "json"], env=running.environment
+    )
+    assert list(json.loads(result.stdout)) == ["id"]
+    assert result.stderr == "note: no running worker serves the queue nobody; the job waits for one\n"
+    with pytest.raises(JoblogError, match="it is Enqueued, no running worker serves the queue nobody"):
+        running("enqueue", "cli.add", "1", "--queue", "nobody", "--wait", "2s")
+    with pytest.raises(JoblogError, match="it is Scheduled, due at 2"):
+        running("enqueue", "cli.add", "1", "--delay", "1h", "--wait", "2s")
+
+
 def test_a_command_that_cannot_be_done_is_listed(running: Joblog, wait_until: Callable[..., Any]) -> None:
     running("job", "delete", UNKNOWN)
     rows = wait_until(
         lambda: [row for row in running.rows("rejected", "list") if row["job_id"] == UNKNOWN], 60, "the rejection"
     )
     assert (rows[0]["command"], rows[0]["code"]) == ("job.delete", "unknown_job")
+    with pytest.raises(JoblogError, match=r"job\.delete for it was rejected at 2"):
+        running("job", "show", UNKNOWN)
 
 
 def test_what_runs_is_watched(running: Joblog) -> None:
     running("enqueue", "cli.add", "1", "--wait", "60s")
     (worker,) = running.rows("workers")
     assert (worker["state"], worker["slots"], worker["tasks"]) == ("running", 2, ["cli.add", "cli.fail"])
-    (queue,) = running.rows("queue", "list")
+    queue = next(row for row in running.rows("queue", "list") if row["name"] == "default")
     assert (queue["name"], queue["workers"]) == ("default", 1)
     assert queue["counts"]["Succeeded"] >= 1
     (statistics,) = running.rows("stats")

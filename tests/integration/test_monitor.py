@@ -154,7 +154,24 @@ def test_without_tables_it_says_what_to_do(stack: StackAddresses, schema: str) -
 
 def test_without_postgres_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("joblog.projections.reads.WAIT_S", 0.3)
-    with Monitor("postgresql://nobody@127.0.0.1:1/nothing", "joblog") as monitor, pytest.raises(DatabaseAway):
+    told = r"at 127\.0\.0\.1:1, database nothing: .*[Rr]efused"
+    with (
+        Monitor("postgresql://me:hunter2@127.0.0.1:1/nothing", "joblog") as monitor,
+        pytest.raises(DatabaseAway, match=told) as error,
+    ):
+        monitor.statistics()
+    assert "hunter2" not in str(error.value)
+
+
+def test_all_connections_in_use_are_no_postgres_that_is_away(
+    stack: StackAddresses, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("joblog.projections.reads.WAIT_S", 0.3)
+    with (
+        Monitor(stack.dsn, schema, connections_max=1) as monitor,
+        monitor._reads.consistent(),
+        pytest.raises(DatabaseAway, match=r"no connection was free within 0\.3 s"),
+    ):
         monitor.statistics()
 
 

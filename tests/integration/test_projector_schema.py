@@ -6,9 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 from joblog.projections import migrate
+from joblog.projections.reads import DatabaseAway
 from joblog.projections.schema import VERSION_TABLE
+from joblog.services import wiring_projector
 from joblog.services.embedded import StackAddresses
+from joblog.services.settings import Settings
 from joblog.streams.errors import SchemaError
+from joblog.streams.health import Health
+from joblog.streams.metrics import Meters
 from psycopg import sql
 
 pytestmark = pytest.mark.database
@@ -68,6 +73,21 @@ def test_migrating_waits_only_so_long_for_another(
         other.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"joblog {schema}"])
         with pytest.raises(SchemaError, match="another process"):
             migrate.upgrade(stack.dsn, schema)
+
+
+def test_migrating_a_postgres_that_is_away_says_where_it_should_be() -> None:
+    with pytest.raises(DatabaseAway, match=r"at 127\.0\.0\.1:1, database nothing: .*[Rr]efused") as error:
+        migrate.upgrade("postgresql://me:hunter2@127.0.0.1:1/nothing", "joblog")
+    assert "hunter2" not in str(error.value)
+    assert isinstance(error.value.__cause__, psycopg.OperationalError)
+
+
+def test_a_projector_waits_for_a_postgres_that_is_away() -> None:
+    """What its preparation raises is psycopg's, which it waits out."""
+    settings = Settings.load(postgres={"dsn": "postgresql://me@127.0.0.1:1/nothing"})
+    projector = wiring_projector.projector(settings)(Meters(), Health("projector"))
+    with pytest.raises(psycopg.OperationalError):
+        projector._prepare()
 
 
 def test_migrating_leaves_the_logging_of_the_process_alone(stack: StackAddresses, schema: str) -> None:

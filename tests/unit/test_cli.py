@@ -4,8 +4,10 @@ import os
 import re
 import subprocess
 import sys
+import time
 import traceback
 from contextlib import closing
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,18 @@ from typing import Any
 import pytest
 import typer
 from confluent_kafka import KafkaError, KafkaException
+from joblog.projections.models import Worker
 from joblog.projections.paging import LIMIT_MAX, InvalidQuestion
+from joblog.projections.reads import DatabaseAway
 from joblog.services import cli
 from joblog.services.cli import COMMANDS, app, load
 from joblog.services.cli_context import fail, note
+from joblog.services.cli_postgres import ASIDE_S, Aside, unserved
 from joblog.services.client_options import CreationCancelled
 from joblog.services.kafka_errors import refused
 from joblog.services.settings import Settings
 from joblog.services.settings_errors import paths, variable
+from joblog.services.settings_sources import write_addresses
 from joblog.streams import kafka
 from joblog.streams.errors import EnqueueError, InvalidData, JoblogError, SettingsError, TopicsError
 from joblog.streams.kafka import KafkaConfig
@@ -301,6 +307,38 @@ def test_a_dsn_that_cannot_be_read_is_named_and_not_told(
     with pytest.raises(SettingsError, match="JOBLOG_POSTGRES__DSN") as told:
         run(*command)
     assert "hunter2" not in "".join(traceback.format_exception(told.value))
+
+
+def test_addresses_of_an_end_are_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dsn = "postgresql://me:hunter2@127.0.0.1:1/x"
+    (tmp_path / ".joblog").mkdir()
+    write_addresses(tmp_path / ".joblog", {"postgres": {"dsn": dsn}})
+    for given, hints in (("addresses", 1), ("environment", 0)):
+        if given == "environment":
+            monkeypatch.setenv("JOBLOG_POSTGRES__DSN", dsn)
+        with pytest.raises(DatabaseAway) as told:
+            run("migrate")
+        assert len(getattr(told.value, "__notes__", ())) == hints
+
+
+def worker(*queues: str) -> Worker:
+    now = datetime.now(UTC)
+    about: dict[str, Any] = {"slots": 1, "host": "h", "pid": 1, "started_at": now, "heartbeat": now, "processing": 0}
+    return Worker(name="w", state="running", queues=queues, tasks=("a.b",), **about)
+
+
+def test_what_keeps_a_job_waiting_is_told() -> None:
+    assert unserved("shop", "a.b", []) == "no running worker serves the queue shop"
+    assert unserved("shop", "a.b", [worker("default")]) == "no running worker serves the queue shop"
+    assert unserved("shop", "c", [worker("shop")]) == "no running worker of the queue shop knows the task c"
+    assert unserved("shop", "a.b", [worker("default"), worker("shop")]) is None
+
+
+def test_a_command_does_not_wait_for_a_postgres_that_is_nowhere() -> None:
+    began = time.monotonic()
+    assert Aside(Settings.load()).running() is None
+    assert Aside(Settings.load(postgres={"dsn": "postgresql://me@127.0.0.1:1/x"})).running() is None
+    assert time.monotonic() - began < ASIDE_S
 
 
 def test_notes_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
