@@ -169,7 +169,7 @@ def _group(
     if lag > LAG_MAX:
         yield warn(f"{group} lag", f"{lag} records are not read yet", f"start another: {command}; look at its log")
     else:
-        yield ok(f"{group} lag", f"{lag} records")
+        yield ok(f"{group} lag", _at_most(lag))
 
 
 def _lags(client: AdminClient, group: str, topics: list[str], lanes: int) -> dict[tuple[str, int], int]:
@@ -186,9 +186,14 @@ def _dead_letters(client: AdminClient, settings: Settings, cluster: ClusterMetad
     low, high = _ends(client, [TopicPartition(topic, number) for number in cluster.topics[topic].partitions])
     count = sum(high[place] - low[place] for place in high)
     if count:
-        yield warn("dead letters", f"up to {count} records that nobody could apply", "joblog deadletters list")
+        yield warn("dead letters", f"{_at_most(count)}, that nobody could apply", "joblog deadletters list")
     else:
         yield ok("dead letters", "none")
+
+
+def _at_most(count: int) -> str:
+    """A number of offsets as a number of records: the end of each transaction has an offset, too."""
+    return f"at most {count} records (ends of transactions count)" if count else "none"
 
 
 def _ends(client: AdminClient, places: list[TopicPartition]) -> tuple[dict[Any, int], dict[Any, int]]:

@@ -14,6 +14,7 @@ from joblog.streams.states import State
 
 LATE_S_MAX: Final = 30.0
 SKEW_S_MAX: Final = 2.0
+NAMED_MAX: Final = 10
 VERSION_MIN: Final = 140_000
 
 
@@ -87,7 +88,9 @@ def _queues(monitor: Monitor) -> Iterator[Finding]:
     running = [worker for worker in monitor.workers() if worker.state == "running"]
     if running:
         slots = sum(worker.slots for worker in running)
-        yield ok("workers", f"{len(running)} running, {slots} slots, {len(queues)} queues")
+        served = sorted({queue for worker in running for queue in worker.queues})
+        named = f"queues: {', '.join(served)}" if len(served) <= NAMED_MAX else f"{len(served)} queues"
+        yield ok("workers", f"{len(running)} running, {slots} slots, {named}")
     else:
         yield warn("workers", "none runs", "joblog worker --tasks myapp.tasks")
     known = {task for worker in running for task in worker.tasks}

@@ -23,6 +23,8 @@ _REMEMBERED_MAX: Final = 1_000
 _OURS: Final = "joblog."
 #: What differs between two texts that say the same: numbers, and what librdkafka adds in parentheses.
 _VARYING: Final = re.compile(r"\([^)]*\)|\d+")
+_LIBRDKAFKA: Final = "joblog.librdkafka"
+_COORDINATOR: Final = re.compile(r"GETPID .*Coordinator .*: retrying")
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
@@ -56,6 +58,16 @@ class Repeats(logging.Filter):
         return True
 
 
+class Starting(logging.Filter):
+    """Takes for DEBUG what librdkafka warns of in healthy starts: a coordinator that is loading is asked again."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name != _LIBRDKAFKA or not _COORDINATOR.match(record.getMessage()):
+            return True
+        record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+        return logging.getLogger().isEnabledFor(logging.DEBUG)
+
+
 def configure_logs(format_: Format, level: str, role: str) -> None:
     """Render all of stdlib logging; `auto` is the console's form if stderr is a terminal.
 
@@ -79,6 +91,7 @@ def configure_logs(format_: Format, level: str, role: str) -> None:
             ],
         )
     )
+    handler.addFilter(Starting())
     handler.addFilter(Repeats())
     handler.addFilter(JobLogFilter())
     root = logging.getLogger()

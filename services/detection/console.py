@@ -9,7 +9,7 @@ from joblog.projections.models import HistoryEntry, JobDetails
 from joblog.services.detection.monitor import Step
 from joblog.services.detection.report import Result
 from joblog.streams.states import State
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -65,13 +65,13 @@ class Printer:
         self._line(step.run_id, kind, state, Text(self._short(told(step.entry)), "dim" if step.is_cleanup else ""))
 
     def results(self, results: Sequence[Result]) -> None:
-        """Every run in a line, then the history of each."""
-        self.head("The runs")
-        self.console.print(Padding(self._summary(results), (0, 0, 0, 2)))
+        """The history of every run, and at the end, where one looks first, each in a line."""
         for result in results:
             if result.detection is not None and result.cleanup is not None:
                 self.head(f"{result.run.run_id}: {result.run.story.photograph}, {result.run.story.name}")
                 self.console.print(Padding(self._history(result.detection, result.cleanup), (0, 0, 0, 2)))
+        self.head("The runs")
+        self.console.print(Padding(self._summary(results), (0, 0, 0, 2)))
 
     def _line(self, run_id: str, kind: str, state: Text, text: Text) -> None:
         """The same columns in every line, and a long text within its own."""
@@ -89,16 +89,19 @@ class Printer:
         return text.replace(self.shortened, "") if self.shortened else text
 
     def _summary(self, results: Sequence[Result]) -> Table:
-        table = _table("Run", "Detection", "Attempts", "What it came to", "Clean-up", "")
+        table = _table("Run", "Detection", "Attempts", "Clean-up", "", "What it came to")
         for result in results:
-            complaints = "; ".join(result.complaints())
+            complaints = result.complaints()
+            came_to = Text(self._short(outcome(result.detection)))
+            for complaint in complaints:
+                came_to.append(f"\nnot as expected: {complaint}", style="bold red")
             table.add_row(
                 result.run.run_id,
                 _state(result.detection),
                 str(result.detection.attempt) if result.detection else "-",
-                self._short(outcome(result.detection)),
                 _state(result.cleanup),
-                Text(complaints, style="bold red") if complaints else Text("as expected", style="green"),
+                Text("no", style="bold red") if complaints else Text("ok", style="green"),
+                came_to,
             )
         return table
 
@@ -171,5 +174,6 @@ def _state(job: JobDetails | None) -> Text:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
-        table.add_column(column, justify="right" if column in {"After", "Lasted", "Attempts"} else "left")
+        justify: JustifyMethod = "right" if column in {"After", "Lasted", "Attempts"} else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column not in {"Why", "What it came to"})
     return table

@@ -340,6 +340,9 @@ def test_the_doctor_finds_a_running_installation_well(running: Joblog) -> None:
     levels = {row["check"]: row["level"] for row in found}
     for check in ("brokers", "topics", "topic settings", "electors", "delays", "Postgres", "schema", "workers"):
         assert levels[check] == "ok", found
+    said = {row["check"]: row["finding"] for row in found if row["level"] == "ok"}
+    assert said["workers"] == "1 running, 2 slots, queues: default"
+    assert re.fullmatch(r"none|at most \d+ records \(ends of transactions count\)", said["electors lag"])
 
 
 def test_a_long_list_goes_on_where_it_ended(running: Joblog) -> None:

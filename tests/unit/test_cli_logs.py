@@ -96,6 +96,21 @@ def test_warnings_are_logged(capsys: pytest.CaptureFixture[str]) -> None:
     assert "DeprecationWarning: old" in str(lines(capsys)[0]["event"])
 
 
+GETPID = "GETPID [x#producer-1] [thrd:main]: Failed to acquire idempotence PID from broker b:1/1: Broker: "
+
+
+@pytest.mark.parametrize(("level", "told"), [("INFO", []), ("DEBUG", ["debug"])])
+def test_a_coordinator_that_is_loading_is_nothing_to_be_warned_of(
+    capsys: pytest.CaptureFixture[str], level: str, told: list[str]
+) -> None:
+    configure_logs("json", level, "elector")
+    kafka = logging.getLogger("joblog.librdkafka")
+    kafka.warning(GETPID + "Coordinator load in progress: retrying")
+    assert [line["level"] for line in lines(capsys)] == told
+    kafka.warning(GETPID + "Cluster authorization failed: not retrying")
+    assert [line["level"] for line in lines(capsys)] == ["warning"]
+
+
 def record(level: int, message: str, **extra: object) -> logging.LogRecord:
     return logging.makeLogRecord({"name": "joblog.x", "levelno": level, "msg": message, **extra})
 
