@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka import KafkaException, TopicPartition
 from joblog.streams import kafka as clients
 from joblog.streams.deadletters import VALUE_BYTES_MAX
+from joblog.streams.delay_reader import Limits
 from joblog.streams.delays import Delays
 from joblog.streams.errors import TopicsError
 from joblog.streams.health import Health
@@ -118,6 +119,20 @@ def test_two_processes_share_the_partitions_and_one_that_stops_hands_over(
         wait_until(lambda: len({each.report.job_id for each in log.fired()}) == 1_000, DEADLINE_S, "all timers")
     due_ms = {timer.job_id: timer.due_ms for timer in expected}
     assert all(each.at_ms >= due_ms[each.report.job_id] for each in log.fired())
+
+
+def test_partitions_that_were_full_at_a_rebalance_are_read_on_after_it(
+    kafka: KafkaConfig, log: Log, wait_until: Callable[..., Any]
+) -> None:
+    limits = Limits(now_max=20, waiting_max=10)
+    with running(kafka, log.names, limits=limits) as first:
+        wait_until(lambda: first.health.ready, DEADLINE_S, "the first assignment")
+        log.put_all(timers(200, 8_000))
+        is_paused = lambda: any(each.is_paused for each in list(first.delays._reader.partitions))  # noqa: E731
+        wait_until(is_paused, DEADLINE_S, "a full partition")
+        with running(kafka, log.names) as second:
+            wait_until(lambda: second.health.ready, DEADLINE_S, "the second one's assignment")
+        wait_until(lambda: len({each.report.job_id for each in log.fired()}) == 200, DEADLINE_S, "all timers")
 
 
 def test_timers_of_a_killed_process_are_all_fired_by_another_and_none_is_early(
