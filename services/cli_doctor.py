@@ -30,6 +30,12 @@ def doctor(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
     Example: joblog doctor --output json
     """
     findings = list(examine(settings_of(ctx), CHECKS))
-    print_rows((one._asdict() for one in findings), ("level", "check", "finding", "fix"), output)
+    if output is Output.JSON:
+        print_rows((one._asdict() for one in findings), (), output)
+    else:
+        # Most need no mending: a column for it would leave little room for what was found.
+        told = [f"{one.finding}\n-> {one.fix}" if one.fix else one.finding for one in findings]
+        rows = [{**one._asdict(), "finding": text} for one, text in zip(findings, told, strict=True)]
+        print_rows(rows, ("level", "check", "finding"), output)
     if any(one.level is Level.FAIL for one in findings):
         raise typer.Exit(1)

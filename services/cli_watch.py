@@ -90,7 +90,7 @@ def list_rejected(
     """
     with monitor_of(settings_of(ctx)) as monitor:
         page = monitor.rejected(limit=limit, cursor=cursor)
-    print_page(page.items, page.next_cursor, ("at", "command", "code", "reason", "job_id", "position"), output)
+    print_page(page.items, page.next_cursor, ("at", "command", "code", "job_id", "reason", "position"), output)
 
 
 @parked.callback()

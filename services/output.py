@@ -1,7 +1,7 @@
 """What commands print: tables for people, JSON for programs."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from enum import Enum
 from typing import Any, Final
@@ -44,8 +44,8 @@ def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], output
     for line in cells:
         console.print(_line(line[:beside], widths), soft_wrap=True)
         rest = [pair for pair in zip(columns[beside:], line[beside:], strict=True) if pair[1].plain not in {"", "-"}]
-        if rest:
-            console.print(Padding(_labelled(rest), (0, 0, 0, _GAP)))
+        for below in _packed(rest, console.width - _GAP):
+            console.print(Padding(below, (0, 0, 0, _GAP)))
 
 
 def print_document(document: Mapping[str, Any], output: Output) -> None:
@@ -139,8 +139,17 @@ def _title(column: str) -> str:
     return _TITLES.get(column, column.replace("_", " "))
 
 
-def _labelled(rest: Iterable[tuple[str, Text]]) -> Text:
-    return Text("  ").join(Text.assemble((f"{_title(column)} ", "dim"), text) for column, text in rest)
+def _packed(rest: Iterable[tuple[str, Text]], width: int) -> Iterator[Text]:
+    """Values with their names, as many in a line as have room; a longer one is folded in lines of its own."""
+    line = Text()
+    for column, text in rest:
+        labelled = Text.assemble((f"{_title(column)} ", "dim"), text)
+        if line and line.cell_len + _GAP + labelled.cell_len > width:
+            yield line
+            line = Text()
+        line = Text.assemble(line, " " * _GAP, labelled) if line else labelled
+    if line:
+        yield line
 
 
 def _write(value: Any) -> None:

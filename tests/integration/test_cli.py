@@ -158,6 +158,7 @@ def test_a_new_installation_is_prepared_step_by_step_and_the_doctor_says_how(
         60,
         "the doctor to say just that",
     )
+    assert "-> joblog topics create\n" in joblog("doctor", code=1)
     with pytest.raises(TopicsError):
         joblog("enqueue", "cli.add")
     with pytest.raises(SchemaError):

@@ -97,6 +97,11 @@ def test_a_row_that_is_too_wide_goes_on_below(monkeypatch: pytest.MonkeyPatch) -
     ]
 
 
+def test_names_stay_with_their_values_below_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = on_a_terminal(monkeypatch, 34, ("id", "state", "queue", "task"), {**JOB, "id": "a" * 30})
+    assert lines[2:] == ["  state Failed  queue default", "  task images.shrink"]
+
+
 def test_times_on_a_terminal_have_a_date_if_it_is_not_todays(monkeypatch: pytest.MonkeyPatch) -> None:
     now = datetime.now(UTC)
     rows = ({"at": datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)}, {"at": now})
