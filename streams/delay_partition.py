@@ -1,16 +1,22 @@
 """One partition of a delay topic as the delays process has it, and what it holds of a record."""
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 from confluent_kafka import Message
 from joblog.streams.errors import InvalidData, UndecodableRecord
+from joblog.streams.fields import JOB_ID_PATTERN
 from joblog.streams.record_headers import Headers, readable_headers
 from joblog.streams.wheel import Shelf, leaves_ms
 from joblog.streams.wire import Timer
 
+#: No timer of ours is longer; what is made of one has to fit into a record of another topic.
+VALUE_BYTES_MAX: Final = 10_000
+
 decode_timer: Final = msgspec.json.Decoder(Timer).decode
+_is_job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +55,22 @@ class Partition:
         """Hold the record until it leaves: a timer at its time, anything else at once."""
         value = message.value() or b""
         try:
-            timer = decode_timer(value)
-        except (ValueError, RecursionError) as exc:
+            timer = _timer(value)
+        except (ValueError, RecursionError, InvalidData) as exc:
             undecodable = _undecodable(message, exc)
             self.shelf.add(undecodable.offset, now_ms, undecodable)
         else:
             _, appended_ms = message.timestamp()
             self.shelf.add(offset_of(message), leaves_ms(self.tier, timer.due_ms, appended_ms, now_ms), value)
+
+
+def _timer(value: bytes) -> Timer:
+    if len(value) > VALUE_BYTES_MAX:
+        raise InvalidData(f"{len(value)} bytes, more than {VALUE_BYTES_MAX}")
+    timer = decode_timer(value)
+    if not _is_job_id(timer.job_id):
+        raise InvalidData(f"job_id: {timer.job_id!r:.100} is no job id")
+    return timer
 
 
 def offset_of(message: Message) -> int:
@@ -71,6 +86,6 @@ def _undecodable(message: Message, exc: Exception) -> Undecodable:
         key=message.key(),
         value=message.value(),
         headers=readable_headers(message),
-        code=InvalidData.code if isinstance(exc, msgspec.ValidationError) else UndecodableRecord.code,
+        code=InvalidData.code if isinstance(exc, msgspec.ValidationError | InvalidData) else UndecodableRecord.code,
         reason=f"no timer: {exc}",
     )

@@ -53,12 +53,17 @@ def log(kafka: KafkaConfig, topics: TopicNames) -> Log:
         (b"", "undecodable"),
         (b"\xff\xfe", "undecodable"),
         (b'{"job_id": "\xff"}', "undecodable"),
-        (b'{"deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "undecodable"),
+        (b'{"deep": ' + b"[" * 4_000 + b"]" * 4_000 + b"}", "undecodable"),
         (b'{"version": 1, "due_ms": 1}', "invalid_data"),
         (b"[]", "invalid_data"),
         (b'"' + b"x" * 1_900_000 + b'"', "invalid_data"),
+        (b'{"job_id": "' + b"x" * 1_100_000 + b'", "version": 1, "due_ms": 1}', "invalid_data"),
+        (b'{"job_id": "job 1", "version": 1, "due_ms": 1}', "invalid_data"),
     ],
-    ids=["null", "empty", "no UTF-8", "no UTF-8 inside", "deep", "no job id", "no object", "huge"],
+    ids=[
+        *("null", "empty", "no UTF-8", "no UTF-8 inside", "deep", "no job id", "no object", "huge"),
+        *("a huge job id", "another job id"),
+    ],
 )
 def test_what_is_no_timer_is_parked_with_its_reason_and_the_others_go_on(
     kafka: KafkaConfig, log: Log, value: bytes | None, code: str, wait_until: Callable[..., Any]
