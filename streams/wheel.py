@@ -29,6 +29,9 @@ NOW_MS_MAX: Final = 120_000
 #: more than the tier's wait, its timers go round ten times a second, and not as fast as the machine can.
 HOP_MS_MIN: Final = 100
 
+#: A shelf is full, too, when it has so many times its capacity to remember behind a record that is not done.
+OPEN_FACTOR: Final = 10
+
 _LONGEST_FIRST: Final = sorted(((wait_ms, tier) for tier, wait_ms in WAITS_MS.items()), reverse=True)
 
 
@@ -76,12 +79,12 @@ class Shelf(Generic[T]):
 
     @property
     def is_full(self) -> bool:
-        return len(self._held) >= self.capacity
+        return len(self._held) >= self.capacity or len(self._open) >= self.capacity * OPEN_FACTOR
 
     @property
     def has_room(self) -> bool:
         """Half of the capacity is free, so that reading is worth resuming."""
-        return len(self._held) <= self.capacity // 2
+        return len(self._held) <= self.capacity // 2 and len(self._open) <= self.capacity * OPEN_FACTOR // 2
 
     @property
     def next_ms(self) -> int | None:

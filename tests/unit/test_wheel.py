@@ -1,6 +1,6 @@
 import pytest
 from joblog.streams.topics import DELAY_TIERS
-from joblog.streams.wheel import HOP_MS_MIN, NOW_MS_MAX, WAITS_MS, Held, Shelf, leaves_ms, tier_for
+from joblog.streams.wheel import HOP_MS_MIN, NOW_MS_MAX, OPEN_FACTOR, WAITS_MS, Held, Shelf, leaves_ms, tier_for
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 NOW = 1_800_000_000_000
@@ -115,3 +115,19 @@ def test_a_shelf_is_full_at_its_capacity_and_has_room_at_half_of_it() -> None:
     for _ in range(3):
         shelf.take(NOW)
     assert (shelf.is_full, shelf.has_room) == (False, True)
+
+
+def test_a_shelf_is_full_when_too_much_is_done_behind_a_record_that_is_not() -> None:
+    shelf = Shelf[str](4)
+    shelf.add(0, NOW + MINUTE, "slow")
+    seen = []
+    for offset in range(1, 4 * OPEN_FACTOR):
+        shelf.add(offset, NOW, "")
+        shelf.take(NOW)
+        shelf.done(offset)
+        seen.append(shelf.is_full)
+    assert seen == [False] * (4 * OPEN_FACTOR - 2) + [True]
+    assert not shelf.has_room
+    shelf.take(NOW + MINUTE)
+    shelf.done(0)
+    assert (shelf.is_full, shelf.has_room, shelf.position) == (False, True, 4 * OPEN_FACTOR)
