@@ -1,13 +1,16 @@
 """A batch of records as rows for the tables: decoded, folded by job, what cannot be read set aside. Pure."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from joblog.projections.decode import Fact, JobFact, RejectedFact, WorkerFact, read_event
 from joblog.projections.fold import JobRow, begun, extend
 from joblog.streams.cloudevents import Headers
-from joblog.streams.errors import ContractError
+from joblog.streams.errors import ContractError, UndecodableRecord
 from msgspec import Struct, field, json
+
+log = logging.getLogger(__name__)
 
 REASON_CHARACTERS_MAX: Final = 2_000
 _encode: Final = json.Encoder().encode
@@ -52,6 +55,9 @@ def decoded(records: Iterable[Record]) -> list[Entry]:
             entries.append((record, read_event(record.value, record.headers, record.log_ms)))
         except ContractError as error:
             entries.append((record, parked(record, error.code, error.reason)))
+        except Exception as error:  # one record that is odd in a new way must not stop its lane
+            log.exception("projection.unreadable", extra={"lane": record.lane, "offset": record.offset})
+            entries.append((record, parked(record, UndecodableRecord.code, f"{type(error).__name__}: {error}")))
     return entries
 
 

@@ -199,4 +199,7 @@ def utc(text: str) -> str:
     instant = datetime.fromisoformat(text)
     if instant.tzinfo is None:
         raise ValueError(f"time: {text!r} has no zone")
-    return instant.astimezone(UTC).isoformat()
+    try:
+        return instant.astimezone(UTC).isoformat()
+    except OverflowError as error:
+        raise ValueError(f"time: {text!r} is beyond the calendar in UTC") from error

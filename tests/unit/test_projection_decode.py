@@ -115,6 +115,8 @@ PARAMETER_SET = Story(state="Enqueued").parameter_set("x", 1).values[0]
         (cloud_event("job.enqueued", None, BEGINNING, json.loads(ENQUEUED)["data"]), InvalidData, "subject"),
         (ENQUEUED.replace(b"2026-11-23T15:00:01.000Z", b"2026-11-23T15:00:01.000"), InvalidData, "zone"),
         (ENQUEUED.replace(b"2026-11-23T15:00:01.000Z", b"infinity"), InvalidData, "isoformat"),
+        (ENQUEUED.replace(b"2026-11-23T15:00:01.000Z", b"0001-01-01T00:00:00+02:00"), InvalidData, "calendar"),
+        (changed(SCHEDULED, due="9999-12-31T23:59:59-05:00"), InvalidData, "due|calendar"),
         (changed(ENQUEUED, version=0), InvalidData, "version"),
         (changed(ENQUEUED, spec=[1]), InvalidData, "spec"),
         (changed(PROCESSING, worker=None), InvalidData, "worker"),

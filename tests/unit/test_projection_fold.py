@@ -1,9 +1,10 @@
 import json
 from datetime import timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from joblog.projections.batch import build, decoded
+from joblog.projections.batch import Parked, build, decoded
 from joblog.projections.decode import JobFact
 from joblog.projections.fold import JobRow, fold
 from joblog.projections.verify import by_job, expected_job
@@ -127,6 +128,18 @@ def test_what_cannot_be_read_is_set_aside_with_its_place() -> None:
         (1, 0, "undecodable"),
         (0, 1, "undecodable"),
     ]
+
+
+def test_a_record_that_fails_in_a_way_of_its_own_is_set_aside_and_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(*_: object) -> None:
+        raise OverflowError("too much")
+
+    monkeypatch.setattr("joblog.projections.batch.read_event", failing)
+    [record] = records(Story().enqueued())
+    assert decoded([record]) == [(record, Parked(record, "undecodable", "OverflowError: too much"))]
+    assert [one.msg for one in caplog.records] == ["projection.unreadable"]
 
 
 def test_a_reason_is_fit_for_a_text_column() -> None:
