@@ -24,7 +24,7 @@ _OURS: Final = "joblog."
 #: What differs between two texts that say the same: numbers, and what librdkafka adds in parentheses.
 _VARYING: Final = re.compile(r"\([^)]*\)|\d+")
 _LIBRDKAFKA: Final = "joblog.librdkafka"
-_COORDINATOR: Final = re.compile(r"GETPID .*Coordinator .*: retrying")
+_COORDINATOR: Final = re.compile(r"GETPID .*: (Not coordinator|Coordinator [a-z ]+): retrying")
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
@@ -59,7 +59,7 @@ class Repeats(logging.Filter):
 
 
 class Starting(logging.Filter):
-    """Takes for DEBUG what librdkafka warns of in healthy starts: a coordinator that is loading is asked again."""
+    """Takes for DEBUG what librdkafka warns of in healthy starts: a coordinator that is loading, or another one, is asked again."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name != _LIBRDKAFKA or not _COORDINATOR.match(record.getMessage()):

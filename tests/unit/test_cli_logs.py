@@ -99,13 +99,14 @@ def test_warnings_are_logged(capsys: pytest.CaptureFixture[str]) -> None:
 GETPID = "GETPID [x#producer-1] [thrd:main]: Failed to acquire idempotence PID from broker b:1/1: Broker: "
 
 
+@pytest.mark.parametrize("reason", ["Coordinator load in progress", "Not coordinator", "Coordinator not available"])
 @pytest.mark.parametrize(("level", "told"), [("INFO", []), ("DEBUG", ["debug"])])
 def test_a_coordinator_that_is_loading_is_nothing_to_be_warned_of(
-    capsys: pytest.CaptureFixture[str], level: str, told: list[str]
+    capsys: pytest.CaptureFixture[str], level: str, told: list[str], reason: str
 ) -> None:
     configure_logs("json", level, "elector")
     kafka = logging.getLogger("joblog.librdkafka")
-    kafka.warning(GETPID + "Coordinator load in progress: retrying")
+    kafka.warning(f"{GETPID}{reason}: retrying")
     assert [line["level"] for line in lines(capsys)] == told
     kafka.warning(GETPID + "Cluster authorization failed: not retrying")
     assert [line["level"] for line in lines(capsys)] == ["warning"]
