@@ -1,6 +1,6 @@
 """One turn of an elector: records in, decided by their lanes, gathered until they are committed."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from confluent_kafka import Message
@@ -104,11 +104,11 @@ class Batch:
         for lane in self._lanes.values():
             lane.forgive(self._election.now_ms)
 
-    def tick(self, caught_up: bool) -> None:
-        """Let time pass in all lanes."""
+    def tick(self, read_to_end: Collection[int]) -> None:
+        """Let time pass in all lanes; `read_to_end` are those in which nothing is left to be read."""
         for number, lane in self._lanes.items():
             out = self.outboxes.get(number) or Outbox()
-            lane.tick(caught_up, self._election, out)
+            lane.tick(number in read_to_end, self._election, out)
             if not out.empty:
                 self.outboxes[number] = out
 

@@ -21,6 +21,13 @@ class Bounded:
     def __init__(self, name: str) -> None:
         self._name = name
         self._calls: SimpleQueue[Callable[[], Any] | None] | None = None
+        self._hung: list[threading.Event] = []
+
+    @property
+    def left_behind(self) -> int:
+        """How many calls have not returned yet, although nobody waits for them any more."""
+        self._hung = [done for done in self._hung if not done.is_set()]
+        return len(self._hung)
 
     def call(self, function: Callable[..., Any], *args: Any, timeout_s: float) -> None:
         """Call it; raises what it raises, or Hung."""
@@ -37,6 +44,7 @@ class Bounded:
 
         self._thread().put(run)
         if not done.wait(timeout_s):
+            self._hung.append(done)
             self.close()  # the next call has another thread
             raise Hung(f"{function.__name__} has not returned for {timeout_s:g} s")
         if errors:

@@ -143,7 +143,7 @@ class Elector:
         self._tick(batch)
         batch.assign()
         if not batch.empty:
-            self._commit(batch, len(messages))
+            self._commit(batch, len(messages) - len(self._rest))
 
     def _fetched(self) -> list[Message]:
         """What is there now, about `batch_max` records; waits a tick for the first of them."""
@@ -152,8 +152,6 @@ class Elector:
         found = self._consumer.consume(1, 0 if messages else TICK_S)
         if found and len(messages) < self._batch_max:
             found += self._consumer.consume(self._batch_max - len(messages), 0)
-        elif not messages:
-            self._calm.drained(time.monotonic())
         messages += self._checked(found)
         if generation != self._generation:
             # The group was rebalanced between two records: they are fetched again, from the right place.
@@ -179,7 +177,8 @@ class Elector:
             if self._calm.is_stepped(now, time.time()):
                 log.warning("elector.clock_stepped")
                 batch.forgive()
-            batch.tick(self._calm.is_caught_up(now))
+            is_calm = self._calm.is_undisturbed(now)
+            batch.tick(self._holding.read_to_end(batch.offsets, self._consumer) if is_calm else ())
             self._meters.set("joblog_live_jobs", sum(len(lane.jobs) for lane in self._holding.lanes.values()))
 
     def _commit(self, batch: Batch, inputs: int) -> None:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
 from joblog.streams.batch import Batch
 from joblog.streams.errors import StepBack
 from joblog.streams.lane import Lane
@@ -70,14 +70,8 @@ class Holding:
 
     def assign(self, consumer: Consumer) -> None:
         """Fetch on from where the lanes stand."""
-        topics = (self._names.commands, self._names.reports)
-        consumer.assign(
-            [
-                TopicPartition(topic, number, offset)
-                for number in self.lanes
-                for topic, offset in zip(topics, _position(self._records[number]), strict=True)
-            ]
-        )
+        places = self._places(self.lanes)
+        consumer.assign([TopicPartition(topic, number, offset) for (topic, number), offset in places.items()])
 
     def commit(self, batch: Batch, consumer: Consumer) -> None:
         """Write what a batch led to, with the lanes' records after it; raises StepBack."""
@@ -93,15 +87,25 @@ class Holding:
         A marker takes an offset. If it is the last, and retention deletes it, an elector that stood before it
         would look for a record that never was.
         """
-        behind = {}
-        for (topic, number), end in ends.items():
-            record = self._records.get(number)
-            if number not in self.lanes or record is None:
-                continue
-            at = {self._names.commands: record.commands, self._names.reports: record.reports}.get(topic, end)
-            if end > at:
-                behind[topic, number] = end
-        return behind
+        places = self._places(self.lanes)
+        return {place: end for place, end in ends.items() if end > places.get(place, end)}
+
+    def read_to_end(self, decided: Mapping[tuple[str, int], int], consumer: Consumer) -> set[int]:
+        """The lanes of which all is decided that the last fetch found; `decided` are offsets beyond the records'.
+
+        The end is asked of the client's memory, which every fetch renews; waiting for a silence would be in vain
+        where something comes ten times a second.
+        """
+        ended = set()
+        for number in self.lanes:
+            for (topic, _), offset in self._places([number]).items():
+                place = TopicPartition(topic, number)
+                end = (consumer.get_watermark_offsets(place, cached=True) or (0, OFFSET_INVALID))[1]
+                if end < 0 or decided.get((topic, number), offset) < end:
+                    break
+            else:
+                ended.add(number)
+        return ended
 
     def _advanced(self, number: int, offsets: Mapping[tuple[str, int], int]) -> LaneRecord:
         commands, reports = _position(self._records[number])
@@ -112,15 +116,18 @@ class Holding:
     def _mine(self, commands: int, reports: int) -> LaneRecord:
         return LaneRecord(self._transactions.transactional_id, commands, reports)
 
-    def _offsets(self, numbers: Iterable[int]) -> dict[tuple[str, int], int]:
-        """Where lanes stand, where they stand anywhere."""
+    def _places(self, numbers: Iterable[int]) -> dict[tuple[str, int], int]:
+        """Where lanes stand, by topic and number; a logical offset before their first record."""
         topics = (self._names.commands, self._names.reports)
-        places = {
+        return {
             (topic, number): offset
             for number in numbers
             for topic, offset in zip(topics, _position(self._records[number]), strict=True)
         }
-        return {place: offset for place, offset in places.items() if offset >= 0}
+
+    def _offsets(self, numbers: Iterable[int]) -> dict[tuple[str, int], int]:
+        """Where lanes stand, where they stand anywhere."""
+        return {place: offset for place, offset in self._places(numbers).items() if offset >= 0}
 
     def _write(
         self, records: Mapping[int, LaneRecord], offsets: Mapping[tuple[str, int], int], consumer: Consumer

@@ -105,7 +105,8 @@ def evolve(job: Job, event: wire.JobEvent, at_ms: int) -> Job:
 def born(job_id: str, event: wire.JobEvent, spec: bytes, priority: int, at_ms: int) -> Job:
     """The job that a first event makes."""
     # Queue and task names repeat: one object of each is enough for a million jobs.
-    job = Job(job_id, intern(event.queue), intern(event.task), event.state, 1, 0, priority, at_ms, spec)
+    job = Job(job_id, intern(event.queue), intern(event.task), event.state, 1, event.attempt, priority, at_ms, spec)
+    job.retries, job.lost = event.retry, event.lost
     if event.state is State.ENQUEUED:
         job.ready_ms = at_ms
     elif event.state is State.FAILED:

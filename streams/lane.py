@@ -21,7 +21,7 @@ from joblog.streams.slots import WorkerSlots
 from joblog.streams.states import FINAL_STATES, State
 from joblog.streams.timestamps import EPOCH
 from joblog.streams.transitions import Election, Rejected, elected_first
-from msgspec import Raw, json
+from msgspec import Raw, json, structs
 
 _encode = json.Encoder().encode
 
@@ -160,23 +160,23 @@ class Lane(LaneWorkers):
     def _change(
         self, command: wire.Change, received: wire.Received, election: Election, out: Outbox
     ) -> Rejected | None:
-        job = self.jobs.get(command.job_id)
+        job, waiting = self.jobs.get(command.job_id), None
         if job is None:
             found = self._revived(command)
             if isinstance(found, Rejected):
                 return found
             job = found
+            waiting = self._pending.get(job.id)
         if isinstance(command, wire.RequeueJob) and command.queue is not None and not self._has_queue(command.queue):
             return Rejected("wrong_lane", f"queue {command.queue} does not live in the job's lane {self.number}")
+        if waiting is not None:
+            self._adopt(job, out)
         rejected = self._decided(job, command, received.id, election, out)
+        if rejected is not None and waiting is not None:
+            self._pending[job.id] = out.state[PENDING_KEY + job.id] = waiting
         if rejected is None and job.id in self.jobs:
-            self._lives_again(job.id, out)
+            self.ended.remove(job.id)
         return rejected
-
-    def _lives_again(self, job_id: str, out: Outbox) -> None:
-        self.ended.remove(job_id)
-        if job_id in self._pending:
-            self._adopt(self.jobs[job_id], out)
 
     def _revived(self, command: wire.Change) -> Job | Rejected:
         """An ended job that the command brings along, or why there is none."""
@@ -187,10 +187,11 @@ class Lane(LaneWorkers):
                 return Rejected("unknown_job", "no such live job; an ended one needs its snapshot to be revived")
             return Rejected("ended", f"the job ended as {remembered[0]}; only a requeue with its snapshot revives it")
         assert isinstance(snapshot, wire.Snapshot)
-        if remembered is not None and remembered[1] != snapshot.version:
-            return Rejected("wrong_version", f"the snapshot has version {snapshot.version}, the job {remembered[1]}")
         if snapshot.state not in FINAL_STATES:
             return Rejected("unknown_job", f"the snapshot's state {snapshot.state} is not final, yet the job is gone")
+        if remembered is not None and remembered != (snapshot.state, snapshot.version):
+            said = f"the snapshot says {snapshot.state} at version {snapshot.version}"
+            return Rejected("wrong_version", f"{said}, the job ended as {remembered[0]} at version {remembered[1]}")
         if not self._has_queue(snapshot.queue):
             return Rejected("wrong_lane", f"queue {snapshot.queue} does not live in the job's lane {self.number}")
         return revived(command.job_id, snapshot)
@@ -201,6 +202,8 @@ class Lane(LaneWorkers):
         """Decide a report; a stale one is counted and dropped."""
         if isinstance(report, wire.RunReport | wire.JobDue | wire.ParentEnded):
             job = self.jobs.get(report.job_id)
+            if job is not None and isinstance(report, wire.RunFailed) and report.retry is None:
+                report = structs.replace(report, retry=self._task_policy(report.worker, job.task))
             if job is None or self._decided(job, report, cause, election, out) is not None:
                 out.counts["joblog_stale_reports_total", str(type(report).__struct_config__.tag)] += 1
         elif isinstance(report, wire.WorkerAnnounced):
@@ -241,6 +244,7 @@ class Lane(LaneWorkers):
                 self._give_up(parent, out)
 
     def forgive(self, now_ms: int) -> None:
-        """The clock was set: nobody is late by what it said before."""
+        """The clock was set, and perhaps the broker's as well: nobody is late by what they said before."""
+        self.log_ms = 0
         for _, worker in self.workers:
-            worker.seen_ms = now_ms
+            worker.seen_ms, worker.seen_log_ms = now_ms, 0

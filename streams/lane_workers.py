@@ -10,6 +10,7 @@ from joblog.streams.lane_continuations import LaneContinuations
 from joblog.streams.lane_jobs import evolved
 from joblog.streams.outbox import Outbox
 from joblog.streams.queue import ReadyQueue
+from joblog.streams.retry import Retry
 from joblog.streams.slots import WorkerSlots
 from joblog.streams.states import State
 from joblog.streams.transitions import Assigned, Election, Lost, decide
@@ -50,7 +51,7 @@ class LaneWorkers(LaneContinuations):
             return
         for job_id in tuple(worker.held):
             job = self.jobs[job_id]
-            own = worker.announced.policies.get(job.task)
+            own = self._task_policy(name, job.task)
             policy = policy_of(job, own)
             lost = Lost(name, policy.count_lost or job.lost >= policy.lost_max, own)
             self._decided(job, lost, cause, election, out)
@@ -58,6 +59,11 @@ class LaneWorkers(LaneContinuations):
         out.state[WORKER_KEY + name] = None
         if worker.announced.home:
             self._worker_event(kind, worker, cause, election.now_ms, out)
+
+    def _task_policy(self, name: str, task: str) -> Retry | None:
+        """What a worker announced as the task's own retry policy."""
+        worker = self.workers.get(name)
+        return worker.announced.policies.get(task) if worker is not None else None
 
     def assign(self, election: Election, out: Outbox) -> None:
         """Hand free slots to ready jobs: highest priority first, then oldest; workers take turns."""

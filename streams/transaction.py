@@ -1,6 +1,7 @@
 """One transaction of an elector: everything a batch led to, and how far was read, become true together."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -22,6 +23,9 @@ log: Final = logging.getLogger(__name__)
 _JSON: Final = "application/json"
 #: Milliseconds as a rule; a coordinator that takes so long is away.
 OFFSETS_S: Final = 5.0
+#: So many producers may hang at a time, before a new one waits for their ends.
+LEFT_BEHIND_MAX: Final = 3
+PAUSE_S: Final = 0.2
 #: How long to wait for the coordinator before looking whether to go on.
 INIT_S: Final = 2
 #: Longer than the transaction's own time-out: the answer of the coordinator is worth waiting for.
@@ -48,6 +52,8 @@ class TransactionLog:
     def rebuild(self, goes_on: Callable[[], bool]) -> None:
         """A new producer under the same id; waits for a broker while `goes_on`, and may raise KafkaException."""
         self.close()
+        while self._bounded.left_behind >= LEFT_BEHIND_MAX and goes_on():
+            time.sleep(PAUSE_S)  # each keeps a producer, with its threads and connections
         made = transactional_producer(self._config, self.transactional_id)
         while self._producer is None and goes_on():
             try:

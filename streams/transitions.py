@@ -11,7 +11,7 @@ from joblog.streams.states import State
 from joblog.streams.timestamps import time_ms
 from msgspec import Struct
 
-#: So much of an exception's text is in the reason of a failure; all of it is in the exception.
+#: So much of an exception's type and text is in the reason of a failure; all of it is in the exception.
 FAILURE_TEXT_MAX: Final = 200
 #: All parameters of a job as JSON: with its arguments they must fit into one Kafka record.
 PARAMETERS_BYTES_MAX: Final = 262_144
@@ -150,7 +150,7 @@ def _on_failed(job: Job, what: wire.RunFailed, _now_ms: int) -> wire.JobEvent | 
         job.attempt,
         job.queue,
         job.task,
-        f"{what.exception.type}: {what.exception.message[:FAILURE_TEXT_MAX]}",
+        f"{what.exception.type[:FAILURE_TEXT_MAX]}: {what.exception.message[:FAILURE_TEXT_MAX]}",
         worker=what.worker,
         lease=what.lease,
         duration_ms=what.duration_ms,

@@ -21,6 +21,7 @@ from joblog.streams.health import Health
 from joblog.streams.ids import lane_of_job, lane_of_queue, murmur2, new_job_id
 from joblog.streams.kafka import KafkaConfig, producer, reader
 from joblog.streams.lane_records import LaneRecord, read_state
+from joblog.streams.lane_rules import LaneRules
 from joblog.streams.metrics import Meters
 from joblog.streams.topics import ASSIGNMENT_PARTITIONS, TopicNames
 from joblog.streams.transaction import TransactionLog
@@ -432,6 +433,25 @@ def test_an_elector_without_a_broker_says_so_and_stops_when_told(
     assert caplog.records[-1].brokers == "127.0.0.1:9"  # type: ignore[attr-defined]
     stop.set()
     thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_a_worker_is_lost_however_much_there_is_to_read(
+    kafka: KafkaConfig, topics: TopicNames, lanes: int, log: Log
+) -> None:
+    rules, health, stop = LaneRules(lease_ms=2_000), Health("elector"), threading.Event()
+    busy = Elector(kafka, topics, lanes, instance="busy", meters=Meters(), health=health, rules=rules)
+    thread = threading.Thread(target=busy.run, args=(stop,), daemon=True)
+    thread.start()
+    log.announce()
+    deadline = time.monotonic() + 60
+    while "worker.lost" not in (event["type"] for event in log.events):
+        assert time.monotonic() < deadline, "commands came all the time, and nobody noticed"
+        log.create(0)
+        log.producer.flush()
+        log.poll()  # waits 50 ms at most: never a pause in which nothing comes
+    stop.set()
+    thread.join(30)
     assert not thread.is_alive()
 
 

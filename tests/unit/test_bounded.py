@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 from joblog.streams.bounded import Bounded, Hung
@@ -34,7 +35,11 @@ def test_a_call_that_hangs_is_left_behind_and_the_next_goes_through() -> None:
     bounded.call(done.append, 1, timeout_s=PATIENCE_S)
     assert done == [1]
     assert not ended.is_set()
+    assert bounded.left_behind == 1
     end.set()
     assert ended.wait(PATIENCE_S)
+    deadline = time.monotonic() + PATIENCE_S
+    while bounded.left_behind:
+        assert time.monotonic() < deadline
     bounded.close()
     bounded.close()

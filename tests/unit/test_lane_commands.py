@@ -309,6 +309,12 @@ def test_a_filter_may_fail_a_new_job_which_stays_as_failed_ones_do() -> None:
     assert A not in scene.kept
 
 
+def test_what_a_filter_says_of_a_new_job_is_what_the_job_is() -> None:
+    tired = Elects(lambda job: enqueued(job, "again", retries=3, attempt=2, lost=1), State.ENQUEUED)
+    job = Scene(filters=[tired]).when(create("a")).then("a1 Enqueued retry 3 lost 1").job("a")
+    assert (job.retries, job.attempt, job.lost) == (3, 2, 1)
+
+
 def test_the_queue_that_a_filter_elects_is_that_of_a_lane_that_has_it() -> None:
     there, elsewhere = queue_in(0, 4), queue_in(1, 4)
     rules = LaneRules(shards={"wide": 4})
@@ -348,6 +354,20 @@ def test_a_failed_job_that_was_forgotten_is_deleted_by_its_snapshot() -> None:
     assert not scene.lane.jobs
     scene.when(DELETE_A).then("rejected ended")
     Scene().when(DeleteJob(job_id=A, snapshot=snapshot())).then("rejected wrong_state")
+
+
+def test_a_snapshot_that_knows_another_end_revives_nothing() -> None:
+    scene = ended().when(DeleteJob(job_id=A, snapshot=snapshot(state=State.FAILED))).then("rejected wrong_version")
+    assert scene.reasons == ["the snapshot says Failed at version 3, the job ended as Succeeded at version 3"]
+
+
+@pytest.mark.parametrize(("on", "told"), [(ContinueOn.DELETED, "runs"), (ContinueOn.SUCCEEDED, "does not run")])
+def test_what_waits_for_a_forgotten_job_hears_of_its_deletion(on: ContinueOn, told: str) -> None:
+    scene = Scene().given(wire.ContinuationAdded(job_id=A, child=id_of("b"), on=on))
+    scene.when(DeleteJob(job_id=A, snapshot=snapshot())).then("rejected wrong_state").and_told()
+    scene.when(DeleteJob(job_id=A, snapshot=snapshot(state=State.FAILED))).then("a4 Deleted")
+    scene.and_told(f"lane 0: b {told}, a is Deleted")
+    assert not scene.kept
 
 
 # --- what no lane could do ---

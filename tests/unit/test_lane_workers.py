@@ -2,10 +2,10 @@ from joblog.streams import wire
 from joblog.streams.lane_rules import LaneRules
 from joblog.streams.retry import Retry
 from joblog.streams.states import State
-from joblog.streams.wire import WorkerStopping
+from joblog.streams.wire import JobDue, WorkerStopping
 from msgspec import structs
 
-from tests.unit.scene import IN_A_MINUTE, Pause, Scene, Tick, create, id_of, released, succeeded, worker
+from tests.unit.scene import IN_A_MINUTE, Pause, Scene, Tick, create, id_of, released, run_failed, succeeded, worker
 
 STOPPING = WorkerStopping(worker="w")
 UNKNOWN_TASK = "another"
@@ -199,3 +199,23 @@ def test_a_clock_that_is_set_makes_nobody_late() -> None:
     scene = Scene().given(worker(), create("a")).given(Pause(-3_600_000))
     scene.lane.forgive(scene.now_ms)
     scene.when(Tick(15_001)).then("a3 Enqueued lost 1")
+
+
+def test_a_clock_that_the_broker_shares_makes_nobody_silent() -> None:
+    scene = (
+        Scene()
+        .given(worker(), worker("v"), create("a"))
+        .given(Pause(3_600_000), JobDue(job_id=id_of("a"), version=9))
+    )
+    scene.lane.forgive(scene.now_ms)
+    scene.when(Tick(100, caught_up=False)).then()
+    scene.given(worker("v")).given(Pause(15_001), worker("v")).when(Tick(0, caught_up=False)).then()
+    # Of `w` nothing was heard since then, so the log cannot tell: where all is read, the elector's clock does.
+    scene.when(Tick(0)).then("a3 Enqueued lost 1", "a4 Processing #2 by v")
+
+
+def test_a_failure_without_a_policy_has_that_which_its_worker_announced() -> None:
+    """As one that is made out of an unreadable report."""
+    scene = Scene().given(worker(policies={"t": Retry(attempts=0)}), create("a"), create("b", retry=IN_A_MINUTE))
+    scene.when(run_failed("a", 2)).then("a3 Failed", "b2 Processing #1 by w")
+    scene.when(run_failed("b", 2)).then("b3 Failed traversed", "b4 Scheduled retry 1")
