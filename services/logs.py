@@ -59,7 +59,7 @@ class Repeats(logging.Filter):
 
 
 class Starting(logging.Filter):
-    """Takes for DEBUG what librdkafka warns of in healthy starts: a coordinator that is loading, or another one, is asked again."""
+    """Takes for DEBUG what librdkafka says in healthy starts: a coordinator loads, or moved, and is asked again."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name != _LIBRDKAFKA or not _COORDINATOR.match(record.getMessage()):

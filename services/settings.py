@@ -5,9 +5,7 @@ From strong to weak: environment (`JOBLOG_KAFKA__BOOTSTRAP_SERVERS`), `.env`, a 
 lie in a file of its own: `JOBLOG_POSTGRES__DSN_FILE`. Times are in seconds.
 """
 
-import json
 import os
-import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +14,10 @@ from typing import Annotated, Any, Final, Literal, Self
 import pydantic_settings
 from joblog.services.settings_errors import explain, unread
 from joblog.services.settings_sources import AddressesSource, SecretFiles, TomlSource, Yielding
+from joblog.services.settings_values import Modules, Queues, mapped
 from joblog.streams.codec import VALUE_BYTES_MAX
 from joblog.streams.errors import SettingsError
-from joblog.streams.fields import QUEUE_PATTERN, WORKER_PATTERN, QueueName
+from joblog.streams.fields import WORKER_PATTERN, QueueName
 from joblog.streams.ids import LANES_MAX
 from joblog.streams.kafka import KafkaConfig
 from joblog.streams.topics import TopicNames
@@ -36,39 +35,6 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Name = Annotated[str, StringConstraints(pattern=WORKER_PATTERN, max_length=100)]
 
-
-def _listed(given: Any) -> Any:
-    return [one.strip() for one in given.split(",") if one.strip()] if isinstance(given, str) else given
-
-
-def _mapped(given: Any) -> Any:
-    if not isinstance(given, str):
-        return given
-    try:
-        found = json.loads(given)
-    except ValueError:
-        found = None
-    if isinstance(found, dict):
-        return found
-    raise ValueError('write a JSON object: {"name": value}')
-
-
-def _module(name: str) -> str:
-    if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
-        meant = ".".join(part for part in name.removesuffix(".py").split("/") if part.isidentifier())
-        raise ValueError(f"{name!r} is no name of a module: give a module name: {meant or 'myapp.tasks'}")
-    return name
-
-
-def _queue(name: str) -> str:
-    if not re.fullmatch(QUEUE_PATTERN, name):
-        raise ValueError(f"{name!r} is no name of a queue: it must match {QUEUE_PATTERN}")
-    return name
-
-
-#: Lists, or text with commas, as an environment variable holds it.
-Modules = Annotated[tuple[Annotated[str, AfterValidator(_module)], ...], NoDecode, BeforeValidator(_listed)]
-Queues = Annotated[tuple[Annotated[str, AfterValidator(_queue)], ...], NoDecode, BeforeValidator(_listed)]
 
 #: Properties of librdkafka that can be passed on; all others are set by Joblog, or have settings of their own.
 EXTRA_PREFIXES: Final = ("socket.", "metadata.", "topic.metadata.", "sasl.kerberos.", "sasl.oauthbearer.", "ssl.")
@@ -101,7 +67,7 @@ class KafkaSettings(SecretFiles):
     ssl_key_location: Path | None = None
     ssl_key_password: SecretStr | None = None
     ssl_key_password_file: Path | None = None
-    extra: Annotated[dict[str, str], NoDecode, BeforeValidator(_mapped), AfterValidator(_allowed)] = {}
+    extra: Annotated[dict[str, str], NoDecode, BeforeValidator(mapped), AfterValidator(_allowed)] = {}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -233,7 +199,7 @@ class Settings(BaseSettings):
     topic_prefix: str = Field("joblog.", pattern=r"^[A-Za-z0-9._-]{0,100}$")
     lanes: int = Field(4, ge=1, le=LANES_MAX)
     replication: int = Field(1, ge=1, le=10)
-    queue_shards: Annotated[dict[QueueName, int], NoDecode, BeforeValidator(_mapped)] = {}
+    queue_shards: Annotated[dict[QueueName, int], NoDecode, BeforeValidator(mapped)] = {}
     kafka: KafkaSettings = KafkaSettings()
     postgres: PostgresSettings = PostgresSettings()
     client: ClientSettings = ClientSettings()
