@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal
 
 from joblog.streams import events, wire
-from joblog.streams.cloudevents import Headers, explained, read_envelope
+from joblog.streams.cloudevents import Headers, check_text, explained, read_envelope
 from joblog.streams.errors import InvalidData, UnknownType
 from joblog.streams.fields import JOB_ID_PATTERN
 from joblog.streams.job import EVENT_TYPES
@@ -69,6 +69,14 @@ class _JobEvent(wire.JobEvent, frozen=True):
     spec: Raw = wire.NO_RAW
 
 
+class _Carried(Struct, gc=False):
+    """What a JobSpec carries unread, decoded to see that it can be: that no number in it is too great."""
+
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
+
+
 class _Details(Struct, omit_defaults=True, gc=False):
     """What the types of job events add to what all have; the fields as in wire.JobEvent."""
 
@@ -112,6 +120,7 @@ WORKER_STATES: Final[Mapping[str, str]] = {
 
 _envelope: Final = json.Decoder(_Envelope).decode
 _job_event: Final = json.Decoder(_JobEvent).decode
+_carried: Final = json.Decoder(_Carried).decode
 _spec: Final = json.Decoder(wire.JobSpec).decode
 _worker_event: Final = json.Decoder(wire.WorkerEvent).decode
 _rejected: Final = json.Decoder(wire.CommandRejected).decode
@@ -136,6 +145,7 @@ def _read_carefully(value: bytes | None, headers: Headers | None, log_ms: int) -
     kind, data = upcast_event(envelope.type, envelope.data)
     if kind not in STATES and kind not in WORKER_STATES and kind != "command.rejected":
         raise UnknownType(f"no event has the type {kind:.100}")
+    check_text(data, "data")
     try:
         model = _model.validate_python({**data, "type": kind})
         return _fact(kind, envelope.subject, envelope.time, Raw(model.model_dump_json().encode()), log_ms)
@@ -151,7 +161,9 @@ def _fact(kind: str, subject: str | None, time: str | None, data: Raw, log_ms: i
     if kind in STATES:
         return _job_fact(kind, subject, at, _job_event(data))
     if kind in WORKER_STATES:
-        return WorkerFact(WORKER_STATES[kind], at, _worker_event(data))
+        worker = _worker_event(data)
+        _in_utc(worker.started_at)
+        return WorkerFact(WORKER_STATES[kind], at, worker)
     if kind == "command.rejected":
         return RejectedFact(at, _rejected(data))
     raise ValueError("type")
@@ -170,6 +182,7 @@ def _job_fact(kind: str, subject: str | None, at: str, event: _JobEvent) -> JobF
     due = utc(event.due) if event.due is not None else None
     if event.spec is wire.NO_RAW or bytes(event.spec) == b"null":
         return JobFact(subject, kind, at, event, details, due)
+    _carried(event.spec)
     return JobFact(subject, kind, at, event, details, due, str(event.spec, "utf-8"), _spec(event.spec))
 
 
@@ -195,11 +208,15 @@ def _details(kind: str, event: wire.JobEvent) -> _Details:
 
 @lru_cache(maxsize=8192)
 def utc(text: str) -> str:
-    """An RFC 3339 time in UTC; ValueError if it is none, or has no zone."""
+    """An RFC 3339 time in UTC; ValueError if it is none, has no zone, or lies beyond the calendar there."""
     instant = datetime.fromisoformat(text)
     if instant.tzinfo is None:
         raise ValueError(f"time: {text!r} has no zone")
+    return _in_utc(instant).isoformat()
+
+
+def _in_utc(instant: datetime) -> datetime:
     try:
-        return instant.astimezone(UTC).isoformat()
+        return instant.astimezone(UTC)
     except OverflowError as error:
-        raise ValueError(f"time: {text!r} is beyond the calendar in UTC") from error
+        raise ValueError(f"time: {instant.isoformat()} is beyond the calendar in UTC") from error
