@@ -159,18 +159,32 @@ def _known(module: str, name: str) -> tuple[Task[..., Any], ArgumentReader]:
 def set_up_child(set_up: Callable[[], object] | None) -> None:
     """Make this process one for runs; called in it before the first."""
     end_with_parent()
-    own = os.getpid()
-
-    def pass_over(number: int, _frame: FrameType | None) -> None:
-        """Not SIG_IGN, which the programs that a task starts would inherit; what it forks has this, too."""
-        if os.getpid() != own:
-            process_exit(number)
-
     signal.signal(END, process_exit)
-    signal.signal(signal.SIGTERM, pass_over)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, FROM_OUTSIDE)
+    signal.signal(signal.SIGTERM, _pass_over)
+    # What a task forks ends by signals as ever, also by one that comes while it is being forked: Python forgets
+    # what its handlers had not seen yet.
+    os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals, after_in_child=_end_by_signals)
+    _let_signals()
     if set_up is not None:
         set_up()
+
+
+def _pass_over(_number: int, _frame: FrameType | None) -> None:
+    """Not SIG_IGN, which the programs that a task starts would inherit."""
+
+
+def _hold_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, FROM_OUTSIDE)
+
+
+def _let_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FROM_OUTSIDE)
+
+
+def _end_by_signals() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(END, signal.SIG_DFL)
+    _let_signals()
 
 
 def end_with_parent() -> None:
