@@ -9,6 +9,7 @@ from joblog.services.process import Builder
 from joblog.services.settings import Settings
 from joblog.services.tasks import TaskRegistry
 from joblog.services.worker import Worker
+from joblog.services.worker_filters import installed_worker_filters
 from joblog.services.worker_settings import DEFAULT_SLOTS
 from joblog.streams.errors import SettingsError
 
@@ -38,6 +39,7 @@ def worker(settings: Settings) -> Builder:
         grace_s=chosen.grace_s,
         release_after_s=chosen.release_after_s,
         result_bytes_max=chosen.result_bytes_max,
+        filters=installed_worker_filters(),
         set_up_child=partial(configure_logs, settings.logs.format, settings.logs.level, "worker"),
         meters=meters,
         health=health,

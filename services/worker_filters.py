@@ -1,10 +1,18 @@
-"""Worker filters: code of the user's around every run."""
+"""Worker filters: code of the user's around every run.
 
-from typing import Protocol, TypeAlias
+`joblog worker` uses those that installed packages offer as entry points of the group `joblog.worker_filters`,
+in the order of their names.
+"""
+
+from importlib.metadata import EntryPoint, entry_points
+from traceback import format_exception_only
+from typing import Final, Protocol, TypeAlias
 
 from joblog.services.context import JobContext
 from joblog.services.worker_run import Failed, Succeeded
+from joblog.streams.errors import SettingsError
 
+ENTRY_POINTS: Final = "joblog.worker_filters"
 Ended: TypeAlias = Succeeded | Failed
 
 
@@ -19,3 +27,22 @@ class WorkerFilter(Protocol):
 
     def after_run(self, context: JobContext, outcome: Ended) -> None:
         """Called with what will be reported, also after a failure."""
+
+
+def installed_worker_filters() -> tuple[WorkerFilter, ...]:
+    """One of each; SettingsError names one that cannot be made."""
+    return tuple(map(_installed, sorted(entry_points(group=ENTRY_POINTS), key=lambda found: found.name)))
+
+
+def _installed(found: EntryPoint) -> WorkerFilter:
+    try:
+        made: WorkerFilter = found.load()()
+        for name in ("before_run", "after_run"):
+            getattr(made, name)  # missing, it would be missed at the first run
+    except Exception as error:
+        said = "".join(format_exception_only(error)).strip()
+        raise SettingsError(
+            f"filter {found.name} ({found.value}, of the entry points {ENTRY_POINTS}) cannot be used: {said}. "
+            "It must be a class without arguments, with before_run and after_run"
+        ) from error
+    return made

@@ -1,10 +1,15 @@
-"""Which queues a worker serves."""
+"""Which queues a worker serves, and which filters it has."""
 
 import logging
+from importlib.metadata import EntryPoint
+from typing import Any
 
 import pytest
+from joblog.services import worker_filters
+from joblog.services.context import JobContext
 from joblog.services.tasks import TaskRegistry, task
 from joblog.services.wiring_worker import queues_of
+from joblog.streams.errors import SettingsError
 
 
 @task("a")
@@ -45,3 +50,39 @@ def test_a_task_whose_queue_is_left_out_is_warned_of(caplog: pytest.LogCaptureFi
 def test_queues_that_are_chosen_and_complete_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     queues_of(("default", "images", "shop", "more"), REGISTRY)
     assert caplog.records == []
+
+
+# --- filters ---
+
+
+class Around:
+    def before_run(self, context: JobContext) -> None: ...
+
+    def after_run(self, context: JobContext, outcome: Any) -> None: ...
+
+
+class Half:
+    def before_run(self, context: JobContext) -> None: ...
+
+
+class Demanding(Around):
+    def __init__(self, something: str) -> None: ...
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, *kinds: type) -> None:
+    offered = [EntryPoint(kind.__name__, f"shop:{kind.__name__}", worker_filters.ENTRY_POINTS) for kind in kinds]
+    monkeypatch.setattr(EntryPoint, "load", lambda self: globals()[self.name])
+    monkeypatch.setattr(worker_filters, "entry_points", lambda group: offered if "worker" in group else [])
+
+
+def test_filters_that_are_installed_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, Around)
+    (made,) = worker_filters.installed_worker_filters()
+    assert isinstance(made, Around)
+
+
+@pytest.mark.parametrize(("kind", "said"), [(Half, "AttributeError"), (Demanding, "TypeError")])
+def test_a_filter_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch, kind: type, said: str) -> None:
+    offer(monkeypatch, Around, kind)
+    with pytest.raises(SettingsError, match=rf"filter {kind.__name__} \(shop:.* cannot be used: {said}"):
+        worker_filters.installed_worker_filters()
