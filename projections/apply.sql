@@ -73,12 +73,31 @@ COPY staged_history (
     job, version, lane, state, traversed, attempt, at, log_offset, type, reason, data
 ) FROM STDIN
 
+-- name: end_lives
+-- Forget jobs that were created anew under the same id; that they ended stays counted.
+WITH forgotten AS (
+    DELETE FROM history WHERE job = ANY (%(jobs)s::uuid[])
+), ended AS (
+    DELETE FROM jobs WHERE id = ANY (%(jobs)s::uuid[]) RETURNING lane, queue, state
+)
+INSERT INTO counts (lane, queue, state, n)
+SELECT lane, queue, state, -count(*) FROM ended GROUP BY lane, queue, state
+ON CONFLICT (lane, queue, state) DO UPDATE SET n = counts.n + excluded.n
+
 -- name: apply_jobs
--- Insert new jobs, move known ones to a newer version, note gaps in the versions, and keep the counts exact:
--- one less where a job was, one more where it is. Returns the jobs whose events in this batch begin at or below
--- the version that was known already, but go beyond it: their events have to be folded without the known ones.
+-- Insert new jobs, move known ones to a newer version, and keep the counts exact: one less where a job was, one
+-- more where it is. Returns, with a remark, the jobs that cannot be done so, and those with a gap in the versions:
+-- `reborn` was created again behind what is known, and `overlapping` goes on from known events, or is of an
+-- earlier life: without the known ones, the rest has to be folded again.
 WITH staged AS MATERIALIZED (
-    SELECT s.*, j.version AS old_version, j.queue AS old_queue, j.state AS old_state
+    SELECT
+        s.*, j.version AS old_version, j.log_offset AS old_offset, j.queue AS old_queue, j.state AS old_state,
+        CASE
+            WHEN s.first_version = 1 AND s.spec IS NOT NULL AND s.first_offset > j.log_offset THEN 'reborn'
+            WHEN s.version > j.version AND (s.first_version <= j.version OR s.log_offset <= j.log_offset)
+                THEN 'overlapping'
+            WHEN s.first_version > coalesce(j.version, 0) + 1 THEN 'gap'
+        END AS remark
     FROM staged_jobs AS s LEFT JOIN jobs AS j ON j.id = s.id
 ), inserted AS (
     INSERT INTO jobs (
@@ -120,13 +139,6 @@ WITH staged AS MATERIALIZED (
     FROM staged AS s
     WHERE j.id = s.id AND s.old_version < s.version
     RETURNING j.lane, s.old_queue, s.old_state, j.queue, j.state
-), gaps AS (
-    INSERT INTO parked (lane, log_offset, at, code, reason)
-    SELECT
-        lane, first_offset, to_timestamp(log_ms / 1000.0), 'version_gap',
-        format('job %s went from version %s to %s', id, coalesce(old_version, 0), first_version)
-    FROM staged WHERE first_version > coalesce(old_version, 0) + 1
-    ON CONFLICT DO NOTHING
 ), moves AS (
     SELECT lane, queue, state, count(*) AS n FROM inserted GROUP BY lane, queue, state
     UNION ALL
@@ -138,7 +150,9 @@ WITH staged AS MATERIALIZED (
     SELECT lane, queue, state, sum(n) FROM moves GROUP BY lane, queue, state HAVING sum(n) <> 0
     ON CONFLICT (lane, queue, state) DO UPDATE SET n = counts.n + excluded.n
 )
-SELECT id::text, old_version FROM staged WHERE first_version <= old_version AND version > old_version
+SELECT
+    remark, id::text, coalesce(old_version, 0), coalesce(old_offset, 0), lane, first_offset, first_version, log_ms
+FROM staged WHERE remark IS NOT NULL
 
 -- name: apply_history
 -- Keep every event once, and count the ends among the new ones: ever, in its day and in its hour.

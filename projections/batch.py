@@ -1,11 +1,11 @@
 """A batch of records as rows for the tables: decoded, folded by job, what cannot be read set aside. Pure."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from joblog.projections.decode import Fact, JobFact, RejectedFact, WorkerFact, read_event
-from joblog.projections.fold import JobRow, begun, extend
+from joblog.projections.fold import JobRow, begins, begun, extend
 from joblog.streams.cloudevents import Headers
 from joblog.streams.errors import ContractError, UndecodableRecord
 from msgspec import Struct, field, json
@@ -37,14 +37,22 @@ class Parked(NamedTuple):
 Entry = tuple[Record, Fact | Parked]
 
 
+class Known(NamedTuple):
+    """How far the tables are with a job: the last event that they took, and its offset."""
+
+    version: int
+    offset: int
+
+
 class Batch(Struct):
-    """What the records say; `workers` by id, each the last event."""
+    """What the records say; `workers` by id, each the last event. `rest` are the records that belong into another."""
 
     jobs: dict[str, JobRow] = field(default_factory=dict)
     history: list[tuple[Any, ...]] = field(default_factory=list)
     workers: dict[str, WorkerFact] = field(default_factory=dict)
     rejected: list[tuple[Record, RejectedFact]] = field(default_factory=list)
     parked: list[Parked] = field(default_factory=list)
+    rest: Sequence[Entry] = ()
 
 
 def decoded(records: Iterable[Record]) -> list[Entry]:
@@ -61,11 +69,18 @@ def decoded(records: Iterable[Record]) -> list[Entry]:
     return entries
 
 
-def build(entries: Iterable[Entry], known: Mapping[str, int]) -> Batch:
-    """The batch; of a job in `known`, the events up to that version are kept in the history only."""
+def build(entries: Sequence[Entry], known: Mapping[str, Known]) -> Batch:
+    """The batch, up to an event that begins another life of a job that is in it.
+
+    Of a job in `known`, the events up to that version are kept in the history only, and what is newer by its
+    version, but not by its offset, was of an earlier life and is not kept.
+    """
     batch = Batch()
-    for record, fact in entries:
+    for place, (record, fact) in enumerate(entries):
         if type(fact) is JobFact:
+            if begins(fact) and fact.job in batch.jobs:
+                batch.rest = entries[place:]
+                break
             _add_job(batch, record, fact, known)
         elif type(fact) is WorkerFact:
             batch.workers[fact.event.worker] = fact
@@ -76,18 +91,26 @@ def build(entries: Iterable[Entry], known: Mapping[str, int]) -> Batch:
     return batch
 
 
-def _add_job(batch: Batch, record: Record, fact: JobFact, known: Mapping[str, int]) -> None:
+def _add_job(batch: Batch, record: Record, fact: JobFact, known: Mapping[str, Known]) -> None:
+    seen = known.get(fact.job) if known else None
+    is_newer = seen is None or fact.event.version > seen.version
+    if seen is not None and is_newer and record.offset <= seen.offset:
+        return
     batch.history.append(history_row(record, fact))
-    if known and fact.event.version <= known.get(fact.job, 0):
+    if not is_newer:
         return
     row = batch.jobs.get(fact.job)
     if row is None:
         batch.jobs[fact.job] = begun(record.lane, record.offset, record.log_ms, fact)
         return
     if (before := row.latest.version) + 1 < fact.event.version:
-        reason = f"job {fact.job} went from version {before} to {fact.event.version}"
-        batch.parked.append(Parked(record._replace(value=None), "version_gap", reason))
+        batch.parked.append(gap(record, fact.job, before, fact.event.version))
     extend(row, record.offset, fact)
+
+
+def gap(record: Record, job: str, before: int, version: int) -> Parked:
+    """The remark on an event that was applied, though some before it were never seen."""
+    return Parked(record._replace(value=None), "version_gap", f"job {job} went from version {before} to {version}")
 
 
 def parked(record: Record, code: str, reason: str) -> Parked:

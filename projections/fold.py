@@ -2,6 +2,9 @@
 
 `fold(first)` and `fold(rest)`, joined by the statement `apply_jobs`, are `fold(first + rest)`. For that, what one
 event alone decides is taken from the last one, and what an event may leave as it was is None for "as before".
+
+A job may be created again under the id of one that its lane has forgotten: another life, of which the tables
+know nothing that was before. The log keeps all lives; a fold is of one.
 """
 
 from collections.abc import Iterable
@@ -39,6 +42,11 @@ class JobRow(Struct, gc=False):
     on: ContinueOn | None = None
     exception: wire.JobException | None = None
     parameters: dict[str, Raw] | None = None
+
+
+def begins(fact: JobFact) -> bool:
+    """Whether a life of the job begins here."""
+    return fact.spec is not None and fact.event.version == 1
 
 
 def begun(lane: int, offset: int, log_ms: int, fact: JobFact) -> JobRow:

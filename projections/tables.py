@@ -8,16 +8,17 @@
 4. Commit. Whatever fails before leaves nothing; then the batch is done again, from the offsets in Postgres.
 
 A value that Postgres refuses fails the whole batch: it is halved until the record stands alone, and parked.
+A job whose events do not simply go on from what the tables know makes the batch begin again, knowing that.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psycopg
 from joblog.projections import database, schema
-from joblog.projections.batch import Batch, Entry, Parked, Record, build, job_row, parked
+from joblog.projections.batch import Batch, Entry, Known, Parked, Record, build, gap, job_row, parked
 from joblog.projections.decode import RejectedFact, WorkerFact
 from joblog.projections.statements import load
 from joblog.streams.errors import OffsetConflict
@@ -33,6 +34,19 @@ _SETTINGS: Final = (
     "SELECT set_config('synchronous_commit', 'off', false), set_config('temp_buffers', '64MB', false),"
     " set_config('work_mem', '64MB', false)"
 )
+
+
+class _Remark(NamedTuple):
+    """A row of the statement `apply_jobs`; `version` and `offset` are those that were known, or 0."""
+
+    what: str
+    job: str
+    version: int
+    offset: int
+    lane: int
+    first_offset: int
+    first_version: int
+    log_ms: int
 
 
 class Tables:
@@ -65,7 +79,7 @@ class Tables:
         while waiting:
             part = waiting.pop()
             try:
-                aside += self._apply(part, meanwhile)
+                done, rest = self._apply(part, meanwhile)
             except (psycopg.Error, UnicodeEncodeError) as error:
                 if isinstance(error, psycopg.Error) and not database.is_data(error):
                     raise
@@ -74,6 +88,9 @@ class Tables:
                 else:
                     half = len(part) // 2
                     waiting += [part[half:], part[:half]]
+            else:
+                aside += done
+                waiting += [rest] if rest else []
         return aside
 
     def stay_current(self) -> None:
@@ -85,43 +102,58 @@ class Tables:
         self._connection.execute(SQL["lanes"], {"lanes": lanes})
         return dict(self._connection.execute(SQL["offsets"], {"lanes": lanes}).fetchall())
 
-    def _apply(self, entries: Sequence[Entry], meanwhile: Callable[[], None]) -> list[Parked]:
-        """Once, or again without the events that turned out to be known."""
-        known: dict[str, int] = {}
+    def _apply(
+        self, entries: Sequence[Entry], meanwhile: Callable[[], None]
+    ) -> tuple[Sequence[Parked], Sequence[Entry]]:
+        """At once or after a second look; returns what is set aside, and the entries that are left to do."""
+        known: dict[str, Known] = {}
+        reborn: set[str] = set()
+        rest: Sequence[Entry] = ()
         while True:
-            batch = build(entries, known)
-            moved = {record.lane: record for record, _ in entries}
-            if not (overlapping := self._commit(moved, batch, meanwhile)):
-                return batch.parked
-            known |= overlapping
+            batch = build(entries[: len(entries) - len(rest)], known)
+            rest = batch.rest or rest
+            moved = {record.lane: record for record, _ in entries[: len(entries) - len(rest)]}
+            if not (remarks := self._commit(moved, batch, reborn, meanwhile)):
+                return batch.parked, rest
+            reborn |= {one.job for one in remarks if one.what == "reborn"}
+            known |= {one.job: Known(one.version, one.offset) for one in remarks if one.what == "overlapping"}
 
     def _park(self, record: Record, error: Exception) -> list[Parked]:
         sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
         reason = str(error).partition("\n")[0]
         one = parked(record, "refused", f"Postgres refused it ({sqlstate or type(error).__name__}): {reason}")
-        self._commit({record.lane: record}, Batch(parked=[one]), lambda: None)
+        self._commit({record.lane: record}, Batch(parked=[one]), (), lambda: None)
         return [one]
 
-    def _commit(self, moved: Mapping[int, Record], batch: Batch, meanwhile: Callable[[], None]) -> Mapping[str, int]:
-        """One transaction; without effect if it returns jobs whose events the batch repeats, and how far."""
+    def _commit(
+        self, moved: Mapping[int, Record], batch: Batch, reborn: Collection[str], meanwhile: Callable[[], None]
+    ) -> Sequence[_Remark]:
+        """One transaction; without effect if it returns the jobs whose events do not simply go on."""
         with self._connection.transaction(), self._connection.cursor() as cursor:
             self._move_offsets(cursor, moved)
+            if reborn:
+                cursor.execute(SQL["end_lives"], {"jobs": list(reborn)})
             _stage(cursor, batch)
-            overlapping = self._move_staged(batch, meanwhile)
-            if overlapping:
+            remarks = self._move_staged(batch, meanwhile)
+            if again := [one for one in remarks if one.what != "gap"]:
                 raise psycopg.Rollback
-        if not overlapping:
+            gaps = [_gap(one) for one in remarks]
+            if gaps:
+                cursor.executemany(SQL["park"], [_parked(one) for one in gaps])
+        if not again:
+            batch.parked += gaps
             self.positions |= {lane: record.offset + 1 for lane, record in moved.items()}
-        return overlapping
+        return again
 
-    def _move_staged(self, batch: Batch, meanwhile: Callable[[], None]) -> Mapping[str, int]:
+    def _move_staged(self, batch: Batch, meanwhile: Callable[[], None]) -> Sequence[_Remark]:
         if not batch.history:
-            return {}
+            return ()
         with self._connection.pipeline(), self._connection.cursor() as jobs, self._connection.cursor() as history:
-            jobs.execute(SQL["apply_jobs"])
+            # A plan that was made for big batches would read the whole table for a small one.
+            jobs.execute(SQL["apply_jobs"], prepare=False)
             history.execute(SQL["apply_history"])
             meanwhile()
-            return dict(jobs.fetchall())
+            return [_Remark(*row) for row in jobs.fetchall()]
 
     def _move_offsets(self, cursor: psycopg.Cursor[Any], moved: Mapping[int, Record]) -> None:
         cursor.execute(
@@ -154,6 +186,11 @@ def _stage(cursor: psycopg.Cursor[Any], batch: Batch) -> None:
         cursor.executemany(SQL["apply_rejected"], [_rejected(record, fact) for record, fact in batch.rejected])
     if batch.parked:
         cursor.executemany(SQL["park"], [_parked(one) for one in batch.parked])
+
+
+def _gap(remark: _Remark) -> Parked:
+    record = Record(remark.lane, remark.first_offset, remark.log_ms, None)
+    return gap(record, remark.job, remark.version, remark.first_version)
 
 
 def _worker(fact: WorkerFact) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Final
 
 import psycopg
 from joblog.projections import database
 from joblog.projections.batch import Record, decoded, history_row
 from joblog.projections.decode import JobFact
-from joblog.projections.fold import JobRow, fold
+from joblog.projections.fold import JobRow, begins, fold
 from joblog.projections.log import EventLog
 from joblog.projections.statements import load
 from joblog.streams.errors import ProjectionError
@@ -27,7 +28,8 @@ _FIRST_BUCKET: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EXACT_MAX: Final = 2**53
 _ENDS: Final = ("job.succeeded", "job.failed", "job.deleted")
 
-Events = Mapping[str, Sequence[tuple[Record, JobFact]]]
+Life = Sequence[tuple[Record, JobFact]]
+Events = Mapping[str, Life]
 Values = Mapping[str, Any]
 
 
@@ -38,12 +40,13 @@ def differences(dsn: str, schema: str, records: Iterable[Record]) -> list[str]:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         with connection.transaction():
             refused = set(connection.execute(SQL["refused"]).fetchall())
-            events = by_job(record for record in records if (record.lane, record.offset) not in refused)
+            lives = lives_by_job(record for record in records if (record.lane, record.offset) not in refused)
+            events = {job: several[-1] for job, several in lives.items()}
             found = [
                 *_of_jobs(connection, events),
                 *_of_history(connection, events),
                 *_of_counts(connection),
-                *_of_outcomes(connection, events),
+                *_of_outcomes(connection, lives),
             ]
     more = len(found) - REPORTED_MAX
     return found[:REPORTED_MAX] + ([f"and {more} more"] if more > 0 else [])
@@ -63,12 +66,20 @@ def read_log(config: KafkaConfig, names: TopicNames, lanes: int, *, timeout_s: f
 
 
 def by_job(records: Iterable[Record]) -> Events:
-    """The events of each job in the order of the log, each version once."""
-    jobs: dict[str, dict[int, tuple[Record, JobFact]]] = defaultdict(dict)
+    """The events of each job's last life in the order of the log, each version once."""
+    return {job: lives[-1] for job, lives in lives_by_job(records).items()}
+
+
+def lives_by_job(records: Iterable[Record]) -> Mapping[str, Sequence[Life]]:
+    """The events of all lives of each job."""
+    jobs: dict[str, list[dict[int, tuple[Record, JobFact]]]] = defaultdict(list)
     for record, fact in decoded(records):
         if isinstance(fact, JobFact):
-            jobs[fact.job].setdefault(fact.event.version, (record, fact))
-    return {job: list(versions.values()) for job, versions in jobs.items()}
+            lives = jobs[fact.job]
+            if begins(fact) or not lives:
+                lives.append({})
+            lives[-1].setdefault(fact.event.version, (record, fact))
+    return {job: [list(versions.values()) for versions in lives] for job, lives in jobs.items()}
 
 
 def expected_job(row: JobRow) -> dict[str, Any]:
@@ -152,10 +163,10 @@ def _of_counts(connection: psycopg.Connection[Any]) -> Iterator[str]:
         yield f"lane {lane}, queue {queue}: the counter of {state} says {counted}, there are {there}"
 
 
-def _of_outcomes(connection: psycopg.Connection[Any], events: Events) -> Iterator[str]:
+def _of_outcomes(connection: psycopg.Connection[Any], lives: Mapping[str, Sequence[Life]]) -> Iterator[str]:
     wanted: Counter[tuple[int, str, datetime, State]] = Counter()
-    for facts in events.values():
-        for record, fact in facts:
+    for several in lives.values():
+        for record, fact in chain.from_iterable(several):
             if fact.type in _ENDS and not fact.event.traversed:
                 hour = datetime.fromisoformat(fact.at).replace(minute=0, second=0, microsecond=0)
                 for period, since in (("ever", _FIRST_BUCKET), ("day", hour.replace(hour=0)), ("hour", hour)):

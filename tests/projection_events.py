@@ -60,6 +60,13 @@ class Story:
     def enqueued(self, **data: Any) -> Self:
         return self.event("job.enqueued", "Enqueued", **data)
 
+    def created_again(self, **changes: Any) -> Self:
+        """What follows is another life under the same id."""
+        self.version = self.attempt = 0
+        for name, value in changes.items():
+            setattr(self, name, value)
+        return self
+
     def scheduled(self, due: datetime, **data: Any) -> Self:
         return self.event("job.scheduled", "Scheduled", due=due.isoformat(), **data)
 

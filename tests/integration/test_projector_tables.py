@@ -83,16 +83,46 @@ def test_ends_fall_into_their_hour_and_day_of_utc(stack: StackAddresses, schema:
     ]
 
 
+def begin_again(stack: StackAddresses, schema: str) -> Tables:
+    """Tables that are full, but whose offsets are lost."""
+    with psycopg.connect(stack.dsn, options=f"-c search_path={schema}") as connection:
+        connection.execute("DELETE FROM offsets")
+    return Tables(stack.dsn, schema, range(LANES))
+
+
 def test_a_second_reading_of_the_log_changes_nothing(stack: StackAddresses, schema: str, tables: Tables) -> None:
     stories = [Story(random=n).enqueued().processing().succeeded() for n in range(1, 20)]
+    stories[3].created_again().enqueued().deleted()
     whole = records(*stories)
     apply(tables, whole)
-    again = records(*stories, first_offset=len(whole))
-    apply(tables, again[:7])
-    apply(tables, again[7:])
-    assert counts(stack, schema) == {("default", "Succeeded"): 19}
-    assert outcomes(stack, schema) == {"Succeeded": 19}
+    again = begin_again(stack, schema)
+    apply(again, whole[:7])
+    apply(again, whole[7:13])
+    apply(again, whole[13:])
+    again.close()
+    assert counts(stack, schema) == {("default", "Succeeded"): 18, ("default", "Deleted"): 1}
+    assert outcomes(stack, schema) == {"Succeeded": 19, "Deleted": 1}
     assert differences(stack.dsn, schema, whole) == []
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 100])
+def test_a_job_that_is_created_again_begins_another_life(
+    stack: StackAddresses, schema: str, tables: Tables, size: int
+) -> None:
+    story = Story(spec={"args": ["first"], "parameters": {"x": 1}}).enqueued().parameter_set("y", 2)
+    story.processing().failed(traversed=True).scheduled(BEGINNING, retry=1).enqueued(retry=1).processing().succeeded()
+    story.created_again(spec={"args": ["second"]}, queue="other").enqueued().processing().failed()
+    story.created_again(spec={"args": ["third"]}, queue="third").enqueued().processing()
+    neighbour = Story(random=9).enqueued().processing()
+    batch = records(neighbour, story)
+    for start in range(0, len(batch), size):
+        assert apply(tables, batch[start : start + size]) == []
+    assert rows(stack, schema, "SELECT state::text, version, spec, parameters FROM jobs WHERE queue = 'third'") == [
+        ("Processing", 2, {"args": ["third"]}, None)
+    ]
+    assert counts(stack, schema) == {("third", "Processing"): 1, ("default", "Processing"): 1}
+    assert outcomes(stack, schema) == {"Succeeded": 1, "Failed": 1}
+    assert differences(stack.dsn, schema, batch) == []
 
 
 def test_a_repeat_that_goes_beyond_what_is_known_sets_no_old_parameter(
@@ -113,8 +143,8 @@ def test_a_hole_in_the_versions_is_remarked_and_passed_over(
     del first.values[1]
     del second.values[0]
     batch = records(first, second)
-    apply(tables, batch[:1])
-    apply(tables, batch[1:])
+    aside = [*apply(tables, batch[:1]), *apply(tables, batch[1:])]
+    assert [(one.code, one.record.offset) for one in aside] == [("version_gap", 1), ("version_gap", 2)]
     assert rows(stack, schema, "SELECT code, log_offset, reason FROM parked ORDER BY log_offset") == [
         ("version_gap", 1, f"job {first.id} went from version 1 to 3"),
         ("version_gap", 2, f"job {second.id} went from version 0 to 2"),
@@ -156,6 +186,14 @@ def test_workers_and_rejected_commands_are_kept(stack: StackAddresses, schema: s
         (4, "unknown_job"),
         (5, "invalid"),
     ]
+
+
+def test_every_batch_has_a_plan_of_its_own(tables: Tables) -> None:
+    for n, record in enumerate(records(*(Story(random=n).enqueued() for n in range(1, 13)))):
+        apply(tables, [record])
+        assert tables.positions[0] == n + 1
+    prepared = tables._connection.execute("SELECT statement FROM pg_prepared_statements").fetchall()
+    assert [statement for (statement,) in prepared if "staged_jobs" in statement] == []
 
 
 def test_a_record_that_postgres_refuses_stands_alone(stack: StackAddresses, schema: str, tables: Tables) -> None:

@@ -4,7 +4,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from joblog.projections.batch import Parked, build, decoded
+from joblog.projections.batch import Known, Parked, build, decoded
 from joblog.projections.decode import JobFact
 from joblog.projections.fold import JobRow, fold
 from joblog.projections.verify import by_job, expected_job
@@ -115,10 +115,34 @@ def test_a_hole_in_the_versions_is_remarked_and_passed_over() -> None:
 
 def test_known_versions_are_not_folded_again() -> None:
     story = Story().enqueued().parameter_set("x", 1).parameter_set("y", 2)
-    batch = build(decoded(records(story)), {story.id: 2})
+    batch = build(decoded(records(story)), {story.id: Known(2, 1)})
     assert batch.jobs[story.id].first_version == 3
     assert list(batch.jobs[story.id].parameters or ()) == ["y"]
     assert len(batch.history) == 3
+
+
+def test_a_batch_ends_before_another_life_of_one_of_its_jobs() -> None:
+    story, other = Story(random=1).enqueued().deleted().enqueued(), Story(random=2).enqueued()
+    first = records(story, other)
+    again = story.created_again().enqueued()
+    entries = decoded([*first, *placed([(0, again.values[-1])], first_offset=4)])
+    batch = build(entries, {})
+    assert (batch.jobs[story.id].latest.version, batch.jobs.keys()) == (3, {story.id, other.id})
+    assert batch.rest == entries[-1:]
+    assert build(batch.rest, {}).jobs[story.id].latest.version == 1
+
+
+def test_what_is_newer_by_its_version_and_not_by_its_offset_is_of_an_earlier_life() -> None:
+    story = Story().enqueued().processing().succeeded()
+    batch = build(decoded(records(story)), {story.id: Known(1, 8)})
+    assert batch.jobs == {}
+    assert [row[1] for row in batch.history] == [1]
+
+
+def test_the_last_life_counts() -> None:
+    story = Story().enqueued().processing().succeeded().created_again(queue="other").enqueued()
+    assert [fact.event.version for _, fact in by_job(records(story))[story.id]] == [1]
+    assert folded(story).latest.queue == "other"
 
 
 def test_what_cannot_be_read_is_set_aside_with_its_place() -> None:
@@ -156,7 +180,7 @@ def test_a_fold_is_the_same_however_often_events_are_repeated(parameters: int, d
     for number in range(parameters):
         story.parameter_set(f"p{number % 3}", number)
     once = expected_job(folded(story))
-    repeats = data.draw(st.lists(st.integers(0, parameters), max_size=4))
+    repeats = data.draw(st.lists(st.integers(1, parameters), max_size=4))
     for repeat in repeats:
         story.values.append(story.values[repeat])
     assert expected_job(folded(story)) == once
