@@ -176,15 +176,21 @@ GROUP BY lane, period, since, state
 ON CONFLICT (period, since, lane, state) DO UPDATE SET n = outcomes.n + excluded.n
 
 -- name: apply_worker
--- Take what a worker's event says, unless a newer one is known.
-INSERT INTO workers (id, state, queues, tasks, slots, host, pid, started_at, heartbeat)
+-- Take what a worker's event says, unless a newer one is known: the log of a lane has an order, those of two lanes
+-- have none but their times.
+INSERT INTO workers (id, state, queues, tasks, slots, host, pid, started_at, heartbeat, lane, log_offset)
 VALUES (
-    %(id)s, %(state)s, %(queues)s, %(tasks)s, %(slots)s, %(host)s, %(pid)s, %(started_at)s, %(heartbeat)s
+    %(id)s, %(state)s, %(queues)s, %(tasks)s, %(slots)s, %(host)s, %(pid)s, %(started_at)s, %(heartbeat)s,
+    %(lane)s, %(log_offset)s
 )
 ON CONFLICT (id) DO UPDATE SET
     state = excluded.state, queues = excluded.queues, tasks = excluded.tasks, slots = excluded.slots,
-    host = excluded.host, pid = excluded.pid, started_at = excluded.started_at, heartbeat = excluded.heartbeat
-WHERE workers.heartbeat <= excluded.heartbeat
+    host = excluded.host, pid = excluded.pid, started_at = excluded.started_at, heartbeat = excluded.heartbeat,
+    lane = excluded.lane, log_offset = excluded.log_offset
+WHERE CASE
+    WHEN workers.lane = excluded.lane THEN workers.log_offset < excluded.log_offset
+    ELSE workers.heartbeat <= excluded.heartbeat
+END
 
 -- name: apply_rejected
 -- Keep a command that could not be done.

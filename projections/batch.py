@@ -45,11 +45,11 @@ class Known(NamedTuple):
 
 
 class Batch(Struct):
-    """What the records say; `workers` by id, each the last event. `rest` are the records that belong into another."""
+    """What the records say; `workers` by lane and id, each the last event. `rest` are those of another batch."""
 
     jobs: dict[str, JobRow] = field(default_factory=dict)
     history: list[tuple[Any, ...]] = field(default_factory=list)
-    workers: dict[str, WorkerFact] = field(default_factory=dict)
+    workers: dict[tuple[int, str], tuple[Record, WorkerFact]] = field(default_factory=dict)
     rejected: list[tuple[Record, RejectedFact]] = field(default_factory=list)
     parked: list[Parked] = field(default_factory=list)
     rest: Sequence[Entry] = ()
@@ -83,7 +83,7 @@ def build(entries: Sequence[Entry], known: Mapping[str, Known]) -> Batch:
                 break
             _add_job(batch, record, fact, known)
         elif type(fact) is WorkerFact:
-            batch.workers[fact.event.worker] = fact
+            batch.workers[record.lane, fact.event.worker] = record, fact
         elif type(fact) is RejectedFact:
             batch.rejected.append((record, fact))
         elif type(fact) is Parked:

@@ -1,7 +1,7 @@
 """The projector's end of the topic `events`: reads on from given offsets, and knows how much is left."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -79,10 +79,11 @@ class EventLog:
         """Whether the end of every lane was seen once; since then more may have been written."""
         return len(self._ends_seen) == len(self._partitions)
 
-    def lags(self, positions: Mapping[int, int], *, applied_all: bool) -> dict[int, int] | None:
+    def lags(self, positions: Mapping[int, int], *, read_ahead: Collection[int]) -> dict[int, int] | None:
         """How many records each lane holds beyond `positions`; None when the brokers do not answer.
 
-        `applied_all`: whether everything that was read was applied, so that a lane read to its end has no lag.
+        `read_ahead`: the lanes of which something was read, and not yet applied; another that was read to its
+        end has no lag.
         """
         try:
             ends = self._offsets(OffsetSpec.latest(), ENDS_TIMEOUT_S)  # type: ignore[no-untyped-call]
@@ -91,7 +92,7 @@ class EventLog:
             return None
         self._reported.clear()
         return {
-            lane: 0 if applied_all and self._ends_seen.get(lane) == end else max(end - positions[lane], 0)
+            lane: 0 if self._ends_seen.get(lane) == end and lane not in read_ahead else max(end - positions[lane], 0)
             for lane, end in ends.items()
         }
 

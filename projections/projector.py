@@ -138,7 +138,7 @@ class Projector:
             self.close()
             try:
                 self._prepare()
-                self._tables = Tables(self._dsn, self._schema, self._only)
+                self._tables = Tables(self._dsn, self._schema, self._only, beat=self._health.beat)
             except psycopg.Error as error:
                 raise _understood(error) from error
             self._log = EventLog(self._config, self._topic, self._lanes, self._tables.positions, self._meters)
@@ -150,7 +150,7 @@ class Projector:
 
     def _observe(self, tables: Tables, events: EventLog) -> None:
         self._observed_at = time.monotonic()
-        lags = events.lags(tables.positions, applied_all=not self._ahead)
+        lags = events.lags(tables.positions, read_ahead={record.lane for record, _ in self._ahead})
         if lags is None:
             if time.monotonic() - self._seen_at > UNSEEN_MAX_S:
                 self._health.set_unready("Kafka does not tell how far the lanes go")
@@ -159,8 +159,7 @@ class Projector:
         self._health.set_ready()
         for lane, lag in lags.items():
             self._meters.set("joblog_projection_lag_records", lag, str(lane))
-        if not any(lags.values()):
-            tables.stay_current()
+        tables.stay_current(lane for lane, lag in lags.items() if lag == 0)
 
     def _report_parked(self, aside: Sequence[Parked]) -> None:
         """One line for each code: a batch of nothing but broken records shall not flood the log."""

@@ -50,9 +50,15 @@ class _Remark(NamedTuple):
 
 
 class Tables:
-    """A connection that applies batches; `positions` are the next offsets of the lanes, as committed."""
+    """A connection that applies batches; `positions` are the next offsets of the lanes, as committed.
 
-    def __init__(self, dsn: str, schema_name: str, lanes: Iterable[int]) -> None:
+    `beat` is called before each of the parts that a batch may have to be cut into.
+    """
+
+    def __init__(
+        self, dsn: str, schema_name: str, lanes: Iterable[int], *, beat: Callable[[], object] = lambda: None
+    ) -> None:
+        self._beat = beat
         self._connection = database.connect(dsn, schema_name, "joblog-projector", lock_timeout_s=LOCK_TIMEOUT_S)
         try:
             schema.check_in(self._connection, schema_name)
@@ -78,6 +84,7 @@ class Tables:
         waiting = [entries]
         while waiting:
             part = waiting.pop()
+            self._beat()
             try:
                 done, rest = self._apply(part, meanwhile)
             except (psycopg.Error, UnicodeEncodeError) as error:
@@ -93,9 +100,10 @@ class Tables:
                 waiting += [rest] if rest else []
         return aside
 
-    def stay_current(self) -> None:
-        """Note that nothing was left to apply at this moment."""
-        lanes, expected = list(self.positions), list(self.positions.values())
+    def stay_current(self, current: Iterable[int]) -> None:
+        """Note that nothing was left to apply in these lanes at this moment."""
+        lanes = list(current)
+        expected = [self.positions[lane] for lane in lanes]
         self._connection.execute(SQL["stay_current"], {"lanes": lanes, "expected": expected})
 
     def _load_positions(self, lanes: list[int]) -> dict[int, int]:
@@ -181,7 +189,7 @@ def _stage(cursor: psycopg.Cursor[Any], batch: Batch) -> None:
             for values in batch.history:
                 copy.write_row(values)
     if batch.workers:
-        cursor.executemany(SQL["apply_worker"], [_worker(fact) for fact in batch.workers.values()])
+        cursor.executemany(SQL["apply_worker"], [_worker(record, fact) for record, fact in batch.workers.values()])
     if batch.rejected:
         cursor.executemany(SQL["apply_rejected"], [_rejected(record, fact) for record, fact in batch.rejected])
     if batch.parked:
@@ -193,7 +201,7 @@ def _gap(remark: _Remark) -> Parked:
     return gap(record, remark.job, remark.version, remark.first_version)
 
 
-def _worker(fact: WorkerFact) -> dict[str, Any]:
+def _worker(record: Record, fact: WorkerFact) -> dict[str, Any]:
     event = fact.event
     return {
         "id": event.worker,
@@ -205,6 +213,8 @@ def _worker(fact: WorkerFact) -> dict[str, Any]:
         "pid": event.pid,
         "started_at": event.started_at,
         "heartbeat": datetime.fromisoformat(fact.at),
+        "lane": record.lane,
+        "log_offset": record.offset,
     }
 
 

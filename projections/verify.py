@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import psycopg
 from joblog.projections import database
-from joblog.projections.batch import Record, decoded, history_row
-from joblog.projections.decode import JobFact
+from joblog.projections.batch import Entry, Record, decoded, history_row
+from joblog.projections.decode import JobFact, WorkerFact
 from joblog.projections.fold import JobRow, begins, fold
 from joblog.projections.log import EventLog
 from joblog.projections.statements import load
@@ -40,13 +40,15 @@ def differences(dsn: str, schema: str, records: Iterable[Record]) -> list[str]:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         with connection.transaction():
             refused = set(connection.execute(SQL["refused"]).fetchall())
-            lives = lives_by_job(record for record in records if (record.lane, record.offset) not in refused)
+            facts = decoded(record for record in records if (record.lane, record.offset) not in refused)
+            lives = lives_by_job(facts)
             events = {job: several[-1] for job, several in lives.items()}
             found = [
                 *_of_jobs(connection, events),
                 *_of_history(connection, events),
                 *_of_counts(connection),
                 *_of_outcomes(connection, lives),
+                *_of_workers(connection, facts),
             ]
     more = len(found) - REPORTED_MAX
     return found[:REPORTED_MAX] + ([f"and {more} more"] if more > 0 else [])
@@ -67,13 +69,13 @@ def read_log(config: KafkaConfig, names: TopicNames, lanes: int, *, timeout_s: f
 
 def by_job(records: Iterable[Record]) -> Events:
     """The events of each job's last life in the order of the log, each version once."""
-    return {job: lives[-1] for job, lives in lives_by_job(records).items()}
+    return {job: lives[-1] for job, lives in lives_by_job(decoded(records)).items()}
 
 
-def lives_by_job(records: Iterable[Record]) -> Mapping[str, Sequence[Life]]:
+def lives_by_job(facts: Iterable[Entry]) -> Mapping[str, Sequence[Life]]:
     """The events of all lives of each job."""
     jobs: dict[str, list[dict[int, tuple[Record, JobFact]]]] = defaultdict(list)
-    for record, fact in decoded(records):
+    for record, fact in facts:
         if isinstance(fact, JobFact):
             lives = jobs[fact.job]
             if begins(fact) or not lives:
@@ -177,3 +179,25 @@ def _of_outcomes(connection: psycopg.Connection[Any], lives: Mapping[str, Sequen
             lane, period, since, state = key
             place = f"lane {lane}, {period} since {since:%Y-%m-%d %H:%M}"
             yield f"{place}: {kept.get(key, 0)} are counted as {state}, the log says {wanted.get(key, 0)}"
+
+
+def _of_workers(connection: psycopg.Connection[Any], facts: Iterable[Entry]) -> Iterator[str]:
+    """Each must be as the last event in its lane says, and no other lane may have a later one by its time."""
+    last: dict[str, dict[int, tuple[Any, ...]]] = defaultdict(dict)
+    for record, fact in facts:
+        if isinstance(fact, WorkerFact):
+            last[fact.event.worker][record.lane] = _worker(record, fact)
+    kept = {row[0]: tuple(row[1:]) for row in connection.execute(SQL["workers"])}
+    yield from (f"worker {worker}: in the tables, not in the log" for worker in kept.keys() - last.keys())
+    for worker, by_lane in last.items():
+        row = kept.get(worker)
+        if row is None:
+            yield f"worker {worker}: in the log, not in the tables"
+        elif row != by_lane.get(row[0]) or row[-1] < max(each[-1] for each in by_lane.values()):
+            yield f"worker {worker}: is {row!r:.300}, the log says {by_lane!r:.300}"
+
+
+def _worker(record: Record, fact: WorkerFact) -> tuple[Any, ...]:
+    event = fact.event
+    shown = (list(event.queues), list(event.tasks), event.slots, event.host, event.pid, event.started_at)
+    return (record.lane, record.offset, fact.state, *shown, datetime.fromisoformat(fact.at))

@@ -24,6 +24,10 @@ WHERE coalesce(counts.n, 0) <> coalesce(recounted.n, 0)
 -- How often jobs ended, in every bucket.
 SELECT lane, period::text, since, state, n FROM outcomes
 
+-- name: workers
+-- Every worker, with the place of its last event.
+SELECT id, lane, log_offset, state, queues, tasks, slots, host, pid, started_at, heartbeat FROM workers
+
 -- name: refused
 -- The records that Postgres refused: they are in the log, and cannot be in the tables.
 SELECT lane, log_offset FROM parked WHERE code = 'refused'

@@ -93,7 +93,9 @@ CREATE TABLE workers (
     host       text NOT NULL,
     pid        bigint NOT NULL,
     started_at timestamptz NOT NULL,
-    heartbeat  timestamptz NOT NULL
+    heartbeat  timestamptz NOT NULL,
+    lane       smallint NOT NULL, -- where the last applied event stands: in its home lane, as a rule
+    log_offset bigint NOT NULL
 ) WITH (fillfactor = 70);
 
 -- Commands that could not be done.

@@ -98,7 +98,8 @@ def test_a_snapshot_revives_a_job(projection: Projection, monitor: Monitor) -> N
 
 def test_a_job_whose_creation_is_unknown_cannot_be_revived(projection: Projection, monitor: Monitor) -> None:
     story = Story().enqueued().processing().succeeded()
-    projection.values(*story.values[1:])
+    for value in story.values[1:]:
+        projection.raw(value)
     assert monitor.snapshot(story.id) is None
 
 

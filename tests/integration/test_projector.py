@@ -6,6 +6,7 @@ import time
 import psycopg
 import pytest
 from confluent_kafka import Producer
+from joblog.projections import projector as projector_module
 from joblog.projections.monitor import Monitor
 from joblog.services.embedded import StackAddresses
 from joblog.streams import kafka as clients
@@ -104,6 +105,21 @@ def test_it_tells_how_late_it_is(setting: Setting, writer: Producer, wait_until:
         before = monitor.statistics().late_s
         assert before is not None
         wait_until(lambda: (monitor.statistics().late_s or 0) > before + 0.1, 10, "being later without a projector")
+
+
+def test_a_lane_that_is_behind_does_not_make_the_others_late(
+    setting: Setting, writer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projector_module, "OBSERVE_S", 0)
+    write(writer, setting.names, [(0, Story(random=n).enqueued().values[0]) for n in range(1, 101)])
+    projector = setting.projector(batch_max=1)
+    while not projector.step():
+        pass
+    projector.close()
+    with Monitor(setting.dsn, setting.schema) as monitor:
+        busy, *idle = monitor.offsets()
+    assert busy.next_offset < 100
+    assert [one.current_at is not None for one in idle] == [True, True]
 
 
 def test_records_that_cannot_be_applied_are_set_aside(

@@ -177,7 +177,7 @@ def test_workers_and_rejected_commands_are_kept(stack: StackAddresses, schema: s
         rejected_event(code="invalid"),
     ]
     apply(tables, placed([(0, value) for value in values]))
-    apply(tables, placed([(0, worker_event("worker.started", slots=1))], first_offset=6))
+    apply(tables, placed([(1, worker_event("worker.started", slots=1))]))
     assert rows(stack, schema, "SELECT id, state, slots, heartbeat FROM workers ORDER BY id") == [
         ("host-1:4711", "running", 8, later),
         ("w-2", "lost", 4, later),
@@ -186,6 +186,42 @@ def test_workers_and_rejected_commands_are_kept(stack: StackAddresses, schema: s
         (4, "unknown_job"),
         (5, "invalid"),
     ]
+
+
+def test_what_a_lane_says_of_a_worker_last_is_true_whatever_the_clocks_say(
+    stack: StackAddresses, schema: str, tables: Tables
+) -> None:
+    earlier, later = BEGINNING - timedelta(minutes=5), BEGINNING + timedelta(minutes=1)
+    told: list[tuple[int, bytes | None]] = [
+        (0, worker_event("worker.started", at=later)),
+        (0, worker_event("worker.lost", at=BEGINNING)),
+        (1, worker_event("worker.alive", at=earlier)),
+        (1, worker_event("worker.started", "w-2", at=later)),
+        (2, worker_event("worker.stopped", "w-2", at=later)),
+    ]
+    for record in placed(told):
+        apply(tables, [record])
+    found = "SELECT id, state, lane, log_offset FROM workers ORDER BY id"
+    assert rows(stack, schema, found) == [("host-1:4711", "lost", 0, 1), ("w-2", "stopped", 2, 0)]
+    assert differences(stack.dsn, schema, placed(told)) == []
+    again = begin_again(stack, schema)
+    apply(again, placed(told))
+    again.close()
+    assert differences(stack.dsn, schema, placed(told)) == []
+    with psycopg.connect(stack.dsn, options=f"-c search_path={schema}") as connection:
+        connection.execute("UPDATE workers SET slots = 7 WHERE id = 'w-2'")
+    assert len(differences(stack.dsn, schema, placed(told))) == 1
+    assert len(differences(stack.dsn, schema, placed(told)[:3])) == 1
+
+
+def test_a_batch_that_is_cut_again_and_again_shows_that_it_lives(
+    stack: StackAddresses, schema: str, tables: Tables
+) -> None:
+    beats: list[None] = []
+    made = Tables(stack.dsn, schema, range(LANES), beat=lambda: beats.append(None))
+    apply(made, records(Story(random=1).enqueued(reason="\x00"), *(Story(random=n).enqueued() for n in range(2, 65))))
+    made.close()
+    assert len(beats) == 1 + 2 * 6
 
 
 def test_every_batch_has_a_plan_of_its_own(tables: Tables) -> None:
