@@ -72,8 +72,9 @@ def _upgraded(connection: Connection, schema: str) -> str | None:
         if isinstance(exc.__cause__, psycopg.errors.LockNotAvailable):
             raise SchemaError(f"another process has been migrating {schema!r} for {LOCK_TIMEOUT_S} s") from exc
         raise
-    create = sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)).as_string()
-    connection.exec_driver_sql(create)
+    # Not IF NOT EXISTS: that needs the right to create one, also where somebody else has made it.
+    if not connection.scalar(text("SELECT 1 FROM pg_namespace WHERE nspname = :name"), {"name": schema}):
+        connection.exec_driver_sql(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)).as_string())
     scripts = _scripts()
     before: list[str] = []
 

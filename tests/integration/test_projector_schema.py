@@ -1,6 +1,7 @@
 """Migrating on a real Postgres."""
 
 import logging
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -15,6 +16,7 @@ from joblog.streams.errors import SchemaError
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 pytestmark = pytest.mark.database
 
@@ -35,6 +37,38 @@ def test_an_empty_database_is_brought_up_to_date(stack: StackAddresses, schema: 
 def test_migrating_again_changes_nothing(stack: StackAddresses, schema: str) -> None:
     migrate.upgrade(stack.dsn, schema)
     assert migrate.upgrade(stack.dsn, schema) == migrate.head()
+
+
+@pytest.fixture
+def guest(stack: StackAddresses, schema: str) -> Iterator[str]:
+    """The address for a user who may use the schema, made by somebody else, and not make one."""
+    name = f"{schema}_guest"
+    user = sql.Identifier(name)
+    with psycopg.connect(stack.dsn, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+        connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'guest'").format(user))
+        connection.execute(sql.SQL("GRANT ALL ON SCHEMA {} TO {}").format(sql.Identifier(schema), user))
+        try:
+            yield make_conninfo(stack.dsn, user=name, password="guest")  # noqa: S106 - a role of this test
+        finally:
+            connection.execute(sql.SQL("DROP OWNED BY {}").format(user))
+            connection.execute(sql.SQL("DROP ROLE {}").format(user))
+
+
+def test_a_schema_that_is_there_needs_no_right_to_make_one(guest: str, schema: str) -> None:
+    assert migrate.upgrade(guest, schema) is None
+    assert migrate.upgrade(guest, schema) == migrate.head()
+
+
+def test_tables_that_another_user_made_are_let_be(stack: StackAddresses, guest: str, schema: str) -> None:
+    migrate.upgrade(stack.dsn, schema)
+    with psycopg.connect(stack.dsn) as connection:
+        connection.execute(
+            sql.SQL("GRANT SELECT ON ALL TABLES IN SCHEMA {} TO {}").format(
+                sql.Identifier(schema), sql.Identifier(f"{schema}_guest")
+            )
+        )
+    assert migrate.upgrade(guest, schema) == migrate.head()
 
 
 def test_processes_that_migrate_at_once_wait_for_each_other(stack: StackAddresses, schema: str) -> None:
