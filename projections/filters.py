@@ -117,7 +117,10 @@ class JobFilter:
         """A job changed when it was created or later: this lets an index skip what is too old."""
         if self.created_after is None:
             return self.changed_after
-        implied = self.created_after - CLOCKS_DIFFER_AT_MOST
+        try:
+            implied = self.created_after - CLOCKS_DIFFER_AT_MOST
+        except OverflowError:  # the calendar begins there: nothing is too old
+            return self.changed_after
         return implied if self.changed_after is None else max(self.changed_after, implied)
 
 

@@ -104,7 +104,7 @@ ORDER BY j.created_at DESC, j.id DESC
 -- A page of scheduled jobs, those due first first.
 WITH page AS MATERIALIZED (
     SELECT * FROM jobs
-    WHERE state = 'Scheduled'
+    WHERE state = 'Scheduled' AND due IS NOT NULL -- null when what scheduled the job was never seen
         -- include: chosen
         AND (%(at)s::timestamptz IS NULL OR (due, id) > (%(at)s, %(last)s::uuid))
     ORDER BY due, id LIMIT %(limit)s
