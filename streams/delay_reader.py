@@ -208,7 +208,7 @@ class DelayReader:
         self._partitions = {(each.topic, each.partition): self._empty(each) for each in starts}
         self._consumer.assign(starts)
         # The client remembers what was paused, also over another assignment.
-        # self._consumer.resume(starts)
+        self._consumer.resume(starts)
 
     def _starts(self, assigned: list[TopicPartition]) -> list[TopicPartition]:
         """The committed offsets; the beginning where the group has committed none."""
