@@ -10,15 +10,13 @@ from typing import Any, Final
 import msgspec
 from joblog.services.worker_failures import keepable, text_of
 from joblog.services.worker_run import Succeeded
-from joblog.streams.cloudevents import DEPTH_MAX
+from joblog.streams.cloudevents import DEPTH_MAX, DIGITS_MAX
 from joblog.streams.errors import TaskError
 from joblog.streams.wire import NO_RAW
 from msgspec import Raw
 from pydantic_core import to_json
 
 REASON_CHARS_MAX: Final = 500
-#: Longer integers are left out: Python's readers refuse them, the elector's among them.
-DIGITS_MAX: Final = 4_300
 #: Deeper results are left out: the elector would refuse their report, which is a level itself.
 LEVELS_MAX: Final = DEPTH_MAX - 1
 

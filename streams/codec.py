@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from joblog.streams import commands, reports, wire
-from joblog.streams.cloudevents import DEPTH_MAX, Headers, check_text, explained, read_envelope
+from joblog.streams.cloudevents import DEPTH_MAX, DIGITS_MAX, Headers, check_text, explained, read_envelope
 from joblog.streams.errors import InvalidData, UndecodableRecord, UnknownType
 from joblog.streams.fields import JOB_ID_PATTERN, QUEUE_PATTERN, TASK_PATTERN
 from joblog.streams.upcast import upcast_command
@@ -83,7 +83,8 @@ def read_report(value: bytes | None) -> wire.AnyReport:
 def _is_plain(value: bytes) -> bool:
     """Whether the fast decoder and the careful one must agree on a value.
 
-    It has no \\u escapes, is proper UTF-8, not too long, and has fewer brackets than the depth that is refused.
+    It has no \\u escapes and no endless numbers, is proper UTF-8, not too long, and has fewer brackets than the
+    depth that is refused.
     """
     return _is_shallow(value) and _is_plain_text(value)
 
@@ -95,6 +96,8 @@ def _is_shallow(value: bytes) -> bool:
 def _is_plain_text(value: bytes) -> bool:
     if len(value) > VALUE_BYTES_MAX:
         return False
+    if len(value) > DIGITS_MAX and _has_long_number(value):
+        return False
     if b"\\" in value and b"\\u" in value:  # one byte is found four times as fast as two
         return False
     if value.isascii():
@@ -104,6 +107,17 @@ def _is_plain_text(value: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+_long_number: Final = re.compile(b"[0-9]{%d}" % (DIGITS_MAX + 1)).search
+
+
+def _has_long_number(value: bytes) -> bool:
+    """Whether so many digits follow each other that one of these places is among them."""
+    return any(
+        value[place : place + 1].isdigit() and _long_number(value, place - DIGITS_MAX, place + DIGITS_MAX + 1)
+        for place in range(DIGITS_MAX, len(value), DIGITS_MAX + 1)
+    )
 
 
 def _is_proper(envelope: _Envelope) -> bool:

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 from joblog.streams import wire
+from joblog.streams.cloudevents import DIGITS_MAX
 from joblog.streams.codec import VALUE_BYTES_MAX, encode, read_command, read_report
 from joblog.streams.errors import ContractError, InvalidData, UndecodableRecord
 from joblog.streams.retry import Curve, Retry
@@ -196,3 +197,20 @@ def test_a_report_whose_text_no_database_could_keep_is_refused() -> None:
     said = {"type": "run.released", "job_id": ID, "lease": 2, "worker": "w", "reason": "a\x00b"}
     with pytest.raises(InvalidData, match="NUL"):
         read_report(json.dumps(said).encode())
+
+
+@pytest.mark.parametrize("digits", [DIGITS_MAX, DIGITS_MAX + 1, 3 * DIGITS_MAX])
+@pytest.mark.parametrize("before", [0, 1, DIGITS_MAX, 2 * DIGITS_MAX + 5])
+def test_endless_numbers_are_seen_wherever_they_stand(digits: int, before: int) -> None:
+    said = {"job_id": ID, "lease": 2, "worker": "w", "duration_ms": 1.0, "started_ms": 1, "type": "run.succeeded"}
+    value = encode({**said, "padding": "x" * before})[:-1] + b',"result":' + b"7" * digits + b"}"
+    if digits > DIGITS_MAX:
+        with pytest.raises(InvalidData):
+            read_report(value)
+    else:
+        report = read_report(value)
+        assert isinstance(report, wire.RunSucceeded)
+        assert len(bytes(report.result)) == digits
+    text = read_report(encode({**said, "result": "7" * digits}))
+    assert isinstance(text, wire.RunSucceeded)
+    assert len(bytes(text.result)) == digits + 2
