@@ -4,13 +4,13 @@
 in the order of their names.
 """
 
-from importlib.metadata import EntryPoint, entry_points
-from traceback import format_exception_only
+from importlib.metadata import entry_points
+from operator import attrgetter
 from typing import Final, Protocol, TypeAlias
 
 from joblog.services.context import JobContext
 from joblog.services.worker_run import Failed, Succeeded
-from joblog.streams.errors import SettingsError
+from joblog.streams.installed import make_filter
 
 ENTRY_POINTS: Final = "joblog.worker_filters"
 Ended: TypeAlias = Succeeded | Failed
@@ -31,18 +31,7 @@ class WorkerFilter(Protocol):
 
 def installed_worker_filters() -> tuple[WorkerFilter, ...]:
     """One of each; SettingsError names one that cannot be made."""
-    return tuple(map(_installed, sorted(entry_points(group=ENTRY_POINTS), key=lambda found: found.name)))
-
-
-def _installed(found: EntryPoint) -> WorkerFilter:
-    try:
-        made: WorkerFilter = found.load()()
-        for name in ("before_run", "after_run"):
-            getattr(made, name)  # missing, it would be missed at the first run
-    except Exception as error:
-        said = "".join(format_exception_only(error)).strip()
-        raise SettingsError(
-            f"filter {found.name} ({found.value}, of the entry points {ENTRY_POINTS}) cannot be used: {said}. "
-            "It must be a class without arguments, with before_run and after_run"
-        ) from error
-    return made
+    return tuple(
+        make_filter(found, attrgetter("before_run", "after_run"), "before_run and after_run")
+        for found in sorted(entry_points(group=ENTRY_POINTS), key=lambda found: found.name)
+    )

@@ -5,12 +5,12 @@ says so. Custom filters are entry points of the group `joblog.elect_filters`; ea
 """
 
 from collections.abc import Callable, Iterable
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from traceback import format_exception_only
 from typing import Any, Final, Protocol
 
 from joblog.streams import wire
-from joblog.streams.errors import SettingsError
+from joblog.streams.installed import make_filter
 from joblog.streams.job import Job, deleted, enqueued, scheduled
 from joblog.streams.retry import DEFAULT_RETRY, OnExceeded, Retry, delay_s, is_retried
 from joblog.streams.states import State
@@ -157,17 +157,7 @@ def _with_error(reason: str | None, name: str, error: Exception) -> str:
 
 def installed_filters() -> tuple[ElectFilter, ...]:
     """The custom filters that installed packages offer; SettingsError names one that cannot be made."""
-    return tuple(map(_installed, entry_points(group=ENTRY_POINTS)))
-
-
-def _installed(found: EntryPoint) -> ElectFilter:
-    try:
-        made: ElectFilter = found.load()()
-        FilterChain([made])
-    except Exception as error:
-        said = "".join(format_exception_only(error)).strip()
-        raise SettingsError(
-            f"filter {found.name} ({found.value}, of the entry points {ENTRY_POINTS}) cannot be used: {said}. "
-            "It must be a class without arguments, with name, order, states and elect"
-        ) from error
-    return made
+    return tuple(
+        make_filter(found, lambda made: FilterChain([made]), "name, order, states and elect")
+        for found in entry_points(group=ENTRY_POINTS)
+    )
