@@ -57,6 +57,12 @@ Projector(
 """
 
 
+def started(setting: Setting) -> subprocess.Popen[bytes]:
+    """A projector in a process of its own, to be killed."""
+    place = [setting.kafka.bootstrap_servers, setting.names.prefix, str(setting.lanes), setting.dsn, setting.schema]
+    return subprocess.Popen([sys.executable, "-c", PROCESS, *place, "400"])
+
+
 @pytest.fixture
 def lanes() -> int:
     return 3
@@ -101,19 +107,12 @@ def test_killed_at_random_it_applies_everything_once(
     chance = random.Random(4)
     values = interleaved(jobs(4_000, setting.lanes))
     write(writer, setting.names, values)
-    arguments = [
-        setting.kafka.bootstrap_servers,
-        setting.names.prefix,
-        str(setting.lanes),
-        setting.dsn,
-        setting.schema,
-    ]
     kills = 0
     for _ in range(30):
         before = setting.applied()
         if before == len(values):
             break
-        process = subprocess.Popen([sys.executable, "-c", PROCESS, *arguments, "400"])
+        process = started(setting)
         try:
             wait_until(lambda least=before: setting.applied() > least, 60, "progress")  # type: ignore[misc]
             threading.Event().wait(chance.random() * 0.1)
@@ -191,14 +190,7 @@ def connections_of_projectors(dsn: str) -> int:
 
 def test_a_killed_projector_leaves_no_connection(setting: Setting, wait_until: WaitUntil) -> None:
     before = connections_of_projectors(setting.dsn)
-    arguments = [
-        setting.kafka.bootstrap_servers,
-        setting.names.prefix,
-        str(setting.lanes),
-        setting.dsn,
-        setting.schema,
-    ]
-    process = subprocess.Popen([sys.executable, "-c", PROCESS, *arguments, "400"])
+    process = started(setting)
     wait_until(lambda: connections_of_projectors(setting.dsn) > before, 30, "the projector")
     os.kill(process.pid, signal.SIGKILL)
     process.wait(30)
