@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 import psycopg
-from joblog.streams.errors import SettingsError
+from joblog.streams.errors import ProjectionError, SettingsError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 #: Nothing waits for ever: in seconds, but for tcp_user_timeout, which is in milliseconds.
@@ -109,3 +109,12 @@ def is_schema(error: psycopg.Error) -> bool:
 def sqlstate_class(error: psycopg.Error) -> str:
     """The first two characters of the SQLSTATE, for metrics; 08 (connection) when there is none."""
     return (error.sqlstate or "08")[:2]
+
+
+class DatabaseAway(ProjectionError):
+    """Postgres does not answer, or not in time; the same question may be answered later."""
+
+
+def away(address: str, error: psycopg.Error) -> DatabaseAway:
+    """The error that says where Postgres should be, and why it does not answer."""
+    return DatabaseAway(f"Postgres does not answer at {place(address)}: {why(error)}")

@@ -5,13 +5,13 @@
     from joblog.services import Client, JobOptions, Settings, task
 """
 
-from joblog.services.client import Client
-from joblog.services.client_options import Call, ClientFilter, CreationCancelled, JobDraft, JobOptions
-from joblog.services.context import CancellationToken, JobContext, current_job
-from joblog.services.settings import Settings
-from joblog.services.tasks import Task, TaskRegistry, task
-from joblog.streams.retry import Curve, OnExceeded, RetryPolicy
-from joblog.streams.states import ContinueOn, State
+from joblog.services.client.client import Client
+from joblog.services.client.options import Call, ClientFilter, CreationCancelled, JobDraft, JobOptions
+from joblog.services.settings.model import Settings
+from joblog.services.tasks.context import CancellationToken, JobContext, current_job
+from joblog.services.tasks.task import Task, TaskRegistry, task
+from joblog.streams.contract.retry import Curve, OnExceeded, RetryPolicy
+from joblog.streams.contract.states import ContinueOn, State
 
 __all__ = [
     "Call",

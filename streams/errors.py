@@ -19,7 +19,7 @@
     ├── TaskError
     │   ├── UnknownTask          no such task is registered in this process
     │   └── JobTimeout           a job ran longer than its time-out
-    ├── Hung                     a call into Kafka's client did not return in time (bounded.py)
+    ├── Hung                     a call into Kafka's client did not return in time (kafka/bounded.py)
     ├── ProjectionError
     │   ├── SchemaError          the database schema is missing, old or newer than this version
     │   └── OffsetConflict       another projector wrote the offsets of this lane

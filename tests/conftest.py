@@ -18,11 +18,11 @@ from typing import Any, Protocol
 import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient
-from joblog.services.embedded import EmbeddedStack, StackAddresses
-from joblog.streams import kafka as kafka_clients
-from joblog.streams.admin import create_topics
-from joblog.streams.kafka import KafkaConfig
-from joblog.streams.topics import TOPICS, TopicNames
+from joblog.services.embedded.stack import EmbeddedStack, StackAddresses
+from joblog.streams.contract.topics import TOPICS, TopicNames
+from joblog.streams.kafka import clients
+from joblog.streams.kafka.admin import create_topics
+from joblog.streams.kafka.clients import KafkaConfig
 from psycopg import sql
 
 TESTS = Path(__file__).parent
@@ -116,7 +116,7 @@ def topics(
 @pytest.fixture(scope="session")
 def delete_topics(kafka: KafkaConfig) -> Iterator[Callable[[list[str]], None]]:
     """Deletes topics in the background; the end of the session waits for it."""
-    client: AdminClient = kafka_clients.admin(kafka)
+    client: AdminClient = clients.admin(kafka)
     deletions: list[Future[None]] = []
 
     def delete(doomed: list[str]) -> None:

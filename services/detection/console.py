@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from joblog.projections.models import HistoryEntry, JobDetails
+from joblog.projections.monitor.models import HistoryEntry, JobDetails
 from joblog.services.detection.monitor import Step
 from joblog.services.detection.report import Result
-from joblog.streams.states import State
+from joblog.streams.contract.states import State
 from rich.console import Console, JustifyMethod
 from rich.padding import Padding
 from rich.table import Table

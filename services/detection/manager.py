@@ -14,17 +14,17 @@ from threading import Event
 from typing import Final
 
 from confluent_kafka import KafkaException, Message
-from joblog.services.client import Client
-from joblog.services.client_options import JobOptions
+from joblog.services.client.client import Client
+from joblog.services.client.options import JobOptions
 from joblog.services.detection.names import CLEANUP_QUEUE, CLEANUP_TASK, PRIORITY, RUN_ID, RUN_QUEUE, RUN_TASK
 from joblog.services.detection.requests import RunRequested, RunWithdrawn, read_request
-from joblog.streams import kafka
+from joblog.streams.contract.ids import hashed_job_id, lane_of_queue
+from joblog.streams.contract.record_headers import headers_of
+from joblog.streams.contract.retry import Curve, RetryPolicy
+from joblog.streams.contract.states import ContinueOn
 from joblog.streams.errors import ContractError
-from joblog.streams.ids import hashed_job_id, lane_of_queue
-from joblog.streams.kafka import KafkaConfig
-from joblog.streams.record_headers import headers_of
-from joblog.streams.retry import Curve, RetryPolicy
-from joblog.streams.states import ContinueOn
+from joblog.streams.kafka import clients
+from joblog.streams.kafka.clients import KafkaConfig
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def manage(manager: JobManager, config: KafkaConfig, topic: str, group: str, sto
     Raises KafkaException or EnqueueError when it cannot go on; started again, it begins where it left off.
     """
     options = {"auto.offset.reset": "earliest"}  # a manager that is new shall hear of all requests
-    consumer = kafka.group_consumer(config, group, "detection-manager", **options)
+    consumer = clients.group_consumer(config, group, "detection-manager", **options)
     consumer.subscribe([topic])
     with closing(consumer):
         while not stop.is_set():

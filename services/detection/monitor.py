@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from joblog.projections.models import HistoryEntry, JobDetails
-from joblog.projections.monitor import Monitor
-from joblog.projections.reads import DatabaseAway
+from joblog.projections.database import DatabaseAway
+from joblog.projections.monitor.models import HistoryEntry, JobDetails
+from joblog.projections.monitor.monitor import Monitor
 from joblog.services.detection.manager import ManagedRun
-from joblog.streams.states import FINAL_STATES, State
+from joblog.streams.contract.states import FINAL_STATES, State
 
 log = logging.getLogger(__name__)
 

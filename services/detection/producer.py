@@ -6,9 +6,9 @@ from typing import Final
 
 from confluent_kafka import KafkaError, Message
 from joblog.services.detection.requests import RunRequested, RunWithdrawn, write_request
-from joblog.streams import kafka
 from joblog.streams.errors import EnqueueError
-from joblog.streams.kafka import KafkaConfig
+from joblog.streams.kafka import clients
+from joblog.streams.kafka.clients import KafkaConfig
 
 _TIMEOUT_S: Final = 30
 
@@ -18,7 +18,7 @@ class RequestProducer:
 
     def __init__(self, config: KafkaConfig, topic: str) -> None:
         self._topic = topic
-        self._producer = kafka.producer(config, "detection-producer", timeout_ms=_TIMEOUT_S * 1000)
+        self._producer = clients.producer(config, "detection-producer", timeout_ms=_TIMEOUT_S * 1000)
 
     def send(self, request: RunRequested | RunWithdrawn) -> None:
         """EnqueueError when Kafka does not acknowledge it. All requests of a run stay in their order."""

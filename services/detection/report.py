@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from joblog.projections.models import JobDetails
+from joblog.projections.monitor.models import JobDetails
 from joblog.services.detection.stage import SLOTS, Stage
 from joblog.services.detection.stories import PlannedRun
-from joblog.streams.states import State
+from joblog.streams.contract.states import State
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from joblog.streams import kafka
-from joblog.streams.cloudevents import Headers, explained, read_envelope
+from joblog.streams.contract.cloudevents import Headers, explained, read_envelope
+from joblog.streams.contract.fields import StrictMessage, Text
+from joblog.streams.contract.timestamps import format_time
 from joblog.streams.errors import InvalidData, TopicsError
-from joblog.streams.fields import StrictMessage, Text
-from joblog.streams.kafka import KafkaConfig
-from joblog.streams.timestamps import format_time
+from joblog.streams.kafka import clients
+from joblog.streams.kafka.clients import KafkaConfig
 from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
 
 TOPIC: Final = "detection.requests"
@@ -77,7 +77,7 @@ def create_topic(config: KafkaConfig, topic: str, *, timeout_s: float = 60) -> N
 
     TopicsError when it cannot be created, or is not served in time.
     """
-    client = kafka.admin(config)  # held by its name: without one it would end before its answer
+    client = clients.admin(config)  # held by its name: without one it would end before its answer
     deadline = time.monotonic() + timeout_s
     wanted = NewTopic(topic, num_partitions=PARTITIONS, replication_factor=1)
     try:

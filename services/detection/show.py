@@ -9,9 +9,9 @@ from datetime import timedelta
 from threading import Event
 from typing import Final
 
-from joblog.projections.models import JobDetails
-from joblog.projections.monitor import Monitor
-from joblog.services.client import Client
+from joblog.projections.monitor.models import JobDetails
+from joblog.projections.monitor.monitor import Monitor
+from joblog.services.client.client import Client
 from joblog.services.detection.console import Printer
 from joblog.services.detection.manager import RETRIES, RUN_DELAY, JobManager, manage
 from joblog.services.detection.monitor import RunMonitor, Step
@@ -22,8 +22,8 @@ from joblog.services.detection.requests import TOPIC, RunRequested, RunWithdrawn
 from joblog.services.detection.stage import Stage
 from joblog.services.detection.stories import PlannedRun, Upload
 from joblog.services.detection.workspace import TRUNCATED_SHARE, Workspace, upload
+from joblog.streams.contract.states import State
 from joblog.streams.errors import StackError
-from joblog.streams.states import State
 
 #: The roles have to be there after so long.
 READY_TIMEOUT_S: Final = 90.0

@@ -9,18 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from joblog.projections.migrate import upgrade
-from joblog.services.cli_supervisor import Role, Supervisor
+from joblog.projections.schema.migrate import upgrade
 from joblog.services.detection.names import CLEANUP_QUEUE, RUN_QUEUE, SERVER
-from joblog.services.embedded import EmbeddedStack
-from joblog.services.embedded_ports import HOST, choose_ports
-from joblog.services.settings import Settings
-from joblog.services.settings_errors import PREFIX, variable
-from joblog.streams import kafka
-from joblog.streams.admin import create_topics
+from joblog.services.embedded.ports import HOST, choose_ports
+from joblog.services.embedded.stack import EmbeddedStack
+from joblog.services.roles.supervisor import Role, Supervisor
+from joblog.services.settings.errors import PREFIX, variable
+from joblog.services.settings.model import Settings
+from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import StackError
-from joblog.streams.kafka import KafkaConfig
-from joblog.streams.topics import TopicNames
+from joblog.streams.kafka import clients
+from joblog.streams.kafka.admin import create_topics
+from joblog.streams.kafka.clients import KafkaConfig
 
 LANES: Final = 4
 SLOTS: Final = 2 * (os.cpu_count() or 1)
@@ -106,7 +106,7 @@ def set_up(directory: Path, bootstrap: str | None, dsn: str | None, progress: Pr
 
 def delete_earlier(config: KafkaConfig) -> None:
     """Delete the topics of earlier demonstrations from a broker of our own, which would start ever more slowly."""
-    client = kafka.admin(config)
+    client = clients.admin(config)
     earlier = [name for name in client.list_topics(timeout=TOPICS_TIMEOUT_S).topics if name.startswith(_TOPICS)]
     if earlier:
         for deletion in client.delete_topics(earlier, operation_timeout=TOPICS_TIMEOUT_S).values():

@@ -7,7 +7,7 @@ from itertools import cycle, islice
 from typing import Final
 
 from joblog.services.detection.manager import RETRIES
-from joblog.streams.states import State
+from joblog.streams.contract.states import State
 
 
 class Upload(StrEnum):

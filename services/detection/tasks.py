@@ -5,11 +5,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from joblog.services.context import JobContext
 from joblog.services.detection import vision
 from joblog.services.detection.names import CLEANUP_QUEUE, CLEANUP_TASK, RUN_ID, RUN_QUEUE, RUN_TASK
 from joblog.services.detection.workspace import Workspace, remove_scratch
-from joblog.services.tasks import task
+from joblog.services.tasks.context import JobContext
+from joblog.services.tasks.task import task
 
 
 # In threads of the worker: the detectors hold Python's lock for a quarter of a second at most (8 threads, 2 cores).

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from joblog.projections import migrate
-from joblog.projections.verify import differences, read_log
-from joblog.services.client import Client
-from joblog.streams.admin import create_topics
-from joblog.streams.kafka import KafkaConfig
-from joblog.streams.topics import TopicNames
+from joblog.projections.replay.verify import differences, read_log
+from joblog.projections.schema import migrate
+from joblog.services.client.client import Client
+from joblog.streams.contract.topics import TopicNames
+from joblog.streams.kafka.admin import create_topics
+from joblog.streams.kafka.clients import KafkaConfig
 from msgspec import json
 
 #: Tasks of the jobs; each run leaves a line in the ledger before it does anything else.
 TASKS = """
 import os, time
-from joblog.services.context import current_job
-from joblog.services.tasks import task
-from joblog.streams.retry import Curve, RetryPolicy
+from joblog.services.tasks.context import current_job
+from joblog.services.tasks.task import task
+from joblog.streams.contract.retry import Curve, RetryPolicy
 
 def note():
     job = current_job()

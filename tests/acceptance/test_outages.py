@@ -6,9 +6,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from joblog.services.embedded import EmbeddedStack
+from joblog.services.embedded.stack import EmbeddedStack
 from joblog.streams.errors import EnqueueError
-from joblog.streams.kafka import KafkaConfig
+from joblog.streams.kafka.clients import KafkaConfig
 
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(600)]
 

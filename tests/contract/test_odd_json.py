@@ -7,10 +7,10 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from joblog.streams import codec
+from joblog.streams.contract import codec
 from joblog.streams.errors import ContractError
 
-from tests.contract.messages import COMMAND, REPORT, TEXTS, Data, enveloped, outcome
+from tests.support.messages import COMMAND, REPORT, TEXTS, Data, enveloped, outcome
 
 
 class Literally(str):

@@ -5,14 +5,22 @@ import sys
 from importlib.resources import files
 
 import pytest
-from joblog.projections import migrate, schema, statements
-from joblog.projections.decode import REQUIRED, STATES, WORKER_STATES
-from joblog.streams import events
+from joblog.projections import statements
+from joblog.projections.projector.decode import REQUIRED, STATES, WORKER_STATES
+from joblog.projections.schema import migrate, schema
+from joblog.streams.contract import events
 from joblog.streams.errors import SchemaError
 from pydantic import BaseModel, TypeAdapter
 
 HEAVY = ("sqlalchemy", "alembic")
-MODULES = ("projector", "monitor", "verify", "tables", "schema", "filters", "models")
+MODULES = (
+    "projector.projector",
+    "monitor",
+    "replay.verify",
+    "projector.tables",
+    "schema.schema",
+    "monitor.job_filter",
+)
 
 
 def test_the_schema_this_version_knows_is_the_newest_migration() -> None:
@@ -20,7 +28,7 @@ def test_the_schema_this_version_knows_is_the_newest_migration() -> None:
 
 
 def test_every_migration_has_its_statements_beside_it() -> None:
-    names = {file.name for file in files("joblog.projections").joinpath("migrations").iterdir()}
+    names = {file.name for file in files("joblog.projections").joinpath("schema", "migrations").iterdir()}
     migrations = {name.removesuffix(".py") for name in names if name.endswith(".py")}
     assert migrations
     assert {f"{name}.sql" for name in migrations} <= names
@@ -33,7 +41,7 @@ def test_only_migrating_loads_the_tools_of_migration(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("file", ["apply.sql", "monitor.sql", "verify.sql"])
+@pytest.mark.parametrize("file", ["projector/apply.sql", "monitor/monitor.sql", "replay/verify.sql"])
 def test_every_statement_says_what_it_does(file: str) -> None:
     loaded = statements.load(file)
     assert loaded

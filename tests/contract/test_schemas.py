@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from joblog.services import schemas
-from joblog.services.client_changes import change_record
-from joblog.services.client_options import Call, JobOptions
-from joblog.services.client_templates import CreateTemplate, Rules
-from joblog.streams import commands, deadletters, wire
-from joblog.streams.topics import ASSIGNMENT_PARTITIONS, TOPICS, TopicNames
-from joblog.streams.transaction import Writer
+from joblog.services.client.changes import change_record
+from joblog.services.client.options import Call, JobOptions
+from joblog.services.client.templates import CreateTemplate, Rules
+from joblog.services.schemas import documents as schemas
+from joblog.streams.contract import commands, deadletters, wire
+from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, TOPICS, TopicNames
+from joblog.streams.elector.transaction import Writer
 from jsonschema import Draft7Validator, Draft202012Validator, FormatChecker
 
-from tests.contract.messages import COMMAND, EVENT, Data, enveloped
-from tests.unit.scene import NEVER, STARTED_AT, Scene, Tick, create, id_of, run_failed, succeeded, worker
+from tests.support.messages import COMMAND, EVENT, Data, enveloped
+from tests.support.scene import NEVER, STARTED_AT, Scene, Tick, create, id_of, run_failed, succeeded, worker
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DOCUMENTS = dict(schemas.documents())
@@ -46,7 +46,7 @@ def test_the_documents_are_what_the_models_say() -> None:
 
 
 def test_generating_twice_gives_the_same() -> None:
-    code = "from joblog.services import schemas; print([schemas.written(one) for _, one in schemas.documents()])"
+    code = "from joblog.services.schemas import documents as d; print([d.written(one) for _, one in d.documents()])"
     runs = [
         subprocess.run(
             [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, check=True, capture_output=True

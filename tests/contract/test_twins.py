@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from joblog.streams import codec, commands, events, reports, retry, wire
-from joblog.streams.fields import Message, StrictMessage
+from joblog.streams.contract import codec, commands, events, reports, retry, wire
+from joblog.streams.contract.fields import Message, StrictMessage
 from msgspec import NODEFAULT, structs
 from pydantic import BaseModel, TypeAdapter
 
-from tests.contract.messages import (
+from tests.support.messages import (
     ATTRIBUTES,
     COMMAND,
     COMMANDS,

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from joblog.projections.decode import JobFact, read_event
-from joblog.streams import codec, commands, events, reports, upcast, wire
-from joblog.streams.job import Job
-from joblog.streams.lane_records import LaneRecord, read_state, write_state
-from joblog.streams.states import ContinueOn, State
+from joblog.projections.projector.decode import JobFact, read_event
+from joblog.streams.contract import codec, commands, events, reports, upcast, wire
+from joblog.streams.contract.states import ContinueOn, State
+from joblog.streams.elector.lane_records import LaneRecord, read_state, write_state
+from joblog.streams.lane.job import Job
 from msgspec import DecodeError, msgpack, structs
 from msgspec import json as fast_json
 from pydantic import BaseModel, TypeAdapter
 
-from tests.contract.messages import COMMANDS, EVENTS, REPORTS, enveloped, meaning, tag_of, written
+from tests.support.messages import COMMANDS, EVENTS, REPORTS, enveloped, meaning, tag_of, written
 
 GOLDEN = {path.stem: path.read_bytes() for path in sorted((Path(__file__).parent / "golden").glob("*.json"))}
 PRIVATE = {"job.run": wire.AnyAssignment, "job.cancel": wire.AnyAssignment, "timer": wire.Timer}

@@ -5,7 +5,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from joblog.services.embedded import StackAddresses
+from joblog.services.embedded.stack import StackAddresses
 from psycopg import sql
 
 

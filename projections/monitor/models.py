@@ -1,0 +1,208 @@
+"""What monitoring answers with; every model is frozen and dumps to JSON."""
+
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from joblog.streams.contract.events import JobException
+from joblog.streams.contract.states import ContinueOn, State
+from pydantic import BaseModel, ConfigDict
+
+T = TypeVar("T")
+
+
+class Answer(BaseModel):
+    """What all answers are."""
+
+    model_config = ConfigDict(frozen=True, ser_json_bytes="base64")
+
+
+class Page(Answer, Generic[T]):
+    """Some items of a list; `next_cursor` asks for those that follow, None at the end."""
+
+    items: tuple[T, ...]
+    next_cursor: str | None = None
+
+
+class Job(Answer):
+    """A job as lists show it.
+
+    - changed_at: when it came into its state; due: until when it waits.
+    - worker, lease: as the event of its state named them; when Processing, who runs it.
+    - args, kwargs, result: None when too long for a list; Details has them.
+    - exception: of the last failed run, whatever came after it; its details only while Failed, if not too long.
+    - duration_ms, latency_ms: of the run that ended in this state.
+    """
+
+    id: str
+    lane: int
+    state: State
+    version: int
+    attempt: int
+    retry: int
+    priority: int
+    queue: str
+    task: str
+    created_at: datetime
+    changed_at: datetime
+    reason: str | None = None
+    due: datetime | None = None
+    worker: str | None = None
+    lease: int | None = None
+    parent: str | None = None
+    parent_state: State | None = None
+    continue_on: ContinueOn | None = None
+    args: tuple[Any, ...] | None = None
+    kwargs: dict[str, Any] | None = None
+    exception: JobException | None = None
+    result: Any = None
+    result_omitted: str | None = None
+    duration_ms: float | None = None
+    latency_ms: float | None = None
+
+
+class HistoryEntry(Answer):
+    """One event of a job and where it stands in the log.
+
+    - data: what this type of event adds.
+    - lasted_s: seconds until the next transition; None for the state the job is in, and for what is none.
+    """
+
+    version: int
+    type: str
+    state: State
+    traversed: bool
+    attempt: int
+    at: datetime
+    reason: str | None
+    data: dict[str, Any]
+    lane: int
+    log_offset: int
+    lasted_s: float | None = None
+
+
+class Continuation(Answer):
+    """A job that waits, or waited, for another one."""
+
+    id: str
+    state: State
+    continue_on: ContinueOn | None
+    queue: str
+    task: str
+    created_at: datetime
+    changed_at: datetime
+
+
+class Rejected(Answer):
+    """A command that could not be done, and where that stands in the log."""
+
+    lane: int
+    log_offset: int
+    at: datetime
+    code: str
+    reason: str
+    command: str | None
+    command_id: str | None
+    job_id: str | None
+    position: str | None
+
+
+class JobDetails(Job):
+    """Everything about a job; lists end at the monitor's limits, newest first."""
+
+    spec: dict[str, Any] | None
+    parameters: dict[str, Any]
+    history: tuple[HistoryEntry, ...]
+    continuations: tuple[Continuation, ...]
+    rejected: tuple[Rejected, ...]
+    log_offset: int
+
+
+class WaitingJob(Answer):
+    """One of the jobs that wait longest in a queue."""
+
+    id: str
+    task: str
+    priority: int
+    since: datetime
+
+
+class Queue(Answer):
+    """A queue: its jobs by state, how many workers serve it, and who waits longest."""
+
+    name: str
+    counts: dict[State, int]
+    workers: int
+    oldest_waiting_s: float | None
+    first_jobs: tuple[WaitingJob, ...]
+
+    @property
+    def length(self) -> int:
+        """How many jobs are ready for a worker."""
+        return self.counts[State.ENQUEUED]
+
+
+class Worker(Answer):
+    """A worker: `state` is running, stopped or lost; `processing` counts the jobs assigned to it."""
+
+    name: str
+    state: str
+    slots: int
+    queues: tuple[str, ...]
+    tasks: tuple[str, ...]
+    host: str
+    pid: int
+    started_at: datetime
+    heartbeat: datetime
+    processing: int
+
+
+class Statistics(Answer):
+    """The numbers of the whole installation.
+
+    - counts: jobs in each state now. retries: those of Scheduled that wait for a retry.
+    - succeeded, failed, deleted: how often a job ever ended so; a failure that was retried is none.
+    - late_s: for how long these numbers have not been current, at most; None before anything was applied.
+    """
+
+    counts: dict[State, int]
+    retries: int
+    succeeded: int
+    failed: int
+    deleted: int
+    queues: int
+    workers: int
+    late_s: float | None
+
+
+class Bucket(Answer):
+    """How many jobs ended in an hour or day that began at `since`."""
+
+    since: datetime
+    succeeded: int
+    failed: int
+    deleted: int
+
+
+class ParkedRecord(Answer):
+    """A record of the log that could not be applied; `raw` is its value, base64 in JSON."""
+
+    lane: int
+    log_offset: int
+    at: datetime
+    code: str
+    reason: str
+    raw: bytes | None
+
+
+class LaneOffset(Answer):
+    """How far a lane was applied.
+
+    - log_time: when the broker wrote the last applied record.
+    - current_at: everything that the lane held then is applied; late_s: the seconds since.
+    """
+
+    lane: int
+    next_offset: int
+    log_time: datetime | None
+    current_at: datetime | None
+    late_s: float | None

@@ -1,0 +1,215 @@
+"""The questions that the dashboard, the API and the command line ask of the projection."""
+
+import re
+import time
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, Self, Unpack
+
+from joblog.projections.monitor.job_filter import Chosen, JobFilter, Order
+from joblog.projections.monitor.models import (
+    Bucket,
+    Job,
+    JobDetails,
+    LaneOffset,
+    Page,
+    ParkedRecord,
+    Queue,
+    Rejected,
+    Statistics,
+    Worker,
+)
+from joblog.projections.monitor.paging import decode_cursor, encode_cursor
+from joblog.projections.monitor.reads import CONNECTIONS_MAX, Ask, Reads
+from joblog.projections.monitor.rows import details, job, queue
+from joblog.projections.questions import InvalidQuestion, checked_limit
+from joblog.projections.statements import load
+from joblog.streams.contract.fields import JOB_ID_PATTERN
+from joblog.streams.contract.states import State
+
+SQL: Final = load("monitor/monitor.sql")
+LIMIT: Final = 50
+HISTORY_MAX: Final = 1_000
+CONTINUATIONS_MAX: Final = 500
+REJECTED_MAX: Final = 50
+#: Arguments and results longer than this are left out of lists, bytes of JSON.
+LISTED_BYTES_MAX: Final = 8_192
+#: `wait_for` looks this often: at first, and when it has taken long.
+POLL_FIRST_S: Final = 0.02
+POLL_MAX_S: Final = 0.5
+
+_ORDERS: Final[Mapping[Order, tuple[str, str]]] = {
+    Order.NEWEST: ("jobs_newest", "changed_at"),
+    Order.OLDEST: ("jobs_oldest", "changed_at"),
+    Order.CREATED: ("jobs_created", "created_at"),
+    Order.DUE: ("jobs_due", "due"),
+}
+_is_job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
+
+
+class Monitor:
+    """Read-only, safe to use from many threads; connects with the first question.
+
+    Raises InvalidQuestion (a ValueError) for questions that make no sense, DatabaseAway when Postgres does not
+    answer, SchemaError when it has no tables.
+    """
+
+    def __init__(self, dsn: str, schema: str, *, connections_max: int = CONNECTIONS_MAX) -> None:
+        self._reads = Reads(dsn, schema, "joblog-monitor", connections_max)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._reads.close()
+
+    def job(self, job_id: str) -> JobDetails | None:
+        """Everything about a job, its newest history first; None if it is not known (yet)."""
+        one = {"id": _checked_id(job_id)}
+        with self._reads.consistent() as ask:
+            rows = ask(SQL["job"], one)
+            if not rows:
+                return None
+            history = ask(SQL["history"], {**one, "limit": HISTORY_MAX})
+            continuations = ask(SQL["continuations"], {**one, "limit": CONTINUATIONS_MAX})
+            rejected = ask(SQL["rejected"], {**_FIRST, "job": job_id, "limit": REJECTED_MAX})
+        return details(rows[0], history, continuations, rejected)
+
+    def jobs(self, *, limit: int = LIMIT, cursor: str | None = None, **chosen: Unpack[Chosen]) -> Page[Job]:
+        """A page of the jobs that are as JobFilter's fields say."""
+        wanted = JobFilter(**chosen)
+        statement, key = _ORDERS[wanted.ordered]
+        parameters = wanted.parameters()
+        question = {"list": "jobs", "order": wanted.ordered, **parameters}
+        at, last = decode_cursor(question, cursor) if cursor else (None, (None,))
+        place = {"at": at, "last": last[0], "limit": checked_limit(limit) + 1, "text_max": LISTED_BYTES_MAX}
+        with self._reads.consistent() as ask:
+            rows = ask(SQL[statement], {**parameters, **place})
+        more = len(rows) > limit
+        items = tuple(job(row) for row in rows[:limit])
+        end = rows[limit - 1] if more else None
+        return Page(items=items, next_cursor=encode_cursor(question, end[key], end["id"]) if end else None)
+
+    def queues(self) -> tuple[Queue, ...]:
+        """The queues that have jobs or workers, by name."""
+        with self._reads.consistent() as ask:
+            counts = ask(SQL["counts"], {})
+            rows = ask(SQL["queues"], {})
+        now = datetime.now(UTC)
+        return tuple(queue(row, counts, now) for row in rows)
+
+    def workers(self, gone_within: timedelta = timedelta(days=1)) -> tuple[Worker, ...]:
+        """The workers that run, by name, and after them those that stopped or were lost not longer ago."""
+        with self._reads.consistent() as ask:
+            rows = ask(SQL["workers"], {"since": datetime.now(UTC) - gone_within})
+        return tuple(Worker(**row) for row in rows)
+
+    def statistics(self) -> Statistics:
+        """The numbers of the whole installation."""
+        with self._reads.consistent() as ask:
+            counts = ask(SQL["counts"], {})
+            totals = {row["state"]: row["n"] for row in ask(SQL["totals"], {})}
+            sizes = ask(SQL["sizes"], {})[0]
+            lanes = _offsets(ask)
+        by_state = dict.fromkeys(State, 0)
+        for row in counts:
+            by_state[State(row["state"])] += row["n"]
+        late = [lane.late_s for lane in lanes if lane.late_s is not None]
+        return Statistics(
+            counts=by_state,
+            succeeded=totals.get(State.SUCCEEDED, 0),
+            failed=totals.get(State.FAILED, 0),
+            deleted=totals.get(State.DELETED, 0),
+            queues=len({row["queue"] for row in counts}),
+            late_s=max(late, default=None),
+            **sizes,
+        )
+
+    def by_day(self, days: int = 7) -> tuple[Bucket, ...]:
+        """How many jobs ended on each of the last days of UTC, today included, oldest first."""
+        return self._series("by_day", days)
+
+    def by_hour(self, hours: int = 24) -> tuple[Bucket, ...]:
+        """How many jobs ended in each of the last hours, this one included, oldest first."""
+        return self._series("by_hour", hours)
+
+    def rejected(self, *, limit: int = LIMIT, cursor: str | None = None, job_id: str | None = None) -> Page[Rejected]:
+        """The commands that could not be done, or those for one job, known or not, the last first."""
+        job = {"job": _checked_id(job_id)} if job_id else {}
+        rows, following = self._by_place("rejected", limit, cursor, **job)
+        return Page(items=tuple(Rejected(**row) for row in rows), next_cursor=following)
+
+    def parked(self, *, limit: int = LIMIT, cursor: str | None = None) -> Page[ParkedRecord]:
+        """The records of the log that could not be applied, the last first."""
+        rows, following = self._by_place("parked", limit, cursor)
+        return Page(items=tuple(ParkedRecord(**row) for row in rows), next_cursor=following)
+
+    def offsets(self) -> tuple[LaneOffset, ...]:
+        """How far each lane was applied."""
+        with self._reads.consistent() as ask:
+            return _offsets(ask)
+
+    def snapshot(self, job_id: str) -> dict[str, Any] | None:
+        """What `commands.Snapshot` takes, as JSON; None when the job, or what it was created with, is unknown."""
+        with self._reads.consistent() as ask:
+            rows = ask(SQL["snapshot"], {"id": _checked_id(job_id)})
+        return {**rows[0], "created_at": rows[0]["created_at"].isoformat()} if rows else None
+
+    def wait_for(self, job_id: str, states: Collection[State], timeout_s: float) -> JobDetails | None:
+        """Look until the job is in one of the states; None when it is not in time."""
+        deadline = time.monotonic() + timeout_s
+        pause = POLL_FIRST_S
+        while True:
+            with self._reads.consistent() as ask:
+                rows = ask(SQL["state"], {"id": _checked_id(job_id)})
+            if rows and rows[0]["state"] in states:
+                found = self.job(job_id)
+                if found is not None and found.state in states:
+                    return found
+            if time.monotonic() + pause > deadline:
+                return None
+            time.sleep(pause)
+            pause = min(pause * 1.5, POLL_MAX_S)
+
+    def _series(self, statement: str, buckets: int) -> tuple[Bucket, ...]:
+        if not 1 <= buckets <= 1_000:
+            raise InvalidQuestion(f"a series has 1 to 1,000 buckets, not {buckets}")
+        with self._reads.consistent() as ask:
+            rows = ask(SQL[statement], {"now": datetime.now(UTC), "buckets": buckets})
+        return tuple(Bucket(**row) for row in rows)
+
+    def _by_place(
+        self, name: str, limit: int, cursor: str | None, **chosen: str
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """A page of what is kept by its place in the log, and the cursor of the next one."""
+        question = {"list": name, **chosen}
+        place: dict[str, Any] = {**_FIRST, **chosen, "limit": checked_limit(limit) + 1}
+        if cursor:
+            at, (lane, offset) = decode_cursor(question, cursor)
+            place |= {"at": at, "lane": int(lane), "log_offset": int(offset)}
+        with self._reads.consistent() as ask:
+            rows = ask(SQL[name], place)
+        if len(rows) <= limit:
+            return rows, None
+        end = rows[limit - 1]
+        return rows[:limit], encode_cursor(question, end["at"], end["lane"], end["log_offset"])
+
+
+#: Where lists by place begin.
+_FIRST: Final[Mapping[str, Any]] = {"job": None, "at": None, "lane": None, "log_offset": None}
+
+
+def _offsets(ask: Ask) -> tuple[LaneOffset, ...]:
+    return tuple(LaneOffset(**row) for row in ask(SQL["offsets"], {}))
+
+
+def _checked_id(job_id: str) -> str:
+    if not _is_job_id(job_id):
+        raise InvalidQuestion(f"{job_id!r:.100} is no job id")
+    return job_id

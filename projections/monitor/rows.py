@@ -1,0 +1,68 @@
+"""Rows of the tables as the models that monitoring answers with. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from joblog.projections.monitor.models import Continuation, HistoryEntry, Job, JobDetails, Queue, Rejected
+from joblog.streams.contract.events import JobException
+from joblog.streams.contract.states import State
+
+Row = Mapping[str, Any]
+
+
+def job(row: Row) -> Job:
+    """A row of the statement `described`."""
+    return Job(**_fields(row))
+
+
+def details(row: Row, history: Sequence[Row], continuations: Iterable[Row], rejected: Iterable[Row]) -> JobDetails:
+    """A row of the statement `job`, and what belongs to it."""
+    return JobDetails(
+        **_fields(row),
+        spec=row["spec"],
+        parameters=row["parameters"],
+        history=with_durations(history),
+        continuations=tuple(Continuation(**one) for one in continuations),
+        rejected=tuple(Rejected(**one) for one in rejected),
+        log_offset=row["log_offset"],
+    )
+
+
+def with_durations(rows: Iterable[Row]) -> tuple[HistoryEntry, ...]:
+    """History, newest first, each transition with the seconds until the next one."""
+    entries: list[HistoryEntry] = []
+    left_at: datetime | None = None
+    for row in rows:
+        is_transition = row["type"] != "job.parameter_set"
+        lasted = (left_at - row["at"]).total_seconds() if is_transition and left_at is not None else None
+        entries.append(HistoryEntry(**row, lasted_s=lasted))
+        left_at = row["at"] if is_transition else left_at
+    return tuple(entries)
+
+
+def queue(row: Row, counts: Iterable[Row], now: datetime) -> Queue:
+    """A row of the statement `queues`, and the rows of `counts`."""
+    by_state = dict.fromkeys(State, 0)
+    by_state |= {State(one["state"]): one["n"] for one in counts if one["queue"] == row["name"]}
+    made = Queue(**row, counts=by_state, oldest_waiting_s=None)
+    if not made.first_jobs:
+        return made
+    waited = (now - made.first_jobs[0].since).total_seconds()
+    return made.model_copy(update={"oldest_waiting_s": max(waited, 0.0)})
+
+
+def _fields(row: Row) -> dict[str, Any]:
+    spec, data = row["spec"] or {}, row["data"] or {}
+    same = {name: row[name] for name in Job.model_fields if name in row}
+    brought = {name: data.get(name) for name in ("result", "result_omitted", "duration_ms", "latency_ms")}
+    given = {"args": spec.get("args", ()), "kwargs": spec.get("kwargs", {})} if spec else {}
+    return {**same, **brought, **given, "exception": _exception(row, data)}
+
+
+def _exception(row: Row, data: Row) -> JobException | None:
+    if row["state"] == State.FAILED and "exception" in data:
+        return JobException.model_validate(data["exception"])
+    if row["exception_type"] is None:
+        return None
+    return JobException(type=row["exception_type"], message=row["exception_message"])

@@ -1,0 +1,93 @@
+"""What the events of a job make of it: a fold that may be cut anywhere, as batches cut it.
+
+`fold(first)` and `fold(rest)`, joined by the statement `apply_jobs`, are `fold(first + rest)`. For that, what one
+event alone decides is taken from the last one, and what an event may leave as it was is None for "as before".
+
+A job may be created again under the id of one that its lane has forgotten: another life, of which the tables
+know nothing that was before. The log keeps all lives; a fold is of one.
+"""
+
+from collections.abc import Iterable
+
+from joblog.projections.projector.decode import JobFact
+from joblog.streams.contract import wire
+from joblog.streams.contract.states import ContinueOn
+from msgspec import Raw, Struct
+
+
+class JobRow(Struct, gc=False):
+    """What a run of a job's events says.
+
+    - latest: the last event: version, state, attempt, queue and task are its.
+    - current: the last transition; None when only parameters were set. changed_at and due go with it.
+    - retry, created_with, parent (with `on`), exception: of the last event that carried one; None for none.
+    - parameters: those set in this run; their defaults are in `created_with`.
+    """
+
+    id: str
+    lane: int
+    first_version: int
+    first_offset: int
+    offset: int
+    log_ms: int
+    created_at: str
+    changed_at: str
+    latest: wire.JobEvent
+    current: wire.JobEvent | None = None
+    due: str | None = None
+    retry: int | None = None
+    spec: str | None = None
+    created_with: wire.JobSpec | None = None
+    parent: str | None = None
+    on: ContinueOn | None = None
+    exception: wire.JobException | None = None
+    parameters: dict[str, Raw] | None = None
+
+
+def begins(fact: JobFact) -> bool:
+    """Whether a life of the job begins here."""
+    return fact.spec is not None and fact.event.version == 1
+
+
+def begun(lane: int, offset: int, log_ms: int, fact: JobFact) -> JobRow:
+    """The row that one event gives, which stands at `offset` of `lane`, written there at `log_ms` (unix)."""
+    row = JobRow(fact.job, lane, fact.event.version, offset, offset, log_ms, fact.at, fact.at, fact.event)
+    _take(row, fact)
+    return row
+
+
+def extend(row: JobRow, offset: int, fact: JobFact) -> None:
+    """Take one more event of the job; one that is not newer than the row changes nothing."""
+    if fact.event.version <= row.latest.version:
+        return
+    row.latest = fact.event
+    row.offset = offset
+    _take(row, fact)
+
+
+def fold(facts: Iterable[tuple[int, JobFact]], lane: int = 0) -> JobRow:
+    """The row that a job's events, at least one, each with its offset, give in this order."""
+    (first, fact), *rest = facts
+    row = begun(lane, first, 0, fact)
+    for offset, later in rest:
+        extend(row, offset, later)
+    return row
+
+
+def _take(row: JobRow, fact: JobFact) -> None:
+    event = fact.event
+    if event.name is not None:
+        row.parameters = {**(row.parameters or {}), event.name: event.value}
+        return
+    row.current = event
+    row.changed_at = fact.at
+    row.due = fact.due
+    if fact.type in {"job.enqueued", "job.scheduled"}:
+        row.retry = event.retry
+    if event.exception is not None:
+        row.exception = event.exception
+    if fact.spec is not None:
+        row.spec = fact.spec
+        row.created_with = fact.created_with
+    if event.parent is not None:
+        row.parent, row.on = event.parent, event.on

@@ -1,0 +1,195 @@
+"""The projector: applies the topic `events` to Postgres, batch by batch, and never stops for an outage.
+
+Whatever passes by itself (Postgres or Kafka away, a lock, another projector) makes it step back: it drops
+both connections, waits, and goes on from the offsets in Postgres. A missing schema or log ends it.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+import psycopg
+from confluent_kafka import KafkaException
+from joblog.projections import database
+from joblog.projections.projector.event_batch import Entry, Parked, decoded
+from joblog.projections.projector.log import ROLE, EventLog
+from joblog.projections.projector.tables import Tables
+from joblog.projections.schema.schema import checked_name
+from joblog.streams.contract.topics import TopicNames
+from joblog.streams.errors import OffsetConflict, SchemaError, TopicsError
+from joblog.streams.health import Health
+from joblog.streams.kafka.clients import KafkaConfig
+from joblog.streams.metrics import Meters
+from tenacity import RetryCallState, RetryError, Retrying, retry_if_exception, stop_when_event_set
+from tenacity.nap import sleep_using_event
+from tenacity.wait import wait_exponential_jitter
+
+log = logging.getLogger(__name__)
+
+BATCH_MAX: Final = 20_000
+#: How long a step waits for the first record; also how late a stop may be noticed.
+POLL_S: Final = 0.25
+#: How often it looks how far behind it is.
+OBSERVE_S: Final = 2.0
+#: It is not ready when it could not see that for so long; a broker that is busy for a moment does not matter.
+UNSEEN_MAX_S: Final = 10.0
+BACKOFF_FIRST_S: Final = 0.2
+BACKOFF_MAX_S: Final = 10.0
+
+
+class Projector:
+    """Applies all lanes, or those in `only`; one projector at a time may write a lane of a schema.
+
+    `prepare` is called before the tables are opened; what it raises of psycopg is waited out like the rest.
+    """
+
+    def __init__(
+        self,
+        config: KafkaConfig,
+        names: TopicNames,
+        lanes: int,
+        dsn: str,
+        schema: str,
+        *,
+        meters: Meters,
+        health: Health,
+        batch_max: int = BATCH_MAX,
+        only: Collection[int] | None = None,
+        prepare: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._config = config
+        self._topic = names.events
+        self._lanes = lanes
+        self._only = range(lanes) if only is None else sorted(only)
+        self._dsn = dsn
+        self._schema = checked_name(schema)
+        self._meters = meters
+        self._health = health
+        self._prepare = prepare
+        self._batch_max = self._limit = batch_max
+        self._tables: Tables | None = None
+        self._log: EventLog | None = None
+        self._ahead: list[Entry] = []
+        self._was_open = False
+        self._observed_at = self._seen_at = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Apply until `stop`. Raises SchemaError, TopicsError or LogLost when a person has to act."""
+        retrying = Retrying(
+            retry=retry_if_exception(self._passes),
+            wait=wait_exponential_jitter(multiplier=BACKOFF_FIRST_S, max=BACKOFF_MAX_S, jitter=BACKOFF_FIRST_S),
+            sleep=sleep_using_event(stop),
+            stop=stop_when_event_set(stop),
+            before_sleep=self._step_back,
+        )
+        try:
+            while not stop.is_set():
+                retrying(self.step)
+        except RetryError:
+            log.info("projector.stopped", extra={"reason": "stopped while stepping back"})
+        finally:
+            self.close()
+            self._health.set_unready("stopped")
+
+    def step(self) -> int:
+        """Apply what is there, waiting `POLL_S` for the first record; returns how many records that were."""
+        self._health.beat()
+        tables, events = self._opened()
+        entries, self._ahead = self._ahead or decoded(events.read(self._limit, POLL_S)), []
+        if entries:
+            self._apply(entries, tables, events)
+        if time.monotonic() - self._observed_at > OBSERVE_S:
+            self._observe(tables, events)
+        return len(entries)
+
+    def _apply(self, entries: list[Entry], tables: Tables, events: EventLog) -> None:
+        def read_ahead() -> None:
+            if not self._ahead:
+                self._ahead = decoded(events.read(self._limit, 0))
+
+        begun = time.perf_counter()
+        try:
+            aside = tables.apply(entries, read_ahead)
+        except psycopg.errors.QueryCanceled:
+            self._limit = max(len(entries) // 2, 1)
+            raise
+        self._limit = min(self._limit * 2, self._batch_max)
+        self._meters.observe("joblog_projection_batch_seconds", time.perf_counter() - begun)
+        self._meters.inc("joblog_projection_events_total", by=len(entries))
+        self._report_parked(aside)
+        for lane, record in {record.lane: record for record, _ in entries}.items():
+            self._meters.set("joblog_projection_applied_timestamp_seconds", record.log_ms / 1000, str(lane))
+
+    def close(self) -> None:
+        """Drop both connections; the next step opens them anew, from the offsets in Postgres."""
+        self._ahead = []
+        events, self._log = self._log, None
+        tables, self._tables = self._tables, None
+        if events is not None:
+            events.close()
+        if tables is not None:
+            tables.close()
+
+    def _opened(self) -> tuple[Tables, EventLog]:
+        if self._tables is None or self._log is None:
+            self.close()
+            try:
+                self._prepare()
+                self._tables = Tables(self._dsn, self._schema, self._only, beat=self._health.beat)
+            except psycopg.Error as error:
+                raise _understood(error) from error
+            self._log = EventLog(self._config, self._topic, self._lanes, self._tables.positions, self._meters)
+            self._was_open = True
+            self._seen_at = time.monotonic()
+            self._health.set_ready()
+            log.info("projector.started", extra={"schema": self._schema, "lanes": len(self._only)})
+        return self._tables, self._log
+
+    def _observe(self, tables: Tables, events: EventLog) -> None:
+        self._observed_at = time.monotonic()
+        lags = events.lags(tables.positions, read_ahead={record.lane for record, _ in self._ahead})
+        if lags is None:
+            if time.monotonic() - self._seen_at > UNSEEN_MAX_S:
+                self._health.set_unready("Kafka does not tell how far the lanes go")
+            return
+        self._seen_at = time.monotonic()
+        self._health.set_ready()
+        for lane, lag in lags.items():
+            self._meters.set("joblog_projection_lag_records", lag, str(lane))
+        tables.stay_current(lane for lane, lag in lags.items() if lag == 0)
+
+    def _report_parked(self, aside: Sequence[Parked]) -> None:
+        """One line for each code: a batch of nothing but broken records shall not flood the log."""
+        for code, count in Counter(one.code for one in aside).items():
+            self._meters.inc("joblog_quarantined_records_total", ROLE, code, by=count)
+            first = next(one for one in aside if one.code == code)
+            place = {"lane": first.record.lane, "offset": first.record.offset, "reason": first.reason}
+            log.warning("projection.parked", extra={"code": code, "count": count, **place})
+
+    def _step_back(self, state: RetryCallState) -> None:
+        assert state.outcome is not None
+        error = state.outcome.exception()
+        if isinstance(error, psycopg.Error):
+            self._meters.inc("joblog_db_errors_total", ROLE, database.sqlstate_class(error))
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        self._health.set_unready(reason)
+        self._health.beat()
+        log.warning("projector.stepped_back", extra={"reason": reason, "wait_s": round(state.upcoming_sleep, 1)})
+        self.close()
+
+    def _passes(self, error: BaseException) -> bool:
+        if isinstance(error, psycopg.Error):
+            return database.is_passing(error)
+        # A broker that comes up may not know a topic yet that was there before.
+        if isinstance(error, TopicsError):
+            return self._was_open
+        return isinstance(error, OffsetConflict | KafkaException)
+
+
+def _understood(error: psycopg.Error) -> Exception:
+    if database.is_schema(error):
+        return SchemaError(f"the tables are not as expected ({error.sqlstate}: {error}): run `joblog migrate`")
+    return error

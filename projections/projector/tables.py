@@ -1,0 +1,246 @@
+"""The projector's end of Postgres: one batch and its offsets in one transaction, exactly once.
+
+1. Move the offsets, if they are where we left them. That locks them: another projector of the same lanes waits
+   here, finds them moved, and steps back.
+2. Stage the batch by COPY, note what is rare one by one.
+3. Send the two statements that move the staged rows into the tables. They take most of the time, so the caller
+   may read and decode the next batch meanwhile.
+4. Commit. Whatever fails before leaves nothing; then the batch is done again, from the offsets in Postgres.
+
+A value that Postgres refuses fails the whole batch: it is halved until the record stands alone, and parked.
+A job whose events do not simply go on from what the tables know makes the batch begin again, knowing that.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from joblog.projections import database
+from joblog.projections.projector.decode import RejectedFact, WorkerFact
+from joblog.projections.projector.event_batch import Batch, Entry, Known, Parked, Record, build, gap, job_row, parked
+from joblog.projections.schema import schema
+from joblog.projections.statements import load
+from joblog.streams.errors import OffsetConflict
+
+log = logging.getLogger(__name__)
+
+SQL: Final = load("projector/apply.sql")
+#: A batch waits this long for another writer of the same lanes.
+LOCK_TIMEOUT_S: Final = 5.0
+#: The log is the truth, and the offsets are lost or kept together with what was applied: a crash of Postgres
+#: costs nothing but reading again. So a commit need not wait for the disk.
+_SETTINGS: Final = (
+    "SELECT set_config('synchronous_commit', 'off', false), set_config('temp_buffers', '64MB', false),"
+    " set_config('work_mem', '64MB', false)"
+)
+
+
+class _Remark(NamedTuple):
+    """A row of the statement `apply_jobs`; `version` and `offset` are those that were known, or 0."""
+
+    what: str
+    job: str
+    version: int
+    offset: int
+    lane: int
+    first_offset: int
+    first_version: int
+    log_ms: int
+
+
+class Tables:
+    """A connection that applies batches; `positions` are the next offsets of the lanes, as committed.
+
+    `beat` is called before each of the parts that a batch may have to be cut into.
+    """
+
+    def __init__(
+        self, dsn: str, schema_name: str, lanes: Iterable[int], *, beat: Callable[[], object] = lambda: None
+    ) -> None:
+        self._beat = beat
+        self._connection = database.connect(dsn, schema_name, "joblog-projector", lock_timeout_s=LOCK_TIMEOUT_S)
+        try:
+            schema.check_in(self._connection, schema_name)
+            self._connection.execute(_SETTINGS)
+            self._connection.execute(SQL["stage_jobs"])
+            self._connection.execute(SQL["stage_history"])
+            self.positions = self._load_positions(list(lanes))
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def apply(self, entries: Sequence[Entry], meanwhile: Callable[[], None]) -> list[Parked]:
+        """Apply records in the order of their lanes; returns those set aside.
+
+        `meanwhile` is called while Postgres works, if there are events of jobs. Raises OffsetConflict when
+        another projector was here, psycopg.Error when Postgres is away; then some of the records may have
+        been applied.
+        """
+        aside: list[Parked] = []
+        waiting = [entries]
+        while waiting:
+            part = waiting.pop()
+            self._beat()
+            try:
+                done, rest = self._apply(part, meanwhile)
+            except (psycopg.Error, UnicodeEncodeError) as error:
+                if isinstance(error, psycopg.Error) and not database.is_data(error):
+                    raise
+                if len(part) == 1:
+                    aside += self._park(part[0][0], error)
+                else:
+                    half = len(part) // 2
+                    waiting += [part[half:], part[:half]]
+            else:
+                aside += done
+                waiting += [rest] if rest else []
+        return aside
+
+    def stay_current(self, current: Iterable[int]) -> None:
+        """Note that nothing was left to apply in these lanes at this moment."""
+        lanes = list(current)
+        expected = [self.positions[lane] for lane in lanes]
+        self._connection.execute(SQL["stay_current"], {"lanes": lanes, "expected": expected})
+
+    def _load_positions(self, lanes: list[int]) -> dict[int, int]:
+        self._connection.execute(SQL["lanes"], {"lanes": lanes})
+        return dict(self._connection.execute(SQL["offsets"], {"lanes": lanes}).fetchall())
+
+    def _apply(
+        self, entries: Sequence[Entry], meanwhile: Callable[[], None]
+    ) -> tuple[Sequence[Parked], Sequence[Entry]]:
+        """At once or after a second look; returns what is set aside, and the entries that are left to do."""
+        known: dict[str, Known] = {}
+        reborn: set[str] = set()
+        rest: Sequence[Entry] = ()
+        while True:
+            batch = build(entries[: len(entries) - len(rest)], known)
+            rest = batch.rest or rest
+            moved = {record.lane: record for record, _ in entries[: len(entries) - len(rest)]}
+            if not (remarks := self._commit(moved, batch, reborn, meanwhile)):
+                return batch.parked, rest
+            reborn |= {one.job for one in remarks if one.what == "reborn"}
+            known |= {one.job: Known(one.version, one.offset) for one in remarks if one.what == "overlapping"}
+
+    def _park(self, record: Record, error: Exception) -> list[Parked]:
+        sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
+        reason = str(error).partition("\n")[0]
+        one = parked(record, "refused", f"Postgres refused it ({sqlstate or type(error).__name__}): {reason}")
+        self._commit({record.lane: record}, Batch(parked=[one]), (), lambda: None)
+        return [one]
+
+    def _commit(
+        self, moved: Mapping[int, Record], batch: Batch, reborn: Collection[str], meanwhile: Callable[[], None]
+    ) -> Sequence[_Remark]:
+        """One transaction; without effect if it returns the jobs whose events do not simply go on."""
+        with self._connection.transaction(), self._connection.cursor() as cursor:
+            self._move_offsets(cursor, moved)
+            if reborn:
+                cursor.execute(SQL["end_lives"], {"jobs": list(reborn)})
+            _stage(cursor, batch)
+            remarks = self._move_staged(batch, meanwhile)
+            if again := [one for one in remarks if one.what != "gap"]:
+                raise psycopg.Rollback
+            gaps = [_gap(one) for one in remarks]
+            if gaps:
+                cursor.executemany(SQL["park"], [_parked(one) for one in gaps])
+        if not again:
+            batch.parked += gaps
+            self.positions |= {lane: record.offset + 1 for lane, record in moved.items()}
+        return again
+
+    def _move_staged(self, batch: Batch, meanwhile: Callable[[], None]) -> Sequence[_Remark]:
+        if not batch.history:
+            return ()
+        with self._connection.pipeline(), self._connection.cursor() as jobs, self._connection.cursor() as history:
+            # A plan that was made for big batches would read the whole table for a small one.
+            jobs.execute(SQL["apply_jobs"], prepare=False)
+            history.execute(SQL["apply_history"])
+            meanwhile()
+            return [_Remark(*row) for row in jobs.fetchall()]
+
+    def _move_offsets(self, cursor: psycopg.Cursor[Any], moved: Mapping[int, Record]) -> None:
+        cursor.execute(
+            SQL["move_offsets"],
+            {
+                "lanes": list(moved),
+                "expected": [self.positions[lane] for lane in moved],
+                "next": [record.offset + 1 for record in moved.values()],
+                "log_ms": [record.log_ms for record in moved.values()],
+            },
+        )
+        if cursor.rowcount != len(moved):
+            raise OffsetConflict(
+                f"another projector applied events of the lanes {sorted(moved)} meanwhile; let one write to a schema"
+            )
+
+
+def _stage(cursor: psycopg.Cursor[Any], batch: Batch) -> None:
+    if batch.jobs:
+        with cursor.copy(SQL["copy_jobs"]) as copy:
+            for row in batch.jobs.values():
+                copy.write_row(job_row(row))
+    if batch.history:
+        with cursor.copy(SQL["copy_history"]) as copy:
+            for values in batch.history:
+                copy.write_row(values)
+    if batch.workers:
+        cursor.executemany(SQL["apply_worker"], [_worker(record, fact) for record, fact in batch.workers.values()])
+    if batch.rejected:
+        cursor.executemany(SQL["apply_rejected"], [_rejected(record, fact) for record, fact in batch.rejected])
+    if batch.parked:
+        cursor.executemany(SQL["park"], [_parked(one) for one in batch.parked])
+
+
+def _gap(remark: _Remark) -> Parked:
+    record = Record(remark.lane, remark.first_offset, remark.log_ms, None)
+    return gap(record, remark.job, remark.version, remark.first_version)
+
+
+def _worker(record: Record, fact: WorkerFact) -> dict[str, Any]:
+    event = fact.event
+    return {
+        "id": event.worker,
+        "state": fact.state,
+        "queues": list(event.queues),
+        "tasks": list(event.tasks),
+        "slots": event.slots,
+        "host": event.host,
+        "pid": event.pid,
+        "started_at": event.started_at,
+        "heartbeat": datetime.fromisoformat(fact.at),
+        "lane": record.lane,
+        "log_offset": record.offset,
+    }
+
+
+def _rejected(record: Record, fact: RejectedFact) -> dict[str, Any]:
+    event = fact.event
+    return {
+        "lane": record.lane,
+        "log_offset": record.offset,
+        "at": fact.at,
+        "code": event.code,
+        "reason": event.reason,
+        "command": event.command,
+        "command_id": event.command_id,
+        "job": event.job_id,
+        "position": event.position,
+    }
+
+
+def _parked(one: Parked) -> dict[str, Any]:
+    record = one.record
+    return {
+        "lane": record.lane,
+        "log_offset": record.offset,
+        "log_ms": record.log_ms,
+        "code": one.code,
+        "reason": one.reason,
+        "raw": record.value,
+    }

@@ -1,0 +1,1 @@
+"""The log read again: what it says, compared with what Postgres holds."""

@@ -1,0 +1,1 @@
+"""The tables in Postgres: which version they have, and how they get there."""

@@ -1,0 +1,1 @@
+"""Benchmarks, measured from outside the processes."""

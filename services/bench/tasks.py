@@ -1,0 +1,18 @@
+"""The jobs that benchmarks run: they do nothing, or tell when they started."""
+
+import time
+
+from joblog.services.tasks.task import task
+
+QUEUE = "bench"
+
+
+@task("bench.noop", queue=QUEUE)
+def noop(_text: str) -> None:
+    """Nothing: what is measured is everything around a job."""
+
+
+@task("bench.stamp", queue=QUEUE)
+def stamp(_text: str) -> float:
+    """The instant at which the run began, unix milliseconds."""
+    return time.time() * 1000

@@ -1,0 +1,173 @@
+"""The command `joblog`: a table of commands, each loaded when it is called.
+
+A command is a function, or a typer app with commands of its own; loading all of them would make the shortest
+call wait a second for packages that it does not use, or that an installation without extras does not have.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Final, NamedTuple
+
+import typer
+from confluent_kafka import KafkaException
+from joblog.services.cli.context import Cli, LogFormat, fail
+from joblog.services.roles.kafka_errors import refused
+from joblog.streams.errors import InvalidData, JoblogError
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command, get_group
+
+
+class Target(NamedTuple):
+    """Where a command is, its line in the list, and the part of Joblog that an installation may lack."""
+
+    place: str
+    help: str
+    panel: str
+    extra: str = ""
+
+
+RUN: Final = "Run"
+JOBS: Final = "Jobs"
+WATCH: Final = "Watch"
+OPERATE: Final = "Operate"
+
+COMMANDS: Final[Mapping[str, Target]] = {
+    "up": Target(
+        "cli.commands.up:up", "Run everything on this machine: Kafka, Postgres and all roles.", RUN, "embedded"
+    ),
+    "demo": Target(
+        "cli.commands.demo:demo",
+        "A detection service at work: runs that succeed, fail, recover and are withdrawn, and their clean-ups.",
+        RUN,
+        "demo",
+    ),
+    "elector": Target("cli.commands.roles:elector", "Run an elector: it decides what happens to jobs.", RUN),
+    "delays": Target("cli.commands.roles:delays", "Run the delays process: it wakes scheduled jobs.", RUN),
+    "worker": Target("cli.commands.worker:worker", "Run a worker: it runs the jobs of your tasks.", RUN),
+    "projector": Target("cli.commands.projector:projector", "Run the projector: it keeps Postgres up to date.", RUN),
+    "enqueue": Target("cli.commands.enqueue:enqueue", "Create a job, and print its id when Kafka has it.", JOBS),
+    "job": Target("cli.commands.jobs:app", "Show and change jobs.", JOBS),
+    "queue": Target("cli.commands.watch:queue", "Show queues.", WATCH),
+    "workers": Target("cli.commands.watch:workers", "List the workers.", WATCH),
+    "stats": Target("cli.commands.watch:stats", "Count the jobs in each state.", WATCH),
+    "rejected": Target("cli.commands.watch:rejected", "Show commands that could not be done.", WATCH),
+    "parked": Target("cli.commands.watch:parked", "Show events that the projector could not apply.", WATCH),
+    "deadletters": Target("cli.commands.deadletters:app", "Show records that nobody could apply.", WATCH),
+    "topics": Target("cli.commands.topics:app", "Manage the Kafka topics.", OPERATE),
+    "migrate": Target("cli.commands.projector:migrate", "Create or migrate the tables in Postgres.", OPERATE),
+    "config": Target("cli.commands.config:app", "Show the settings.", OPERATE),
+    "bench": Target(
+        "cli.commands.bench:app",
+        "Measure this installation: topics and tables of its own, removed afterwards.",
+        OPERATE,
+        "embedded",
+    ),
+    "doctor": Target("cli.commands.doctor:doctor", "Check the installation, and say how to mend it.", OPERATE),
+}
+
+
+#: The end of a line within a paragraph.
+_LINE_END: Final = re.compile(r"(?<!\n)\n(?!\n)")
+
+
+class LazyGroup(TyperGroup):
+    """A group that lists the table's commands, and loads the one that is called."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        tidied(self)
+        for name, target in COMMANDS.items():
+            self.commands[name] = TyperCommand(name, help=target.help, rich_help_panel=target.panel)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name is not None else command, rest
+
+
+def load(name: str) -> Any:
+    """The command of this name; JoblogError when a package that it needs is not installed."""
+    target = COMMANDS[name]
+    module, _, attribute = target.place.partition(":")
+    try:
+        found = getattr(import_module(f"joblog.services.{module}"), attribute)
+    except ModuleNotFoundError as exc:
+        if not target.extra or (exc.name or "").startswith("joblog"):
+            raise
+        raise JoblogError(
+            f"`joblog {name}` needs the package {exc.name}: pip install 'joblog[{target.extra}]'"
+        ) from exc
+    if isinstance(found, typer.Typer):
+        command: Any = get_group(found)  # the options that install completion are those of `joblog` alone
+    else:
+        lone = typer.Typer(add_completion=False)
+        lone.command(name)(found)
+        command = get_command(lone)
+    command.name = name
+    return tidied(command)
+
+
+def tidied(command: Any) -> Any:
+    """Its help, and that of its commands: a paragraph is one line, which the terminal folds; flags take no value."""
+    command.help = _LINE_END.sub(" ", command.help or "")
+    for parameter in command.params:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = " "
+    for one in getattr(command, "commands", {}).values():
+        tidied(one)
+    return command
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(version("joblog"))
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file with settings; also JOBLOG_CONFIG, or ./joblog.toml.")
+    ] = None,
+    log_format: Annotated[LogFormat | None, typer.Option(help="How roles log on stderr.")] = None,
+    show_version: Annotated[  # noqa: ARG001 - the callback answers
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Background jobs on Kafka: every step of every job is an event in the log.
+
+    Settings come from JOBLOG_* variables, .env, a TOML file, and the addresses that `joblog up` leaves behind.
+    """
+    # Commands tell what matters themselves; roles replace this (roles/logs.py).
+    logging.getLogger().addHandler(logging.NullHandler())
+    ctx.obj = Cli(config, log_format)
+
+
+def main() -> None:
+    """Run a command; what Joblog raises on purpose, and what comes of wrong input, is told without a traceback."""
+    try:
+        app()
+    except JoblogError as exc:
+        sys.exit(fail(exc))
+    except KafkaException as exc:
+        if (mistake := refused(exc)) is None:
+            raise
+        sys.exit(fail(mistake))
+    except UnicodeEncodeError as exc:
+        # What a shell hands over in another encoding comes as lone surrogates, which Kafka and Postgres cannot take.
+        if exc.reason != "surrogates not allowed":
+            raise
+        sys.exit(fail(InvalidData(f"{exc.object!r:.100} is not UTF-8")))

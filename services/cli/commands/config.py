@@ -1,0 +1,80 @@
+"""`joblog config show`."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import typer
+from joblog.services.cli.context import Output, OutputOption
+from joblog.services.cli.output import print_rows
+from joblog.services.cli.values import settings_of
+from joblog.services.settings.errors import variable
+from joblog.services.settings.model import Settings
+from joblog.services.settings.sources import origins
+from pydantic import BaseModel, SecretStr
+
+app = typer.Typer(no_args_is_help=True)
+
+HIDDEN: Final = "(hidden)"
+#: What it means to people that one is not set.
+EMPTY: Final = {"worker.queues": "(those of its tasks)"}
+#: Properties that librdkafka takes secrets in; where tokens are to be had is none.
+_SECRET: Final = re.compile(r"secret|password|passphrase|key\.pem|token(?!\.endpoint\.url$)")
+
+
+@app.callback()
+def config() -> None:
+    """Show the settings."""
+
+
+@app.command()
+def show(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
+    """Show every setting: its variable, where it comes from, and its value; secrets stay hidden.
+
+    In a TOML file JOBLOG_WORKER__SLOTS is `slots` in the table `[worker]`. A worker without queues serves
+    those of its tasks.
+
+    Example: joblog config show --output json
+    """
+    settings = settings_of(ctx)
+    sources = origins(Settings, settings.config, settings.directory)
+    rows = [
+        {
+            "setting": ".".join(path),
+            "value": _shown(value),
+            "origin": _origin(".".join(path), sources),
+            "variable": variable(path),
+        }
+        for path, value in _values(settings)
+    ]
+    if output is Output.TABLE:
+        rows = [{**row, "value": row["value"] or EMPTY.get(row["setting"], row["value"])} for row in rows]
+    print_rows(rows, ("variable", "origin", "value"), output)
+
+
+def _values(model: BaseModel, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, field in type(model).model_fields.items():
+        path, value = (*prefix, field.alias or name), getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from _values(value, path)
+        else:
+            yield path, value
+
+
+def _shown(value: Any) -> Any:
+    """A value without secrets: those of our own settings, and properties passed on that are named like some."""
+    match value:
+        case SecretStr():
+            return HIDDEN
+        case Mapping():
+            return {name: HIDDEN if _SECRET.search(name.lower()) else one for name, one in value.items()}
+        case _:
+            return value
+
+
+def _origin(name: str, sources: dict[str, str]) -> str:
+    """Secrets may come from the file that `x_file` names; a mapping comes from where its parts come from."""
+    for known, label in sources.items():
+        if known in {name, f"{name}_file"} or known.startswith(f"{name}."):
+            return label
+    return "default"

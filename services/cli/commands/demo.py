@@ -1,0 +1,137 @@
+"""`joblog demo`: a detection service at work, on a real Kafka and Postgres."""
+
+import signal
+import sys
+from datetime import timedelta
+from pathlib import Path
+from shutil import which
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+import msgspec
+import typer
+from joblog.services.cli.context import Output, OutputOption
+from joblog.services.cli.values import parse_delay
+from joblog.services.detection.console import Printer
+from joblog.services.detection.manager import RETRIES, RUN_DELAY
+from joblog.services.detection.names import CLEANUP_QUEUE, RUN_QUEUE, SERVER
+from joblog.services.detection.report import document
+from joblog.services.detection.show import Show, opened
+from joblog.services.detection.stage import SLOTS, set_up
+from joblog.services.detection.stories import STORIES, plan
+from joblog.services.detection.workspace import Workspace
+from joblog.services.roles.logs import configure_logs
+from joblog.services.roles.runner import ERROR, INTERRUPTED, OK
+from joblog.streams.contract.states import State
+from joblog.streams.errors import InvalidData
+from rich.console import Console
+
+#: How wide the tables are that go into a file or a pipe.
+_PIPE_WIDTH: Final = 120
+
+
+def demo(
+    *,
+    directory: Annotated[Path, typer.Option(help="Where the servers' data and the photographs are.")] = Path(
+        ".joblog/demo"
+    ),
+    runs: Annotated[int, typer.Option(min=1, max=100, help="How many detection runs are requested.")] = len(STORIES),
+    minute: Annotated[
+        str,
+        typer.Option(help="How long a minute of the retry policy (1, 2 and 4 minutes) lasts; 60 is true to life."),
+    ] = "2s",
+    bootstrap: Annotated[str | None, typer.Option(help="Kafka's address; one is started if not given.")] = None,
+    dsn: Annotated[str | None, typer.Option(help="Postgres's address; one is started if not given.")] = None,
+    end: Annotated[
+        bool, typer.Option("--exit", help="End when all runs have, with exit code 0 if all is well.")
+    ] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """A detection service at work: runs that succeed, fail, recover and are withdrawn, and their clean-ups.
+
+    It starts Kafka and Postgres, an elector, a delays process, a projector and a worker; requests detection runs
+    on a Kafka topic; and shows what becomes of them. All of it stays up until Ctrl-C, to try other commands on.
+
+    Example: joblog demo --exit --output json
+    """
+    lasting = parse_delay(minute)
+    if not timedelta(seconds=0.1) <= lasting <= timedelta(hours=1):
+        raise InvalidData(f"--minute {minute}: a minute can last 0.1 s to 1 h")
+    configure_logs("auto", "WARNING", "demo")
+    # stdout is for the document alone, if one is wanted.
+    is_document = output is Output.JSON
+    seen_by_people = (sys.stderr if is_document else sys.stdout).isatty()
+    width = None if seen_by_people else _PIPE_WIDTH
+    printer = Printer(Console(stderr=is_document, highlight=False, markup=False, width=width))
+    printer.head(f"A detection service on Joblog, in {directory.resolve()}")
+    code = INTERRUPTED
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        with (
+            set_up(directory.resolve(), bootstrap, dsn, printer.progress) as stage,
+            opened(stage, plan(runs), lasting, printer) as show,
+        ):
+            try:
+                code = perform(show, printer, output)
+                if not end:
+                    stay(show, printer)
+            finally:
+                printer.progress("stopping everything ...")
+    except KeyboardInterrupt:
+        printer.progress("stopped")
+    raise typer.Exit(code)
+
+
+def perform(show: Show, printer: Printer, output: Output) -> int:
+    """From the first request to the last clean-up, and the report; the exit code."""
+    stage = show.stage
+    printer.shortened = f"{stage.directory}/"
+    show.wait_until_ready()
+    introduce(show, printer)
+    ready_s = printer.elapsed_s
+    show.request()
+    show.watch()
+    timings = {"set_up": ready_s, "runs": printer.elapsed_s - ready_s}
+    results = show.results()
+    printer.results(results)
+    if output is Output.JSON:
+        print(msgspec.json.encode(document(stage, show.minute, timings, results)).decode(), flush=True)
+    return ERROR if any(result.complaints() for result in results) else OK
+
+
+def introduce(show: Show, printer: Printer) -> None:
+    """What is where."""
+    stage, minute_s = show.stage, show.minute / timedelta(seconds=1)
+    printer.head("Ready")
+    printer.fact("Kafka", f"{stage.kafka.bootstrap_servers}, topics {stage.names.prefix}*, {stage.lanes} lanes")
+    printer.fact("Postgres", f"{host_of(stage.dsn)}, schema {stage.schema}")
+    printer.fact("Worker", f"{SERVER}: queues {RUN_QUEUE} and {CLEANUP_QUEUE}, {SLOTS} slots")
+    printer.fact("Runs", f"{len(show.planned)}, each {RUN_DELAY.seconds} s after its request, then its clean-up")
+    waits = ", ".join(f"{minute_s * 2**retry:g}" for retry in range(RETRIES))
+    printer.fact("Retries", f"after 1, 2 and 4 minutes; a minute lasts {minute_s:g} s here, so after {waits} s")
+    printer.head("What happens")
+
+
+def host_of(dsn: str) -> str:
+    """The part of a DSN that is no secret."""
+    parts = urlsplit(dsn)
+    return f"{parts.hostname}:{parts.port or 5432}" if parts.hostname else "as its DSN says"
+
+
+def stay(show: Show, printer: Printer) -> None:
+    """Say what can be tried, and watch on until interrupted."""
+    stage = show.stage
+    failed = next((job.id for job in show.jobs if job.state is State.FAILED), "<id>")
+    printer.head("Everything stays up until Ctrl-C. To try, in another terminal:")
+    command = "joblog" if which("joblog") else str(Path(sys.executable).with_name("joblog"))
+    for line in (
+        f"export JOBLOG_CONFIG={stage.config_file}",
+        f"{command} job list",
+        f"{command} job show {failed}",
+        f"{command} job requeue {failed}",
+        f"{command} stats",
+    ):
+        printer.console.print(f"  {line}", soft_wrap=True)
+    printer.console.print(f"\nMarked photographs are in {Workspace(stage.directory).results}", soft_wrap=True)
+    show.stay()

@@ -1,0 +1,137 @@
+"""`joblog enqueue`."""
+
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import Annotated, Any, Final
+
+import typer
+from joblog.projections.monitor.monitor import Monitor
+from joblog.services.cli.commands.jobs import print_job
+from joblog.services.cli.context import Output, OutputOption, note
+from joblog.services.cli.output import print_document
+from joblog.services.cli.postgres import Aside, monitor_of, unserved
+from joblog.services.cli.values import NotJson, given, parse_delay, parse_instant, parse_json, settings_of
+from joblog.services.client.client import Client
+from joblog.services.client.options import Call, JobOptions, due_at
+from joblog.streams.contract.fields import ATTEMPTS_MAX
+from joblog.streams.contract.retry import RetryPolicy
+from joblog.streams.contract.states import FINAL_STATES, ContinueOn, State
+from joblog.streams.errors import InvalidData, JoblogError
+
+DEFAULT_QUEUE: Final = "default"
+
+
+def enqueue(
+    ctx: typer.Context,
+    task: Annotated[str, typer.Argument(help="The task's name.")],
+    args: Annotated[
+        list[str] | None, typer.Argument(help="Arguments as JSON; what is not JSON is taken as text.")
+    ] = None,
+    *,
+    kwargs: Annotated[str, typer.Option(help="Keyword arguments, a JSON object.")] = "{}",
+    queue: Annotated[str | None, typer.Option(help="The queue; `default` if not given.")] = None,
+    priority: Annotated[int, typer.Option(help="Higher runs first, -1000 to 1000.")] = 0,
+    delay: Annotated[str | None, typer.Option(help="Run after 90s, 15m, 1.5h, 2d.")] = None,
+    at: Annotated[str | None, typer.Option(help="Run at an ISO 8601 time; UTC if it names no zone.")] = None,
+    parent: Annotated[str | None, typer.Option(help="Run when the job of this id has ended.")] = None,
+    on: Annotated[
+        ContinueOn, typer.Option(case_sensitive=False, help="How the parent has to end.")
+    ] = ContinueOn.SUCCEEDED,
+    attempts: Annotated[
+        int | None, typer.Option(min=0, max=ATTEMPTS_MAX, help="Retries after the first run, 0 for none.")
+    ] = None,
+    timeout: Annotated[str | None, typer.Option(help="The longest run: 90s, 15m.")] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="Create one job for all calls with this key.")] = None,
+    job_id: Annotated[str | None, typer.Option(help="An id made before, to repeat a call safely.")] = None,
+    parameter: Annotated[list[str] | None, typer.Option(help="name=JSON; may be repeated.")] = None,
+    wait: Annotated[str | None, typer.Option(help="Wait so long (90s) for its end, and show it.")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Create a job, and print its id when Kafka has it.
+
+    With --wait the job is shown when it has ended, and the exit code is 1 unless it succeeded. A queue that no
+    running worker serves is told on stderr, if Postgres knows.
+
+    Example: joblog enqueue images.shrink a.png --kwargs '{"width": 640}' --queue images
+
+    Example: joblog enqueue reports.send 17 --at 2027-01-31T06:00:00Z
+    """
+    options = JobOptions(
+        queue=queue,
+        priority=priority,
+        retry=None if attempts is None else RetryPolicy.model_validate(given(attempts=attempts)),
+        timeout=parse_delay(timeout) if timeout else None,
+        parameters=dict(_parameter(one) for one in parameter or []),
+        idempotency_key=idempotency_key,
+        job_id=job_id,
+        run_at=due_at(parse_delay(delay) if delay else None, parse_instant(at) if at else None)
+        if delay or at
+        else None,
+        parent=parent,
+        on=on,
+    )
+    named = parse_json(kwargs, "--kwargs")
+    if not isinstance(named, dict):
+        raise InvalidData(f"--kwargs: a JSON object, not {kwargs!r:.100}")
+    settings = settings_of(ctx)
+    with ExitStack() as stack:
+        # What waiting needs is looked at first: a job that was created must not look as if it was not.
+        patience = parse_delay(wait) if wait is not None else None
+        monitor = stack.enter_context(monitor_of(settings)) if patience is not None else None
+        aside = Aside(settings)
+        with Client.from_settings(settings) as client:
+            created = client.create(task, Call([_argument(one) for one in args or []], named), options)
+        if monitor is not None:
+            note(created)
+        elif output is Output.JSON:
+            print_document({"id": created}, output)
+        else:
+            print(created, flush=True)
+        running = aside.running()
+        if running is not None and (waiting := unserved(queue or DEFAULT_QUEUE, task, running)):
+            note(f"note: {waiting}; the job waits for one")
+        if monitor is not None and patience is not None:
+            _show_end(monitor, created, patience, output)
+
+
+def _show_end(monitor: Monitor, job_id: str, patience: timedelta, output: Output) -> None:
+    found = monitor.wait_for(job_id, FINAL_STATES, patience.total_seconds())
+    if found is None:
+        now = _now(monitor, job_id)
+        raise JoblogError(f"job {job_id} has not ended within {patience.total_seconds():g} s: {now}")
+    print_job(found, output)
+    if found.state is not State.SUCCEEDED:
+        raise typer.Exit(1)
+
+
+def _now(monitor: Monitor, job_id: str) -> str:
+    """What keeps a job from its end."""
+    found = monitor.job(job_id)
+    if found is None:
+        return "it has not reached Postgres; `joblog doctor` tells whether an elector and a projector run"
+    match found.state:
+        case State.ENQUEUED:
+            running = [one for one in monitor.workers() if one.state == "running"]
+            more = unserved(found.queue, found.task, running) or "the workers of its queue are busy"
+        case State.SCHEDULED if found.due is not None:
+            more = f"due at {found.due:%Y-%m-%d %H:%M:%SZ}"
+        case State.AWAITING:
+            more = f"until job {found.parent} has ended, which is {found.parent_state or 'unknown'}"
+        case _:
+            more = f"attempt {found.attempt}" + (f" on {found.worker}" if found.worker else "")
+    return f"it is {found.state}, {more}"
+
+
+def _argument(text: str) -> Any:
+    """JSON if it is; else the text itself, since a shell takes quotes away."""
+    try:
+        return parse_json(text, "argument")
+    except NotJson:
+        return text
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidData(f"--parameter: name=JSON, not {text!r:.100}")
+    return name, _argument(value)

@@ -1,0 +1,216 @@
+"""`joblog job ...`: one job, or a list of them, and what can be done to them."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+from joblog.projections.monitor.job_filter import Order
+from joblog.projections.monitor.models import JobDetails, Rejected
+from joblog.services.cli.context import JobIdArgument, LimitOption, Output, OutputOption, note
+from joblog.services.cli.output import print_block, print_document, print_rows, shown
+from joblog.services.cli.postgres import monitor_of
+from joblog.services.cli.values import parse_delay, parse_instant, settings_of
+from joblog.services.client.client import Client
+from joblog.services.client.options import due_at
+from joblog.services.settings.model import Settings
+from joblog.streams.contract.states import FINAL_STATES, State
+from joblog.streams.errors import JoblogError, ProjectionError, SettingsError
+
+app = typer.Typer(no_args_is_help=True)
+
+JobIds = Annotated[list[str], typer.Argument(metavar="JOB_ID", help="Ids of jobs.")]
+Reason = Annotated[str | None, typer.Option(help="Why; it goes into the history.")]
+Expected = Annotated[
+    State | None, typer.Option("--expected-state", case_sensitive=False, help="Do nothing if the job is elsewhere.")
+]
+_COLUMNS = ("id", "state", "changed_at", "queue", "task", "attempt", "reason")
+
+
+@app.callback()
+def job() -> None:
+    """Show and change jobs."""
+
+
+@app.command()
+def show(ctx: typer.Context, job_id: JobIdArgument, output: OutputOption = Output.TABLE) -> None:
+    """Show a job and its history, newest first.
+
+    Example: joblog job show 019ab3c4-5d6e-8001-9f3a-2b4c6d8e0f12 --output json
+    """
+    with monitor_of(settings_of(ctx)) as monitor:
+        found = monitor.job(job_id)
+        refused = monitor.rejected(job_id=job_id, limit=1).items if found is None else ()
+    if found is None:
+        raise JoblogError(f"no job {job_id} is known; {_why_unknown(refused)}")
+    print_job(found, output)
+
+
+def _why_unknown(refused: Sequence[Rejected]) -> str:
+    """What was asked of it in vain, if anything was."""
+    if not refused:
+        return "one created just now may not have reached Postgres yet"
+    last = refused[0]
+    return f"{last.command or 'a command'} for it was rejected at {last.at:%Y-%m-%d %H:%M:%SZ}: {last.reason}"
+
+
+def print_job(found: JobDetails, output: Output) -> None:
+    """Everything as JSON; for people what a job is and went through."""
+    document = found.model_dump(mode="json" if output is Output.JSON else "python")
+    if output is Output.JSON:
+        print_document(document, output)
+        return
+    lists = {name: document.pop(name) for name in ("history", "continuations", "rejected")}
+    lists["history"] = [{**entry, "data": _told(entry["data"])} for entry in lists["history"]]
+    document["spec"] = {name: value for name, value in (found.spec or {}).items() if name not in {"args", "kwargs"}}
+    if found.exception is not None:
+        document["exception"] = f"{found.exception.type}: {found.exception.message}"
+        if document["reason"] == document["exception"]:
+            del document["reason"]
+    print_document({name: value for name, value in document.items() if value not in (None, {}, ())}, output)
+    if found.exception is not None and found.exception.details:
+        print_block("traceback", found.exception.details)
+    for name, columns in (
+        ("history", ("version", "at", "state", "attempt", "lasted_s", "reason", "data")),
+        ("continuations", ("id", "state", "continue_on", "task")),
+        ("rejected", ("at", "command", "code", "reason")),
+    ):
+        if lists[name]:
+            print(f"\n{name}")
+            print_rows(lists[name], columns, output)
+
+
+def _told(data: Mapping[str, Any]) -> str:
+    """What an event brought, in words; its exception is told in the reason, and the last one as a whole."""
+    return ", ".join(f"{name} {shown(value, name)}" for name, value in data.items() if name != "exception")
+
+
+@app.command("list")
+def list_jobs(
+    ctx: typer.Context,
+    *,
+    state: Annotated[list[State] | None, typer.Option(case_sensitive=False, help="May be repeated.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only of this queue.")] = None,
+    task: Annotated[str | None, typer.Option(help="Only of this task.")] = None,
+    worker: Annotated[str | None, typer.Option(help="Only of this worker.")] = None,
+    search: Annotated[str | None, typer.Option(help="An id, or a part of the last exception.")] = None,
+    order: Annotated[
+        Order, typer.Option(case_sensitive=False, help="By the last change, or (Scheduled) by when they are due.")
+    ] = Order.NEWEST,
+    limit: LimitOption = 50,
+    cursor: Annotated[str | None, typer.Option(help="Where the last list ended.")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List jobs.
+
+    Example: joblog job list --state Failed --queue images --limit 20
+    """
+    with monitor_of(settings_of(ctx)) as monitor:
+        page = monitor.jobs(
+            limit=limit,
+            cursor=cursor,
+            state=state or None,
+            queue=queue,
+            task=task,
+            worker=worker,
+            q=search,
+            order=order,
+        )
+    print_page(page.items, page.next_cursor, _COLUMNS, output)
+
+
+def print_page(items: tuple[Any, ...], next_cursor: str | None, columns: tuple[str, ...], output: Output) -> None:
+    """A page of models; where it goes on is told on stderr, as it is no line of the list."""
+    mode = "json" if output is Output.JSON else "python"
+    print_rows((item.model_dump(mode=mode) for item in items), columns, output)
+    if next_cursor is not None:
+        note(f"more: --cursor {next_cursor}")
+
+
+@app.command()
+def delete(
+    ctx: typer.Context,
+    job_ids: JobIds,
+    *,
+    reason: Reason = None,
+    expected_state: Expected = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Delete jobs; a running one is cancelled.
+
+    One that failed long ago is found by what Postgres knows of it.
+
+    Example: joblog job delete 019ab3c4-5d6e-8001-9f3a-2b4c6d8e0f12 --reason "no longer wanted"
+    """
+    settings = settings_of(ctx)
+    with Client.from_settings(settings) as client:
+        for job_id in job_ids:
+            # Of the ended jobs only these can be deleted.
+            snapshot = snapshot_of(settings, job_id, {State.FAILED})
+            client.delete(job_id, snapshot=snapshot, reason=reason, expected_state=expected_state)
+            _sent("delete", job_id, output)
+
+
+@app.command()
+def requeue(
+    ctx: typer.Context,
+    job_ids: JobIds,
+    *,
+    queue: Annotated[str | None, typer.Option(help="Another queue of the job's lane.")] = None,
+    reason: Reason = None,
+    expected_state: Expected = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Put jobs into their queue again, from any state; retries begin anew.
+
+    An ended job is brought back from what Postgres knows of it.
+
+    Example: joblog job requeue 019ab3c4-5d6e-8001-9f3a-2b4c6d8e0f12
+    """
+    settings = settings_of(ctx)
+    with Client.from_settings(settings) as client:
+        for job_id in job_ids:
+            snapshot = snapshot_of(settings, job_id)
+            client.requeue(job_id, queue=queue, snapshot=snapshot, reason=reason, expected_state=expected_state)
+            _sent("requeue", job_id, output)
+
+
+@app.command()
+def reschedule(
+    ctx: typer.Context,
+    job_ids: JobIds,
+    *,
+    delay: Annotated[str | None, typer.Option(help="From now: 90s, 15m, 1.5h, 2d.")] = None,
+    at: Annotated[str | None, typer.Option(help="An ISO 8601 time; UTC if it names no zone.")] = None,
+    reason: Reason = None,
+    expected_state: Expected = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Move jobs to another instant, from any state.
+
+    Example: joblog job reschedule 019ab3c4-5d6e-8001-9f3a-2b4c6d8e0f12 --delay 1h
+    """
+    settings = settings_of(ctx)
+    run_at = due_at(parse_delay(delay) if delay else None, parse_instant(at) if at else None)
+    with Client.from_settings(settings) as client:
+        for job_id in job_ids:
+            snapshot = snapshot_of(settings, job_id)
+            client.reschedule(job_id, at=run_at, snapshot=snapshot, reason=reason, expected_state=expected_state)
+            _sent("reschedule", job_id, output)
+
+
+def snapshot_of(settings: Settings, job_id: str, states: Collection[State] = FINAL_STATES) -> dict[str, Any] | None:
+    """What Postgres knows of an ended job, which electors forget in time; None for one that is alive."""
+    try:
+        with monitor_of(settings) as monitor:
+            snapshot = monitor.snapshot(job_id)
+    except (SettingsError, ProjectionError) as exc:
+        note(f"warning: sent without a snapshot, so that only a job that is remembered comes back: {exc}")
+        return None
+    return snapshot if snapshot and snapshot["state"] in states else None
+
+
+def _sent(what: str, job_id: str, output: Output) -> None:
+    if output is Output.JSON:
+        print_document({"command": f"job.{what}", "job_id": job_id}, output)
+    else:
+        note(f"{what} {job_id}: sent; `joblog job show {job_id}` tells what became of it")

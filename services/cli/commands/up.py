@@ -1,0 +1,180 @@
+"""`joblog up`: everything on this machine."""
+
+import os
+import re
+import threading
+import time
+from collections.abc import Sequence
+from hashlib import blake2b
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from joblog.projections.schema.migrate import upgrade
+from joblog.services.cli.context import note
+from joblog.services.cli.values import Queues, from_here, given, settings_of
+from joblog.services.embedded.ports import HOST, PORT_MAX, choose_ports
+from joblog.services.embedded.stack import EmbeddedStack, StackAddresses
+from joblog.services.roles.runner import stopped_by_signals
+from joblog.services.roles.supervisor import Role, Supervisor
+from joblog.services.settings.model import Settings
+from joblog.services.settings.sources import write_addresses
+from joblog.streams.errors import SettingsError, StackError
+from joblog.streams.kafka.admin import create_topics
+from joblog.streams.kafka.clients import KafkaConfig
+
+_READY_TIMEOUT_S: Final = 90.0
+_POLL_S: Final = 0.2
+#: How often it is looked whether the broker and the database still run; one that died is started again.
+_SERVERS_S: Final = 5.0
+#: Where a role may listen so that it can be asked on this machine whether it is ready.
+_ASKED_HOSTS: Final = frozenset({HOST, "localhost", "0.0.0.0"})  # noqa: S104 - the user's choice
+
+
+def up(
+    ctx: typer.Context,
+    *,
+    directory: Annotated[Path | None, typer.Option(help="Where all data is kept.", show_default="./.joblog")] = None,
+    kafka_port: Annotated[
+        int | None, typer.Option(min=0, max=PORT_MAX, help="Kafka's port; a free one, and then always that.")
+    ] = None,
+    postgres_port: Annotated[int | None, typer.Option(min=0, max=PORT_MAX, help="Postgres' port, likewise.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Run a worker, too, with the tasks of these modules.", show_default="no worker")
+    ] = None,
+    queues: Queues = None,
+    only_stack: Annotated[bool, typer.Option("--only-stack", help="Kafka and Postgres, and no roles.")] = False,
+) -> None:
+    """Run everything on this machine: Kafka, Postgres and all roles.
+
+    Nothing has to be installed; a start after the first takes seconds. Other commands of this machine, called
+    in the same directory, find the addresses by themselves. Ctrl-C stops all in order.
+
+    Example: joblog up --tasks myapp.tasks --queues critical,default
+    """
+    settings = settings_of(ctx, **given(directory=directory), worker=given(tasks=tasks, queues=queues))
+    if settings.kafka.security_protocol != "PLAINTEXT":
+        raise SettingsError(
+            f"joblog up starts a Kafka of its own, which knows no {settings.kafka.security_protocol}: "
+            "unset kafka.security_protocol, kafka.sasl_* and kafka.ssl_* here (JOBLOG_KAFKA__SECURITY_PROTOCOL ...)"
+        )
+    for name in settings.worker.tasks:
+        _look_for(name)
+    stop = threading.Event()
+    with stopped_by_signals(stop):
+        stack = EmbeddedStack(settings.directory, kafka_port=kafka_port, postgres_port=postgres_port, progress=note)
+        addresses = stack.start()
+        try:
+            _prepare(settings, addresses)
+            roles = [] if only_stack else _roles(stack.directory, settings)
+            _run(stack, addresses, settings, roles, stop)
+        finally:
+            note("stopping Kafka and Postgres ...")
+            stack.stop()
+
+
+def _look_for(module: str) -> None:
+    """SettingsError when there is no such module: said before all else has started, as the worker ends with it."""
+    from_here()
+    try:
+        found = find_spec(module)
+    except ImportError as exc:
+        raise SettingsError(f"the tasks of {module} cannot be imported: {exc}") from exc
+    if found is None:
+        raise SettingsError(f"the tasks of {module} cannot be imported: no module has this name, here or installed")
+
+
+def _prepare(settings: Settings, addresses: StackAddresses) -> None:
+    """Topics and tables, and the addresses for other commands."""
+    note("creating topics and tables ...")
+    config = KafkaConfig(addresses.bootstrap_servers)
+    create_topics(config, settings.names, settings.lanes)
+    upgrade(addresses.dsn, settings.postgres.schema_name)
+    write_addresses(
+        settings.directory,
+        {
+            "kafka": {"bootstrap_servers": addresses.bootstrap_servers},
+            "postgres": {"dsn": addresses.dsn, "schema": settings.postgres.schema_name},
+            "topic_prefix": settings.topic_prefix,
+            "lanes": settings.lanes,
+            "queue_shards": settings.queue_shards,
+        },
+    )
+
+
+def _roles(directory: Path, settings: Settings) -> Sequence[Role]:
+    """In the order in which they start, each with a port that it keeps."""
+    elector = f"up-{blake2b(str(directory).encode(), digest_size=4).hexdigest()}"  # a name that nobody else chooses
+    arguments = {"projector": ["projector"], "elector": ["elector", "--id", elector], "delays": ["delays"]}
+    if settings.worker.tasks:
+        queued = ["--queues", ",".join(settings.worker.queues)] if settings.worker.queues else []
+        arguments["worker"] = ["worker", "--tasks", ",".join(settings.worker.tasks), *queued]
+    ports = choose_ports(directory / "http-ports.json", dict.fromkeys(arguments, None), note)
+    return [Role(name, arguments[name], ports[name]) for name in arguments]
+
+
+def _run(
+    stack: EmbeddedStack, addresses: StackAddresses, settings: Settings, roles: Sequence[Role], stop: threading.Event
+) -> None:
+    """Until told to stop: look after the roles and the servers."""
+    supervisor = Supervisor(roles, _environment(settings, addresses), _write)
+    try:
+        _wait_until_ready(supervisor, stop)
+        if not stop.is_set():
+            _tell(addresses, roles, settings)
+        looked_at = time.monotonic()
+        while not stop.wait(_POLL_S):
+            supervisor.check()
+            if time.monotonic() - looked_at > _SERVERS_S:
+                stack.start()
+                looked_at = time.monotonic()
+    finally:
+        supervisor.stop()
+
+
+def _wait_until_ready(supervisor: Supervisor, stop: threading.Event) -> None:
+    deadline = time.monotonic() + _READY_TIMEOUT_S
+    supervisor.check()
+    while (waiting := supervisor.unready()) and not stop.wait(_POLL_S):
+        supervisor.check()
+        if time.monotonic() > deadline:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in waiting.items())
+            raise StackError(f"not ready after {_READY_TIMEOUT_S:.0f} s: {reasons}")
+
+
+def _environment(settings: Settings, addresses: StackAddresses) -> dict[str, str]:
+    """What the roles get: this environment, and above all the addresses of this stack, and to answer how they are."""
+    host = settings.http.host
+    ours = {
+        "JOBLOG_DIRECTORY": str(settings.directory.resolve()),
+        "JOBLOG_KAFKA__BOOTSTRAP_SERVERS": addresses.bootstrap_servers,
+        "JOBLOG_POSTGRES__DSN": addresses.dsn,
+        "JOBLOG_HTTP__ENABLED": "true",
+        "JOBLOG_HTTP__HOST": host if host in _ASKED_HOSTS else HOST,
+        "JOBLOG_LOGS__FORMAT": "json" if settings.logs.format == "json" else "console",
+        "PYTHONUNBUFFERED": "1",
+    }
+    config = {"JOBLOG_CONFIG": str(settings.config)} if settings.config else {}
+    others = {name: value for name, value in os.environ.items() if name != "JOBLOG_POSTGRES__DSN_FILE"}
+    return {**others, **config, **ours}
+
+
+def _write(name: str, line: str) -> None:
+    note(f"{name:<9} | {line}")
+
+
+def _tell(addresses: StackAddresses, roles: Sequence[Role], settings: Settings) -> None:
+    """Where everything is, on stdout, for people and for scripts that wait for the last line."""
+    rows = [("Kafka", addresses.bootstrap_servers), ("Postgres", without_password(addresses.dsn))]
+    rows += [(role.name, f"{role.url}/metrics") for role in roles]
+    if roles and not settings.worker.tasks:
+        rows.append(("no worker", "no job will run: give --tasks, such as --tasks myapp.tasks"))
+    for name, address in rows:
+        print(f"{name:<10} {address}")
+    print(f"ready: data in {settings.directory}; Ctrl-C stops all", flush=True)
+
+
+def without_password(dsn: str) -> str:
+    """An address of ours as it may be shown; the file with the addresses has all of it."""
+    return re.sub(r"(//[^:/@]*):[^@/]*@", r"\1@", dsn)

@@ -1,0 +1,111 @@
+"""What can be watched: queues, workers, counts, rejected commands, parked events."""
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from joblog.services.cli.commands.jobs import print_page
+from joblog.services.cli.context import LimitOption, Output, OutputOption
+from joblog.services.cli.output import print_document, print_rows
+from joblog.services.cli.postgres import monitor_of
+from joblog.services.cli.values import parse_delay, settings_of
+from joblog.streams.contract.fields import SECONDS_MAX
+from joblog.streams.contract.states import State
+
+queue = typer.Typer(no_args_is_help=True)
+rejected = typer.Typer(no_args_is_help=True)
+parked = typer.Typer(no_args_is_help=True)
+
+Cursor = Annotated[str | None, typer.Option(help="Where the last list ended.")]
+
+
+@queue.callback()
+def about_queues() -> None:
+    """Show queues."""
+
+
+@queue.command("list")
+def list_queues(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
+    """List the queues that have jobs or workers, with the jobs in each state.
+
+    Example: joblog queue list --output json
+    """
+    with monitor_of(settings_of(ctx)) as monitor:
+        found = monitor.queues()
+    rows = [one.model_dump(mode="json") for one in found]
+    if output is Output.JSON:
+        print_rows(rows, (), output)
+        return
+    # All states at once are wider than many a terminal; those in which no job is say nothing.
+    states = [state for state in State if any(one.counts[state] for one in found)]
+    print_rows([{**row, **row["counts"]} for row in rows], ("name", "workers", "oldest_waiting_s", *states), output)
+
+
+def workers(
+    ctx: typer.Context,
+    gone_within: Annotated[str, typer.Option(help="Show those that ended within this time, too.")] = "1h",
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List the workers.
+
+    Example: joblog workers --gone-within 1d
+    """
+    within = min(parse_delay(gone_within), _GONE_WITHIN_MAX)
+    with monitor_of(settings_of(ctx)) as monitor:
+        found = monitor.workers(within)
+    columns = ("name", "state", "processing", "slots", "queues", "tasks", "heartbeat")
+    print_page(found, None, columns, output)
+
+
+def stats(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
+    """Count the jobs in each state.
+
+    Example: joblog stats --output json
+    """
+    with monitor_of(settings_of(ctx)) as monitor:
+        found = monitor.statistics()
+    document = found.model_dump(mode="json")
+    if output is Output.TABLE:
+        document = {**document.pop("counts"), **{f"{name}_ever": document.pop(name) for name in _EVER}, **document}
+    print_document(document, output)
+
+
+#: More than any worker is remembered for; further back there is no calendar.
+_GONE_WITHIN_MAX = timedelta(seconds=SECONDS_MAX)
+_EVER = ("succeeded", "failed", "deleted")
+
+
+@rejected.callback()
+def about_rejected() -> None:
+    """Show commands that could not be done."""
+
+
+@rejected.command("list")
+def list_rejected(
+    ctx: typer.Context, limit: LimitOption = 50, cursor: Cursor = None, output: OutputOption = Output.TABLE
+) -> None:
+    """List commands that could not be done, the last first, and why.
+
+    Example: joblog rejected list --limit 10
+    """
+    with monitor_of(settings_of(ctx)) as monitor:
+        page = monitor.rejected(limit=limit, cursor=cursor)
+    print_page(page.items, page.next_cursor, ("at", "command", "code", "job_id", "reason", "position"), output)
+
+
+@parked.callback()
+def about_parked() -> None:
+    """Show events that the projector could not apply."""
+
+
+@parked.command("list")
+def list_parked(
+    ctx: typer.Context, limit: LimitOption = 50, cursor: Cursor = None, output: OutputOption = Output.TABLE
+) -> None:
+    """List events that the projector could not apply, the last first, and why.
+
+    Example: joblog parked list --output json
+    """
+    with monitor_of(settings_of(ctx)) as monitor:
+        page = monitor.parked(limit=limit, cursor=cursor)
+    print_page(page.items, page.next_cursor, ("at", "lane", "log_offset", "code", "reason"), output)

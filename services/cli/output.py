@@ -1,0 +1,160 @@
+"""What commands print: tables for people, JSON for programs."""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+from enum import Enum
+from typing import Any, Final
+
+import msgspec
+from joblog.services.cli.context import Output
+from rich.cells import cell_len
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+#: Columns that may be folded. All others are whole: ids and names are there to be copied.
+_FOLDED: Final = frozenset({"reason", "data", "finding", "fix", "message", "value", "queues", "tasks"})
+#: A folded column narrower than this is better read on a line of its own.
+_FOLDED_MIN: Final = 16
+_GAP: Final = 2
+_LISTED_MAX: Final = 10
+_TITLES: Final = {"changed_at": "changed", "oldest_waiting_s": "oldest s", "lasted_s": "lasted s"}
+_encoder: Final = msgspec.json.Encoder(enc_hook=str, decimal_format="number")
+
+
+def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], output: Output) -> None:
+    """A list: a table with these columns, or each row whole as one JSON object a line."""
+    if output is Output.JSON:
+        for row in rows:
+            _write(row)
+        return
+    watched = sys.stdout.isatty()
+    cells = [[shown(row.get(column), column, brief=watched) for column in columns] for row in rows]
+    widths = [
+        max(len(_title(column)), *(cell_len(_flat(line[n])) for line in cells), 0) for n, column in enumerate(columns)
+    ]
+    console = _console()
+    beside = _beside(columns, widths, console.width) if watched else len(columns)
+    if watched and beside == len(columns):
+        console.print(_table(columns, cells))
+        return
+    console.print(_line([Text(_title(column)) for column in columns[:beside]], widths), style="bold", soft_wrap=True)
+    for line in cells:
+        console.print(_line(line[:beside], widths), soft_wrap=True)
+        rest = [pair for pair in zip(columns[beside:], line[beside:], strict=True) if pair[1].plain not in {"", "-"}]
+        for below in _packed(rest, console.width - _GAP):
+            console.print(Padding(below, (0, 0, 0, _GAP)))
+
+
+def print_document(document: Mapping[str, Any], output: Output) -> None:
+    """One thing: its fields below each other, or one JSON document."""
+    if output is Output.JSON:
+        _write(document)
+        return
+    names = [name.replace("_", " ") for name in document]
+    texts = [shown(value, name) for name, value in document.items()]
+    if not sys.stdout.isatty():
+        for line in zip(names, texts, strict=True):
+            _console().print(_line([Text(line[0]), line[1]], [max(map(len, names)), 0]), soft_wrap=True)
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in zip(names, texts, strict=True):
+        table.add_row(name, text)
+    _console().print(table)
+
+
+def print_block(title: str, text: str) -> None:
+    """A text of many lines, as it is."""
+    print(f"\n{title}\n{shown(text).plain.rstrip()}")
+
+
+def shown(value: Any, name: str = "", *, brief: bool = False) -> Text:
+    """A value in a cell. What comes from the log may hold anything, so nothing in it is obeyed.
+
+    `brief` is for lists on a terminal: times in seconds, and without the date if that is today's in UTC.
+    """
+    match value:
+        case None:
+            return Text("-", style="dim")
+        case datetime():
+            text = _time(value, brief=brief)
+        case str() | date() | Enum():
+            text = str(value)
+        case float():
+            text = f"{round(value, 1 if name.endswith('_ms') else 3):.10g}"
+        case [*names] if names and all(isinstance(one, str) for one in names):
+            more = len(names) - _LISTED_MAX
+            text = ", ".join(names[:_LISTED_MAX]) + (f" and {more} more" if more > 0 else "")
+        case _:
+            text = _encoder.encode(value).decode()
+    return Text("".join(one if one.isprintable() or one == "\n" else "\N{REPLACEMENT CHARACTER}" for one in text))
+
+
+def _time(value: datetime, *, brief: bool) -> str:
+    if not brief:
+        return value.isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
+    at = value.astimezone(UTC)
+    return f"{at:%H:%M:%SZ}" if at.date() == datetime.now(UTC).date() else f"{at:%Y-%m-%d %H:%M:%SZ}"
+
+
+def _beside(columns: Sequence[str], widths: Sequence[int], width: int) -> int:
+    """How many columns, the first ones, have room beside each other; the others stand below, row by row."""
+
+    def is_wide(count: int) -> bool:
+        chosen = zip(columns[:count], widths[:count], strict=True)
+        least = (min(wanted, _FOLDED_MIN) if column in _FOLDED else wanted for column, wanted in chosen)
+        return sum(least) + _GAP * (count - 1) > width
+
+    if not is_wide(len(columns)):
+        return len(columns)
+    whole = next((n for n, column in enumerate(columns) if column in _FOLDED), len(columns) - 1)
+    return next((count for count in range(whole, 1, -1) if not is_wide(count)), 1)
+
+
+def _line(cells: Iterable[Text], widths: Iterable[int]) -> Text:
+    """Cells beside each other, each in one line."""
+    texts = map(_flat, cells)
+    padded = (text + " " * (width - cell_len(text)) for text, width in zip(texts, widths, strict=False))
+    return Text((" " * _GAP).join(padded).rstrip())
+
+
+def _flat(cell: Text) -> str:
+    return cell.plain.replace("\n", " ")
+
+
+def _table(columns: Sequence[str], cells: Iterable[Sequence[Text]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(_title(column), overflow="fold", no_wrap=column not in _FOLDED)
+    for row in cells:
+        table.add_row(*row[: len(columns)])
+    return table
+
+
+def _title(column: str) -> str:
+    return _TITLES.get(column, column.replace("_", " "))
+
+
+def _packed(rest: Iterable[tuple[str, Text]], width: int) -> Iterator[Text]:
+    """Values with their names, as many in a line as have room; a longer one is folded in lines of its own."""
+    line = Text()
+    for column, text in rest:
+        labelled = Text.assemble((f"{_title(column)} ", "dim"), text)
+        if line and line.cell_len + _GAP + labelled.cell_len > width:
+            yield line
+            line = Text()
+        line = Text.assemble(line, " " * _GAP, labelled) if line else labelled
+    if line:
+        yield line
+
+
+def _write(value: Any) -> None:
+    sys.stdout.write(_encoder.encode(value).decode() + "\n")
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False)

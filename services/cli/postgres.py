@@ -1,0 +1,70 @@
+"""How commands ask Postgres, and what they say when it does not answer."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from joblog.projections import database
+from joblog.projections.database import DatabaseAway
+from joblog.projections.monitor.models import Worker
+from joblog.projections.monitor.monitor import Monitor
+from joblog.services.settings.model import Settings
+from joblog.services.settings.sources import UP, origins
+
+log = logging.getLogger(__name__)
+
+#: How long a command may take longer for what is nice to know.
+ASIDE_S: Final = 1.0
+
+
+@contextmanager
+def monitor_of(settings: Settings) -> Iterator[Monitor]:
+    """A monitor for a few questions."""
+    with hinted(settings), Monitor(settings.dsn(), settings.postgres.schema_name, connections_max=1) as monitor:
+        yield monitor
+
+
+@contextmanager
+def hinted(settings: Settings) -> Iterator[None]:
+    """Say what addresses of a `joblog up` that has ended look like: the file stays."""
+    try:
+        yield
+    except DatabaseAway as error:
+        if origins(Settings, settings.config, settings.directory).get("postgres.dsn") == UP:
+            error.add_note(f"that is where `joblog up` had it, with its data in {settings.directory}: does it run?")
+        raise
+
+
+class Aside:
+    """Asks for the workers while the command does its work, and is not waited for if the answer takes long."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._found: list[Worker] | None = None
+        self._thread = threading.Thread(target=self._ask, args=(settings,), daemon=True)
+        self._thread.start()
+
+    def running(self) -> list[Worker] | None:
+        """The workers that run; None if that cannot be known now."""
+        self._thread.join(ASIDE_S)
+        return self._found
+
+    def _ask(self, settings: Settings) -> None:
+        try:
+            dsn, schema = settings.dsn(), settings.postgres.schema_name
+            database.connect(dsn, schema, "joblog-monitor").close()  # says at once that nobody is there
+            with Monitor(dsn, schema, connections_max=1) as monitor:
+                self._found = [one for one in monitor.workers() if one.state == "running"]
+        except Exception as exc:  # noqa: BLE001 - whatever is wrong with Postgres, the command's work does not need it
+            log.debug("cli.workers_unknown", extra={"reason": str(exc)})
+
+
+def unserved(queue: str, task: str, running: list[Worker]) -> str | None:
+    """What keeps a job of this queue and task waiting, as far as workers are concerned."""
+    serving = [one for one in running if queue in one.queues]
+    if not serving:
+        return f"no running worker serves the queue {queue}"
+    if not any(task in one.tasks for one in serving):
+        return f"no running worker of the queue {queue} knows the task {task}"
+    return None

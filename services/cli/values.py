@@ -1,0 +1,74 @@
+"""Settings and values as commands read them."""
+
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from re import fullmatch
+from typing import Annotated, Any, Final
+
+import typer
+from joblog.services.cli.context import Cli
+from joblog.services.settings.model import Settings
+from joblog.streams.errors import InvalidData
+from msgspec import DecodeError, json
+
+Queues = Annotated[
+    str | None,
+    typer.Option(
+        help="Queues in the order of preference, with commas between them.", show_default="those of its tasks"
+    ),
+]
+_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def settings_of(ctx: typer.Context, **overrides: Any) -> Settings:
+    """The settings; `overrides` come from the command's own options, and are stronger than all else."""
+    cli = ctx.find_object(Cli) or Cli()
+    if cli.log_format is not None:
+        overrides["logs"] = {"format": cli.log_format.value}
+    return Settings.load(cli.config, **overrides)
+
+
+def from_here() -> None:
+    """Let modules be found in the current directory, too."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Those that are not None: options that somebody gave."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+class NotJson(InvalidData):
+    """A text is no JSON."""
+
+
+def parse_json(text: str, what: str) -> Any:
+    """A JSON value; NotJson names `what` it should have been, InvalidData one that is too deep."""
+    try:
+        return json.decode(text)
+    except DecodeError as exc:
+        raise NotJson(f"{what}: {text!r:.100} is not JSON ({exc})") from exc
+    except RecursionError as exc:
+        raise InvalidData(f"{what}: {text!r:.100} is nested too deeply") from exc
+
+
+def parse_delay(text: str) -> timedelta:
+    """`90`, `90s`, `1.5h`, `2d`: seconds if there is no unit."""
+    found = fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", text.strip())
+    if found is None:
+        raise InvalidData(f"{text!r} is not a delay: write 90, 90s, 15m, 1.5h or 2d")
+    try:
+        return timedelta(seconds=float(found[1]) * _UNITS[found[2] or "s"])
+    except OverflowError as exc:
+        raise InvalidData(f"a delay of {text} leads beyond the calendar") from exc
+
+
+def parse_instant(text: str) -> datetime:
+    """An ISO 8601 time; one without a zone is in UTC."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise InvalidData(f"{text!r} is not a time: write 2027-01-31T15:00:00Z") from exc
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

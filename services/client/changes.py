@@ -1,0 +1,44 @@
+"""Commands on existing jobs, checked and encoded."""
+
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from joblog.services.client.json_values import encode_json
+from joblog.services.client.templates import Record, Rules, check_job_id
+from joblog.streams.contract import commands, wire
+from joblog.streams.contract.cloudevents import explained
+from joblog.streams.contract.codec import VALUE_BYTES_MAX, encode
+from joblog.streams.contract.timestamps import format_time
+from joblog.streams.errors import InvalidData
+from msgspec import Raw, json
+from pydantic import ValidationError
+
+
+def change_record(kind: type[commands.Change], job_id: str, fields: Mapping[str, Any], rules: Rules) -> Record:
+    """The command of this kind; raises InvalidData for what the contract does not allow."""
+    check_job_id(job_id, rules.lanes)
+    given = {name: value for name, value in fields.items() if value is not None or name == "value"}
+    if "value" in given:
+        given["value"] = json.decode(encode_json(given["value"], "value"))
+    try:
+        model = kind.model_validate({**given, "job_id": job_id})
+    except ValidationError as exc:
+        raise InvalidData(explained(exc)) from exc
+    data = model.model_dump(mode="python", exclude={"type"}, exclude_unset=True)
+    value = encode(
+        wire.CloudEvent(
+            "1.0",
+            str(uuid.uuid4()),
+            rules.source,
+            kind.model_fields["type"].default,
+            job_id,
+            format_time(time.time_ns() // 1_000_000),
+            "application/json",
+            data=Raw(encode_json(data, kind.__name__)),
+        )
+    )
+    if len(value) > VALUE_BYTES_MAX:
+        raise InvalidData(f"the command has {len(value)} bytes, more than the {VALUE_BYTES_MAX} of any command")
+    return Record(job_id, value)

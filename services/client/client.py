@@ -1,0 +1,267 @@
+"""The client: creates jobs and changes them; each call is a command that Kafka has acknowledged when it returns.
+
+::
+
+    with Client(KafkaConfig("127.0.0.1:9092"), TopicNames(), lanes=4) as client:
+        job_id = client.enqueue("images.shrink", "a.png", width=640)
+        client.continue_with(job_id, "images.publish", "a.png")
+
+What becomes of a command is the elector's to decide: a `job.*` event, or a `command.rejected` with its reason.
+"""
+
+import logging
+import re
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Self
+
+from joblog.services.client.changes import change_record
+from joblog.services.client.options import (
+    DEFAULT_OPTIONS,
+    Call,
+    ClientFilter,
+    CreationCancelled,
+    JobDraft,
+    JobOptions,
+    drafted,
+    due_at,
+    name_of,
+    with_options,
+)
+from joblog.services.client.sending import Sender
+from joblog.services.client.templates import CreateTemplate, Record, Rules
+from joblog.services.settings.model import Settings
+from joblog.services.tasks.task import Task
+from joblog.streams.contract import commands
+from joblog.streams.contract.fields import WORKER_PATTERN
+from joblog.streams.contract.states import ContinueOn, State
+from joblog.streams.contract.topics import TopicNames
+from joblog.streams.errors import SettingsError
+from joblog.streams.kafka.clients import KafkaConfig, producer
+
+log = logging.getLogger(__name__)
+
+AnyTask = Task[..., Any] | str
+
+
+class Client(AbstractContextManager["Client"]):
+    """Sends commands to one installation. Thread-safe; make one for each process, and close it at the end.
+
+    - shards: lanes of each queue that has more than one, as the electors have it.
+    - name: who asks, in the CloudEvents `source` of its commands; the host's name by default.
+    - timeout_s: until a command without acknowledgement is reported as unknown.
+    - args_bytes_max: the largest arguments of one job, as JSON.
+    """
+
+    def __init__(
+        self,
+        config: KafkaConfig,
+        names: TopicNames,
+        lanes: int,
+        *,
+        shards: Mapping[str, int] | None = None,
+        filters: Sequence[ClientFilter] = (),
+        name: str | None = None,
+        timeout_s: float = 10.0,
+        args_bytes_max: int = 262_144,
+    ) -> None:
+        self.name: Final = name or socket.gethostname()
+        if not re.fullmatch(WORKER_PATTERN, self.name):
+            raise SettingsError(f"a client's name must match {WORKER_PATTERN}, not {self.name!r}")
+        self._rules = Rules(lanes, dict(shards or {}), f"/joblog/clients/{self.name}", args_bytes_max)
+        self._filters = tuple(filters)
+        client_id = f"{names.prefix}client-{self.name}"
+        make = partial(producer, config, client_id, linger_ms=1, timeout_ms=round(timeout_s * 1000))
+        self._sender = Sender(make, config.bootstrap_servers, names.commands, lanes, timeout_s)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, filters: Sequence[ClientFilter] = ()) -> Self:
+        """The client of the installation that the settings describe."""
+        return cls(
+            settings.kafka.config(),
+            settings.names,
+            settings.lanes,
+            shards=settings.queue_shards,
+            filters=filters,
+            name=settings.client.name,
+            timeout_s=settings.client.timeout_s,
+            args_bytes_max=settings.client.args_bytes_max,
+        )
+
+    def close(self) -> None:
+        """Let go of the connections; calls that other threads still make get their answers first."""
+        self._sender.close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- creating ---
+
+    def enqueue(self, task: AnyTask, /, *args: Any, options: JobOptions = DEFAULT_OPTIONS, **kwargs: Any) -> str:
+        """Create a job that runs as soon as a worker is free; returns its id.
+
+        Raises InvalidData for what the contract does not allow, CreationCancelled when a filter does not want
+        the job, NotAcknowledged when the outcome is unknown, TopicsError when the topics do not fit.
+        """
+        return self.create(task, Call(args, kwargs), options)
+
+    def schedule(
+        self,
+        task: AnyTask,
+        /,
+        *args: Any,
+        delay: timedelta | float | None = None,
+        at: datetime | None = None,
+        options: JobOptions = DEFAULT_OPTIONS,
+        **kwargs: Any,
+    ) -> str:
+        """Create a job that runs after a delay (a timedelta or seconds), or at an instant with a time zone."""
+        run_at = due_at(delay, at)
+        return self.create(task, Call(args, kwargs), with_options(options, run_at=run_at))
+
+    def continue_with(
+        self,
+        parent_id: str,
+        task: AnyTask,
+        /,
+        *args: Any,
+        on: ContinueOn = ContinueOn.SUCCEEDED,
+        options: JobOptions = DEFAULT_OPTIONS,
+        **kwargs: Any,
+    ) -> str:
+        """Create a job that runs when the parent has ended in this way; if it ends otherwise, it is deleted."""
+        return self.create(task, Call(args, kwargs), with_options(options, parent=parent_id, on=on))
+
+    def create(self, task: AnyTask, call: Call, options: JobOptions = DEFAULT_OPTIONS) -> str:
+        """What the methods above do, for arguments of any name (theirs cannot be `options`, `delay`, `at`, `on`)."""
+        draft = self._filtered(drafted(task, call, options))
+        if draft is None:
+            raise CreationCancelled(f"a filter cancelled the creation of a job of {name_of(task)}")
+        record = self._record(draft)
+        self._sender.send([record])
+        self._tell(record.job_id, draft)
+        return record.job_id
+
+    def enqueue_many(
+        self, task: AnyTask, calls: Iterable[Call | Sequence[Any]], options: JobOptions = DEFAULT_OPTIONS
+    ) -> list[str]:
+        """Create a job for each call, a `Call` or (args, kwargs); returns their ids in the same order.
+
+        All calls are checked before the first is sent, so all are in memory at once. Jobs that a filter
+        cancels are left out. Raises as `enqueue` does.
+        """
+        if options.job_id or options.idempotency_key:
+            raise SettingsError("many jobs cannot share one id or key: set them in each Call")
+        each = (call if isinstance(call, Call) else Call(*call) for call in calls)
+        if self._filters:
+            return self._create_filtered([drafted(task, call, options) for call in each])
+        first = drafted(task, Call(), options)
+        fill = CreateTemplate(first.task, first.options, self._rules).fill
+        records = [fill(call) for call in each]
+        self._sender.send(records)
+        return [record.job_id for record in records]
+
+    def _create_filtered(self, drafts: Iterable[JobDraft]) -> list[str]:
+        wanted = [draft for draft in map(self._filtered, drafts) if draft is not None]
+        records = [self._record(draft) for draft in wanted]
+        self._sender.send(records)
+        for record, draft in zip(records, wanted, strict=True):
+            self._tell(record.job_id, draft)
+        return [record.job_id for record in records]
+
+    def _record(self, draft: JobDraft) -> Record:
+        return CreateTemplate(draft.task, draft.options, self._rules).fill(Call(draft.args, draft.kwargs))
+
+    def _filtered(self, draft: JobDraft) -> JobDraft | None:
+        for one in self._filters:
+            changed = one.on_creating(draft)
+            if changed is None:
+                return None
+            draft = changed
+        return draft
+
+    def _tell(self, job_id: str, draft: JobDraft) -> None:
+        for one in reversed(self._filters):
+            try:
+                one.on_created(job_id, draft)
+            except Exception:  # the job exists: a caller who got no id would create it again
+                log.exception("client.filter_failed", extra={"filter": type(one).__qualname__, "job_id": job_id})
+
+    # --- changing ---
+
+    def delete(
+        self,
+        job_id: str,
+        *,
+        snapshot: commands.Snapshot | Mapping[str, Any] | None = None,
+        expected_state: State | None = None,
+        expected_version: int | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Delete a job wherever it is; a running one is cancelled. One that failed long ago needs a snapshot.
+
+        With an expected state or version the command is rejected if the job is elsewhere by then; so in all
+        methods below.
+        """
+        self._change(commands.DeleteJob, job_id, expected_state, expected_version, reason, snapshot=snapshot)
+
+    def requeue(
+        self,
+        job_id: str,
+        *,
+        queue: str | None = None,
+        snapshot: commands.Snapshot | Mapping[str, Any] | None = None,
+        expected_state: State | None = None,
+        expected_version: int | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Put a job into its queue, or another one of its lane, now. One that ended long ago needs a snapshot."""
+        fields = {"queue": queue, "snapshot": snapshot}
+        self._change(commands.RequeueJob, job_id, expected_state, expected_version, reason, **fields)
+
+    def reschedule(
+        self,
+        job_id: str,
+        *,
+        delay: timedelta | float | None = None,
+        at: datetime | None = None,
+        snapshot: commands.Snapshot | Mapping[str, Any] | None = None,
+        expected_state: State | None = None,
+        expected_version: int | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Move a job to another instant, from any state."""
+        fields = {"run_at": due_at(delay, at), "snapshot": snapshot}
+        self._change(commands.RescheduleJob, job_id, expected_state, expected_version, reason, **fields)
+
+    def set_parameter(
+        self,
+        job_id: str,
+        name: str,
+        value: Any,
+        *,
+        expected_state: State | None = None,
+        expected_version: int | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Set one of a job's parameters to a JSON value; it stays one: bytes are base64, times are texts."""
+        fields = {"name": name, "value": value}
+        self._change(commands.SetParameter, job_id, expected_state, expected_version, reason, **fields)
+
+    def _change(
+        self,
+        kind: type[commands.Change],
+        job_id: str,
+        expected_state: State | None,
+        expected_version: int | None,
+        reason: str | None,
+        **fields: Any,
+    ) -> None:
+        fields |= {"expected_state": expected_state, "expected_version": expected_version, "reason": reason}
+        self._sender.send([change_record(kind, job_id, fields, self._rules)])

@@ -1,0 +1,1 @@
+"""The processes: how each role is put together, started, watched and stopped."""

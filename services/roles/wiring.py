@@ -1,0 +1,42 @@
+"""The composition root: from settings to the roles, each with what it needs and nothing more.
+
+Workers and projectors have files of their own (worker.py, projector.py), so that an elector
+does not load what only they use.
+"""
+
+from joblog.services.roles.runner import Builder
+from joblog.services.settings.model import Settings
+from joblog.streams.delays.process import Delays
+from joblog.streams.elector.elector import Elector
+from joblog.streams.lane.filters import installed_filters
+from joblog.streams.lane.rules import LaneRules
+
+
+def elector(settings: Settings) -> Builder:
+    """The process that decides; with the elect-state filters that installed packages offer."""
+    chosen = settings.elector
+    rules = LaneRules(
+        lease_ms=round(chosen.lease_s * 1000),
+        overdue_ms=round(chosen.overdue_s * 1000),
+        failed_kept=chosen.failed_kept,
+        remembered=chosen.remembered,
+        shards=settings.queue_shards,
+    )
+    return lambda meters, health: Elector(
+        settings.kafka.config(),
+        settings.names,
+        settings.lanes,
+        instance=settings.instance,
+        meters=meters,
+        health=health,
+        rules=rules,
+        batch_max=chosen.batch_max,
+        filters=installed_filters(),
+    )
+
+
+def delays(settings: Settings) -> Builder:
+    """The process that wakes scheduled jobs."""
+    return lambda meters, health: Delays(
+        settings.kafka.config(), settings.names, settings.lanes, meters=meters, health=health
+    )

@@ -1,0 +1,1 @@
+"""The contract as JSON Schemas and an AsyncAPI document."""

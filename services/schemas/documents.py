@@ -1,0 +1,79 @@
+"""The contract as documents: a JSON Schema of each command and event, and an AsyncAPI document of all topics.
+
+They are generated from the pydantic models and the table of topics, and kept in deploy/, so that whoever writes
+or reads the log in another language need not read Python. `python -m joblog.services.schemas` writes them anew,
+with `--check` it exits with 1 and names those that drifted.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from joblog.services.schemas.asyncapi import asyncapi
+from joblog.services.schemas.messages import COMMANDS, EVENTS, Schema, enveloped, tag_of
+from pydantic import BaseModel
+
+#: deploy/ beside the packages, in a checkout.
+DEPLOY: Final = Path(__file__).resolve().parents[2] / "deploy"
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+
+def documents() -> Iterator[tuple[str, Schema]]:
+    """Each document with its path below deploy/."""
+    for model in (*COMMANDS, *EVENTS):
+        yield f"schemas/{tag_of(model)}.json", json_schema(model)
+    yield "asyncapi.json", asyncapi()
+
+
+def json_schema(model: type[BaseModel]) -> Schema:
+    """The schema of one command or event as a whole CloudEvent in structured mode."""
+    return {
+        "$schema": DIALECT,
+        "$id": f"urn:joblog:{tag_of(model)}",
+        **enveloped(model, "#/$defs/{model}"),
+    }
+
+
+def written(document: Schema) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def drifted(directory: Path, expected: Mapping[str, str]) -> list[str]:
+    """The documents in `directory` that are missing, different or left over, each with which of these it is."""
+    found = [*directory.glob("schemas/*.json"), *directory.glob("asyncapi.json")]
+    left_over = {str(path.relative_to(directory)) for path in found} - expected.keys()
+    said = [f"{name}: left over" for name in left_over]
+    for name, text in expected.items():
+        path = directory / name
+        if not path.exists():
+            said.append(f"{name}: missing")
+        elif path.read_text() != text:
+            said.append(f"{name}: differs from the models")
+    return sorted(said)
+
+
+def write(directory: Path, expected: Mapping[str, str]) -> None:
+    """Write all documents, and remove those of messages that are no more."""
+    (directory / "schemas").mkdir(parents=True, exist_ok=True)
+    for path in directory.glob("schemas/*.json"):
+        path.unlink()
+    for name, text in expected.items():
+        (directory / name).write_text(text)
+
+
+def main(
+    check: Annotated[
+        bool, typer.Option(help="Write nothing; exit with 1 if a document is not what it would be.")
+    ] = False,
+    directory: Annotated[Path, typer.Option(help="Where the documents are.")] = DEPLOY,
+) -> None:
+    """Generate the JSON Schemas and the AsyncAPI document from the models."""
+    expected = {name: written(document) for name, document in documents()}
+    if not check:
+        write(directory, expected)
+    elif said := drifted(directory, expected):
+        print("\n".join(said))
+        print("Generate them anew: python -m joblog.services.schemas")
+        raise typer.Exit(1)

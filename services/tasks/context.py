@@ -1,0 +1,148 @@
+"""What a running job can know of itself, and how it hears that it should stop."""
+
+import logging
+from collections.abc import Mapping
+from contextvars import ContextVar
+from enum import StrEnum
+from threading import Event, Lock
+from typing import Any, Final
+
+import msgspec
+from joblog.streams.contract.wire import RunJob
+from joblog.streams.errors import TaskError
+
+
+class JobCancelled(TaskError):
+    """Raised inside a job by `CancellationToken.raise_if_cancelled`; its text is the token's reason."""
+
+
+class Cause(StrEnum):
+    """Why a worker stops a run: the beginning of the token's reason."""
+
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    LEASE_LOST = "lease lost"
+    SHUTDOWN = "shutdown"
+
+
+# One for all tokens: it is held for nanoseconds, while a lock for each job would cost a microsecond.
+_TOKENS: Final = Lock()
+
+
+class CancellationToken:
+    """Tells one run that it should stop; set by the worker from any thread, read by the job."""
+
+    __slots__ = ("_event", "_reason")
+
+    def __init__(self) -> None:
+        self._reason: str | None = None
+        self._event: Event | None = None  # made for those who wait, since most jobs never do
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._reason is not None
+
+    @property
+    def reason(self) -> str | None:
+        """Why the run should stop: a `Cause`, and after a colon what is known besides. None: go on."""
+        return self._reason
+
+    def raise_if_cancelled(self) -> None:
+        if self._reason is not None:
+            raise JobCancelled(self._reason)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Sleep for `timeout` seconds, less if the run should stop; tells whether it should."""
+        with _TOKENS:
+            if self._event is None:
+                self._event = Event()
+                if self._reason is not None:
+                    self._event.set()
+        return self._event.wait(timeout)
+
+    def cancel(self, reason: str) -> None:
+        """Ask the run to stop; the first reason stays."""
+        with _TOKENS:
+            if self._reason is None:
+                self._reason = reason
+            if self._event is not None:
+                self._event.set()
+
+
+class _Created(msgspec.Struct, gc=False):
+    """The one part of a JobSpec that is needed here."""
+
+    parameters: dict[str, Any] = {}
+
+
+class JobContext:
+    """One run, as the job sees it; a task gets it by annotating a parameter with this class."""
+
+    __slots__ = ("_job", "_parameters", "cancellation", "worker")
+
+    def __init__(self, job: RunJob, worker: str, cancellation: CancellationToken | None = None) -> None:
+        self._job = job
+        self._parameters: Mapping[str, Any] | None = None
+        self.worker = worker
+        self.cancellation = cancellation or CancellationToken()
+
+    @property
+    def job_id(self) -> str:
+        return self._job.job_id
+
+    @property
+    def attempt(self) -> int:
+        """Counts the runs from 1; one that was released does not count."""
+        return self._job.attempt
+
+    @property
+    def lease(self) -> int:
+        return self._job.lease
+
+    @property
+    def queue(self) -> str:
+        return self._job.queue
+
+    @property
+    def task(self) -> str:
+        return self._job.task
+
+    @property
+    def traceparent(self) -> str | None:
+        return self._job.traceparent
+
+    @property
+    def idempotency_key(self) -> str:
+        """For side effects: another one for each attempt, so that those of a lost attempt can be told apart."""
+        return f"{self._job.job_id}:{self._job.attempt}"
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The job's parameters as they were when it was assigned."""
+        if self._parameters is None:
+            created = msgspec.json.decode(self._job.spec, type=_Created).parameters
+            self._parameters = created | msgspec.json.decode(self._job.parameters, type=dict[str, Any])
+        return self._parameters
+
+
+#: The job that runs in this thread, or in this asyncio task. Set by the worker only.
+CURRENT: Final[ContextVar[JobContext]] = ContextVar("joblog_current_job")
+
+
+def current_job() -> JobContext:
+    """The job that runs here; TaskError outside of one."""
+    try:
+        return CURRENT.get()
+    except LookupError as exc:
+        raise TaskError("no job runs in this thread or asyncio task") from exc
+
+
+class JobLogFilter(logging.Filter):
+    """Adds job_id, attempt, queue and task to what is logged while a job runs; hides nothing."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        job = CURRENT.get(None)
+        if job is not None:
+            record.job_id, record.attempt = job.job_id, job.attempt
+            record.queue, record.task = job.queue, job.task
+        return True

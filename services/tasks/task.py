@@ -1,0 +1,160 @@
+"""Tasks: named functions that jobs call, and the explicit list of those that a process knows."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from enum import StrEnum
+from functools import update_wrapper
+from importlib import import_module
+from re import fullmatch
+from types import ModuleType
+from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
+
+from joblog.streams.contract.fields import QUEUE_PATTERN, SECONDS_MAX, TASK_PATTERN
+from joblog.streams.contract.retry import RetryPolicy
+from joblog.streams.errors import SettingsError, TaskError, UnknownTask
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class ArgumentsError(TaskError):
+    """A job's arguments do not fit its task; the text names the arguments, never their values."""
+
+
+class Isolation(StrEnum):
+    """Where a run takes place: in a thread (or asyncio task) of the worker, or in a process that can be killed."""
+
+    THREAD = "thread"
+    PROCESS = "process"
+
+
+class Task(Generic[P, R]):
+    """A named function with what a worker needs to run it; calling it calls the function, here and now.
+
+    - queue: where its jobs go if nobody says otherwise.
+    - retry: its own policy, None for the default; a job may bring another.
+    - timeout_s: the longest run, in seconds, None for no end; a job may bring another.
+    """
+
+    __name__: str  # the function's, as its docstring
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        name: str,
+        *,
+        queue: str,
+        retry: RetryPolicy | None,
+        timeout_s: float | None,
+        isolation: Isolation,
+    ) -> None:
+        update_wrapper(self, function)
+        self.function: Final = function
+        self.name: Final = name
+        self.queue: Final = queue
+        self.retry: Final = retry
+        self.timeout_s: Final = timeout_s
+        self.isolation: Final = isolation
+        self.is_async: Final = inspect.iscoroutinefunction(function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
+
+def task(
+    name: str,
+    *,
+    queue: str = "default",
+    retry: RetryPolicy | None = None,
+    timeout: timedelta | float | None = None,
+    isolation: Isolation | str = Isolation.THREAD,
+) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a function, sync or async, a task; `timeout` is a timedelta or seconds.
+
+    SettingsError when the name or queue is not one that messages may carry, or the time-out is not positive.
+    """
+    if not fullmatch(TASK_PATTERN, name):
+        raise SettingsError(f"{name!r} cannot be the name of a task: it must match {TASK_PATTERN}")
+    if not fullmatch(QUEUE_PATTERN, queue):
+        raise SettingsError(f"task {name}: {queue!r} cannot be a queue: it must match {QUEUE_PATTERN}")
+    timeout_s = timeout / timedelta(seconds=1) if isinstance(timeout, timedelta) else timeout
+    if timeout_s is not None and not 0 < timeout_s <= SECONDS_MAX:
+        raise SettingsError(f"task {name}: a time-out of {timeout_s} s is not between 0 and {SECONDS_MAX} s")
+    if isolation not in set(Isolation):
+        raise SettingsError(f"task {name}: isolation is one of {', '.join(Isolation)}, not {isolation!r}")
+
+    def made(function: Callable[P, R]) -> Task[P, R]:
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise SettingsError(f"task {name}: {function!r} is a generator, which nobody would run to its end")
+        return Task(function, name, queue=queue, retry=retry, timeout_s=timeout_s, isolation=Isolation(isolation))
+
+    return made
+
+
+class TaskRegistry:
+    """The tasks that a process knows, by name. Nothing gets in but what it was made from."""
+
+    def __init__(self, tasks: Mapping[str, Task[..., Any]]) -> None:
+        self._tasks: Final = dict(tasks)
+
+    @classmethod
+    def of(cls, *sources: ModuleType | Task[..., Any]) -> Self:
+        """All tasks among and in `sources`; SettingsError when two have one name."""
+        tasks: dict[str, Task[..., Any]] = {}
+        for found in _tasks_in(sources):
+            other = tasks.setdefault(found.name, found)
+            if other is not found:
+                raise SettingsError(
+                    f"two tasks have the name {found.name}: {_place(other)} and {_place(found)}; rename one"
+                )
+        return cls(tasks)
+
+    @classmethod
+    def load(cls, *modules: str) -> Self:
+        """The tasks of the modules of these names; SettingsError when one has none or cannot be imported."""
+        return cls.of(*map(_imported, modules))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self._tasks))
+
+    def get(self, name: str) -> Task[..., Any]:
+        """The task of this name; UnknownTask if this process does not know it."""
+        try:
+            return self._tasks[name]
+        except KeyError as exc:
+            raise UnknownTask(f"no task {name} is registered in this process") from exc
+
+    def __iter__(self) -> Iterator[Task[..., Any]]:
+        return iter(self._tasks.values())
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+
+def _tasks_in(sources: tuple[ModuleType | Task[..., Any], ...]) -> Iterator[Task[..., Any]]:
+    for source in sources:
+        if isinstance(source, Task):
+            yield source
+        else:
+            yield from (value for value in vars(source).values() if isinstance(value, Task))
+
+
+def _imported(name: str) -> ModuleType:
+    if not all(name.split(".")):
+        raise SettingsError(f"{name!r} is no name of a module: write it in full, such as myapp.tasks")
+    try:
+        module = import_module(name)
+    except ImportError as exc:
+        raise SettingsError(f"the tasks of {name} cannot be imported: {exc}") from exc
+    if not any(isinstance(value, Task) for value in vars(module).values()):
+        raise SettingsError(f"{name} has no tasks: nothing in it was made with @task")
+    return module
+
+
+def _place(of: Task[..., Any]) -> str:
+    return f"{of.function.__module__}.{of.function.__qualname__}"

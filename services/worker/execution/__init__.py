@@ -1,0 +1,1 @@
+"""One run: its arguments, its call in a thread, an event loop or a process, its outcome."""

@@ -1,0 +1,86 @@
+"""Async tasks, all on one asyncio event loop in a thread of its own."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
+from threading import Event, Lock, Thread
+from typing import Final
+
+from joblog.services.worker.execution.run import Run
+from joblog.services.worker.slots import Slots
+
+CLOSE_S: Final = 1.0
+
+
+class LoopExecutor:
+    """Runs each job as an asyncio task; thread and loop begin with `open`, or with the first job."""
+
+    def __init__(self, slots: Slots, perform: Callable[[Run], Coroutine[None, None, None]]) -> None:
+        self._slots = slots
+        self._perform = perform
+        self._lock = Lock()
+        self._thread: Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing: asyncio.Event | None = None
+        self._pending: deque[Run] = deque()
+        self._is_woken = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def open(self) -> None:
+        """Begin now, where it can be told that there is no thread to be had."""
+        self._started_loop()
+
+    def start(self, run: Run) -> None:
+        loop = self._started_loop()
+        self._pending.append(run)
+        # One wake-up for many jobs: each costs a system call.
+        if not self._is_woken:
+            self._is_woken = True
+            loop.call_soon_threadsafe(self._begin_pending)
+
+    def close(self) -> None:
+        """Cancel what still runs and end the loop; a task that blocks the loop is left to itself."""
+        with self._lock:
+            loop, closing, thread = self._loop, self._closing, self._thread
+        if loop is not None and closing is not None and thread is not None:
+            loop.call_soon_threadsafe(closing.set)
+            thread.join(CLOSE_S)
+
+    def _started_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                ready = Event()
+                self._thread = Thread(target=lambda: asyncio.run(self._serve(ready)), name="slots-async", daemon=True)
+                self._thread.start()
+                ready.wait()
+            assert self._loop is not None
+            return self._loop
+
+    async def _serve(self, ready: Event) -> None:
+        """Keep the loop alive until `close`; asyncio.run then cancels the tasks that are left."""
+        self._loop = asyncio.get_running_loop()
+        self._closing = asyncio.Event()
+        ready.set()
+        await self._closing.wait()
+
+    def _begin_pending(self) -> None:
+        self._is_woken = False
+        while self._pending:
+            self._slots.start_next()
+            self._begin(self._pending.popleft())
+
+    def _begin(self, run: Run) -> None:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._perform(run), name=f"{run.known.task.name} {run.job.job_id}")
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._ended, run))
+        run.interruptible_by(partial(loop.call_soon_threadsafe, task.cancel))
+
+    def _ended(self, run: Run, task: asyncio.Task[None]) -> None:
+        """Go on with the next job; also after a task that was cancelled before its first step."""
+        self._tasks.discard(task)
+        run.interrupt = None
+        following = self._slots.following(run)
+        if following is not None:
+            self._begin(following)

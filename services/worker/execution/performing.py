@@ -1,0 +1,121 @@
+"""One run: find its arguments, call its task, and make an outcome of whatever happens."""
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+from joblog.services.tasks.context import CURRENT, Cause, JobCancelled, JobContext
+from joblog.services.tasks.task import ArgumentsError, Isolation
+from joblog.services.worker.execution.arguments import Call, read_call
+from joblog.services.worker.execution.failures import describe
+from joblog.services.worker.execution.processes import ProcessRuns
+from joblog.services.worker.execution.results import success_of
+from joblog.services.worker.execution.run import Failed, Outcome, Released, Run, Succeeded
+from joblog.services.worker.filters import WorkerFilter
+from joblog.services.worker.meters import RunMeters
+from joblog.services.worker.reporting.ending import Endings
+
+_CANCELLATIONS: Final = (JobCancelled, asyncio.CancelledError, concurrent.futures.CancelledError)
+
+
+class Performer:
+    """Performs runs in the thread, or asyncio task, that calls it; never raises.
+
+    Both ways do the same: begin, filters before, arguments, call, result, filters after, end.
+    """
+
+    def __init__(
+        self,
+        endings: Endings,
+        meters: RunMeters,
+        processes: ProcessRuns,
+        filters: Sequence[WorkerFilter],
+        result_bytes_max: int,
+    ) -> None:
+        self._endings = endings
+        self._meters = meters
+        self._processes = processes
+        self._filters = tuple(filters)
+        self._result_bytes_max = result_bytes_max
+
+    def perform(self, run: Run) -> None:
+        """A sync run, or the wait for one in a process of its own."""
+        try:
+            self._perform(run)
+        except BaseException as exc:  # noqa: BLE001 - a fault of ours; the run must be told all the same
+            self._endings.end(run, Failed(describe(exc)))
+
+    async def perform_async(self, run: Run) -> None:
+        """An async run, on the event loop."""
+        try:
+            await self._perform_async(run)
+        except BaseException as exc:  # noqa: BLE001 - as above
+            self._endings.end(run, Failed(describe(exc)))
+
+    def _perform(self, run: Run) -> None:
+        context = self._begin(run)
+        outcome: Outcome
+        try:
+            call = self._prepare(run, context)
+            if run.known.task.isolation is Isolation.PROCESS:
+                outcome = self._processes.perform(run, call.timeout_s)
+            else:
+                run.thread = threading.get_ident()
+                run.limit(call.timeout_s)
+                args, kwargs = run.known.arguments.read(call, context)
+                value = run.known.task.function(*args, **kwargs)
+                outcome = success_of(value, self._result_bytes_max)
+        except BaseException as exc:  # noqa: BLE001 - whatever ends a task is its outcome, SystemExit too
+            outcome = _outcome_of(exc, run)
+        self._end(run, context, outcome)
+
+    async def _perform_async(self, run: Run) -> None:
+        context = self._begin(run)
+        outcome: Outcome
+        try:
+            call = self._prepare(run, context)
+            run.limit(call.timeout_s)
+            args, kwargs = run.known.arguments.read(call, context)
+            value = await run.known.task.function(*args, **kwargs)
+            outcome = success_of(value, self._result_bytes_max)
+        except BaseException as exc:  # noqa: BLE001 - as above; a cancelled task ends here as well
+            outcome = _outcome_of(exc, run)
+        self._end(run, context, outcome)
+
+    def _begin(self, run: Run) -> JobContext:
+        run.begin()
+        self._meters.started(run)
+        context = JobContext(run.job, run.worker, run.token)
+        CURRENT.set(context)
+        return context
+
+    def _prepare(self, run: Run, context: JobContext) -> Call:
+        run.token.raise_if_cancelled()
+        for each in self._filters:
+            each.before_run(context)
+        return read_call(run.job.spec)
+
+    def _end(self, run: Run, context: JobContext, outcome: Outcome) -> None:
+        run.thread = None
+        if not isinstance(outcome, Released):
+            outcome = self._after(context, outcome)
+        self._endings.end(run, outcome)
+
+    def _after(self, context: JobContext, outcome: Succeeded | Failed) -> Succeeded | Failed:
+        for each in reversed(self._filters):
+            try:
+                each.after_run(context, outcome)
+            except BaseException as exc:  # noqa: BLE001 - a filter's error is the outcome of the run, SystemExit too
+                outcome = Failed(describe(exc, frames_skipped=1))
+        return outcome
+
+
+def _outcome_of(error: BaseException, run: Run) -> Outcome:
+    if run.token.reason == Cause.SHUTDOWN and isinstance(error, _CANCELLATIONS):
+        return Released("released on shutdown")
+    described = describe(error, frames_skipped=1)
+    if isinstance(error, ArgumentsError):  # the traceback would show this file only
+        described = type(described)(type=described.type, message=described.message, types=described.types)
+    return Failed(described)

@@ -1,0 +1,126 @@
+"""One job in a worker: from its assignment to the one report of its end."""
+
+import time
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any, TypeAlias
+
+import msgspec
+from joblog.services.tasks.context import CancellationToken
+from joblog.services.tasks.task import Isolation, Task, TaskRegistry
+from joblog.services.worker.execution.arguments import ArgumentReader
+from joblog.streams.contract.retry import Retry
+from joblog.streams.contract.wire import JobException, RunJob
+from msgspec import Raw
+
+#: Job id and lease: what names a run, in an assignment, in its cancellation and in its report.
+RunKey: TypeAlias = tuple[str, int]
+
+
+class Succeeded(msgspec.Struct, frozen=True, tag="succeeded"):
+    """The task returned; `result` is its JSON, unless `omitted` tells why there is none."""
+
+    result: Raw
+    omitted: str | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The task raised, ran too long, or could not be called."""
+
+    exception: JobException
+
+
+class Released(msgspec.Struct, frozen=True, tag="released"):
+    """The job goes back without an outcome; the attempt is not spent."""
+
+    reason: str
+
+
+Outcome: TypeAlias = Succeeded | Failed | Released
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownTask:
+    """A task with what can be made once for all its runs."""
+
+    task: Task[..., Any]
+    arguments: ArgumentReader
+    retry: Retry | None
+    #: Runs as an asyncio task; false for async functions in a process, which have a loop of their own.
+    is_async: bool
+
+    @classmethod
+    def of(cls, task: Task[..., Any]) -> "KnownTask":
+        retry = msgspec.convert(task.retry.model_dump(mode="json"), Retry) if task.retry is not None else None
+        return cls(
+            task,
+            ArgumentReader(task),
+            retry,
+            task.is_async and task.isolation is not Isolation.PROCESS,
+        )
+
+
+def known_tasks(registry: TaskRegistry) -> dict[str, KnownTask]:
+    """Every task of the registry, made ready; SettingsError for one that no worker could call."""
+    return {task.name: KnownTask.of(task) for task in registry}
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One assignment while the worker has it.
+
+    `held` is the worker's book of the runs whose end is not reported yet. Taking a run out of it, by
+    `claim`, is what gives the right to report, so that a run that returns in the moment in which it is
+    cancelled or times out is still reported once. Times are monotonic seconds, except `started_ms`.
+    """
+
+    job: RunJob
+    known: KnownTask
+    worker: str
+    held: MutableMapping[RunKey, "Run"]
+    arrived_at: float
+    key: RunKey = field(init=False)
+    token: CancellationToken = field(init=False, default_factory=CancellationToken)
+    started_at: float = 0.0
+    started_ms: int = 0
+    deadline: float = inf
+    timeout_s: float = inf
+    thread: int | None = None
+    interrupt: Callable[[], object] | None = None
+
+    def __post_init__(self) -> None:
+        self.key = (self.job.job_id, self.job.lease)
+
+    def begin(self) -> None:
+        """Note the time of the start."""
+        self.started_at, self.started_ms = time.monotonic(), time.time_ns() // 1_000_000
+
+    def limit(self, timeout_s: float | None) -> None:
+        """Give the run so many seconds from its start; None for the task's own time-out, if it has one."""
+        chosen = self.known.task.timeout_s if timeout_s is None else timeout_s
+        if chosen is not None:
+            self.timeout_s = chosen
+            self.deadline = self.started_at + chosen
+
+    def claim(self) -> bool:
+        """Whether the caller may report the end of this run: true once."""
+        return self.held.pop(self.key, None) is not None
+
+    def interruptible_by(self, interrupt: Callable[[], object]) -> None:
+        """From now on `stop` calls this, which happens here if it was called before."""
+        # In this order: `stop` sets the token first and then looks for the interrupt.
+        self.interrupt = interrupt
+        if self.token.is_cancelled:
+            interrupt()
+
+    def stop(self, reason: str) -> None:
+        """Ask the run to stop, and interrupt it where that can be done."""
+        self.token.cancel(reason)
+        if self.interrupt is not None:
+            self.interrupt()
+
+    @property
+    def duration_ms(self) -> float:
+        """How long the run takes so far; 0 before it began."""
+        return (time.monotonic() - self.started_at) * 1000 if self.started_at else 0.0

@@ -1,0 +1,1 @@
+"""What a worker tells the electors: announcements and the ends of runs."""

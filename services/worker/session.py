@@ -1,0 +1,162 @@
+"""One life of a worker under one id: it announces itself, runs what it is given, and stops or loses its lease."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from threading import Event
+from typing import Final
+
+from joblog.services.tasks.context import Cause
+from joblog.services.worker.assignments import Assignments, AssignmentsLost
+from joblog.services.worker.execution.run import KnownTask, Run
+from joblog.services.worker.intake import Intake
+from joblog.services.worker.lanes import LaneBook
+from joblog.services.worker.reporting.announcing import Announcer
+from joblog.services.worker.reporting.ending import Endings
+from joblog.services.worker.reporting.outbox import Outbox
+from joblog.services.worker.reporting.reporting import Reports
+from joblog.services.worker.settings import WorkerSettings
+from joblog.services.worker.slots import Slots
+from joblog.streams.errors import JoblogError
+from joblog.streams.health import Health
+from joblog.streams.metrics import Meters
+
+log = logging.getLogger(__name__)
+
+#: How often the loop looks after time-outs, waiting jobs and offers, in seconds.
+TURN_S: Final = 0.05
+#: What a run gets to end in after its token was cancelled, when the grace time of a stop is over.
+LAST_S: Final = 1.0
+#: How long a worker that stops goes on to read: an elector may have assigned something before it heard of it.
+SETTLE_S: Final = 0.25
+FLUSH_S: Final = 5.0
+
+
+class LeaseLost(JoblogError):
+    """Kafka acknowledged no renewal for so long that the electors may have given the jobs to others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What all lives of one worker share."""
+
+    settings: WorkerSettings
+    known: Mapping[str, KnownTask]
+    slots: Slots
+    outbox: Outbox
+    reports: Reports
+    endings: Endings
+    health: Health
+    meters: Meters
+
+
+class Session:
+    """The worker's loop. Threads that run jobs touch nothing of it but `held`, when a run ends."""
+
+    def __init__(self, parts: Parts, worker: str, assignments: Assignments) -> None:
+        settings, now = parts.settings, time.monotonic()
+        self._parts = parts
+        self._settings = settings
+        self._assignments = assignments
+        policies = {name: known.retry for name, known in parts.known.items()}
+        self._announcer = Announcer(parts.reports, settings, worker, policies, now)
+        self._book = LaneBook(self._announcer.lanes, settings.slots, settings.prefetch, settings.release_after_s)
+        self._intake = Intake(
+            worker=worker,
+            queues=settings.queues,
+            known=parts.known,
+            slots=parts.slots,
+            endings=parts.endings,
+            reports=parts.reports,
+        )
+        self._is_draining = False
+        self._next_turn = now
+
+    def run(self, stop: Event) -> None:
+        """Work until `stop`, then drain. Returns early, with nothing held, when the lease is lost."""
+        try:
+            while not stop.is_set():
+                self._step()
+            self._drain()
+        except (LeaseLost, AssignmentsLost) as exc:
+            self._parts.health.set_unready(str(exc))
+            log.warning("worker.lease_lost", extra={"reason": str(exc), "held": len(self._intake.held)})
+            self._intake.give_up(Cause.LEASE_LOST)
+            # Should Kafka be back soon, the electors need not wait for the end of a lease nobody uses.
+            self._announcer.say_good_bye()
+
+    def _step(self) -> None:
+        """Take what came, and look after the rest when it is time."""
+        arrived = self._assignments.take(max(0.0, self._next_turn - time.monotonic()))
+        if arrived:
+            self._intake.accept(arrived)
+        self._parts.outbox.turn()
+        now = time.monotonic()
+        if now >= self._next_turn:
+            self._turn(now)
+
+    def _turn(self, now: float) -> None:
+        """Whatever has to be done by the clock."""
+        health = self._parts.health
+        health.beat()
+        self._fence(now)
+        if not health.ready and self._announcer.is_heard and not self._is_draining:
+            health.set_ready()
+        running = self._parts.slots.running
+        self._parts.meters.set("joblog_worker_slots_used", len(running))
+        self._next_turn = min(now + TURN_S, self._time_out(running, now))
+        self._release_and_announce(now)
+
+    def _fence(self, now: float) -> None:
+        """Stop what runs for lanes that may have called this worker lost.
+
+        If that is one lane of several, a partition is away: its jobs are given back, for the elector may have
+        missed it as well, and would wait for as long as this worker renews.
+        """
+        before = now - self._settings.fence_s
+        stale = {lane for lane, renewed_at in self._announcer.renewed_at.items() if renewed_at < before}
+        if len(stale) == len(self._announcer.lanes):
+            raise LeaseLost(f"no renewal was acknowledged for {self._settings.fence_s:g} s")
+        if stale:
+            lost = [run for run in list(self._intake.held.values()) if run.job.lane in stale]
+            if lost:
+                log.warning("worker.lanes_lost", extra={"lanes": sorted(stale), "held": len(lost)})
+            self._intake.fence(lost, f"no renewal was acknowledged for {self._settings.fence_s:g} s")
+
+    def _time_out(self, running: list[Run], now: float) -> float:
+        """End what ran too long; tells when the next run does."""
+        for run in running:
+            if run.deadline <= now:
+                self._parts.endings.time_out(run)
+        return min((run.deadline for run in running if run.deadline > now), default=inf)
+
+    def _release_and_announce(self, now: float) -> None:
+        """Give back what waited too long, but first tell its lane that there is no room for it here."""
+        old = self._parts.slots.withdraw_older(now - self._settings.release_after_s)
+        for lane in {run.job.lane for run in old}:
+            self._book.lower(lane, now)
+        offers = self._book.offers(self._parts.slots, now)
+        self._announcer.announce(dict.fromkeys(offers, 0) if self._is_draining else offers, now)
+        self._intake.release(old, f"no slot was free within {self._settings.release_after_s:g} s")
+
+    def _drain(self) -> None:
+        """1 ask for nothing more, 2 give back what waits, 3 let the rest end, 4 cancel it, 5 say good-bye."""
+        log.info("worker.stopping", extra={"held": len(self._intake.held)})
+        now = time.monotonic()
+        self._is_draining = True
+        self._parts.health.set_unready("stopping")
+        self._announcer.announce(dict.fromkeys(self._announcer.lanes, 0), now, at_once=True)
+        self._intake.close("the worker stops")
+        self._wait_for_ends(now + self._settings.grace_s, at_least_until=now + SETTLE_S)
+        for run in list(self._intake.held.values()):
+            run.stop(Cause.SHUTDOWN)
+        self._wait_for_ends(time.monotonic() + LAST_S)
+        self._intake.release(list(self._intake.held.values()), "released on shutdown")
+        self._announcer.say_good_bye()
+        self._parts.outbox.drain(FLUSH_S)
+
+    def _wait_for_ends(self, until: float, at_least_until: float = 0.0) -> None:
+        while time.monotonic() < (until if self._intake.held else at_least_until):
+            self._step()

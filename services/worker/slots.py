@@ -1,0 +1,136 @@
+"""The slots of a worker: which waiting run starts when, and never more at once than there are slots.
+
+There is no lock here. Every step is one operation on a deque or dict, which Python makes atomic: a run is
+waiting until somebody takes it out of `_waiting`, to start it or to give it back, and a slot is free until
+somebody takes it out of `_free`. A lock would be contended by all slots at once whenever the interpreter
+switches threads while one holds it, which trebled the cost of a short job.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from joblog.services.worker.execution.run import Run, RunKey
+
+
+class Executor(Protocol):
+    """Runs elsewhere, at once, what it is given; calls `Slots.start_next` before, `Slots.following` after."""
+
+    def start(self, run: Run) -> None: ...
+
+
+class Slots:
+    """Starts runs while slots are free: in the order of the queues, then of arrival.
+
+    A slot is free again when its run has really come back. A thread whose run was cancelled or timed out
+    keeps its slot: it cannot be stopped, and it still costs what it costs.
+
+    `add`, `withdraw` and `withdraw_older` belong to the worker's loop.
+    """
+
+    def __init__(self, count: int, queues: Sequence[str]) -> None:
+        self.count = count
+        self._queues: dict[str, deque[Run]] = {queue: deque() for queue in queues}
+        self._in_order = tuple(self._queues.values())
+        self._waiting: dict[RunKey, Run] = {}
+        self._running: dict[Run, None] = {}
+        self._free: deque[None] = deque([None] * count)
+        self._added: Counter[int] = Counter()
+        self._withdrawn: Counter[int] = Counter()
+        self._threads: Executor | None = None
+        self._loop: Executor | None = None
+
+    def connect(self, threads: Executor, loop: Executor) -> None:
+        """Name the executors, which need the slots and so are made later."""
+        self._threads, self._loop = threads, loop
+
+    def add(self, runs: Iterable[Run]) -> None:
+        """Let these wait; the first one starts here, if a slot is free."""
+        for run in runs:
+            self._added[run.job.lane] += 1
+            self._waiting[run.key] = run
+            self._queues[run.job.queue].append(run)
+        self.start_next()
+
+    def start_next(self) -> None:
+        """Start one more run, if one waits and a slot is free.
+
+        Each run that was started this way starts one more before it begins. So runs that block get their
+        threads one after the other, at once, and runs that are over in microseconds do not wake any.
+        """
+        while self._free and any(self._in_order):
+            try:
+                self._free.pop()
+            except IndexError:
+                return
+            run = self._take()
+            if run is not None:
+                self._executor(run).start(run)
+                return
+            # Meanwhile another run may have come, and found no slot because this one was taken: look again.
+            self._free.append(None)
+
+    def following(self, over: Run) -> Run | None:
+        """Free the slot of a run that came back, or hand it on: to the run returned, which the caller begins."""
+        self._running.pop(over, None)
+        run = self._take()
+        if run is None:
+            self._free.append(None)
+            self.start_next()
+            return None
+        if run.known.is_async is over.known.is_async:
+            return run
+        self._executor(run).start(run)
+        return None
+
+    def withdraw(self, run: Run) -> bool:
+        """Take a waiting run out; false when it does not wait: then it runs, or has."""
+        if self._waiting.pop(run.key, None) is None:
+            return False
+        self._withdrawn[run.job.lane] += 1
+        with suppress(ValueError):  # a slot has just found it, and will pass it over
+            self._queues[run.job.queue].remove(run)
+        return True
+
+    def withdraw_older(self, arrived_before: float) -> list[Run]:
+        """Take out the waiting runs that arrived before this instant (monotonic seconds)."""
+        old: list[Run] = []
+        for run in list(self._waiting.values()):
+            if run.arrived_at >= arrived_before:
+                break
+            if self.withdraw(run):
+                old.append(run)
+        return old
+
+    @property
+    def running(self) -> list[Run]:
+        """What occupies a slot now."""
+        return list(self._running)
+
+    @property
+    def waiting(self) -> list[Run]:
+        return list(self._waiting.values())
+
+    @property
+    def starts(self) -> Counter[int]:
+        """How many runs of each lane were ever started."""
+        return self._added - self._withdrawn - Counter(run.job.lane for run in self.waiting)
+
+    def _take(self) -> Run | None:
+        """The next run to start, None if none waits. The caller has a slot for it."""
+        for queue in self._in_order:
+            while queue:
+                try:
+                    run = queue.popleft()
+                except IndexError:
+                    break
+                if self._waiting.pop(run.key, None) is not None:
+                    self._running[run] = None
+                    return run
+        return None
+
+    def _executor(self, run: Run) -> Executor:
+        executor = self._loop if run.known.is_async else self._threads
+        assert executor is not None, "the slots were not connected to their executors"
+        return executor

@@ -1,0 +1,165 @@
+"""A worker: runs the jobs that electors assign to it, and reports how each one ended.
+
+One thread, the loop (session.py), talks to Kafka: it reads assignments, renews the lease, and looks
+after time-outs. Jobs run in slots: threads, asyncio tasks, or processes (execution/threads.py, execution/loop.py,
+execution/processes.py), which report for themselves. A task that holds Python's interpreter lock for seconds, as
+some C extensions do, silences the loop and costs the lease; such a task belongs into a process.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from socket import gethostname
+from threading import Event
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+from joblog.services.tasks.task import Isolation, TaskRegistry
+from joblog.services.worker.assignments import Assignments
+from joblog.services.worker.execution.loop import LoopExecutor
+from joblog.services.worker.execution.performing import Performer
+from joblog.services.worker.execution.processes import ProcessRuns, check_importable
+from joblog.services.worker.execution.run import known_tasks
+from joblog.services.worker.execution.threads import ThreadExecutor
+from joblog.services.worker.filters import WorkerFilter
+from joblog.services.worker.meters import RunMeters
+from joblog.services.worker.reporting.announcing import new_worker_id
+from joblog.services.worker.reporting.ending import Endings
+from joblog.services.worker.reporting.outbox import Outbox
+from joblog.services.worker.reporting.reporting import Reports
+from joblog.services.worker.session import FLUSH_S, Parts, Session
+from joblog.services.worker.settings import DEFAULT_SLOTS, WorkerSettings
+from joblog.services.worker.slots import Slots
+from joblog.streams.contract.topics import TopicNames
+from joblog.streams.health import Health
+from joblog.streams.kafka import clients
+from joblog.streams.kafka.clients import KafkaConfig
+from joblog.streams.metrics import Meters
+
+log = logging.getLogger(__name__)
+
+_NO_TOPIC: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
+CONNECT_RETRY_S: Final = 1.0
+
+
+class Worker:
+    """The settings are those of WorkerSettings, which explains them."""
+
+    def __init__(
+        self,
+        config: KafkaConfig,
+        names: TopicNames,
+        lanes: int,
+        registry: TaskRegistry,
+        *,
+        queues: Sequence[str],
+        meters: Meters,
+        health: Health,
+        slots: int = DEFAULT_SLOTS,
+        prefetch: int = 0,
+        name: str | None = None,
+        shards: Mapping[str, int] | None = None,
+        renew_s: float = 3.0,
+        lease_s: float = 15.0,
+        grace_s: float = 25.0,
+        result_bytes_max: int = 262_144,
+        release_after_s: float = 1.0,
+        filters: Sequence[WorkerFilter] = (),
+        set_up_child: Callable[[], object] | None = None,
+    ) -> None:
+        """SettingsError when a setting, or a task, is impossible. Kafka is not asked before `run`.
+
+        `set_up_child` is called first in each process of process-isolated tasks, where logs are set up, for one.
+        """
+        self._settings = WorkerSettings(
+            queues=tuple(queues),
+            lanes=lanes,
+            slots=slots,
+            prefetch=prefetch,
+            name=name or gethostname(),
+            shards=dict(shards or {}),
+            renew_s=renew_s,
+            lease_s=lease_s,
+            grace_s=grace_s,
+            result_bytes_max=result_bytes_max,
+            release_after_s=release_after_s,
+        )
+        self._known = known_tasks(registry)
+        for task in registry:
+            if task.isolation is Isolation.PROCESS:
+                check_importable(task)
+        self._config = config
+        self._names = names
+        self._meters = meters
+        self._health = health
+        self._filters = tuple(filters)
+        self._set_up_child = set_up_child
+        self.id = new_worker_id(self._settings.name)
+
+    def run(self, stop: Event) -> None:
+        """Work until `stop` is set and what runs has ended, or was given back.
+
+        A broker that is away is waited for. TopicsError when the topics have other partitions than `lanes` says.
+        """
+        outbox = self._outbox()
+        with self._executors(outbox) as parts:
+            while not stop.is_set():
+                assignments = self._listen(outbox, stop)
+                if assignments is None:
+                    break
+                log.info(
+                    "worker.started",
+                    extra={"worker": self.id, "queues": self._settings.queues, "tasks": sorted(self._known)},
+                )
+                with closing(assignments):
+                    Session(parts, self.id, assignments).run(stop)
+                # Never the same again: an elector that did not miss it would go on waiting for its old jobs.
+                self.id = new_worker_id(self._settings.name)
+        outbox.drain(FLUSH_S)
+
+    def _outbox(self) -> Outbox:
+        settings = self._settings
+
+        def make_sender() -> Producer:
+            return clients.producer(
+                self._config, settings.name, linger_ms=1, timeout_ms=round(settings.lease_s * 1000)
+            )
+
+        return Outbox(make_sender, self._names.reports, self._meters)
+
+    @contextmanager
+    def _executors(self, outbox: Outbox) -> Iterator[Parts]:
+        """Slots, connected to what runs jobs; ended on leaving, even with jobs in them."""
+        settings, reports, meters = self._settings, Reports(outbox), RunMeters(self._meters)
+        endings = Endings(reports, meters)
+        slots = Slots(settings.slots, settings.queues)
+        processes = ProcessRuns(settings.slots, settings.result_bytes_max, self._set_up_child)
+        performer = Performer(endings, meters, processes, self._filters, settings.result_bytes_max)
+        threads = ThreadExecutor(slots, performer.perform)
+        loop = LoopExecutor(slots, performer.perform_async)
+        slots.connect(threads, loop)
+        if any(known.is_async for known in self._known.values()):
+            loop.open()
+        self._meters.set("joblog_worker_slots", settings.slots)
+        try:
+            yield Parts(settings, self._known, slots, outbox, reports, endings, self._health, self._meters)
+        finally:
+            processes.close()
+            loop.close()
+            threads.close()
+
+    def _listen(self, outbox: Outbox, stop: Event) -> Assignments | None:
+        """Wait for Kafka and start to read assignments; None when told to stop before."""
+        while not stop.is_set():
+            self._health.beat()
+            outbox.turn()
+            try:
+                return Assignments.open(self._config, self._names, self._settings.lanes, self.id, self._meters)
+            except KafkaException as exc:
+                error = exc.args[0]
+                hint = "; joblog topics create creates the topics" if error.code() in _NO_TOPIC else ""
+                reason = f"waiting for Kafka: {error.str()}{hint}"
+                log.warning("worker.waiting", extra={"reason": reason})
+                self._health.set_unready(reason)
+                stop.wait(CONNECT_RETRY_S)
+        return None

@@ -1,0 +1,218 @@
+"""Records to commands and reports, and events to records; the fast way first, the careful way after."""
+
+import re
+from collections.abc import Mapping
+from datetime import MAXYEAR, MINYEAR, datetime
+from functools import lru_cache
+from typing import Any, Final
+
+from joblog.streams.contract import commands, reports, wire
+from joblog.streams.contract.cloudevents import DEPTH_MAX, DIGITS_MAX, Headers, check_text, explained, read_envelope
+from joblog.streams.contract.fields import JOB_ID_PATTERN, QUEUE_PATTERN, TASK_PATTERN
+from joblog.streams.contract.upcast import upcast_command
+from joblog.streams.errors import InvalidData, UndecodableRecord, UnknownType
+from msgspec import DecodeError, Raw, Struct, json
+from pydantic import TypeAdapter, ValidationError
+
+#: The largest value of a command or report, bytes: arguments and results have their own, smaller limit.
+VALUE_BYTES_MAX: Final = 1_048_576
+
+encode: Final = json.Encoder().encode
+
+
+class _Envelope(Struct, gc=False):
+    specversion: str
+    id: str
+    source: str
+    type: str
+    data: Raw
+    subject: str | None = None
+    time: str | None = None
+    causationid: str | None = None
+    traceparent: str | None = None
+    data_base64: Any = None
+
+
+_envelope: Final = json.Decoder(_Envelope).decode
+_COMMANDS: Final[Mapping[str, json.Decoder[wire.Command]]] = {
+    kind.type: json.Decoder(kind)
+    for kind in (wire.CreateJob, wire.DeleteJob, wire.RequeueJob, wire.RescheduleJob, wire.SetParameter)
+}
+_report: Final[json.Decoder[wire.AnyReport]] = json.Decoder(wire.AnyReport)
+_command_model: Final = TypeAdapter[commands.Command](commands.Command)
+_report_model: Final = TypeAdapter[reports.Report](reports.Report)
+
+
+def read_command(value: bytes | None, headers: Headers | None) -> wire.Received:
+    """The command in a record; raises a ContractError that says what is wrong with it."""
+    if value is not None and headers is None and _is_plain(value):
+        try:
+            envelope = _envelope(value)
+            if _is_proper(envelope):
+                decoder = _COMMANDS[envelope.type]
+                command = decoder.decode(envelope.data)
+                if _is_create(command) if isinstance(command, wire.CreateJob) else _is_change(command):
+                    return wire.Received(envelope.id, envelope.source, command, envelope.traceparent)
+        except (DecodeError, KeyError, RecursionError):
+            pass  # not the fast shape: the careful way accepts more spellings, or says what is wrong
+    return _read_command_carefully(value, headers)
+
+
+def read_report(value: bytes | None) -> wire.AnyReport:
+    """The report in a record; raises a ContractError that says what is wrong with it."""
+    if value is None:
+        raise UndecodableRecord("the record has no value")
+    if _is_plain_text(value):
+        try:
+            report = _report.decode(value)
+            if _is_report(report, value):
+                return report
+        except (DecodeError, RecursionError):
+            pass
+    _check_size(value)
+    try:
+        model = _report_model.validate_json(value)
+    except ValidationError as error:
+        raise InvalidData(explained(error)) from error
+    check_text(model.model_dump())
+    text = model.model_dump_json()
+    _check_size(text.encode())  # numbers may have become longer
+    return _report.decode(text)
+
+
+def _is_plain(value: bytes) -> bool:
+    """Whether the fast decoder and the careful one must agree on a value.
+
+    It has no \\u escapes and no endless numbers, is proper UTF-8, not too long, and has fewer brackets than the
+    depth that is refused.
+    """
+    return _is_shallow(value) and _is_plain_text(value)
+
+
+def _is_shallow(value: bytes) -> bool:
+    return value.count(b"[") + value.count(b"{") <= DEPTH_MAX
+
+
+def _is_plain_text(value: bytes) -> bool:
+    if len(value) > VALUE_BYTES_MAX:
+        return False
+    if len(value) > DIGITS_MAX and _has_long_number(value):
+        return False
+    if b"\\" in value and b"\\u" in value:  # one byte is found four times as fast as two
+        return False
+    if value.isascii():
+        return True
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+_long_number: Final = re.compile(b"[0-9]{%d}" % (DIGITS_MAX + 1)).search
+
+
+def _has_long_number(value: bytes) -> bool:
+    """Whether so many digits follow each other that one of these places is among them."""
+    return any(
+        value[place : place + 1].isdigit() and _long_number(value, place - DIGITS_MAX, place + DIGITS_MAX + 1)
+        for place in range(DIGITS_MAX, len(value), DIGITS_MAX + 1)
+    )
+
+
+def _is_proper(envelope: _Envelope) -> bool:
+    return (
+        envelope.specversion == "1.0"
+        and 0 < len(envelope.id) <= 1000
+        and 0 < len(envelope.source) <= 1000
+        and (envelope.traceparent is None or len(envelope.traceparent) <= 1000)
+        and envelope.data_base64 is None
+    )
+
+
+def _is_create(create: wire.CreateJob) -> bool:
+    """Whether its names fit their patterns, its time any calendar, and what is carried unread its place.
+
+    Raises DecodeError where that is no array, no object, or holds a number that no reader could take.
+    """
+    if create.args is not wire.EMPTY_ARRAY:
+        _array(create.args)
+    if create.kwargs is not wire.EMPTY_OBJECT:
+        _object(create.kwargs)
+    for one in create.parameters.values():
+        json.decode(one)
+    return (
+        _is_queue(create.queue)
+        and _is_task(create.task)
+        and (create.job_id is None or _is_job_id(create.job_id))
+        and (create.parent is None or _is_job_id(create.parent.job_id))
+        and (create.run_at is None or _is_time(create.run_at))
+    )
+
+
+def _is_report(report: wire.AnyReport, value: bytes) -> bool:
+    """Whether its ids lead somewhere, and what it carries unread is not too deep."""
+    if isinstance(report, wire.RunSucceeded):
+        return _is_shallow(value)
+    return not isinstance(report, wire.ContinuationAdded) or (_is_job_id(report.child) and _is_job_id(report.job_id))
+
+
+def _is_change(change: wire.Change) -> bool:
+    if getattr(change, "snapshot", None) is not None:
+        return False  # rare, and much to check
+    return (
+        _is_job_id(change.job_id)
+        and (not isinstance(change, wire.RequeueJob) or change.queue is None or _is_queue(change.queue))
+        and (not isinstance(change, wire.RescheduleJob) or _is_time(change.run_at))
+    )
+
+
+_array: Final = json.Decoder(list[Any]).decode
+_object: Final = json.Decoder(dict[str, Any]).decode
+# In all of these `$` would let a line end follow; a full match does not.
+_job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
+_queue: Final = re.compile(QUEUE_PATTERN).fullmatch
+_task: Final = re.compile(TASK_PATTERN).fullmatch
+
+
+def _is_time(instant: datetime) -> bool:
+    """Whether an instant stays within the calendar in any zone."""
+    return MINYEAR < instant.year < MAXYEAR
+
+
+def _is_job_id(text: str) -> bool:
+    return _job_id(text) is not None
+
+
+@lru_cache(maxsize=10_000)
+def _is_queue(text: str) -> bool:
+    return _queue(text) is not None
+
+
+@lru_cache(maxsize=10_000)
+def _is_task(text: str) -> bool:
+    return _task(text) is not None
+
+
+def _check_size(value: bytes) -> None:
+    if len(value) > VALUE_BYTES_MAX:
+        raise InvalidData(f"the value has {len(value)} bytes, more than {VALUE_BYTES_MAX}")
+
+
+def _read_command_carefully(value: bytes | None, headers: Headers | None) -> wire.Received:
+    _check_size(value or b"")
+    envelope = read_envelope(value, headers)
+    kind, data = upcast_command(envelope.type, envelope.data)
+    decoder = _COMMANDS.get(kind)
+    if decoder is None:
+        raise UnknownType(f"no command has the type {kind:.100}; known are {', '.join(_COMMANDS)}")
+    if "type" in data:
+        raise InvalidData("data.type: not a field; the type is the CloudEvent's")
+    check_text(data, "data")
+    try:
+        model = _command_model.validate_python({**data, "type": kind})
+    except ValidationError as error:
+        raise InvalidData(explained(error)) from error
+    text = model.model_dump_json(exclude={"type"})
+    _check_size(text.encode())  # numbers may have become longer: 1e15 is written as 1000000000000000.0
+    return wire.Received(envelope.id, envelope.source, decoder.decode(text), envelope.traceparent)

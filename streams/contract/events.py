@@ -1,0 +1,218 @@
+"""The contract out: every fact that a job or worker leaves in the log, and nothing else.
+
+Values of the topic `events`, as CloudEvents 1.0 whose `type` is the class's wire name, whose `subject` is the
+job (or worker) and whose `data` are the fields below.
+"""
+
+from typing import Annotated, Literal
+
+from joblog.streams.contract.commands import JobSpec
+from joblog.streams.contract.fields import (
+    Count,
+    Instant,
+    JobId,
+    Json,
+    Key,
+    Message,
+    QueueName,
+    TaskName,
+    Text,
+    Version,
+    WorkerId,
+)
+from joblog.streams.contract.states import ContinueOn, State
+from pydantic import Field
+
+
+class JobException(Message):
+    """Why a run failed.
+
+    - type: the exception's type with its module.
+    - types: the type and its bases, most special first.
+    - message: its text; details: the formatted traceback, its last lines when it was too long.
+    """
+
+    type: Text
+    message: str = ""
+    details: str = ""
+    types: tuple[Text, ...] = ()
+
+
+class JobEvent(Message):
+    """What all events of a job carry.
+
+    - version: counts a job's events from 1 without gaps.
+    - state: the state the job is in after this event.
+    - attempt: runs started so far that count (a released run does not).
+    """
+
+    version: Version
+    state: State
+    attempt: Count
+    queue: QueueName
+    task: TaskName
+    reason: Text | None = None
+
+
+class FirstEvent(JobEvent):
+    """An event that may be a job's first one, and then carries what it was created with."""
+
+    spec: JobSpec | None = None
+
+
+class JobEnqueued(FirstEvent):
+    """The job is ready for a worker.
+
+    `retry` counts the automatic retries spent so far, `lost` the runs whose worker was lost; both since the
+    job's creation or its last explicit requeue.
+    """
+
+    type: Literal["job.enqueued"] = "job.enqueued"
+    state: Literal[State.ENQUEUED] = State.ENQUEUED
+    retry: Count = 0
+    lost: Count = 0
+
+
+class JobScheduled(FirstEvent):
+    """The job waits for an instant, `due`; `retry` counts the automatic retries spent, this one included."""
+
+    type: Literal["job.scheduled"] = "job.scheduled"
+    state: Literal[State.SCHEDULED] = State.SCHEDULED
+    due: Instant
+    retry: Count = 0
+
+
+class JobAwaiting(FirstEvent):
+    """The job waits for its parent to end, and after that until `due`, if that still lies ahead."""
+
+    type: Literal["job.awaiting"] = "job.awaiting"
+    state: Literal[State.AWAITING] = State.AWAITING
+    parent: JobId
+    on: ContinueOn
+    due: Instant | None = None
+
+
+class JobProcessing(JobEvent):
+    """The job was assigned to a worker; `lease` fences whatever an earlier worker may still report."""
+
+    type: Literal["job.processing"] = "job.processing"
+    state: Literal[State.PROCESSING] = State.PROCESSING
+    worker: WorkerId
+    lease: Version
+
+
+class JobSucceeded(JobEvent):
+    """The run ended well.
+
+    - duration_ms: from start to end of the run, by the worker's monotonic clock.
+    - latency_ms: from the job's (last) becoming ready to the run's start.
+    - result_omitted: why there is no result although the task returned one.
+    """
+
+    type: Literal["job.succeeded"] = "job.succeeded"
+    state: Literal[State.SUCCEEDED] = State.SUCCEEDED
+    worker: WorkerId
+    lease: Version
+    result: Json = None
+    result_omitted: Text | None = None
+    duration_ms: float = Field(ge=0)
+    latency_ms: float = Field(ge=0)
+
+
+class JobFailed(FirstEvent):
+    """A run failed. `traversed` when a filter elected another state after it: the next event of the job."""
+
+    type: Literal["job.failed"] = "job.failed"
+    state: Literal[State.FAILED] = State.FAILED
+    exception: JobException
+    worker: WorkerId | None = None
+    lease: Version | None = None
+    duration_ms: float = Field(default=0, ge=0)
+    latency_ms: float = Field(default=0, ge=0)
+    traversed: bool = False
+
+
+class JobDeleted(FirstEvent):
+    """The job will not run (again)."""
+
+    type: Literal["job.deleted"] = "job.deleted"
+    state: Literal[State.DELETED] = State.DELETED
+
+
+class JobParameterSet(JobEvent):
+    """One of the job's parameters was set; its state stays."""
+
+    type: Literal["job.parameter_set"] = "job.parameter_set"
+    name: Key
+    value: Json = None
+
+
+class CommandRejected(Message):
+    """A command that could not be done, and why.
+
+    - code: one word for metrics and programs, such as `unknown_job`, `wrong_state`, `duplicate`, `invalid`.
+    - command: the command's type as it came; command_id its CloudEvent id; both None if unreadable.
+    - position: where it lies in the log, `topic/partition@offset`.
+    """
+
+    type: Literal["command.rejected"] = "command.rejected"
+    code: Text
+    reason: Text
+    command: Text | None = None
+    command_id: Text | None = None
+    job_id: JobId | None = None
+    position: Text | None = None
+
+
+class WorkerEvent(Message):
+    """What all events of a worker carry; they are written by the elector of the worker's home lane."""
+
+    worker: WorkerId
+    queues: tuple[QueueName, ...] = ()
+    slots: Count = 0
+    tasks: tuple[TaskName, ...] = ()
+    host: Text = ""
+    pid: Count = 0
+    started_at: Instant
+
+
+class WorkerStarted(WorkerEvent):
+    """A worker announced itself, or announced other queues, slots or tasks than before."""
+
+    type: Literal["worker.started"] = "worker.started"
+
+
+class WorkerAlive(WorkerEvent):
+    """A worker that goes on renewing; written once a minute."""
+
+    type: Literal["worker.alive"] = "worker.alive"
+
+
+class WorkerStopped(WorkerEvent):
+    """A worker said that it stops."""
+
+    type: Literal["worker.stopped"] = "worker.stopped"
+
+
+class WorkerLost(WorkerEvent):
+    """A worker did not renew in time; what it held is elected anew."""
+
+    type: Literal["worker.lost"] = "worker.lost"
+
+
+Event = Annotated[
+    JobEnqueued
+    | JobScheduled
+    | JobAwaiting
+    | JobProcessing
+    | JobSucceeded
+    | JobFailed
+    | JobDeleted
+    | JobParameterSet
+    | CommandRejected
+    | WorkerStarted
+    | WorkerAlive
+    | WorkerStopped
+    | WorkerLost,
+    Field(discriminator="type"),
+]

@@ -1,0 +1,322 @@
+"""The contract's messages in the form that electors, workers and projectors compute with.
+
+The pydantic models of commands.py, reports.py and events.py define the contract. These msgspec structs are
+their twins for the path that every job takes: decoding one costs 0.6 µs where the model costs 4.8 µs.
+What a struct accepts, its model accepts too, with the same meaning (tests/contract/test_twins.py); what a
+struct refuses goes through the model, which accepts more spellings and names what is wrong.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, TypeAlias
+
+from joblog.streams.contract.fields import Count, Key, Priority, Text, TimeoutSeconds, Version
+from joblog.streams.contract.retry import Retry
+from joblog.streams.contract.states import ContinueOn, State
+from msgspec import Meta, Raw, Struct
+
+Instant = Annotated[datetime, Meta(tz=True)]
+NonNegative = Annotated[float, Meta(ge=0)]
+
+#: Names have patterns, and matching one costs more than decoding the whole message. Commands come from outside:
+#: codec.py matches their names, once for each name it sees. Reports and events are Joblog's own.
+JobId: TypeAlias = str
+QueueName: TypeAlias = str
+TaskName: TypeAlias = str
+WorkerId: TypeAlias = str
+
+NO_RAW = Raw(b"null")
+EMPTY_ARRAY = Raw(b"[]")
+EMPTY_OBJECT = Raw(b"{}")
+
+
+class Wire(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What all structs of the wire are: frozen, silent about defaults, not tracked by the collector."""
+
+
+class Outside(Wire, frozen=True, forbid_unknown_fields=True):
+    """A message from outside, or a part of one."""
+
+
+# --- commands ---
+
+
+class Parent(Outside, frozen=True):
+    job_id: JobId
+    on: ContinueOn = ContinueOn.SUCCEEDED
+
+
+class CreateJob(Outside, frozen=True):
+    type: ClassVar[str] = "job.create"
+    task: TaskName
+    args: Raw = EMPTY_ARRAY
+    kwargs: Raw = EMPTY_OBJECT
+    queue: QueueName = "default"
+    job_id: JobId | None = None
+    idempotency_key: Key | None = None
+    priority: Priority = 0
+    run_at: Instant | None = None
+    parent: Parent | None = None
+    retry: Retry | None = None
+    timeout_s: TimeoutSeconds | None = None
+    parameters: dict[Key, Raw] = {}
+
+
+class Change(Outside, frozen=True, kw_only=True):
+    job_id: JobId
+    expected_state: State | None = None
+    expected_version: Version | None = None
+    reason: Text | None = None
+
+
+class JobSpec(Wire, frozen=True):
+    args: Raw = EMPTY_ARRAY
+    kwargs: Raw = EMPTY_OBJECT
+    priority: Priority = 0
+    retry: Retry | None = None
+    timeout_s: TimeoutSeconds | None = None
+    parameters: Raw = EMPTY_OBJECT
+    parent: Parent | None = None
+    idempotency_key: Key | None = None
+
+
+class Snapshot(Outside, frozen=True):
+    version: Version
+    state: State
+    attempt: Count
+    task: TaskName
+    queue: QueueName
+    created_at: Instant
+    spec: JobSpec
+    parameters: dict[Key, Raw] = {}
+
+
+class DeleteJob(Change, frozen=True, kw_only=True):
+    type: ClassVar[str] = "job.delete"
+    snapshot: Snapshot | None = None
+
+
+class RequeueJob(Change, frozen=True, kw_only=True):
+    type: ClassVar[str] = "job.requeue"
+    queue: QueueName | None = None
+    snapshot: Snapshot | None = None
+
+
+class RescheduleJob(Change, frozen=True, kw_only=True):
+    type: ClassVar[str] = "job.reschedule"
+    run_at: Instant
+    snapshot: Snapshot | None = None
+
+
+class SetParameter(Change, frozen=True, kw_only=True):
+    type: ClassVar[str] = "job.set_parameter"
+    name: Key
+    value: Any
+
+
+Command = CreateJob | DeleteJob | RequeueJob | RescheduleJob | SetParameter
+
+
+class Received(Wire, frozen=True):
+    """A command as it arrived: `id`, `source` and `traceparent` of its CloudEvent, and what it says."""
+
+    id: str
+    source: str
+    command: Command
+    traceparent: str | None = None
+
+
+# --- reports ---
+
+
+class JobException(Wire, frozen=True):
+    type: Text
+    message: str = ""
+    details: str = ""
+    types: tuple[Text, ...] = ()
+
+
+class Report(Wire, frozen=True, tag_field="type", kw_only=True):
+    """Reports are tagged by `type` in the JSON object itself."""
+
+
+class RunReport(Report, frozen=True, kw_only=True):
+    job_id: JobId
+    lease: Version
+    worker: WorkerId
+
+
+class RunSucceeded(RunReport, frozen=True, kw_only=True, tag="run.succeeded"):
+    result: Raw = NO_RAW
+    result_omitted: Text | None = None
+    duration_ms: NonNegative
+    started_ms: Count
+
+
+class RunFailed(RunReport, frozen=True, kw_only=True, tag="run.failed"):
+    exception: JobException
+    duration_ms: NonNegative
+    started_ms: Count
+    retry: Retry | None = None
+
+
+class RunReleased(RunReport, frozen=True, kw_only=True, tag="run.released"):
+    reason: Text
+    started: bool = False
+
+
+class JobDue(Report, frozen=True, kw_only=True, tag="job.due"):
+    job_id: JobId
+    version: Version
+
+
+class WorkerAnnounced(Report, frozen=True, kw_only=True, tag="worker.announced"):
+    worker: WorkerId
+    partition: Count
+    queues: tuple[QueueName, ...]
+    all_queues: tuple[QueueName, ...]
+    slots: Count
+    all_slots: Count
+    tasks: tuple[TaskName, ...]
+    host: Text = ""
+    pid: Count = 0
+    started_at: Instant
+    home: bool = False
+    policies: dict[TaskName, Retry] = {}
+
+
+class WorkerStopping(Report, frozen=True, kw_only=True, tag="worker.stopping"):
+    worker: WorkerId
+
+
+class ContinuationAdded(Report, frozen=True, kw_only=True, tag="continuation.added"):
+    job_id: JobId
+    child: JobId
+    on: ContinueOn
+
+
+class ParentEnded(Report, frozen=True, kw_only=True, tag="parent.ended"):
+    job_id: JobId
+    parent: JobId
+    state: State | None
+    run: bool
+    reason: Text
+
+
+AnyReport = (
+    RunSucceeded
+    | RunFailed
+    | RunReleased
+    | JobDue
+    | WorkerAnnounced
+    | WorkerStopping
+    | ContinuationAdded
+    | ParentEnded
+)
+
+# --- events ---
+
+
+class JobEvent(Wire, frozen=True):
+    """The data of every job event; which of the optional fields are there is the event type's matter.
+
+    One shape for all of them, because the elector writes and the projector reads three of these for each job;
+    the models in events.py say which field belongs to which type, and a test holds every event to its model.
+    """
+
+    version: Version
+    state: State
+    attempt: Count
+    queue: QueueName
+    task: TaskName
+    reason: Text | None = None
+    spec: Raw | None = None
+    due: str | None = None
+    retry: Count = 0
+    lost: Count = 0
+    parent: JobId | None = None
+    on: ContinueOn | None = None
+    worker: WorkerId | None = None
+    lease: Version | None = None
+    result: Raw = NO_RAW
+    result_omitted: Text | None = None
+    # None, not 0, is what an event without these leaves out: 0 is a legal duration.
+    duration_ms: NonNegative | None = None
+    latency_ms: NonNegative | None = None
+    exception: JobException | None = None
+    traversed: bool = False
+    name: Key | None = None
+    value: Raw = NO_RAW
+
+
+class CommandRejected(Wire, frozen=True):
+    code: Text
+    reason: Text
+    command: Text | None = None
+    command_id: Text | None = None
+    job_id: JobId | None = None
+    position: Text | None = None
+
+
+class WorkerEvent(Wire, frozen=True):
+    worker: WorkerId
+    queues: tuple[QueueName, ...]
+    slots: Count
+    tasks: tuple[TaskName, ...]
+    host: Text
+    pid: Count
+    started_at: Instant
+
+
+class CloudEvent(Wire, frozen=True):
+    """The envelope, structured mode, its attributes in the order in which they are written."""
+
+    specversion: str
+    id: str
+    source: str
+    type: str
+    subject: str | None = None
+    time: str | None = None
+    datacontenttype: str | None = None
+    causationid: str | None = None
+    traceparent: str | None = None
+    data: Any = None
+
+
+# --- assignments and timers ---
+
+
+class Assignment(Wire, frozen=True, tag_field="type", kw_only=True):
+    """What an elector tells a worker; keyed by the worker's id."""
+
+    job_id: JobId
+    lease: Version
+
+
+class RunJob(Assignment, frozen=True, kw_only=True, tag="job.run"):
+    """Run this job: `spec` is the JobSpec, `parameters` those set since, `ready_ms` when it became ready."""
+
+    attempt: Count
+    lane: Count
+    task: TaskName
+    queue: QueueName
+    spec: Raw
+    parameters: Raw = EMPTY_OBJECT
+    ready_ms: Count
+    traceparent: str | None = None
+
+
+class CancelJob(Assignment, frozen=True, kw_only=True, tag="job.cancel"):
+    """Stop this run: its lease is void, and whatever it reports will be rejected."""
+
+    reason: Text
+
+
+AnyAssignment = RunJob | CancelJob
+
+
+class Timer(Wire, frozen=True):
+    """A record of a delay topic: at `due_ms` (unix), report the job due if it still has this version."""
+
+    job_id: JobId
+    version: Version
+    due_ms: Count

@@ -1,0 +1,1 @@
+"""The process that turns the timing wheel in the delay topics."""

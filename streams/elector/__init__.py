@@ -1,0 +1,1 @@
+"""The process that owns lanes: consume, decide, produce, commit."""

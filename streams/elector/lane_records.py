@@ -1,0 +1,53 @@
+"""The records of the `state` topic: live jobs, workers, waiting continuations, and who owns the lane.
+
+Private to electors, and compacted: the last record of a key is what holds. Jobs are MessagePack arrays, read by
+position; the rest is small.
+"""
+
+from typing import Final
+
+from joblog.streams.contract import wire
+from joblog.streams.lane.continuations import PENDING_KEY
+from joblog.streams.lane.job import Job
+from joblog.streams.lane.outbox import StateValue
+from joblog.streams.lane.workers import WORKER_KEY
+from msgspec import Struct, msgpack
+
+LANE_KEY: Final = "lane"
+
+_encode: Final = msgpack.Encoder().encode
+_job: Final = msgpack.Decoder(Job).decode
+_worker: Final = msgpack.Decoder(wire.WorkerAnnounced).decode
+_pending: Final = msgpack.Decoder(tuple[tuple[str, str, int], ...]).decode
+
+
+class LaneRecord(Struct, frozen=True, array_like=True):
+    """Where the lane's elector stands: written in each transaction that read from the lane.
+
+    - owner: transactional id of the elector that has the lane; None after an orderly hand-over.
+    - commands, reports: the next offset to read of each topic. They lie in the transaction that wrote what
+      those records led to, so no expired or deleted consumer offset can make a lane read twice.
+    """
+
+    owner: str | None
+    commands: int
+    reports: int
+
+
+_lane: Final = msgpack.Decoder(LaneRecord).decode
+
+
+def write_state(value: StateValue | LaneRecord) -> bytes | None:
+    """The record's value; None is a tombstone."""
+    return None if value is None else _encode(value)
+
+
+def read_state(key: str, value: bytes) -> StateValue | LaneRecord:
+    """What a record says, by its key."""
+    if key == LANE_KEY:
+        return _lane(value)
+    if key.startswith(WORKER_KEY):
+        return _worker(value)
+    if key.startswith(PENDING_KEY):
+        return _pending(value)
+    return _job(value)

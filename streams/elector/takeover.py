@@ -1,0 +1,184 @@
+"""Taking lanes over: read their `state` to the end, fence whoever had them, read what ended lately.
+
+A dead elector may have left a transaction open, which hides the end of the partitions it wrote to from every
+reader for as long as the transaction may live. Whoever takes its lanes over therefore calls
+`init_transactions` once with the dead one's id: that aborts the transaction at once, and a zombie that wakes
+up later can commit nothing.
+"""
+
+import logging
+import time
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from joblog.streams.contract.states import FINAL_STATES, State
+from joblog.streams.contract.topics import TopicNames
+from joblog.streams.elector.lane_records import LANE_KEY, LaneRecord, read_state
+from joblog.streams.errors import ElectorError
+from joblog.streams.kafka.clients import KafkaConfig, reader, transactional_producer
+from joblog.streams.lane.lane import Lane
+from joblog.streams.lane.outbox import StateValue
+from joblog.streams.lane.rules import LaneRules
+from msgspec import Struct, json
+
+log = logging.getLogger(__name__)
+
+BATCH: Final = 10_000
+#: A healthy broker answers within milliseconds; a lane whose end is hidden this long has an open transaction
+#: of an owner that its record does not name.
+READ_TIMEOUT_S: Final = 120
+WATERMARKS_S: Final = 10
+
+
+class _EventTail(Struct):
+    version: int
+    state: State
+
+
+class _Tail(Struct):
+    data: _EventTail
+
+
+_tail: Final = json.Decoder(_Tail).decode
+#: Parameters too: one that is set after a failure is the last that is heard of the job.
+_ENDING: Final = tuple(
+    f'"type":"job.{kind}"'.encode() for kind in ("succeeded", "deleted", "failed", "parameter_set")
+)
+
+
+def ended_by(value: bytes) -> tuple[State, int] | None:
+    """State and version of the job after an event, if that is a final state; None for all other events."""
+    if not any(mark in value[:300] for mark in _ENDING):
+        return None
+    data = _tail(value).data
+    return (data.state, data.version) if data.state in FINAL_STATES else None
+
+
+class NotOurs(ElectorError):
+    """A lane that this elector believed to have is another's by now."""
+
+
+class Takeover:
+    """Reads lanes back from the log. One reader is kept, so that its connections are warm when it counts."""
+
+    def __init__(self, config: KafkaConfig, names: TopicNames, lanes: int, rules: LaneRules, client_id: str) -> None:
+        self._config = config
+        self._names = names
+        self._lanes = lanes
+        self._rules = rules
+        # An end is an answer without records, for which the broker would wait: not while lanes stand still.
+        self._reader: Consumer = reader(config, f"{client_id}-takeover", **{"fetch.wait.max.ms": 5})
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def load(
+        self, numbers: Collection[int], own_id: str, now_ms: int, *, fence: bool
+    ) -> dict[int, tuple[Lane, LaneRecord]]:
+        """The lanes as their last owners left them, and how far those had read.
+
+        1. read to the end 2. fence foreign owners 3. read what that uncovered 4. read the ends of jobs.
+        Without `fence`, raises NotOurs when a lane has a foreign owner.
+        """
+        values: dict[int, dict[str, bytes]] = {number: {} for number in numbers}
+        # Asked for, not left to the client as "the beginning": a new client looks for that only every 500 ms.
+        positions = {number: self._watermarks(self._names.state, number)[0] for number in numbers}
+        self._read_state(values, positions)
+        owners = {self._record(found).owner for found in values.values()} - {None, own_id}
+        if owners and not fence:
+            raise NotOurs(owners)
+        for owner in owners:
+            self._fence(str(owner))
+        if owners:
+            self._read_state(values, positions)
+        lanes = {number: self._lane(number, values.pop(number), now_ms) for number in sorted(numbers)}
+        self._remember({number: lane for number, (lane, _) in lanes.items()})
+        return lanes
+
+    def state_ends(self, numbers: Collection[int]) -> dict[int, int]:
+        """The end of each lane's `state` partition: unchanged as long as nobody writes there."""
+        return {number: self._watermarks(self._names.state, number)[1] for number in numbers}
+
+    def _record(self, found: dict[str, bytes]) -> LaneRecord:
+        value = found.get(LANE_KEY)
+        if value is None:
+            return LaneRecord(None, OFFSET_BEGINNING, OFFSET_BEGINNING)
+        record = read_state(LANE_KEY, value)
+        assert isinstance(record, LaneRecord)
+        return record
+
+    def _lane(self, number: int, found: dict[str, bytes], now_ms: int) -> tuple[Lane, LaneRecord]:
+        record = self._record(found)
+        found.pop(LANE_KEY, None)
+        lane = Lane(number, self._lanes, self._rules)
+        while found:
+            key, value = found.popitem()
+            decoded: StateValue | LaneRecord = read_state(key, value)
+            assert not isinstance(decoded, LaneRecord)
+            lane.load(key, decoded, now_ms)
+        lane.loaded(now_ms)
+        return lane, record
+
+    def _fence(self, owner: str) -> None:
+        log.info("elector.fence", extra={"owner": owner})
+        producer = transactional_producer(self._config, owner)
+        producer.init_transactions(30)
+        producer.close()
+
+    def _read_state(self, values: dict[int, dict[str, bytes]], positions: dict[int, int]) -> None:
+        """Read on from `positions` to the ends, the last value of each key into `values`."""
+        for message in self._to_end(self._names.state, positions):
+            key, value, number = (message.key() or b"").decode(), message.value(), message.partition()
+            assert number is not None
+            if value is None:
+                values[number].pop(key, None)
+            else:
+                values[number][key] = value
+
+    def _remember(self, lanes: dict[int, Lane]) -> None:
+        """Fill the lanes' memory of ended jobs from the tail of their events."""
+        if not self._rules.remembered:
+            return
+        positions = {}
+        for number in lanes:
+            low, high = self._watermarks(self._names.events, number)
+            # A job leaves three events as a rule, and each transaction one marker.
+            positions[number] = max(low, high - 4 * self._rules.remembered)
+        for message in self._to_end(self._names.events, positions):
+            value, key, lane = message.value(), message.key(), lanes[message.partition() or 0]
+            if value is None or key is None or (end := ended_by(value)) is None:
+                continue
+            job_id = key.decode()
+            if job_id not in lane.jobs:
+                lane.ended.add(job_id, *end)
+
+    def _watermarks(self, topic: str, number: int) -> tuple[int, int]:
+        low, high = self._reader.get_watermark_offsets(TopicPartition(topic, number), timeout=WATERMARKS_S)
+        return low, high
+
+    def _to_end(self, topic: str, positions: dict[int, int]) -> Iterator[Message]:
+        """Every committed record from `positions` to the end of each partition; moves the positions on."""
+        consumer = self._reader
+        waiting = set(positions)
+        consumer.assign([TopicPartition(topic, number, offset) for number, offset in positions.items()])
+        deadline = time.monotonic() + READ_TIMEOUT_S
+        while waiting:
+            messages = consumer.consume(1, 1.0)
+            messages += consumer.consume(BATCH, 0)
+            for message in messages:
+                error = message.error()
+                number = message.partition()
+                assert number is not None
+                if error is None:
+                    positions[number] = (message.offset() or 0) + 1
+                    yield message
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    waiting.discard(number)
+                elif error.fatal() or not error.retriable():
+                    raise KafkaException(error)
+            if messages:
+                deadline = time.monotonic() + READ_TIMEOUT_S
+            elif time.monotonic() > deadline:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{topic}: no end of {sorted(waiting)}"))
+        consumer.unassign()

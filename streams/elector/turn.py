@@ -1,0 +1,156 @@
+"""One turn of an elector: records in, decided by their lanes, gathered until they are committed."""
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from confluent_kafka import Message
+from joblog.streams.contract import deadletters, wire
+from joblog.streams.contract.codec import read_command, read_report
+from joblog.streams.contract.ids import lane_of_job
+from joblog.streams.contract.record_headers import Headers, headers_of, readable_headers, size_of
+from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, TopicNames
+from joblog.streams.contract.unreadable import failed_by_report
+from joblog.streams.elector.lane_records import LaneRecord
+from joblog.streams.elector.transaction import Writer
+from joblog.streams.errors import ContractError, InvalidData
+from joblog.streams.lane.lane import Lane
+from joblog.streams.lane.outbox import Outbox
+from joblog.streams.lane.transitions import Election
+
+ROLE: Final = "elector"
+
+#: Reports to other lanes that one turn leads to, about: the end of a job with 10,000 continuations is as many.
+FANOUT_MAX: Final = 10_000
+#: Key and headers of a command that is forwarded: with its value they must fit into one record again.
+CARRIED_BYTES_MAX: Final = 200_000
+
+
+class Batch:
+    """What one turn leads to: the lanes' outboxes, what is forwarded or parked, how far was read."""
+
+    def __init__(self, names: TopicNames, lanes: Mapping[int, Lane], election: Election) -> None:
+        self._commands = names.commands
+        self._lanes = lanes
+        self._election = election
+        self.outboxes: dict[int, Outbox] = {}
+        self.offsets: dict[tuple[str, int], int] = {}
+        #: The rest had better wait for the next transaction.
+        self.is_full = False
+        self.forwards: list[tuple[Message, Headers | None, int]] = []
+        self.parked: list[tuple[Message, Headers | None, ContractError]] = []
+
+    def take(self, message: Message) -> None:
+        """Let the record's lane decide it."""
+        topic, number, offset = message.topic(), message.partition(), message.offset()
+        assert topic is not None
+        assert number is not None
+        assert offset is not None
+        self.offsets[topic, number] = offset + 1
+        lane = self._lanes[number]
+        out = self.outboxes.get(number)
+        if out is None:
+            out = self.outboxes[number] = Outbox()
+        if topic == self._commands:
+            self._command(message, lane, f"commands/{number}@{offset}", out)
+        else:
+            self._report(message, lane, f"reports/{number}@{offset}", out)
+        self.is_full = len(out.reports) > FANOUT_MAX
+
+    def skip_markers(self, ends: Mapping[tuple[str, int], int]) -> None:
+        """After all records: go on from these offsets, before which nothing is left to read."""
+        for place, end in ends.items():
+            self.offsets[place] = max(self.offsets.get(place, 0), end)
+
+    def _command(self, message: Message, lane: Lane, position: str, out: Outbox) -> None:
+        headers = None
+        try:
+            headers = headers_of(message)
+            received = read_command(message.value(), headers)
+            target = lane.lane_of(received.command)
+            if target >= lane.lanes:
+                raise InvalidData(f"the job id names lane {target}, and there are only {lane.lanes}")
+            if target != lane.number and _carried_bytes(message, headers) > CARRIED_BYTES_MAX:
+                raise InvalidData(f"key and headers have more than {CARRIED_BYTES_MAX} bytes: too long to forward")
+        except ContractError as error:
+            self._park(message, headers, error, out)
+            lane.rejected(wire.CommandRejected(error.code, error.reason[:2000], position=position), None, out)
+            return
+        if target == lane.number:
+            lane.command(received, position, self._election, out)
+        else:
+            self.forwards.append((message, headers, target))
+            out.counts["joblog_commands_forwarded_total", ""] += 1
+
+    def _report(self, message: Message, lane: Lane, position: str, out: Outbox) -> None:
+        appended = message.timestamp()[1]
+        lane.log_ms = max(lane.log_ms, appended)
+        try:
+            report: wire.AnyReport = read_report(message.value())
+            _check_places(report, lane.lanes)
+        except ContractError as error:
+            self._park(message, readable_headers(message), error, out)
+            instead = failed_by_report(message.value(), error.reason)
+            if instead is None:
+                return
+            report = instead
+        lane.report(report, position, self._election, out)
+
+    def _park(self, message: Message, headers: Headers | None, error: ContractError, out: Outbox) -> None:
+        self.parked.append((message, headers, error))
+        out.counts["joblog_quarantined_records_total", error.code] += 1
+
+    def forgive(self) -> None:
+        """The clock was set."""
+        for lane in self._lanes.values():
+            lane.forgive(self._election.now_ms)
+
+    def tick(self, read_to_end: Collection[int]) -> None:
+        """Let time pass in all lanes; `read_to_end` are those in which nothing is left to be read."""
+        for number, lane in self._lanes.items():
+            out = self.outboxes.get(number) or Outbox()
+            lane.tick(number in read_to_end, self._election, out)
+            if not out.empty:
+                self.outboxes[number] = out
+
+    def assign(self) -> None:
+        """Hand out free slots in the lanes where something happened."""
+        for number, out in self.outboxes.items():
+            self._lanes[number].assign(self._election, out)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to commit."""
+        return not self.offsets and all(out.empty for out in self.outboxes.values())
+
+    def write(self, writer: Writer, records: Mapping[int, LaneRecord]) -> None:
+        """All of it, and the lane records as they are after it."""
+        for number, out in self.outboxes.items():
+            writer.outbox(number, out, self._election.now_ms)
+        for number, record in records.items():
+            writer.lane_record(number, record)
+        for message, headers, lane in self.forwards:
+            writer.forward(message, headers, lane)
+        for message, headers, error in self.parked:
+            said = deadletters.headers(
+                error.code,
+                error.reason,
+                ROLE,
+                message.topic() or "",
+                message.partition() or 0,
+                message.offset() or 0,
+                headers,
+            )
+            writer.deadletter(message, said, deadletters.value(message.value()))
+
+
+def _check_places(report: wire.AnyReport, lanes: int) -> None:
+    """Refuse a report that leads to a partition which is not there: no transaction could be written."""
+    if isinstance(report, wire.WorkerAnnounced):
+        if not 0 <= report.partition < ASSIGNMENT_PARTITIONS:
+            raise InvalidData(f"partition {report.partition} of assignments is not there")
+    elif isinstance(report, wire.ContinuationAdded) and (lane := lane_of_job(report.child)) >= lanes:
+        raise InvalidData(f"the id of the continuation names lane {lane}, and there are only {lanes}")
+
+
+def _carried_bytes(message: Message, headers: Headers | None) -> int:
+    return len(message.key() or b"") + size_of(headers)

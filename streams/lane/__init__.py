@@ -1,0 +1,1 @@
+"""The decisions of one lane, as functions of values; pure, imports the contract only."""

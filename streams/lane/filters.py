@@ -1,0 +1,163 @@
+"""Elect-state filters: they see the candidate state of a job and may replace it.
+
+The retry policy is one of them. A filter never stops a lane: if it raises, the candidate stands and the event
+says so. Custom filters are entry points of the group `joblog.elect_filters`; each names an `ElectFilter`.
+"""
+
+from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
+from traceback import format_exception_only
+from typing import Any, Final, Protocol
+
+from joblog.streams.contract import wire
+from joblog.streams.contract.retry import DEFAULT_RETRY, OnExceeded, Retry, delay_s, is_retried
+from joblog.streams.contract.states import State
+from joblog.streams.contract.timestamps import parse_time_ms
+from joblog.streams.lane.job import Job, deleted, enqueued, scheduled
+from joblog.streams.lane.transitions import Lost
+from joblog.streams.plugins import make_filter
+from msgspec import json, structs
+
+ENTRY_POINTS: Final = "joblog.elect_filters"
+REASON_MESSAGE_MAX: Final = 50
+REASON_MAX: Final = 9_000
+
+#: What a filter may elect whatever the candidate was; besides these, only the candidate's own state.
+ELECTABLE: Final = frozenset({State.ENQUEUED, State.SCHEDULED, State.FAILED, State.DELETED})
+
+_spec = json.Decoder(wire.JobSpec)
+_event = json.Decoder(wire.JobEvent)
+
+
+class ElectFilter(Protocol):
+    """A rule that may elect another state.
+
+    - order: filters are asked in ascending order; the retry filter has 20.
+    - states: the candidate states it wants to see. Asking costs time for each such job.
+    """
+
+    name: str
+    order: int
+    states: frozenset[State]
+
+    def elect(self, job: Job, candidate: wire.JobEvent, what: Any, now_ms: int) -> wire.JobEvent | None:
+        """Another event for this job (see `scheduled`, `enqueued`, `deleted` in job.py), or None to agree.
+
+        - job: as it was before; one that is being created has version 0, and the candidate's state.
+        - what: the command, report or other input that led to the candidate.
+        """
+        ...
+
+
+class RetryFilter:
+    """Failed is replaced by Scheduled while the job's retry policy, or else its task's, allows another try."""
+
+    name = "retry"
+    order = 20
+    states = frozenset({State.FAILED})
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._random = random
+
+    def elect(self, job: Job, candidate: wire.JobEvent, what: Any, now_ms: int) -> wire.JobEvent | None:
+        policy = policy_of(job, what.retry if isinstance(what, wire.RunFailed | Lost) else None)
+        exception = candidate.exception
+        types = (exception.types or (exception.type,)) if exception is not None else ()
+        # A lost worker is not the task's exception: the names the policy filters by say nothing about it.
+        if type(what) is not Lost and not is_retried(policy, types):
+            return None
+        retry = job.retries + 1
+        message = shortened(exception.message) if exception is not None else ""
+        if retry > policy.attempts:
+            if policy.on_exceeded is OnExceeded.DELETE:
+                return deleted(job, f"All {policy.attempts} retries were spent: {message}")
+            return None
+        wait_s = delay_s(policy, retry, self._random())
+        reason = f"Retry attempt {retry} of {policy.attempts}: {message}"
+        if wait_s <= 0:
+            return enqueued(job, reason, retries=retry)
+        return scheduled(job, now_ms + round(wait_s * 1000), reason, retries=retry)
+
+
+def shortened(message: str) -> str:
+    """An exception's text as it fits into a reason, as Hangfire has it."""
+    return message if len(message) <= REASON_MESSAGE_MAX else f"{message[: REASON_MESSAGE_MAX - 1]}…"
+
+
+def policy_of(job: Job, task_policy: Retry | None = None) -> Retry:
+    """The job's own retry policy, else its task's, else the default."""
+    return _spec.decode(job.spec).retry or task_policy or DEFAULT_RETRY
+
+
+class FilterChain:
+    """The filters in their order; `elect` asks each in turn.
+
+    - on_error: hears the name of a filter that raised, or elected what a job could not become.
+    - has_queue: whether a job may wait in a queue, by the id of the one and the name of the other.
+    """
+
+    def __init__(
+        self,
+        filters: Iterable[ElectFilter],
+        on_error: Callable[[str], None] = lambda _name: None,
+        has_queue: Callable[[str, str], bool] = lambda _job_id, _queue: True,
+    ) -> None:
+        self._filters = tuple(sorted(filters, key=lambda one: one.order))
+        self._on_error = on_error
+        self._has_queue = has_queue
+        self.watched = frozenset(state for one in self._filters for state in one.states)
+
+    def elect(self, job: Job, candidate: wire.JobEvent, what: Any, now_ms: int) -> tuple[wire.JobEvent, ...]:
+        """The events that are written: the elected one, after the failure it replaced if there was one."""
+        elected = candidate
+        for one in self._filters:
+            if elected.state in one.states:
+                try:
+                    answer = one.elect(job, elected, what, now_ms)
+                    if answer is not None:
+                        elected = self._checked(job, answer, elected, candidate.state)
+                except Exception as error:  # noqa: BLE001  # user code: whatever it raises, the lane goes on
+                    self._on_error(one.name)
+                    elected = structs.replace(elected, reason=_with_error(elected.reason, one.name, error))
+        if elected.state is candidate.state or candidate.state is not State.FAILED:
+            return (elected,)
+        traversed = structs.replace(candidate, traversed=True)
+        return (traversed, structs.replace(elected, version=candidate.version + 1))
+
+    def _checked(self, job: Job, answer: Any, candidate: wire.JobEvent, first: State) -> wire.JobEvent:
+        """The answer in the candidate's place; raises ValueError or TypeError for one that a job could not take."""
+        if type(answer) is not wire.JobEvent:
+            raise TypeError(f"a filter elects a JobEvent or None, not {type(answer).__name__}")
+        spec = candidate.spec  # of a first event; what a job was created with is not the filters' matter
+        answer = structs.replace(answer, version=candidate.version, spec=spec)
+        state = answer.state
+        if state not in ELECTABLE and (
+            structs.replace(answer, reason=candidate.reason, result=candidate.result) != candidate
+        ):
+            raise ValueError(f"{state} is not for a filter to elect")
+        if state is State.ENQUEUED and first is State.PROCESSING:
+            raise ValueError("a job that was about to start is Enqueued already: it would be elected again at once")
+        if state is State.FAILED and answer.exception is None:
+            raise ValueError("a Failed job has an exception")
+        if state is State.SCHEDULED:
+            parse_time_ms(answer.due or "")
+        if answer.task != job.task:
+            raise ValueError("a filter does not change a job's task")
+        if answer.queue != job.queue and not self._has_queue(job.id, answer.queue):
+            raise ValueError(f"queue {answer.queue} does not live in the job's lane")
+        # Whoever reads the log does this: what cannot be written or read must not get there.
+        return structs.replace(_event.decode(json.encode(structs.replace(answer, spec=None))), spec=spec)
+
+
+def _with_error(reason: str | None, name: str, error: Exception) -> str:
+    said = f"filter {name} raised {''.join(format_exception_only(error))}"[:200].strip()
+    said = said.encode(errors="replace").decode().replace("\x00", "?")  # neither can be kept in Postgres
+    return f"{(reason or '')[:REASON_MAX]} ({said})".strip()
+
+
+def installed_filters() -> tuple[ElectFilter, ...]:
+    """The custom filters that installed packages offer; SettingsError names one that cannot be made."""
+    return tuple(
+        make_filter(found, lambda made: FilterChain([made]), "name, order, states and elect")
+        for found in entry_points(group=ENTRY_POINTS)
+    )

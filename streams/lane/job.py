@@ -1,0 +1,195 @@
+"""The pure core: what a job is, which transitions there are, and how one is decided.
+
+`decide(job, input, election)` says what happens; `evolve(job, event, at_ms)` says what the job is then. Both
+are functions of their arguments: time, ids and randomness come in with them. Every event leads to one state
+wherever the job was, so the log can be folded without this file's rules.
+"""
+
+from collections.abc import Callable, Mapping
+from sys import intern
+from typing import Final
+
+from joblog.streams.contract import wire
+from joblog.streams.contract.json_text import with_parameter
+from joblog.streams.contract.states import ContinueOn, State
+from joblog.streams.contract.timestamps import format_time, parse_time_ms, time_ms
+from msgspec import Raw, Struct, json
+
+
+class Job(Struct, array_like=True, gc=False):
+    """A live job as its elector holds it, and as a record of the `state` topic.
+
+    A value: `evolve` makes a new one. Fields are only ever added at the end, with a default, because older
+    records are read by position.
+
+    - spec: the JobSpec, as JSON; parameters: those set since creation, as a JSON object.
+    - created_ms, ready_ms, due_ms: unix milliseconds; ready_ms is when it last became Enqueued.
+      For a Failed job, due_ms is when it failed.
+    - retries, lost: automatic retries spent, and runs whose worker was lost, since creation or the last
+      explicit requeue.
+    - lease: the version of its last job.processing event; 0 when not assigned.
+    - continuations: the jobs that wait for this one.
+    """
+
+    id: str
+    queue: str
+    task: str
+    state: State
+    version: int
+    attempt: int
+    priority: int
+    created_ms: int
+    spec: bytes
+    ready_ms: int = 0
+    due_ms: int = 0
+    retries: int = 0
+    worker: str | None = None
+    lease: int = 0
+    parent: str | None = None
+    on: ContinueOn | None = None
+    parameters: bytes = b"{}"
+    continuations: tuple[tuple[str, ContinueOn], ...] = ()
+    traceparent: str | None = None
+    lost: int = 0
+
+
+#: What copy.copy() does, without looking for it each time.
+_copy: Final[Callable[[Job], Job]] = Job.__copy__  # type: ignore[attr-defined]
+
+
+EVENT_TYPES: Final[Mapping[State, str]] = {
+    State.AWAITING: "job.awaiting",
+    State.SCHEDULED: "job.scheduled",
+    State.ENQUEUED: "job.enqueued",
+    State.PROCESSING: "job.processing",
+    State.SUCCEEDED: "job.succeeded",
+    State.FAILED: "job.failed",
+    State.DELETED: "job.deleted",
+}
+
+
+def event_type(event: wire.JobEvent) -> str:
+    """The CloudEvent type that an event is written under."""
+    return EVENT_TYPES[event.state] if event.name is None else "job.parameter_set"
+
+
+def evolve(job: Job, event: wire.JobEvent, at_ms: int) -> Job:
+    """The job after an event; `at_ms` is when it happened."""
+    after: Job = _copy(job)
+    after.version = event.version
+    if event.name is not None:
+        after.parameters = with_parameter(job.parameters, event.name, event.value)
+        return after
+    state = after.state = event.state
+    after.attempt = event.attempt
+    if state is State.PROCESSING:
+        after.worker = event.worker
+        after.lease = event.version
+        return after
+    after.worker = None
+    after.lease = 0
+    if state is State.ENQUEUED:
+        after.ready_ms = at_ms
+        after.queue = event.queue
+        after.retries = event.retry
+        after.lost = event.lost
+    elif state is State.SCHEDULED:
+        assert event.due is not None
+        after.due_ms = parse_time_ms(event.due)
+        after.retries = event.retry
+    elif state is State.FAILED:
+        after.due_ms = at_ms
+    return after
+
+
+def born(job_id: str, event: wire.JobEvent, spec: bytes, priority: int, at_ms: int) -> Job:
+    """The job that a first event makes."""
+    # Queue and task names repeat: one object of each is enough for a million jobs.
+    job = Job(job_id, intern(event.queue), intern(event.task), event.state, 1, event.attempt, priority, at_ms, spec)
+    job.retries, job.lost = event.retry, event.lost
+    if event.state is State.ENQUEUED:
+        job.ready_ms = at_ms
+    elif event.state is State.FAILED:
+        job.due_ms = at_ms
+    elif event.due is not None:
+        job.due_ms = parse_time_ms(event.due)
+    if event.parent is not None:
+        job.parent, job.on = event.parent, event.on
+    return job
+
+
+def first_event(create: wire.CreateJob, spec: bytes, now_ms: int) -> wire.JobEvent:
+    """The first event of a job: Awaiting a parent, Scheduled ahead, or Enqueued."""
+    facts = Raw(spec)
+    due = time_ms(create.run_at) if create.run_at is not None else 0
+    if create.parent is not None:
+        on = create.parent.on
+        due_text = format_time(due) if due > now_ms else None
+        return wire.JobEvent(
+            1, State.AWAITING, 0, create.queue, create.task, None, facts, due_text, parent=create.parent.job_id, on=on
+        )
+    if due > now_ms:
+        return wire.JobEvent(1, State.SCHEDULED, 0, create.queue, create.task, None, facts, format_time(due))
+    return wire.JobEvent(1, State.ENQUEUED, 0, create.queue, create.task, None, facts)
+
+
+def revived(job_id: str, snapshot: wire.Snapshot) -> Job:
+    """The ended job that a snapshot describes."""
+    return Job(
+        job_id,
+        snapshot.queue,
+        snapshot.task,
+        snapshot.state,
+        snapshot.version,
+        snapshot.attempt,
+        snapshot.spec.priority,
+        time_ms(snapshot.created_at),
+        json.encode(snapshot.spec),
+        parameters=json.encode(snapshot.parameters),
+    )
+
+
+def enqueued(
+    job: Job,
+    reason: str | None,
+    *,
+    retries: int | None = None,
+    attempt: int | None = None,
+    lost: int | None = None,
+    queue: str | None = None,
+) -> wire.JobEvent:
+    """The event by which a job becomes ready; what is not given stays as it is."""
+    return wire.JobEvent(
+        job.version + 1,
+        State.ENQUEUED,
+        job.attempt if attempt is None else attempt,
+        queue or job.queue,
+        job.task,
+        reason,
+        retry=job.retries if retries is None else retries,
+        lost=job.lost if lost is None else lost,
+    )
+
+
+def scheduled(job: Job, due_ms: int, reason: str | None, *, retries: int | None = None) -> wire.JobEvent:
+    """The event by which a job waits until `due_ms` (unix)."""
+    return wire.JobEvent(
+        job.version + 1,
+        State.SCHEDULED,
+        job.attempt,
+        job.queue,
+        job.task,
+        reason,
+        due=format_time(due_ms),
+        retry=job.retries if retries is None else retries,
+    )
+
+
+def deleted(job: Job, reason: str | None) -> wire.JobEvent:
+    """The event by which a job will not run any more."""
+    return wire.JobEvent(job.version + 1, State.DELETED, job.attempt, job.queue, job.task, reason)
+
+
+def failed(job: Job, exception: wire.JobException, reason: str | None) -> wire.JobEvent:
+    """The event by which a job failed without a run's own report."""
+    return wire.JobEvent(job.version + 1, State.FAILED, job.attempt, job.queue, job.task, reason, exception=exception)

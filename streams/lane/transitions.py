@@ -1,0 +1,241 @@
+"""Which transitions there are, and how one is decided: the table, and the candidate of each input."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from joblog.streams.contract import wire
+from joblog.streams.contract.json_text import raw, with_parameter
+from joblog.streams.contract.retry import Retry
+from joblog.streams.contract.states import State
+from joblog.streams.contract.timestamps import time_ms
+from joblog.streams.lane.job import Job, born, deleted, enqueued, failed, scheduled
+from msgspec import Struct
+
+#: So much of an exception's type and text is in the reason of a failure; all of it is in the exception.
+FAILURE_TEXT_MAX: Final = 200
+#: All parameters of a job as JSON: with its arguments they must fit into one Kafka record.
+PARAMETERS_BYTES_MAX: Final = 262_144
+
+
+class Assigned(Struct, frozen=True, gc=False):
+    """A worker has a free slot for this job."""
+
+    worker: str
+
+
+class Lost(Struct, frozen=True, gc=False):
+    """The worker that runs this job did not renew in time, or stopped without a word about it.
+
+    `count` when the retry policy makes that a failure; `retry` is the task's own policy, if it has one.
+    """
+
+    worker: str
+    count: bool
+    retry: Retry | None = None
+
+
+class Rejected(Struct, frozen=True, gc=False):
+    """What cannot be done, and why: `code` for programs, `reason` for people."""
+
+    code: str
+    reason: str
+
+
+class Election(Struct, frozen=True, gc=False):
+    """What a decision depends on besides job and input: the time, and who may elect another state."""
+
+    now_ms: int
+    elect: Callable[[Job, wire.JobEvent, Any, int], tuple[wire.JobEvent, ...]]
+    watched: frozenset[State]
+
+
+ANY: Final = frozenset(State)
+LIVE: Final = frozenset({State.AWAITING, State.SCHEDULED, State.ENQUEUED, State.PROCESSING})
+
+#: What is heard in which states, and the candidate state it leads to (None: the state stays).
+#: Creation leads to Enqueued, Scheduled (`run_at` ahead) or Awaiting (`parent`).
+TRANSITIONS: Final[Mapping[type, tuple[frozenset[State], State | None]]] = {
+    wire.JobDue: (frozenset({State.SCHEDULED}), State.ENQUEUED),
+    wire.ParentEnded: (frozenset({State.AWAITING}), State.ENQUEUED),  # or Scheduled, or Deleted: condition not met
+    Assigned: (frozenset({State.ENQUEUED}), State.PROCESSING),
+    wire.RunSucceeded: (frozenset({State.PROCESSING}), State.SUCCEEDED),
+    wire.RunFailed: (frozenset({State.PROCESSING}), State.FAILED),
+    wire.RunReleased: (frozenset({State.PROCESSING}), State.ENQUEUED),
+    Lost: (frozenset({State.PROCESSING}), State.ENQUEUED),  # or Failed, if the policy counts it
+    wire.DeleteJob: (LIVE | {State.FAILED}, State.DELETED),
+    wire.RequeueJob: (ANY, State.ENQUEUED),
+    wire.RescheduleJob: (ANY, State.SCHEDULED),
+    wire.SetParameter: (LIVE | {State.FAILED}, None),
+}
+
+
+def decide(job: Job, what: Any, election: Election) -> tuple[wire.JobEvent, ...] | Rejected:
+    """The events that `what` (a command, a report, or one of the inputs above) leads to, or why there are none."""
+    heard_in, propose = _RULES[type(what)]
+    if job.state not in heard_in:
+        return Rejected("wrong_state", f"{_name(what)} is not heard in state {job.state}")
+    candidate = propose(job, what, election.now_ms)
+    if isinstance(candidate, Rejected):
+        return candidate
+    if candidate.state in election.watched and candidate.name is None:
+        return election.elect(job, candidate, what, election.now_ms)
+    return (candidate,)
+
+
+def elected_first(job_id: str, event: wire.JobEvent, create: wire.CreateJob, election: Election) -> wire.JobEvent:
+    """What the filters make of a job's first event; the job that they see has no version yet."""
+    assert event.spec is not None
+    job = born(job_id, event, bytes(event.spec), create.priority, election.now_ms)
+    job.version = 0
+    (elected,) = election.elect(job, event, create, election.now_ms)  # no Failed candidate: no traversed one
+    return elected
+
+
+def _name(what: Any) -> str:
+    return str(getattr(type(what), "type", None) or type(what).__struct_config__.tag or type(what).__name__)
+
+
+def _on_due(job: Job, what: wire.JobDue, _now_ms: int) -> wire.JobEvent | Rejected:
+    if what.version != job.version:
+        return Rejected("stale", f"version {what.version} is past, the job is at {job.version}")
+    return enqueued(job, "Triggered by its schedule")
+
+
+def _on_parent_ended(job: Job, what: wire.ParentEnded, now_ms: int) -> wire.JobEvent | Rejected:
+    if what.parent != job.parent:
+        return Rejected("stale", "the job waits for another parent")
+    if not what.run:
+        return deleted(job, what.reason)
+    return scheduled(job, job.due_ms, what.reason) if job.due_ms > now_ms else enqueued(job, what.reason)
+
+
+def _on_assigned(job: Job, what: Assigned, _now_ms: int) -> wire.JobEvent | Rejected:
+    version = job.version + 1
+    return wire.JobEvent(
+        version, State.PROCESSING, job.attempt + 1, job.queue, job.task, worker=what.worker, lease=version
+    )
+
+
+def _holds(job: Job, what: wire.RunReport) -> bool:
+    return what.lease == job.lease and what.worker == job.worker
+
+
+_OLD_LEASE: Final = Rejected("stale", "the report's lease is past")
+
+
+def _on_succeeded(job: Job, what: wire.RunSucceeded, _now_ms: int) -> wire.JobEvent | Rejected:
+    if not _holds(job, what):
+        return _OLD_LEASE
+    return wire.JobEvent(
+        job.version + 1,
+        State.SUCCEEDED,
+        job.attempt,
+        job.queue,
+        job.task,
+        worker=what.worker,
+        lease=what.lease,
+        result=what.result,
+        result_omitted=what.result_omitted,
+        duration_ms=what.duration_ms,
+        latency_ms=_latency(job, what.started_ms),
+    )
+
+
+def _on_failed(job: Job, what: wire.RunFailed, _now_ms: int) -> wire.JobEvent | Rejected:
+    if not _holds(job, what):
+        return _OLD_LEASE
+    return wire.JobEvent(
+        job.version + 1,
+        State.FAILED,
+        job.attempt,
+        job.queue,
+        job.task,
+        f"{what.exception.type[:FAILURE_TEXT_MAX]}: {what.exception.message[:FAILURE_TEXT_MAX]}",
+        worker=what.worker,
+        lease=what.lease,
+        duration_ms=what.duration_ms,
+        latency_ms=_latency(job, what.started_ms),
+        exception=what.exception,
+    )
+
+
+def _latency(job: Job, started_ms: int) -> float:
+    # The worker's clock may lag behind the elector's: a latency is never negative.
+    return float(max(started_ms - job.ready_ms, 0))
+
+
+def _on_released(job: Job, what: wire.RunReleased, _now_ms: int) -> wire.JobEvent | Rejected:
+    if not _holds(job, what):
+        return _OLD_LEASE
+    return enqueued(job, what.reason, attempt=job.attempt if what.started else job.attempt - 1)
+
+
+def _on_lost(job: Job, what: Lost, _now_ms: int) -> wire.JobEvent | Rejected:
+    if what.worker != job.worker:
+        return _OLD_LEASE
+    reason = f"Worker {what.worker} was lost"
+    if what.count:
+        return failed(job, wire.JobException("joblog.WorkerLost", reason, "", ("joblog.WorkerLost",)), reason)
+    return enqueued(job, reason, lost=job.lost + 1)
+
+
+def _expected(job: Job, what: wire.Change) -> Rejected | None:
+    if what.expected_state is not None and what.expected_state is not job.state:
+        return Rejected("wrong_state", f"expected state {what.expected_state}, the job is {job.state}")
+    if what.expected_version is not None and what.expected_version != job.version:
+        return Rejected("wrong_version", f"expected version {what.expected_version}, the job is at {job.version}")
+    return None
+
+
+def _on_delete(job: Job, what: wire.DeleteJob, _now_ms: int) -> wire.JobEvent | Rejected:
+    return _expected(job, what) or deleted(job, what.reason)
+
+
+def _on_requeue(job: Job, what: wire.RequeueJob, _now_ms: int) -> wire.JobEvent | Rejected:
+    if unexpected := _expected(job, what):
+        return unexpected
+    return enqueued(job, what.reason, retries=0, lost=0, queue=what.queue)
+
+
+def _on_reschedule(job: Job, what: wire.RescheduleJob, now_ms: int) -> wire.JobEvent | Rejected:
+    if unexpected := _expected(job, what):
+        return unexpected
+    return scheduled(job, max(time_ms(what.run_at), now_ms), what.reason, retries=0)
+
+
+def _on_set_parameter(job: Job, what: wire.SetParameter, _now_ms: int) -> wire.JobEvent | Rejected:
+    if unexpected := _expected(job, what):
+        return unexpected
+    value = raw(what.value)
+    size = len(with_parameter(job.parameters, what.name, value))
+    if size > PARAMETERS_BYTES_MAX:
+        return Rejected(
+            "too_large", f"the parameters would have {size} bytes as JSON, more than {PARAMETERS_BYTES_MAX}"
+        )
+    return wire.JobEvent(
+        job.version + 1,
+        job.state,
+        job.attempt,
+        job.queue,
+        job.task,
+        what.reason,
+        name=what.name,
+        value=value,
+    )
+
+
+_PROPOSALS: Final[Mapping[type, Callable[[Job, Any, int], wire.JobEvent | Rejected]]] = {
+    wire.JobDue: _on_due,
+    wire.ParentEnded: _on_parent_ended,
+    Assigned: _on_assigned,
+    wire.RunSucceeded: _on_succeeded,
+    wire.RunFailed: _on_failed,
+    wire.RunReleased: _on_released,
+    Lost: _on_lost,
+    wire.DeleteJob: _on_delete,
+    wire.RequeueJob: _on_requeue,
+    wire.RescheduleJob: _on_reschedule,
+    wire.SetParameter: _on_set_parameter,
+}
+
+_RULES: Final = {kind: (heard_in, _PROPOSALS[kind]) for kind, (heard_in, _) in TRANSITIONS.items()}

@@ -1,0 +1,32 @@
+"""When a continuation runs: a table of how its parent ended against what it waits for."""
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from joblog.streams.contract.states import ContinueOn, State
+
+#: Jobs that wait for one parent: they are kept in its state record, which must fit into a Kafka record.
+CONTINUATIONS_MAX: Final = 10_000
+
+Verdict = Literal["run", "delete", "wait"]
+
+#: A Failed parent may still be requeued, so what waits for its success waits on, as in Hangfire.
+VERDICTS: Final[Mapping[ContinueOn, Mapping[State, Verdict]]] = {
+    ContinueOn.SUCCEEDED: {State.SUCCEEDED: "run", State.DELETED: "delete", State.FAILED: "wait"},
+    ContinueOn.DELETED: {State.SUCCEEDED: "delete", State.DELETED: "run", State.FAILED: "wait"},
+    ContinueOn.FAILED: {State.SUCCEEDED: "delete", State.DELETED: "delete", State.FAILED: "run"},
+    ContinueOn.FINISHED: {State.SUCCEEDED: "run", State.DELETED: "run", State.FAILED: "wait"},
+    ContinueOn.ENDED: {State.SUCCEEDED: "run", State.DELETED: "run", State.FAILED: "run"},
+}
+
+
+def verdict(on: ContinueOn, parent: State) -> Verdict:
+    """What becomes of a continuation whose parent is in this state; it waits while the parent is not final."""
+    return VERDICTS[on].get(parent, "wait")
+
+
+def reason(parent: str, state: State, outcome: Verdict) -> str:
+    """The line in the continuation's history."""
+    if outcome == "run":
+        return f"Job {parent} ended as {state}"
+    return f"Continuation condition was not met: job {parent} ended as {state}"

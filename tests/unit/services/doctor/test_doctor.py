@@ -1,0 +1,124 @@
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+from joblog.services.doctor.doctor import Finding, Level, examine, ok
+from joblog.services.doctor.kafka import broker_findings, topic_findings
+from joblog.services.doctor.postgres import skew
+from joblog.services.doctor.this_process import durability, variables, versions
+from joblog.services.settings.model import Settings
+from joblog.streams.contract.topics import COMMANDS, STATE, TOPICS
+
+
+def partition(replicas: int, in_sync: int) -> SimpleNamespace:
+    return SimpleNamespace(replicas=[*range(replicas)], isrs=[*range(in_sync)])
+
+
+def topic(replicas: int = 1, in_sync: int | None = None) -> SimpleNamespace:
+    wanted = replicas if in_sync is None else in_sync
+    return SimpleNamespace(partitions={0: partition(replicas, replicas), 1: partition(replicas, wanted)})
+
+
+def levels(findings: Iterator[Finding]) -> list[tuple[Level, str]]:
+    found = list(findings)
+    assert all(finding.fix for finding in found if finding.level is not Level.OK), "each mistake has a remedy"
+    return [(finding.level, finding.check) for finding in found]
+
+
+def test_every_topic_is_well_as_joblog_creates_it() -> None:
+    for one in TOPICS:
+        assert levels(topic_findings("t", one, one.configuration(), topic(), brokers=1)) == []
+        durable = {**one.configuration(), "min.insync.replicas": "2"}
+        assert levels(topic_findings("t", one, durable, topic(3), brokers=3)) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "replicas", "in_sync", "level"),
+    [
+        ({"cleanup.policy": "compact"}, 1, 1, Level.FAIL),
+        ({"message.timestamp.type": "CreateTime"}, 1, 1, Level.FAIL),
+        ({"retention.ms": "1000"}, 1, 1, Level.WARN),
+        ({"min.insync.replicas": "2"}, 3, 2, Level.WARN),
+        ({"min.insync.replicas": "3"}, 3, 3, Level.FAIL),
+        ({"min.insync.replicas": "1"}, 3, 3, Level.WARN),
+        ({}, 2, 2, Level.WARN),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_a_topic(changed: dict[str, str], replicas: int, in_sync: int, level: Level) -> None:
+    config = {**COMMANDS.configuration(), **changed}
+    assert levels(topic_findings("t", COMMANDS, config, topic(replicas, in_sync), brokers=3))[0] == (level, "t")
+
+
+def test_a_state_that_is_not_compacted_fails() -> None:
+    config = {**STATE.configuration(), "cleanup.policy": "delete"}
+    (finding,) = topic_findings("state", STATE, config, topic(), brokers=1)
+    assert finding.level is Level.FAIL
+    assert finding.fix == "kafka-configs --alter --topic state --add-config cleanup.policy=compact"
+
+
+@pytest.mark.parametrize(
+    ("config", "level"),
+    [
+        ({"auto.create.topics.enable": "true"}, Level.WARN),
+        ({"unclean.leader.election.enable": "true"}, Level.FAIL),
+        ({"group.min.session.timeout.ms": "10000"}, Level.FAIL),
+        ({"transaction.max.timeout.ms": "5000"}, Level.FAIL),
+        ({"offsets.retention.minutes": "60"}, Level.WARN),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_a_broker(config: dict[str, str], level: Level) -> None:
+    assert levels(broker_findings(config)) == [(level, next(iter(config)))]
+
+
+def test_kafka_as_it_is_delivered_wants_no_topics_by_accident() -> None:
+    delivered = {
+        "auto.create.topics.enable": "true",
+        "unclean.leader.election.enable": "false",
+        "group.min.session.timeout.ms": "6000",
+        "transaction.max.timeout.ms": "900000",
+        "offsets.retention.minutes": "10080",
+    }
+    assert levels(broker_findings(delivered)) == [(Level.WARN, "auto.create.topics.enable")]
+
+
+def test_a_check_that_breaks_off_is_a_finding_and_the_others_go_on() -> None:
+    def breaking(_settings: Settings) -> Iterator[Finding]:
+        yield ok("first", "fine")
+        raise OSError("no route\nto host")
+
+    def well(_settings: Settings) -> Iterator[Finding]:
+        yield ok("last", "fine")
+
+    found = list(examine(Settings.load(), [("Kafka", breaking), ("x", well)]))
+    assert [(finding.level, finding.check) for finding in found] == [
+        (Level.OK, "first"),
+        (Level.FAIL, "Kafka"),
+        (Level.OK, "last"),
+    ]
+    assert found[1].finding == "OSError: no route"
+
+
+def test_a_variable_that_nobody_reads_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBLOG_DSN", "x")
+    monkeypatch.setenv("JOBLOG_SERVICE_HOST", "10.0.0.1")  # what Kubernetes sets for a service of this name
+    (finding,) = variables(Settings.load())
+    assert finding.level is Level.WARN
+    assert finding.finding == "JOBLOG_DSN is not a setting"
+
+
+def test_versions_are_told() -> None:
+    assert levels(versions(Settings.load())) == [(Level.OK, "versions"), (Level.OK, "librdkafka")]
+
+
+def test_settings_that_lose_data_or_time_together_are_told() -> None:
+    assert levels(durability(Settings.load())) == [(Level.OK, "rules")]
+    assert levels(durability(Settings.load(replication=2))) == [(Level.WARN, "replication")]
+    assert levels(durability(Settings.load(worker={"grace_s": 60}))) == [(Level.WARN, "worker.grace_s")]
+
+
+@pytest.mark.parametrize(("told", "apart"), [(10.0, 0), (10.5, 0), (11.0, 0), (8.0, 2), (14.0, 3)])
+def test_a_clock_is_off_by_what_lies_outside_of_the_question(told: float, apart: float) -> None:
+    assert skew(datetime.fromtimestamp(told, UTC), 10.0, 11.0) == apart

@@ -1,0 +1,261 @@
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+from joblog.services.roles import worker as wiring_worker
+from joblog.services.roles.logs import configure_logs
+from joblog.services.settings.model import LogSettings, Settings, WorkerSettings
+from joblog.services.tasks.task import TaskRegistry
+from joblog.services.worker.execution.processes import ProcessRuns, RunProcess, run_in_child
+from joblog.services.worker.execution.run import Failed, Run, Succeeded, known_tasks
+from joblog.services.worker.worker import Worker
+from joblog.streams.contract.wire import RunJob
+from joblog.streams.health import Health
+from joblog.streams.metrics import Meters
+from msgspec import Raw
+
+TIMEOUT_S = 60
+
+#: A worker's process that starts a child in the worker's way, and is killed before the child is done.
+PARENT = """
+import multiprocessing, os, sys, time
+from joblog.services.worker.execution.processes import end_with_parent
+
+def busy(mark):
+    end_with_parent()
+    with open(mark + ".new", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(mark + ".new", mark)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    multiprocessing.get_context("spawn").Process(target=busy, args=[sys.argv[1]]).start()
+    time.sleep(600)
+"""
+
+
+def test_a_run_in_a_process_ends_with_its_worker_even_if_that_is_killed(tmp_path: Path) -> None:
+    script, mark = tmp_path / "parent.py", tmp_path / "mark"
+    script.write_text(PARENT)
+    deadline = time.monotonic() + TIMEOUT_S
+    with subprocess.Popen([sys.executable, str(script), str(mark)]) as parent:
+        while not mark.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        child = psutil.Process(int(mark.read_text()))
+        assert child.is_running()
+        parent.send_signal(signal.SIGKILL)
+    child.wait(TIMEOUT_S)
+    assert not child.is_running()
+
+
+WRAPPED = """
+import functools
+from joblog.services.tasks.task import task
+
+def plainly(function):
+    @functools.wraps(function)
+    def wrapper(*args): return function(*args)
+    return wrapper
+
+@task("wrapped", isolation="process")
+@plainly
+async def wrapped(): pass
+"""
+
+
+def job_of(name: str, *args: object) -> RunJob:
+    spec = Raw(msgspec.json.encode({"args": args}))
+    return RunJob(job_id="j-1", lease=1, attempt=1, lane=0, task=name, queue="default", spec=spec, ready_ms=0)
+
+
+def test_a_task_that_returns_what_nobody_awaits_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wrapped_tasks.py").write_text(WRAPPED)
+    monkeypatch.syspath_prepend(tmp_path)
+    job = msgspec.json.encode(job_of("wrapped"))
+    said = copy_context().run(run_in_child, "wrapped_tasks", "wrapped", job, "w", 1_000)
+    ended = msgspec.json.decode(said, type=Failed)
+    assert ended.exception.type == "joblog.services.worker.execution.results.NeverAwaited"
+
+
+#: Tasks that tell their process by a file, and run until there is another file.
+WAITING = """
+import logging, multiprocessing, os, pathlib, subprocess, sys, time
+from multiprocessing.util import Finalize
+from joblog.services.tasks.task import task
+
+@task("wait", isolation="process")
+def wait(where: str) -> str:
+    mark, gate = pathlib.Path(where, "mark"), pathlib.Path(where, "gate")
+    Finalize(None, pathlib.Path(where, "finalized").touch, exitpriority=1)
+    mark.with_suffix(".new").write_text(str(os.getpid()))
+    mark.with_suffix(".new").rename(mark)
+    while not gate.exists():
+        time.sleep(0.01)
+    return "done"
+
+@task("program", isolation="process")
+def program() -> str:
+    code = "import signal; print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, signal.pthread_sigmask(0, ()))"
+    return subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
+
+@task("fork", isolation="process")
+def fork() -> int:
+    exitcodes = set()
+    for _ in range(50):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+        child.start()
+        child.terminate()
+        child.join()
+        exitcodes.add(child.exitcode)
+    (exitcode,) = exitcodes
+    return exitcode
+
+@task("log", isolation="process")
+def log() -> None:
+    logging.getLogger("shop").info("sold", extra={"item": 7})
+    logging.getLogger("shop").debug("not this")
+"""
+
+
+class Runs:
+    """One process for the tasks above."""
+
+    def __init__(self, where: Path, set_up: Callable[[], object] | None = None) -> None:
+        module = f"waiting_tasks_{secrets.token_hex(4)}"
+        (where / f"{module}.py").write_text(WAITING)
+        self.where = where
+        self._known = known_tasks(TaskRegistry.load(module))
+        self._runs = ProcessRuns(1, 1_000, set_up)
+        self._thread = ThreadPoolExecutor(1)
+
+    def close(self) -> None:
+        (self.where / "gate").touch()
+        self._runs.close()
+        self._thread.shutdown()
+
+    def begin(self, name: str, *args: object) -> tuple[Run, Any]:
+        """A run, and the future of its end."""
+        run = Run(job_of(name, *args), self._known[name], "w", {}, 0.0)
+        return run, self._thread.submit(self._runs.perform, run, None)
+
+    def result(self, name: str, *args: object) -> Any:
+        ended = self.begin(name, *args)[1].result(TIMEOUT_S)
+        assert isinstance(ended, Succeeded)
+        return msgspec.json.decode(ended.result)
+
+    def pid(self) -> int | None:
+        """The process of a run of `wait`, once it runs."""
+        mark = self.where / "mark"
+        return int(mark.read_text()) if mark.exists() else None
+
+
+@pytest.fixture
+def where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+@contextmanager
+def runs_in(where: Path, set_up: Callable[[], object] | None = None) -> Iterator[Runs]:
+    made = Runs(where, set_up)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    return found
+
+
+def signal_children(number: signal.Signals) -> None:
+    """What a control group does, and a terminal; also to children that have only just begun."""
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if any("spawn_main" in word for word in child.cmdline()):
+                child.send_signal(number)
+
+
+def test_a_signal_to_all_processes_of_a_worker_leaves_runs_their_time(where: Path) -> None:
+    with runs_in(where) as runs:
+        _, ended = runs.begin("wait", str(where))
+        while runs.pid() is None and not ended.done():
+            signal_children(signal.SIGTERM)
+            signal_children(signal.SIGINT)
+            time.sleep(0.001)
+        signal_children(signal.SIGTERM)
+        signal_children(signal.SIGINT)
+        (where / "gate").touch()
+        assert msgspec.json.decode(ended.result(TIMEOUT_S).result) == "done"
+        # What a task starts is ended by signals as ever.
+        assert runs.result("program").split() == ["True", "set()"]
+        assert runs.result("fork") == -signal.SIGTERM
+
+
+def test_a_run_that_is_stopped_ends_in_order(where: Path) -> None:
+    with runs_in(where) as runs:
+        run, ended = runs.begin("wait", str(where))
+        pid = until(runs.pid)
+        run.stop("timeout")
+        with pytest.raises(CancelledError):
+            ended.result(TIMEOUT_S)
+        until(lambda: not psutil.pid_exists(pid))
+        assert (where / "finalized").exists()  # it was not killed
+
+
+def test_a_process_that_is_over_already_is_ended_without_a_word() -> None:
+    process = RunProcess(target=os.getpid)
+    process.start()
+    process.join(TIMEOUT_S)
+    process.terminate()
+    assert process.exitcode == 0
+
+
+def test_what_a_task_logs_in_a_process_looks_like_the_workers_logs(
+    where: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with runs_in(where, partial(configure_logs, "json", "INFO", "worker")) as runs:
+        assert runs.result("log") is None
+    (line,) = [json.loads(line) for line in capfd.readouterr().err.splitlines() if '"sold"' in line or "not" in line]
+    said = {name: line[name] for name in ("level", "event", "role", "logger", "item", "job_id", "attempt", "task")}
+    assert said == {
+        "level": "info",
+        "event": "sold",
+        "role": "worker",
+        "logger": "shop",
+        "item": 7,
+        "job_id": "j-1",
+        "attempt": 1,
+        "task": "log",
+    }
+
+
+def test_processes_log_as_their_worker_was_told_to(where: Path) -> None:
+    (where / "logging_tasks.py").write_text(WAITING)
+    settings = Settings(
+        worker=WorkerSettings(tasks=("logging_tasks",), name="w"), logs=LogSettings(format="json", level="DEBUG")
+    )
+    worker = wiring_worker.worker(settings)(Meters(), Health("worker"))
+    assert isinstance(worker, Worker)
+    set_up = worker._set_up_child
+    assert isinstance(set_up, partial)
+    assert (set_up.func, set_up.args) == (configure_logs, ("json", "DEBUG", "worker"))

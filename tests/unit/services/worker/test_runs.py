@@ -1,0 +1,506 @@
+"""Assignments in, reports out: everything between them, without Kafka."""
+
+import asyncio
+import functools
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from joblog.services.tasks.context import CancellationToken, JobContext, current_job
+from joblog.services.tasks.task import TaskRegistry, task
+from joblog.services.worker.execution.loop import LoopExecutor
+from joblog.services.worker.execution.performing import Performer
+from joblog.services.worker.execution.processes import ProcessRuns
+from joblog.services.worker.execution.run import Failed, Run, Succeeded, known_tasks
+from joblog.services.worker.execution.threads import ThreadExecutor
+from joblog.services.worker.filters import Ended, WorkerFilter
+from joblog.services.worker.intake import Intake
+from joblog.services.worker.meters import RunMeters
+from joblog.services.worker.reporting.ending import Endings
+from joblog.services.worker.reporting.outbox import Letter, Outbox
+from joblog.services.worker.reporting.reporting import Reports
+from joblog.services.worker.slots import Slots
+from joblog.services.worker.worker import Worker
+from joblog.streams.contract.retry import Curve, Retry, RetryPolicy
+from joblog.streams.contract.topics import TopicNames
+from joblog.streams.contract.wire import AnyReport, CancelJob, RunFailed, RunJob, RunReleased, RunSucceeded
+from joblog.streams.health import Health
+from joblog.streams.kafka.clients import KafkaConfig
+from joblog.streams.metrics import Meters
+from msgspec import Raw
+
+LANE = 1
+TIMEOUT_S = 10
+JOB_ID = "018f0000-0000-8001-8000-{:012x}"
+
+
+@task("add")
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+@task("add_async")
+async def add_async(a: int, b: int = 1) -> int:
+    await asyncio.sleep(0)
+    return a + b
+
+
+@task("who")
+def who(context: JobContext) -> list[Any]:
+    assert current_job() is context
+    return [context.job_id, context.attempt, context.worker, dict(context.parameters)]
+
+
+@task("who_async")
+async def who_async(context: JobContext) -> list[Any]:
+    await asyncio.sleep(0)
+    return who(context)
+
+
+@task("fail", retry=RetryPolicy(attempts=2, curve=Curve.FIXED, delays_s=(1.0,)))
+def fail() -> None:
+    raise KeyError("k")
+
+
+@task("leave")
+def leave() -> None:
+    sys.exit(3)
+
+
+@task("huge")
+def huge() -> str:
+    return "x" * 300_000
+
+
+@task("obey", timeout=60)
+def obey(token: CancellationToken) -> None:
+    token.wait(TIMEOUT_S)
+    token.raise_if_cancelled()
+
+
+@task("obey_async")
+async def obey_async() -> None:
+    await asyncio.sleep(TIMEOUT_S)
+
+
+def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that knows nothing of async functions."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+@task("unawaited")
+@plainly
+async def unawaited() -> None: ...
+
+
+@task("unawaited_async")
+async def unawaited_async() -> Any:
+    return asyncio.sleep(0)
+
+
+TASKS = TaskRegistry.of(
+    add,
+    add_async,
+    who,
+    who_async,
+    fail,
+    leave,
+    huge,
+    obey,
+    obey_async,
+    unawaited,
+    unawaited_async,
+)
+
+
+class RecordingOutbox(Outbox):
+    """Keeps what would be sent."""
+
+    def __init__(self) -> None:
+        self.letters: list[Letter] = []
+
+    def send(self, lane: int, key: str, value: bytes) -> None:
+        self.letters.append(Letter(lane, key, value))
+
+
+class Bench:
+    def __init__(self, filters: tuple[WorkerFilter, ...] = (), slots: int = 2) -> None:
+        self.outbox = RecordingOutbox()
+        self.meters = Meters()
+        reports, meters = Reports(self.outbox), RunMeters(self.meters)
+        self.endings = Endings(reports, meters)
+        self.slots = Slots(slots, ("default",))
+        performer = Performer(self.endings, meters, ProcessRuns(1, 1_000), filters, 262_144)
+        self.threads = ThreadExecutor(self.slots, performer.perform)
+        self.loop = LoopExecutor(self.slots, performer.perform_async)
+        self.slots.connect(self.threads, self.loop)
+        self.intake = Intake(
+            worker="w:1",
+            queues=["default"],
+            known=known_tasks(TASKS),
+            slots=self.slots,
+            endings=self.endings,
+            reports=reports,
+        )
+        self._jobs = 0
+
+    def close(self) -> None:
+        self.loop.close()
+        self.threads.close()
+
+    def assign(self, name: str, *args: Any, queue: str = "default", **spec: Any) -> RunJob:
+        self._jobs += 1
+        job = RunJob(
+            job_id=JOB_ID.format(self._jobs),
+            lease=self._jobs,
+            attempt=3,
+            lane=LANE,
+            task=name,
+            queue=queue,
+            spec=Raw(msgspec.json.encode({"args": args, **spec})),
+            parameters=Raw(b'{"b":2}'),
+            ready_ms=time.time_ns() // 1_000_000 - 500,
+        )
+        self.intake.accept([job])
+        return job
+
+    @property
+    def reports(self) -> list[AnyReport]:
+        return [msgspec.json.decode(letter.value, type=AnyReport) for letter in self.outbox.letters]
+
+    def report(self, count: int = 1) -> Any:
+        """The last of so many reports, once they are there."""
+        self.until(lambda: len(self.outbox.letters) >= count)
+        assert len(self.outbox.letters) == count
+        return self.reports[-1]
+
+    def until(self, condition: Callable[[], object]) -> None:
+        end = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.001)
+
+    def counted(self, name: str, **labels: str) -> float:
+        labels = {"queue": "default", **labels}
+        return self.meters.registry.get_sample_value(name, labels) or 0
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("name", ["add", "add_async"])
+def test_a_run_is_reported_with_its_result(bench: Bench, name: str) -> None:
+    before = time.time_ns() // 1_000_000
+    job = bench.assign(name, 1, kwargs={"b": 2})
+    report = bench.report()
+    assert isinstance(report, RunSucceeded)
+    assert (report.job_id, report.lease, report.worker) == (job.job_id, job.lease, "w:1")
+    assert (bytes(report.result), report.result_omitted) == (b"3", None)
+    assert before <= report.started_ms <= time.time_ns() // 1_000_000
+    assert 0 <= report.duration_ms < TIMEOUT_S * 1_000
+    assert bench.outbox.letters[0][:2] == (LANE, job.job_id)
+
+
+@pytest.mark.parametrize("name", ["who", "who_async"])
+def test_a_task_knows_the_job_it_runs_for(bench: Bench, name: str) -> None:
+    job = bench.assign(name, parameters={"a": 1, "b": 1})
+    assert msgspec.json.decode(bench.report().result) == [job.job_id, 3, "w:1", {"a": 1, "b": 2}]
+
+
+def test_an_exception_is_reported_with_the_policy_of_the_task(bench: Bench) -> None:
+    bench.assign("fail")
+    report = bench.report()
+    assert isinstance(report, RunFailed)
+    assert (report.exception.type, report.exception.message) == ("KeyError", "'k'")
+    assert report.exception.types == ("KeyError", "LookupError", "Exception", "BaseException")
+    assert "in fail" in report.exception.details
+    assert "worker_performing" not in report.exception.details
+    assert report.retry == Retry(attempts=2, curve=Curve.FIXED, delays_s=(1.0,))
+
+
+def test_a_task_that_wants_to_leave_the_process_fails(bench: Bench) -> None:
+    bench.assign("leave")
+    assert bench.report().exception.type == "SystemExit"
+    bench.assign("add", 1)
+    assert isinstance(bench.report(2), RunSucceeded)
+
+
+@pytest.mark.parametrize("name", ["add", "add_async"])
+def test_arguments_that_do_not_fit_fail_the_run(bench: Bench, name: str) -> None:
+    bench.assign(name, "many")
+    exception = bench.report().exception
+    assert exception.type == "joblog.services.tasks.task.ArgumentsError"
+    assert exception.message.startswith(f"arguments do not fit task {name}: a: Input should be a valid integer")
+    assert exception.details == ""
+
+
+def test_a_result_that_is_too_large_is_left_out_and_the_run_succeeds(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.assign("huge")
+    report = bench.report()
+    assert isinstance(report, RunSucceeded)
+    assert report.result_omitted == "the result has 300002 bytes of JSON, more than the 262144 allowed"
+    bench.until(lambda: "run.result_omitted" in caplog.messages)
+
+
+@pytest.mark.parametrize("name", ["unawaited", "unawaited_async"])
+def test_a_task_that_returns_what_nobody_awaits_fails(bench: Bench, name: str) -> None:
+    bench.assign(name)
+    report = bench.report()
+    assert isinstance(report, RunFailed)
+    assert report.exception.type == "joblog.services.worker.execution.results.NeverAwaited"
+
+
+@pytest.mark.parametrize("name", ["obey", "obey_async"])
+def test_a_cancelled_run_stops_and_is_not_reported(bench: Bench, name: str) -> None:
+    job = bench.assign(name)
+    bench.until(lambda: bench.counted("joblog_jobs_started_total", task=name))
+    bench.intake.accept([CancelJob(job_id=job.job_id, lease=job.lease, reason="deleted")])
+    bench.until(lambda: not bench.slots.running)
+    assert bench.reports == []
+    assert bench.intake.held == {}
+    assert bench.counted("joblog_jobs_finished_total", task=name, outcome="cancelled") == 1
+
+
+def test_a_run_cancelled_in_the_batch_it_came_in_is_not_reported(bench: Bench) -> None:
+    cancel = CancelJob(job_id=JOB_ID.format(1), lease=1, reason="deleted")
+    job = RunJob(
+        job_id=JOB_ID.format(1),
+        lease=1,
+        attempt=1,
+        lane=LANE,
+        task="obey",
+        queue="default",
+        spec=Raw(b"{}"),
+        ready_ms=0,
+    )
+    bench.intake.accept([job, cancel])
+    bench.until(lambda: not bench.slots.running)
+    assert (bench.reports, bench.intake.held) == ([], {})
+
+
+def test_a_job_cancelled_while_it_waits_never_starts(bench: Bench) -> None:
+    blocking = [bench.assign("obey") for _ in range(2)]
+    waiting = bench.assign("add", 1)
+    for job in (waiting, *blocking):
+        bench.intake.accept([CancelJob(job_id=job.job_id, lease=job.lease, reason="deleted")])
+    bench.until(lambda: not bench.slots.running)
+    assert bench.counted("joblog_jobs_started_total", task="add") == 0
+    assert bench.reports == []
+
+
+def test_a_cancellation_under_another_lease_is_not_ours(bench: Bench) -> None:
+    job = bench.assign("obey")
+    bench.intake.accept([CancelJob(job_id=job.job_id, lease=job.lease + 1, reason="deleted")])
+    assert not bench.intake.held[job.job_id, job.lease].token.is_cancelled
+    bench.intake.give_up("over")
+
+
+def test_an_assignment_that_comes_twice_runs_once(bench: Bench) -> None:
+    job = bench.assign("obey")
+    bench.intake.accept([job])
+    assert len(bench.intake.held) == len(bench.slots.running) + len(bench.slots.waiting) == 1
+    bench.intake.give_up("over")
+
+
+@pytest.mark.parametrize(
+    ("name", "queue", "why"), [("nobody", "default", "knows no task nobody"), ("add", "other", "the queue other")]
+)
+def test_what_this_worker_cannot_run_goes_back(bench: Bench, name: str, queue: str, why: str) -> None:
+    bench.assign(name, queue=queue)
+    report = bench.report()
+    assert isinstance(report, RunReleased)
+    assert why in report.reason
+    assert not report.started
+
+
+def test_a_timed_out_run_fails_at_once_and_its_own_outcome_is_dropped(bench: Bench) -> None:
+    bench.assign("obey", timeout_s=0.05)
+    bench.until(lambda: any(run.deadline < time.monotonic() for run in bench.slots.running))
+    (run,) = bench.slots.running
+    bench.endings.time_out(run)
+    report = bench.report()
+    assert report.exception.type == "joblog.streams.errors.JobTimeout"
+    assert report.exception.message == "the job ran longer than 0.05 s"
+    assert "token.wait" in report.exception.details
+    bench.until(lambda: not bench.slots.running)
+    assert len(bench.reports) == 1
+    assert run.token.reason == "timeout"
+
+
+def test_a_jobs_timeout_wins_over_that_of_its_task(bench: Bench) -> None:
+    bench.assign("obey")
+    bench.assign("obey", timeout_s=5)
+    bench.until(lambda: sorted(run.timeout_s for run in bench.slots.running) == [5.0, 60.0])
+    bench.intake.give_up("over")
+
+
+@pytest.mark.parametrize("name", ["obey", "obey_async"])
+def test_a_run_stopped_on_shutdown_goes_back_with_its_attempt_unspent(bench: Bench, name: str) -> None:
+    bench.assign(name)
+    bench.until(lambda: bench.counted("joblog_jobs_started_total", task=name))
+    for run in bench.slots.running:
+        run.stop("shutdown")
+    report = bench.report()
+    assert isinstance(report, RunReleased)
+    assert report.started
+
+
+def test_a_closed_intake_gives_back_what_waits_and_what_comes(bench: Bench) -> None:
+    running = [bench.assign("obey") for _ in range(2)]
+    waiting = bench.assign("add", 1)
+    bench.intake.close("the worker stops")
+    late = bench.assign("add", 1)
+    assert [(report.job_id, type(report)) for report in bench.reports] == [  # type: ignore[union-attr]
+        (waiting.job_id, RunReleased),
+        (late.job_id, RunReleased),
+    ]
+    assert list(bench.intake.held) == [(job.job_id, job.lease) for job in running]
+    bench.intake.give_up("over")
+
+
+def test_giving_up_stops_everything_without_a_word(bench: Bench) -> None:
+    for name in ("obey", "obey_async", "add"):
+        bench.assign(name, *([1] if name == "add" else []))
+    bench.intake.give_up("lease lost")
+    bench.until(lambda: not bench.slots.running)
+    assert (bench.reports, bench.intake.held) == ([], {})
+
+
+class Noting:
+    """A filter that notes, and raises what it is told to."""
+
+    def __init__(self, name: str, notes: list[str], before: str = "", after: str = "") -> None:
+        self._name, self._notes, self._before, self._after = name, notes, before, after
+
+    def before_run(self, context: JobContext) -> None:
+        self._notes.append(f"{self._name} before {context.task}")
+        if self._before:
+            raise ValueError(self._before)
+
+    def after_run(self, context: JobContext, outcome: Ended) -> None:
+        kind = {Succeeded: "success", Failed: "failure"}[type(outcome)]
+        self._notes.append(f"{self._name} after {kind} of {context.task}")
+        if self._after == "exit":
+            raise SystemExit(3)
+        if self._after:
+            raise ValueError(self._after)
+
+
+def filtered(name: str, *filters: WorkerFilter) -> Any:
+    bench = Bench(filters)
+    bench.assign(name, 1)
+    try:
+        return bench.report()
+    finally:
+        bench.close()
+
+
+@pytest.mark.parametrize("name", ["add", "add_async"])
+def test_filters_are_called_around_the_run_the_first_one_outermost(name: str) -> None:
+    notes: list[str] = []
+    assert isinstance(filtered(name, Noting("a", notes), Noting("b", notes)), RunSucceeded)
+    assert notes == [
+        f"a before {name}",
+        f"b before {name}",
+        f"b after success of {name}",
+        f"a after success of {name}",
+    ]
+
+
+def test_a_filter_that_raises_before_the_run_fails_it_and_the_task_is_not_called() -> None:
+    notes: list[str] = []
+    report = filtered("add", Noting("a", notes, before="no"), Noting("b", notes))
+    assert (report.exception.type, report.exception.message) == ("ValueError", "no")
+    assert notes == ["a before add", "b after failure of add", "a after failure of add"]
+
+
+def test_a_filter_that_raises_after_the_run_fails_it() -> None:
+    notes: list[str] = []
+    report = filtered("add", Noting("a", notes), Noting("b", notes, after="never mind"))
+    assert report.exception.message == "never mind"
+    assert notes[-2:] == ["b after success of add", "a after failure of add"]
+
+
+@pytest.mark.parametrize("name", ["add", "add_async"])
+def test_a_filter_that_wants_to_leave_the_process_fails_the_run(name: str) -> None:
+    bench = Bench((Noting("a", [], after="exit"),), slots=1)
+    for number in range(2):
+        bench.assign(name, number)
+        assert bench.report(number + 1).exception.type == "SystemExit"
+    bench.close()
+
+
+@pytest.mark.parametrize("name", ["add", "add_async"])
+def test_a_fault_of_the_worker_itself_fails_the_run(bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_meters: RunMeters, _run: Run) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(RunMeters, "started", broken)
+    bench.assign(name, 1)
+    assert bench.report().exception.type == "MemoryError"
+    bench.until(lambda: not bench.slots.running)
+
+
+def test_a_run_that_was_stopped_before_it_could_be_interrupted_is_interrupted_at_once(bench: Bench) -> None:
+    bench.assign("obey")
+    (run,) = bench.intake.held.values()
+    interrupted: list[str] = []
+    run.interruptible_by(lambda: interrupted.append("first"))
+    assert interrupted == []
+    run.stop("over")
+    run.interruptible_by(lambda: interrupted.append("second"))
+    assert interrupted == ["first", "second"]
+
+
+@pytest.mark.parametrize(("tasks", "names"), [([add], {"slot-0"}), ([add, add_async], {"slot-0", "slots-async"})])
+def test_a_worker_has_the_threads_it_cannot_do_without_before_the_first_job(
+    tasks: list[Any], names: set[str]
+) -> None:
+    before = set(threading.enumerate())
+    worker = Worker(
+        KafkaConfig("127.0.0.1:9"),
+        TopicNames("none."),
+        1,
+        TaskRegistry.of(*tasks),
+        queues=["default"],
+        meters=Meters(),
+        health=Health("worker"),
+    )
+    with worker._executors(RecordingOutbox()):
+        assert {thread.name for thread in set(threading.enumerate()) - before} == names
+
+
+def test_runs_are_counted_and_timed(bench: Bench) -> None:
+    bench.assign("add", 1)
+    bench.assign("fail")
+    bench.report(2)
+    bench.until(lambda: not bench.slots.running)
+    assert bench.counted("joblog_jobs_started_total", task="add") == 1
+    assert bench.counted("joblog_jobs_finished_total", task="add", outcome="succeeded") == 1
+    assert bench.counted("joblog_jobs_finished_total", task="fail", outcome="failed") == 1
+    assert bench.counted("joblog_job_duration_seconds_count", task="add") == 1
+    assert 0.5 <= bench.counted("joblog_job_wait_seconds_sum", task="add") < TIMEOUT_S
+
+
+def test_the_thread_of_a_finished_run_runs_the_next_one(bench: Bench) -> None:
+    before = threading.active_count()
+    for number in range(20):
+        bench.assign("add", number)
+        bench.report(number + 1)
+        bench.until(lambda: not bench.slots.running)
+    assert threading.active_count() - before <= 2

@@ -1,0 +1,142 @@
+"""One life of a worker whose Kafka acknowledges what the test lets it."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from joblog.services.tasks.context import CancellationToken, Cause
+from joblog.services.tasks.task import TaskRegistry, task
+from joblog.services.worker.execution.loop import LoopExecutor
+from joblog.services.worker.execution.performing import Performer
+from joblog.services.worker.execution.processes import ProcessRuns
+from joblog.services.worker.execution.run import Outcome, Released, Run, known_tasks
+from joblog.services.worker.execution.threads import ThreadExecutor
+from joblog.services.worker.meters import RunMeters
+from joblog.services.worker.reporting.ending import Endings
+from joblog.services.worker.session import Parts, Session
+from joblog.services.worker.settings import WorkerSettings
+from joblog.services.worker.slots import Slots
+from joblog.streams.contract.wire import RunJob, WorkerAnnounced
+from joblog.streams.health import Health
+from joblog.streams.metrics import Meters
+from msgspec import Raw
+
+SETTINGS = WorkerSettings(queues=("a", "default"), lanes=4, slots=2, renew_s=0.1, lease_s=0.5)
+WELL, ILL = SETTINGS.queues_of_lanes
+TIMEOUT_S = 30.0
+
+
+class Kafka:
+    """Takes announcements and reports, and hands assignments out."""
+
+    def __init__(self) -> None:
+        self.away: set[int] = set()
+        self.assigned: list[RunJob] = []
+        self.ended: dict[str, Outcome] = {}
+        self.goodbyes: list[int] = []
+
+    def announce(self, lane: int, _announced: WorkerAnnounced, acknowledged: Callable[[], None]) -> None:
+        if lane not in self.away:
+            acknowledged()
+
+    def stopping(self, lane: int, _worker: str) -> None:
+        self.goodbyes.append(lane)
+
+    def refused(self, *_: Any) -> None:
+        pytest.fail("nothing is refused here")
+
+    def ended_run(self, run: Run, outcome: Outcome) -> None:
+        self.ended[run.job.job_id] = outcome
+
+    def take(self, timeout_s: float) -> list[RunJob]:
+        assigned, self.assigned = self.assigned, []
+        if not assigned:
+            time.sleep(min(timeout_s, 0.01))
+        return assigned
+
+    def turn(self) -> None: ...
+
+    def drain(self, _timeout_s: float) -> bool:
+        return True
+
+
+class Reports:
+    """What a session and its endings ask of reports."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self.announce, self.stopping, self.refused = kafka.announce, kafka.stopping, kafka.refused
+        self.ended = kafka.ended_run
+
+
+class Life:
+    """A session in a thread of the test, with tokens of what it runs."""
+
+    def __init__(self) -> None:
+        self.kafka, self.tokens, self.over = Kafka(), dict[int, CancellationToken](), threading.Event()
+
+        @task("patient", queue="a")
+        def patient(lane: int, token: CancellationToken) -> None:
+            self.tokens[lane] = token
+            token.wait(TIMEOUT_S)
+
+        known, meters, reports = known_tasks(TaskRegistry.of(patient)), Meters(), Reports(self.kafka)
+        endings = Endings(reports, RunMeters(meters))  # type: ignore[arg-type]
+        slots = Slots(SETTINGS.slots, SETTINGS.queues)
+        performer = Performer(endings, RunMeters(meters), ProcessRuns(1, 1_000), (), 1_000)
+        slots.connect(ThreadExecutor(slots, performer.perform), LoopExecutor(slots, performer.perform_async))
+        parts = Parts(SETTINGS, known, slots, self.kafka, reports, endings, Health("worker"), meters)  # type: ignore[arg-type]
+        session = Session(parts, "w", self.kafka)  # type: ignore[arg-type]
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=lambda: (session.run(self.stop), self.over.set()))
+        self.thread.start()
+
+    def run(self, lane: int) -> str:
+        """Assign a job of a lane, and wait until it runs."""
+        job_id = f"job-{lane}"
+        queue = SETTINGS.queues_of_lanes[lane][0]
+        spec = Raw(b'{"args":[%d]}' % lane)
+        self.kafka.assigned.append(
+            RunJob(job_id=job_id, lease=1, attempt=1, lane=lane, task="patient", queue=queue, spec=spec, ready_ms=1)
+        )
+        self.until(lambda: lane in self.tokens)
+        return job_id
+
+    def until(self, condition: Callable[[], Any]) -> None:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def life() -> Iterator[Life]:
+    made = Life()
+    yield made
+    made.kafka.away.clear()
+    for token in made.tokens.values():
+        token.cancel("the test is over")
+    made.stop.set()
+    made.thread.join(TIMEOUT_S)
+    assert not made.thread.is_alive()
+
+
+def test_a_lane_that_is_away_costs_its_own_runs_only(life: Life) -> None:
+    well, ill = life.run(WELL), life.run(ILL)
+    life.kafka.away.add(ILL)
+    life.until(lambda: ill in life.kafka.ended)
+    assert isinstance(life.kafka.ended[ill], Released)
+    assert life.tokens[ILL].reason == Cause.LEASE_LOST
+    assert not life.tokens[WELL].is_cancelled
+    assert well not in life.kafka.ended
+    assert not life.over.is_set()
+
+
+def test_a_worker_that_no_lane_hears_gives_up_without_a_word(life: Life) -> None:
+    life.run(WELL)
+    life.kafka.away.update((WELL, ILL))
+    assert life.over.wait(TIMEOUT_S)
+    assert life.tokens[WELL].reason == Cause.LEASE_LOST
+    assert life.kafka.ended == {}
+    assert sorted(life.kafka.goodbyes) == sorted((WELL, ILL))

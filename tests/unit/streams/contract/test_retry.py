@@ -1,0 +1,90 @@
+import pytest
+from joblog.streams.contract.fields import SECONDS_MAX
+from joblog.streams.contract.retry import DEFAULT_RETRY, Curve, OnExceeded, Retry, RetryPolicy, delay_s, is_retried
+
+LATEST_DRAW = 1 - 2**-53
+
+
+@pytest.mark.parametrize(
+    ("retry", "shortest_s", "longest_s"),
+    [
+        (1, 15, 44),
+        (2, 16, 74),
+        (3, 31, 118),
+        (4, 96, 212),
+        (5, 271, 416),
+        (6, 640, 814),
+        (7, 1311, 1514),
+        (8, 2416, 2648),
+        (9, 4111, 4372),
+        (10, 6576, 6866),
+    ],
+)
+def test_the_default_curve_is_hangfires(retry: int, shortest_s: int, longest_s: int) -> None:
+    assert delay_s(DEFAULT_RETRY, retry, 0.0) == shortest_s
+    assert delay_s(DEFAULT_RETRY, retry, LATEST_DRAW) == longest_s
+
+
+def test_the_default_policy_is_ten_retries_of_any_exception_and_then_failed() -> None:
+    hangfire = Retry(attempts=10, curve=Curve.HANGFIRE, on_exceeded=OnExceeded.FAIL, count_lost=False)
+    assert hangfire == DEFAULT_RETRY
+    assert is_retried(DEFAULT_RETRY, ("builtins.ValueError",))
+    assert is_retried(DEFAULT_RETRY, ())
+
+
+def test_no_delay_is_longer_than_a_hundred_years() -> None:
+    assert delay_s(Retry(attempts=1000), 1000, 0.5) == SECONDS_MAX
+    endless = Retry(curve=Curve.EXPONENTIAL, base_s=SECONDS_MAX, factor=100.0, max_s=SECONDS_MAX)
+    assert delay_s(endless, 1000, 0.0) == SECONDS_MAX
+
+
+def test_fixed_delays_are_taken_in_turn_and_the_last_one_repeats() -> None:
+    policy = Retry(curve=Curve.FIXED, delays_s=(0.0, 2.5, 60.0))
+    assert [delay_s(policy, retry, 0.9) for retry in (1, 2, 3, 4, 1000)] == [0.0, 2.5, 60.0, 60.0, 60.0]
+
+
+def test_an_exponential_delay_grows_by_its_factor_up_to_its_maximum() -> None:
+    policy = Retry(curve=Curve.EXPONENTIAL, base_s=2.0, factor=3.0, max_s=50.0)
+    assert [delay_s(policy, retry, 0.9) for retry in (1, 2, 3, 4, 5)] == [2.0, 6.0, 18.0, 50.0, 50.0]
+
+
+def test_jitter_takes_its_share_off_the_delay() -> None:
+    policy = Retry(curve=Curve.EXPONENTIAL, base_s=10.0, factor=2.0, jitter=0.5)
+    assert delay_s(policy, 1, 0.0) == 10.0
+    assert delay_s(policy, 1, 0.5) == 7.5
+    assert delay_s(policy, 1, LATEST_DRAW) == pytest.approx(5.0)
+
+
+NOT_FOUND = ("shop.errors.NotFound", "builtins.LookupError", "builtins.Exception")
+
+
+@pytest.mark.parametrize(
+    ("only_on", "except_on", "retried"),
+    [
+        ((), (), True),
+        (("NotFound",), (), True),
+        (("shop.errors.NotFound",), (), True),
+        (("LookupError",), (), True),
+        (("builtins.Exception",), (), True),
+        (("errors.NotFound",), (), False),
+        (("ValueError",), (), False),
+        (("ValueError", "LookupError"), (), True),
+        ((), ("NotFound",), False),
+        ((), ("Exception",), False),
+        ((), ("ValueError",), True),
+        (("NotFound",), ("LookupError",), False),
+    ],
+)
+def test_a_policy_names_exceptions_bare_or_with_their_module_and_their_bases_count(
+    only_on: tuple[str, ...], except_on: tuple[str, ...], retried: bool
+) -> None:
+    assert is_retried(Retry(only_on=only_on, except_on=except_on), NOT_FOUND) is retried
+
+
+def test_an_exception_without_a_module_matches_by_its_name() -> None:
+    assert is_retried(Retry(only_on=("Timeout",)), ("Timeout",))
+
+
+def test_policy_and_twin_have_the_same_fields_and_defaults() -> None:
+    twin = {name: getattr(DEFAULT_RETRY, name) for name in Retry.__struct_fields__}
+    assert RetryPolicy().model_dump() == twin

@@ -1,0 +1,289 @@
+"""One turn's records, without a broker: what is decided, forwarded, parked, and fits into records again."""
+
+from typing import Any
+
+import pytest
+from joblog.streams.contract import deadletters, wire
+from joblog.streams.contract.codec import VALUE_BYTES_MAX, encode
+from joblog.streams.contract.ids import new_job_id
+from joblog.streams.contract.states import ContinueOn, State
+from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, DELAY_TIERS, TopicNames
+from joblog.streams.elector.lane_records import LaneRecord
+from joblog.streams.elector.takeover import ended_by
+from joblog.streams.elector.transaction import Writer
+from joblog.streams.elector.turn import CARRIED_BYTES_MAX, FANOUT_MAX, Batch
+from joblog.streams.lane.job import Job
+from joblog.streams.lane.lane import Lane
+from joblog.streams.lane.rules import LaneRules
+from joblog.streams.lane.transitions import PARAMETERS_BYTES_MAX, Election
+from joblog.streams.lane.verdicts import CONTINUATIONS_MAX
+from msgspec import Raw
+
+from tests.support.scene import NOW, create, id_of, queue_in, succeeded, worker
+
+NAMES = TopicNames()
+LANES = 2
+#: Headers with a name that is not UTF-8, as the client gives them.
+UNREADABLE = object()
+#: What the client lets into one record, with some room for what Kafka adds.
+RECORD_BYTES_MAX = 2_000_000 - 1_000
+QUEUE = queue_in(0, LANES)
+#: JSON that the careful reader writes longer than it came: escapes that it takes for good, numbers in full.
+LONGER = Raw(b"[" + b",".join([b"1e15"] * 200_000) + b',"\\u0041"]')
+
+
+class Record:
+    """A record as confluent-kafka gives it."""
+
+    def __init__(self, topic: str, value: bytes | None, headers: Any = None, key: bytes | None = b"k") -> None:
+        self._topic, self._value, self._headers, self._key = topic, value, headers, key
+        self._is_asked = False
+
+    def topic(self) -> str:
+        return self._topic
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return 41
+
+    def timestamp(self) -> tuple[int, int]:
+        return 2, NOW
+
+    def value(self) -> bytes | None:
+        return self._value
+
+    def headers(self) -> Any:
+        assert self._headers is not UNREADABLE or not self._is_asked, "asked again, the client kills the process"
+        self._is_asked = True
+        if self._headers is UNREADABLE:
+            raise SystemError("<method 'headers'> returned a result with an exception set")
+        return self._headers
+
+    def key(self) -> bytes | None:
+        return self._key
+
+
+class Records(list[tuple[str, int]]):
+    """A producer that keeps each record's topic and size."""
+
+    def produce(self, topic: str, value: Any, key: Any = None, _partition: int = -1, headers: Any = ()) -> None:
+        sizes = [len(one if isinstance(one, bytes) else str(one).encode()) for one in (value or b"", key or b"")]
+        carried = sum(len(name.encode()) + len(one or b"") + 10 for name, one in headers or ())
+        self.append((topic.removeprefix(NAMES.prefix), sum(sizes) + carried))
+
+
+def batch() -> tuple[Batch, Lane]:
+    lane = Lane(0, LANES, LaneRules())
+    return Batch(NAMES, {0: lane}, Election(NOW, lambda _job, event, *_: (event,), frozenset())), lane
+
+
+def command(said: wire.Command, *, extension: int = 0, **about: Any) -> Any:
+    value = encode(wire.CloudEvent("1.0", "c-1", "/s", said.type, data=said))
+    padding = b',"x":"%s"}' % (b"x" * extension) if extension else b"}"
+    return Record(NAMES.commands, value[:-1] + padding, **about)
+
+
+def written(turn: Batch) -> Records:
+    """What the turn's transaction would hold."""
+    records = Records()
+    tiers = {tier: NAMES.delay(tier) for tier in DELAY_TIERS}
+    turn.write(Writer(records, NAMES, tiers, {}), {0: LaneRecord("e", 1, 2)})  # type: ignore[arg-type]
+    return records
+
+
+def test_commands_and_reports_are_decided_by_their_lane_in_one_turn() -> None:
+    turn, lane = batch()
+    turn.take(command(create("a", queue=QUEUE)))
+    turn.take(Record(NAMES.reports, encode(worker(queues=(QUEUE,)))))
+    turn.assign()
+    turn.take(Record(NAMES.reports, encode(succeeded("a", 2))))
+    assert turn.offsets == {(NAMES.commands, 0): 42, (NAMES.reports, 0): 42}
+    assert [topic for topic, _ in written(turn)] == ["events"] * 3 + ["assignments", "state", "state", "state"]
+    assert lane.ended.get(id_of("a")) == (State.SUCCEEDED, 3)
+    assert lane.log_ms == NOW
+
+
+def test_a_command_of_another_lane_is_forwarded_as_it_came() -> None:
+    turn, lane = batch()
+    turn.take(command(create("a", lane=1, lanes=LANES), headers=[("trace", b"1")]))
+    assert [target for _, _, target in turn.forwards] == [1]
+    assert not lane.jobs
+    assert [topic for topic, _ in written(turn)] == ["state", "commands"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Record(NAMES.commands, b"garbage"),
+        Record(NAMES.commands, None),
+        command(create("a", queue=QUEUE), headers=UNREADABLE),
+        command(create("a", lane=1, lanes=LANES), headers=[("", None)] * CARRIED_BYTES_MAX),
+        command(create("a", lane=LANES, lanes=LANES + 1)),
+        command(create("a", lane=1, lanes=LANES), key=b"k" * (CARRIED_BYTES_MAX + 1)),
+        command(create("a", lane=1, lanes=LANES), headers=[("h", b"h" * CARRIED_BYTES_MAX)]),
+    ],
+)
+def test_a_command_that_no_lane_could_take_is_parked_and_rejected_and_the_turn_goes_on(record: Any) -> None:
+    turn, _ = batch()
+    turn.take(record)
+    turn.take(command(create("b", queue=QUEUE)))
+    assert len(turn.parked) == 1
+    assert [kind for _, kind, *_ in turn.outboxes[0].events] == ["command.rejected", "job.enqueued"]
+    assert [topic for topic, _ in written(turn)] == ["events", "events", "state", "state", "deadletters"]
+    assert not turn.empty
+
+
+def test_a_report_that_cannot_be_read_is_parked_and_nothing_else_happens() -> None:
+    turn, _ = batch()
+    turn.take(Record(NAMES.reports, b'{"type":"run.succeeded"}'))
+    assert [topic for topic, _ in written(turn)] == ["state", "deadletters"]
+
+
+def test_a_run_whose_report_cannot_be_read_fails_with_the_reason_and_the_record_is_parked() -> None:
+    turn, lane = batch()
+    turn.take(command(create("a", queue=QUEUE)))
+    turn.take(Record(NAMES.reports, encode(worker(queues=(QUEUE,)))))
+    turn.assign()
+    said = {"type": "run.succeeded", "job_id": id_of("a"), "lease": 2, "worker": "w", "duration_ms": "long"}
+    turn.take(Record(NAMES.reports, encode({**said, "lease": 1})))
+    assert lane.jobs[id_of("a")].state is State.PROCESSING
+    turn.take(Record(NAMES.reports, encode(said)))
+    assert lane.jobs[id_of("a")].state is State.FAILED
+    exception = turn.outboxes[0].events[-1][3].exception
+    assert exception.type == "joblog.Unreadable"
+    assert "The report run.succeeded cannot be read: " in exception.message
+    assert "run.succeeded.duration_ms: Input should be a valid number" in exception.message
+    assert len(turn.parked) == 2
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        wire.ContinuationAdded(job_id=id_of("a"), child="not an id", on=ContinueOn.SUCCEEDED),
+        wire.ContinuationAdded(job_id=id_of("a"), child=new_job_id(LANES, NOW, 1), on=ContinueOn.SUCCEEDED),
+        worker(queues=(QUEUE,), partition=ASSIGNMENT_PARTITIONS),
+        wire.RunSucceeded(job_id=id_of("a"), lease=2, worker="w", duration_ms=1.0, started_ms=NOW, result=LONGER),
+    ],
+)
+def test_a_report_that_would_lead_to_a_record_nobody_can_write_is_parked(report: wire.AnyReport) -> None:
+    turn, lane = batch()
+    turn.take(Record(NAMES.reports, encode(report)))
+    assert len(turn.parked) == 1
+    assert not list(lane.workers)
+    lane.tick(True, Election(NOW + 600_000, lambda _job, event, *_: (event,), frozenset()), turn.outboxes[0])
+    assert max(size for _, size in written(turn)) < RECORD_BYTES_MAX
+
+
+def test_a_turn_that_tells_many_jobs_of_an_end_takes_no_more() -> None:
+    turn, lane = batch()
+    turn.take(command(create("a", queue=QUEUE)))
+    assert not turn.is_full
+    many = tuple((new_job_id(1, NOW, n), ContinueOn.FINISHED) for n in range(FANOUT_MAX + 1))
+    lane.jobs[id_of("a")].continuations = many
+    turn.take(command(wire.DeleteJob(job_id=id_of("a"))))
+    assert turn.is_full
+
+
+def test_markers_are_skipped_after_the_records_before_them() -> None:
+    turn, _ = batch()
+    turn.take(command(create("a", queue=QUEUE)))
+    turn.skip_markers({(NAMES.commands, 0): 41, (NAMES.reports, 0): 7})
+    assert turn.offsets == {(NAMES.commands, 0): 42, (NAMES.reports, 0): 7}
+
+
+# --- whatever is taken can be written ---
+
+
+def largest_job() -> Job:
+    """A job that has all that a job may have."""
+    padding = "x" * (VALUE_BYTES_MAX - 500)
+    turn, lane = batch()
+    turn.take(command(create("a", queue=QUEUE, args=Raw(encode([padding])))))
+    job = lane.jobs[id_of("a")]
+    half = "p" * (PARAMETERS_BYTES_MAX // 2 - 100)
+    turn.take(command(wire.SetParameter(job_id=job.id, name="p", value=half)))
+    turn.take(command(wire.SetParameter(job_id=job.id, name="q", value=half)))
+    return lane.jobs[job.id]
+
+
+def test_the_largest_job_fits_into_every_record_that_it_leads_to() -> None:
+    turn, lane = batch()
+    job = largest_job()
+    job.continuations = tuple((new_job_id(0, NOW, n), ContinueOn.SUCCEEDED) for n in range(CONTINUATIONS_MAX))
+    lane.load(job.id, job, NOW)
+    lane.loaded(NOW)
+    turn.take(command(wire.SetParameter(job_id=job.id, name="p", value=1)))
+    turn.take(Record(NAMES.reports, encode(worker(queues=(QUEUE,)))))
+    turn.assign()
+    sizes = written(turn)
+    assert {topic for topic, _ in sizes} == {"events", "assignments", "state"}
+    assert 1_500_000 < max(size for _, size in sizes) < RECORD_BYTES_MAX
+
+
+def test_the_largest_command_fits_into_every_record_that_it_leads_to() -> None:
+    turn, _ = batch()
+    args = Raw(encode(["x" * (VALUE_BYTES_MAX - 500)]))
+    turn.take(command(create("a", queue=QUEUE, args=args)))
+    turn.take(command(create("b", lane=1, lanes=LANES, args=args), headers=[("h", b"h" * (CARRIED_BYTES_MAX - 12))]))
+    turn.take(command(create("c", queue=QUEUE), extension=VALUE_BYTES_MAX, key=b"k" * 1_000_000))
+    sizes = written(turn)
+    assert {topic for topic, _ in sizes} == {"events", "state", "commands", "deadletters"}
+    assert max(size for _, size in sizes) < RECORD_BYTES_MAX
+
+
+def test_a_dead_letter_fits_whatever_it_was() -> None:
+    turn, _ = batch()
+    big = b"x" * 2_000_000
+    turn.take(Record(NAMES.commands, big, [("h", big)], big))
+    turn.take(Record(NAMES.commands, big, [("", None)] * 1_000_000))
+    turn.take(Record(NAMES.reports, big, UNREADABLE))
+    sizes = dict(written(turn))
+    most = deadletters.VALUE_BYTES_MAX + deadletters.KEY_BYTES_MAX + deadletters.HEADERS_BYTES_MAX + 10_000
+    assert sizes["deadletters"] < most < RECORD_BYTES_MAX
+
+
+# --- what a take-over remembers of such turns ---
+
+
+def ends(*said: wire.Command | wire.AnyReport) -> list[tuple[State, int] | None]:
+    """What each event of these turns says of the end of its job."""
+    turn, _ = batch()
+    for one in said:
+        turn.take(command(one) if isinstance(one, wire.Command) else Record(NAMES.reports, encode(one)))
+        turn.assign()
+    found = []
+
+    class Events(Records):
+        def produce(self, topic: str, value: Any, *_: Any, **__: Any) -> None:
+            if topic == NAMES.events:
+                found.append(ended_by(value))
+
+    turn.write(Writer(Events(), NAMES, {}, {}), {})  # type: ignore[arg-type]
+    return found
+
+
+def test_only_final_states_are_ends() -> None:
+    serving = worker(queues=(QUEUE,))
+    told = ends(serving, create("a", queue=QUEUE), succeeded("a", 2), create("b", queue=QUEUE))
+    assert told == [None, None, (State.SUCCEEDED, 3), None, None]
+
+
+def test_a_parameter_that_is_set_after_a_failure_is_the_last_that_is_heard_of_the_job() -> None:
+    failed = wire.RunFailed(
+        job_id=id_of("a"),
+        lease=2,
+        worker="w",
+        exception=wire.JobException("E"),
+        duration_ms=1.0,
+        started_ms=NOW,
+    )
+    later = wire.SetParameter(job_id=id_of("a"), name="p", value=1)
+    told = ends(worker(queues=(QUEUE,)), create("a", queue=QUEUE), failed, later)
+    assert told == [None, None, (State.FAILED, 3), (State.FAILED, 4)]
+
+
+def test_a_parameter_of_a_live_job_is_no_end() -> None:
+    later = wire.SetParameter(job_id=id_of("a"), name="p", value=1)
+    assert ends(create("a", queue=QUEUE), later) == [None, None]

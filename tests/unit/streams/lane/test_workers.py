@@ -1,0 +1,232 @@
+from joblog.streams.contract import wire
+from joblog.streams.contract.retry import Retry
+from joblog.streams.contract.states import State
+from joblog.streams.contract.wire import JobDue, WorkerStopping
+from joblog.streams.lane.rules import LaneRules
+from msgspec import structs
+
+from tests.support.scene import (
+    IN_A_MINUTE,
+    Pause,
+    Scene,
+    Tick,
+    create,
+    id_of,
+    released,
+    run_failed,
+    succeeded,
+    worker,
+)
+
+STOPPING = WorkerStopping(worker="w")
+UNKNOWN_TASK = "another"
+
+
+def home(name: str = "w", slots: int = 1) -> wire.WorkerAnnounced:
+    """A worker whose events this lane writes."""
+    return worker(name, slots, home=True)
+
+
+# --- the order of assignment ---
+
+
+def test_the_highest_priority_goes_first_and_then_the_oldest() -> None:
+    scene = Scene().given(create("a"), create("b", priority=5)).given(Pause(1), create("c", priority=5), create("d"))
+    scene.when(worker(slots=4)).and_assigned(
+        "w: run b, lease 2", "w: run c, lease 2", "w: run a, lease 2", "w: run d, lease 2"
+    )
+
+
+def test_a_released_job_keeps_its_place_in_the_queue() -> None:
+    scene = Scene().given(worker(), create("a")).given(Pause(1), create("b"))
+    scene.when(released("a", 2)).and_assigned("w: run a, lease 4")
+
+
+def test_workers_take_turns() -> None:
+    scene = Scene().given(worker("w", 2), worker("v", 2))
+    scene.when(create("a"), create("b"), create("c"), create("d"), create("e"))
+    scene.and_assigned("w: run a, lease 2", "v: run b, lease 2", "w: run c, lease 2", "v: run d, lease 2")
+
+
+def test_a_worker_gets_no_more_than_it_has_slots() -> None:
+    scene = Scene().given(worker(slots=2)).when(create("a"), create("b"), create("c"))
+    scene.and_assigned("w: run a, lease 2", "w: run b, lease 2")
+    scene.when(worker(slots=1)).and_assigned()
+    scene.when(succeeded("a", 2)).and_assigned()
+    scene.when(succeeded("b", 2)).and_assigned("w: run c, lease 2")
+
+
+def test_a_paused_worker_gets_nothing_and_keeps_what_it_has() -> None:
+    scene = Scene().given(worker(), create("a"), create("b"))
+    scene.when(worker(slots=0)).then()
+    scene.when(succeeded("a", 2)).then("a3 Succeeded")
+    scene.when(worker(slots=1)).then("b2 Processing #1 by w")
+
+
+def test_a_worker_of_other_queues_gets_nothing() -> None:
+    scene = Scene().given(create("a")).when(worker(queues=("q1",))).then()
+    scene.when(worker(queues=("q1", "q0"))).then("a2 Processing #1 by w")
+
+
+def test_a_worker_of_many_queues_serves_them_all() -> None:
+    scene = Scene().given(create("a"), create("b", queue="q1"))
+    scene.when(worker(slots=2, queues=("q0", "q1"))).then("a2 Processing #1 by w", "b2 Processing #1 by w")
+
+
+def test_a_job_whose_task_nobody_knows_waits_and_holds_nobody_up() -> None:
+    scene = Scene().given(worker(slots=2)).when(create("a", task=UNKNOWN_TASK, priority=9), create("b"))
+    scene.then("a1 Enqueued", "b1 Enqueued", "b2 Processing #1 by w")
+    scene.when(worker("v", tasks=("t", UNKNOWN_TASK))).then("a2 Processing #1 by v")
+
+
+def test_a_worker_that_does_not_know_the_task_leaves_it_to_one_that_does() -> None:
+    scene = Scene().given(worker("w", 5, tasks=()), worker("v", 1))
+    scene.when(create("a"), create("b")).and_assigned("v: run a, lease 2")
+
+
+def test_a_queue_that_a_worker_names_twice_does_not_stop_the_lane_when_it_goes() -> None:
+    scene = Scene().given(worker(queues=("q0", "q0"))).given(STOPPING)
+    scene.when(create("a")).then("a1 Enqueued")
+
+
+# --- leases ---
+
+
+def test_a_worker_that_renews_keeps_its_jobs() -> None:
+    scene = Scene().given(worker(), create("a"))
+    for _ in range(5):
+        scene.when(Tick(14_000), worker()).then()
+
+
+def test_a_worker_that_does_not_renew_is_lost_and_its_jobs_elected_anew() -> None:
+    scene = Scene().given(worker(), create("a"))
+    scene.when(Tick(15_000)).then()
+    scene.when(Tick(1)).then("a3 Enqueued lost 1")
+    assert scene.reasons == ["Worker w was lost"]
+    scene.when(worker("v")).then("a4 Processing #2 by v")
+    scene.when(succeeded("a", 2)).then()
+
+
+def test_the_clock_of_a_lane_that_is_behind_calls_nobody_late() -> None:
+    scene = Scene().given(worker(), create("a")).when(Tick(60_000, caught_up=False)).then()
+    scene.when(worker()).then()
+    scene.when(Tick(1)).then()
+
+
+def test_the_log_tells_when_a_worker_fell_silent_although_others_did_not() -> None:
+    scene = Scene().given(worker("w"), create("a")).given(Pause(15_000), worker("v", 0))
+    scene.when(Tick(0, caught_up=False)).then()
+    scene.given(Pause(1), worker("v", 0)).when(Tick(0, caught_up=False)).then("a3 Enqueued lost 1")
+
+
+def test_a_job_that_kills_its_workers_fails_in_the_end() -> None:
+    retry = structs.replace(IN_A_MINUTE, lost_max=1)
+    scene = Scene().given(worker("v"), create("a", retry=retry))
+    scene.when(Tick(15_001)).then("a3 Enqueued lost 1")
+    scene.given(worker("v")).when(Tick(15_001)).then("a5 Failed traversed", "a6 Scheduled retry 1")
+
+
+def test_a_lost_run_spends_a_retry_if_the_policy_says_so() -> None:
+    scene = Scene().given(worker(), create("a", retry=Retry(attempts=0, count_lost=True)))
+    scene.when(Tick(15_001)).then("a3 Failed")
+    assert scene.job("a").state is State.FAILED
+
+
+def test_a_worker_that_stops_gives_back_what_it_still_held() -> None:
+    scene = Scene().given(worker("w", 2), create("a"), create("b"))
+    scene.when(STOPPING).then("a3 Enqueued lost 1", "b3 Enqueued lost 1")
+    assert scene.out.state["worker:w"] is None
+    scene.when(STOPPING).then()
+
+
+def test_a_lost_worker_gets_nothing_until_it_announces_itself_again() -> None:
+    scene = Scene().given(worker()).given(Tick(15_001)).when(create("a")).then("a1 Enqueued")
+    scene.when(worker()).then("a2 Processing #1 by w")
+
+
+# --- what is said of workers ---
+
+
+def test_the_home_lane_writes_the_events_of_a_worker() -> None:
+    scene = Scene().when(home()).then("worker.started w")
+    scene.when(Tick(14_000), home()).then()
+    scene.when(home(slots=0)).then("worker.started w")
+    scene.when(STOPPING).then("worker.stopped w")
+    scene.given(home()).when(Tick(15_001)).then("worker.lost w")
+
+
+def test_slots_offered_to_this_lane_are_no_news_to_people() -> None:
+    scene = Scene().given(home())
+    scene.when(structs.replace(home(), slots=0)).then()
+    assert scene.lane.workers.get("w").announced.slots == 0
+
+
+def test_a_renewing_worker_is_written_once_a_minute() -> None:
+    scene = Scene().given(home())
+    said = [scene.when(Tick(10_000), home()).events for _ in range(13)]
+    assert [n for n, lines in enumerate(said, 1) if lines == ["worker.alive w"]] == [6, 12]
+
+
+def test_another_lane_writes_nothing_of_a_worker() -> None:
+    Scene().when(worker()).then().when(STOPPING).then()
+
+
+def test_a_worker_is_kept_in_the_state_only_when_it_changes() -> None:
+    scene = Scene().when(worker())
+    assert scene.out.state.keys() == {"worker:w"}
+    assert not scene.when(Tick(3_000), worker()).out.state
+    assert scene.when(worker(slots=2)).out.state.keys() == {"worker:w"}
+
+
+def test_events_of_workers_have_ids_of_their_own() -> None:
+    scene = Scene(rules=LaneRules(alive_ms=0)).when(home("w"), home("v"), home("w"))
+    ids = [event_id for _, _, event_id, _, _, _ in scene.out.events]
+    assert len(set(ids)) == 3
+
+
+def test_a_job_of_a_lost_worker_is_not_given_to_it_again() -> None:
+    scene = Scene().given(worker("w"), create("a")).given(Pause(10_000), worker("v"))
+    scene.when(Tick(5_001)).then("a3 Enqueued lost 1", "a4 Processing #2 by v")
+    assert scene.lane.workers.get("w") is None
+    assert scene.lane.workers.get("v").held == {id_of("a"): 4}
+
+
+# --- what else makes a worker lost, or not ---
+
+
+def test_a_tasks_own_policy_counts_for_lost_runs_too() -> None:
+    never_twice = Retry(attempts=0, count_lost=True, lost_max=0)
+    scene = Scene().given(worker(policies={"t": never_twice}), create("a"), create("b", retry=IN_A_MINUTE))
+    scene.when(STOPPING).then("a3 Failed")
+    scene = Scene().given(worker(policies={"t": never_twice})).reloaded().given(create("a"))
+    scene.when(STOPPING).then("a3 Failed")
+
+
+def test_a_clock_that_is_set_makes_nobody_late() -> None:
+    scene = Scene().given(worker(), create("a")).given(Pause(3_600_000))
+    scene.lane.forgive(scene.now_ms)
+    scene.when(Tick(15_000)).then()
+    scene.when(Tick(1)).then("a3 Enqueued lost 1")
+    scene = Scene().given(worker(), create("a")).given(Pause(-3_600_000))
+    scene.lane.forgive(scene.now_ms)
+    scene.when(Tick(15_001)).then("a3 Enqueued lost 1")
+
+
+def test_a_clock_that_the_broker_shares_makes_nobody_silent() -> None:
+    scene = (
+        Scene()
+        .given(worker(), worker("v"), create("a"))
+        .given(Pause(3_600_000), JobDue(job_id=id_of("a"), version=9))
+    )
+    scene.lane.forgive(scene.now_ms)
+    scene.when(Tick(100, caught_up=False)).then()
+    scene.given(worker("v")).given(Pause(15_001), worker("v")).when(Tick(0, caught_up=False)).then()
+    # Of `w` nothing was heard since then, so the log cannot tell: where all is read, the elector's clock does.
+    scene.when(Tick(0)).then("a3 Enqueued lost 1", "a4 Processing #2 by v")
+
+
+def test_a_failure_without_a_policy_has_that_which_its_worker_announced() -> None:
+    """As one that is made out of an unreadable report."""
+    scene = Scene().given(worker(policies={"t": Retry(attempts=0)}), create("a"), create("b", retry=IN_A_MINUTE))
+    scene.when(run_failed("a", 2)).then("a3 Failed", "b2 Processing #1 by w")
+    scene.when(run_failed("b", 2)).then("b3 Failed traversed", "b4 Scheduled retry 1")
