@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from confluent_kafka import Producer
 from joblog.projections.monitor.monitor import Monitor
-from joblog.projections.projector.projector import projector as projector_module
+from joblog.projections.projector import projector as projector_module
 from joblog.services.embedded.stack import StackAddresses
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import LogLost, SchemaError, TopicsError
