@@ -83,7 +83,7 @@ def _life(now_ms: int) -> list[wire.JobEvent]:
     spec = encode(wire.JobSpec(create.args))
     first = first_event(create, spec, now_ms)
     job = born("", first, spec, 0, now_ms)
-    election = Election(now_ms, lambda _job, candidate, _what, _now: (candidate,), frozenset[State]())
+    election = Election(now_ms, now_ms, lambda _job, candidate, _what, _now: (candidate,), frozenset[State]())
     events = [first]
     for what in (
         Assigned("bench"),

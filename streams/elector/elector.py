@@ -138,7 +138,7 @@ class Elector:
         lanes = self._holding.lanes
         if not lanes:
             return
-        batch = Batch(self._names, lanes, Election(_now_ms(), self._chain.elect, self._chain.watched))
+        batch = Batch(self._names, lanes, Election(_now_ms(), _clock_ms(), self._chain.elect, self._chain.watched))
         self._decide(batch, messages)
         self._tick(batch)
         batch.assign()
@@ -174,9 +174,6 @@ class Elector:
         now = time.monotonic()
         if now - self._ticked_at >= TICK_S:
             self._ticked_at = now
-            if self._calm.is_stepped(now, time.time()):
-                log.warning("elector.clock_stepped")
-                batch.forgive()
             is_calm = self._calm.is_undisturbed(now)
             batch.tick(self._holding.read_to_end(batch.offsets, self._consumer) if is_calm else ())
             self._meters.set("joblog_live_jobs", sum(len(lane.jobs) for lane in self._holding.lanes.values()))
@@ -267,7 +264,7 @@ class Elector:
     def _take_over(self, numbers: list[int]) -> None:
         began = time.perf_counter()
         try:
-            loaded = self._holding.take(numbers, self._consumer, _now_ms(), fence=not self._reloading)
+            loaded = self._holding.take(numbers, self._consumer, _clock_ms(), fence=not self._reloading)
         except NotOurs as error:
             # The group gave our lanes away while we slept or failed: ask it anew, do not fence the new owner.
             log.warning("elector.not_ours", extra={"owners": str(error)})
@@ -375,3 +372,7 @@ class Elector:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _clock_ms() -> int:
+    return time.monotonic_ns() // 1_000_000

@@ -31,7 +31,7 @@ class Holding:
         self._takeover = takeover
         self._transactions = transactions
 
-    def take(self, numbers: list[int], consumer: Consumer, now_ms: int, *, fence: bool) -> list[int]:
+    def take(self, numbers: list[int], consumer: Consumer, clock_ms: int, *, fence: bool) -> list[int]:
         """Have exactly these lanes, and say so in the log; tells which had to be loaded from there.
 
         Raises NotOurs, without `fence`, if another elector has one; StepBack and KafkaException.
@@ -42,7 +42,7 @@ class Holding:
         missing = [number for number in numbers if number not in kept]
         found = {number: (lane, record) for number, (lane, record, _) in kept.items()}
         if missing:
-            found |= self._takeover.load(missing, self._transactions.transactional_id, now_ms, fence=fence)
+            found |= self._takeover.load(missing, self._transactions.transactional_id, clock_ms, fence=fence)
         self.lanes = {number: lane for number, (lane, _) in found.items()}
         self._records = {number: self._mine(*_position(record)) for number, (_, record) in found.items()}
         # With the positions as offsets the group's coordinator refuses a member that was put out meanwhile.

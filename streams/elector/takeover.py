@@ -74,7 +74,7 @@ class Takeover:
         self._reader.close()
 
     def load(
-        self, numbers: Collection[int], own_id: str, now_ms: int, *, fence: bool
+        self, numbers: Collection[int], own_id: str, clock_ms: int, *, fence: bool
     ) -> dict[int, tuple[Lane, LaneRecord]]:
         """The lanes as their last owners left them, and how far those had read.
 
@@ -92,7 +92,7 @@ class Takeover:
             self._fence(str(owner))
         if owners:
             self._read_state(values, positions)
-        lanes = {number: self._lane(number, values.pop(number), now_ms) for number in sorted(numbers)}
+        lanes = {number: self._lane(number, values.pop(number), clock_ms) for number in sorted(numbers)}
         self._remember({number: lane for number, (lane, _) in lanes.items()})
         return lanes
 
@@ -108,7 +108,7 @@ class Takeover:
         assert isinstance(record, LaneRecord)
         return record
 
-    def _lane(self, number: int, found: dict[str, bytes], now_ms: int) -> tuple[Lane, LaneRecord]:
+    def _lane(self, number: int, found: dict[str, bytes], clock_ms: int) -> tuple[Lane, LaneRecord]:
         record = self._record(found)
         found.pop(LANE_KEY, None)
         lane = Lane(number, self._lanes, self._rules)
@@ -116,8 +116,8 @@ class Takeover:
             key, value = found.popitem()
             decoded: StateValue | LaneRecord = read_state(key, value)
             assert not isinstance(decoded, LaneRecord)
-            lane.load(key, decoded, now_ms)
-        lane.loaded(now_ms)
+            lane.load(key, decoded, clock_ms)
+        lane.loaded(clock_ms)
         return lane, record
 
     def _fence(self, owner: str) -> None:

@@ -82,8 +82,7 @@ class Batch:
             out.counts["joblog_commands_forwarded_total", ""] += 1
 
     def _report(self, message: Message, lane: Lane, position: str, out: Outbox) -> None:
-        appended = message.timestamp()[1]
-        lane.log_ms = max(lane.log_ms, appended)
+        lane.heard(message.timestamp()[1])
         try:
             report: wire.AnyReport = read_report(message.value())
             _check_places(report, lane.lanes)
@@ -98,11 +97,6 @@ class Batch:
     def _park(self, message: Message, headers: Headers | None, error: ContractError, out: Outbox) -> None:
         self.parked.append((message, headers, error))
         out.counts["joblog_quarantined_records_total", error.code] += 1
-
-    def forgive(self) -> None:
-        """The clock was set."""
-        for lane in self._lanes.values():
-            lane.forgive(self._election.now_ms)
 
     def tick(self, read_to_end: Collection[int]) -> None:
         """Let time pass in all lanes; `read_to_end` are those in which nothing is left to be read."""

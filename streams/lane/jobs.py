@@ -1,7 +1,7 @@
 """The jobs of a lane: where each waits, and what follows when one moves."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job
@@ -15,6 +15,9 @@ from joblog.streams.lane.slots import Workers
 from joblog.streams.lane.transitions import Election, Rejected, decide
 from joblog.streams.lane.verdicts import CONTINUATIONS_MAX, reason, verdict
 from joblog.streams.lane.waiting import Waiting
+
+#: Longer than the interval in which a worker renews (3 s): where one reports, no step is longer.
+LOG_STEP_MAX_MS: Final = 4_000
 
 
 class LaneJobs:
@@ -32,8 +35,20 @@ class LaneJobs:
         self._due = Waiting(State.SCHEDULED)
         self._failed = Waiting(State.FAILED)
         self._pending: dict[str, tuple[tuple[str, str, int], ...]] = {}
-        #: The latest time at which the broker appended a report that was read here.
+        #: The time that passed in the log while reports were read here, milliseconds since the lane was loaded.
         self.log_ms = 0
+        self._appended_ms: int | None = None
+
+    def heard(self, appended_ms: int) -> None:
+        """A report was read that the broker appended at this time (unix milliseconds, by the broker's clock).
+
+        The clock may jump: it is set, or the partition's leader moves to a broker with another one. So the log's
+        time is added up from record to record, and a step counts for `LOG_STEP_MAX_MS` at most. Where that is
+        less than what really passed, nobody reported at all, and the elector's own clock decides.
+        """
+        if self._appended_ms is not None:
+            self.log_ms += min(max(appended_ms - self._appended_ms, 0), LOG_STEP_MAX_MS)
+        self._appended_ms = appended_ms
 
     def _settle(self, job: Job) -> None:
         """Put a job where its state has it wait."""

@@ -34,24 +34,24 @@ class Lane(LaneWorkers):
 
     # --- loading ---
 
-    def load(self, key: str, value: StateValue, now_ms: int) -> None:
+    def load(self, key: str, value: StateValue, clock_ms: int) -> None:
         """Take one record of the `state` topic; the last one of each key wins, so tombstones are not loaded."""
         if isinstance(value, Job):
             value.queue, value.task = intern(value.queue), intern(value.task)
             self.jobs[value.id] = value
         elif isinstance(value, wire.WorkerAnnounced):
-            self.workers.announce(value, now_ms)
+            self.workers.announce(value, clock_ms)
         elif value is not None:
             self._pending[key.removeprefix(PENDING_KEY)] = value
 
-    def loaded(self, now_ms: int) -> None:
+    def loaded(self, clock_ms: int) -> None:
         """All records are there: build what follows from them."""
         for job in self.jobs.values():
             self._settle(job)
             if job.state is State.PROCESSING and job.worker is not None:
-                self._known_or_ghost(job.worker, now_ms).held[job.id] = job.lease
+                self._known_or_ghost(job.worker, clock_ms).held[job.id] = job.lease
 
-    def _known_or_ghost(self, worker: str, now_ms: int) -> WorkerSlots:
+    def _known_or_ghost(self, worker: str, clock_ms: int) -> WorkerSlots:
         """The worker, or a place for one that has said nothing yet: it may, until its lease is over."""
         known = self.workers.get(worker)
         if known is None:
@@ -59,7 +59,7 @@ class Lane(LaneWorkers):
                 worker=worker, partition=0, queues=(), all_queues=(), slots=0, all_slots=0, tasks=(),
                 started_at=EPOCH,
             )  # fmt: skip
-            known, _ = self.workers.announce(nothing, now_ms)
+            known, _ = self.workers.announce(nothing, clock_ms)
         return known
 
     # --- commands ---
@@ -207,7 +207,7 @@ class Lane(LaneWorkers):
             if job is None or self._decided(job, report, cause, election, out) is not None:
                 out.counts["joblog_stale_reports_total", str(type(report).__struct_config__.tag)] += 1
         elif isinstance(report, wire.WorkerAnnounced):
-            self._announced(report, cause, election.now_ms, out)
+            self._announced(report, cause, election, out)
         elif isinstance(report, wire.WorkerStopping):
             self._gone(report.worker, "worker.stopped", cause, election, out)
         else:
@@ -218,9 +218,10 @@ class Lane(LaneWorkers):
     def tick(self, caught_up: bool, election: Election, out: Outbox) -> None:
         """What time alone brings about.
 
-        A lease has run out when the log shows it: other reports were appended `lease_ms` after the worker's
+        A lease has run out when the log shows it: other reports were appended for `lease_ms` after the worker's
         last one. Where nobody reports any more, this process's own clock decides, but only when `caught_up`
-        tells that nothing is left to be read: a late elector must not call the workers late.
+        tells that nothing is left to be read: a late elector must not call the workers late. Neither is moved by
+        a clock that is set, here or at the brokers.
         """
         now_ms = election.now_ms
         # Not all at once: after an outage they would be too many for a transaction.
@@ -234,17 +235,11 @@ class Lane(LaneWorkers):
         self._forget_failed(now_ms, out)
         lease_ms = self.rules.lease_ms
         for name, worker in self.workers:
-            silent = worker.seen_log_ms and self.log_ms - worker.seen_log_ms > lease_ms
-            if silent or (caught_up and now_ms - worker.seen_ms > lease_ms):
-                self._gone(name, "worker.lost", f"lease/{worker.seen_ms}", election, out)
+            silent = worker.seen_log_ms is not None and self.log_ms - worker.seen_log_ms > lease_ms
+            if silent or (caught_up and election.clock_ms - worker.seen_ms > lease_ms):
+                self._gone(name, "worker.lost", f"lease/{now_ms}", election, out)
         if not caught_up:
             return
         for parent, links in list(self._pending.items()):
             if now_ms - links[-1][2] > self.rules.pending_ms:
                 self._give_up(parent, out)
-
-    def forgive(self, now_ms: int) -> None:
-        """The clock was set, and perhaps the broker's as well: nobody is late by what they said before."""
-        self.log_ms = 0
-        for _, worker in self.workers:
-            worker.seen_ms, worker.seen_log_ms = now_ms, 0

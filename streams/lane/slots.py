@@ -10,22 +10,23 @@ class WorkerSlots:
     """One worker, as one lane sees it.
 
     - held: the jobs of this lane that it has, with their leases.
-    - seen_ms: when it last announced itself, by the elector's clock; seen_log_ms: by the broker's, 0 unknown.
+    - seen_ms: when it last announced itself, by the elector's own clock, which nobody sets; seen_log_ms: by the
+      lane's reading of the broker's clock (`Lane.heard`), None if it has not been heard since the lane was loaded.
     - written_ms: when that was last written as an event.
     """
 
     __slots__ = ("announced", "held", "seen_log_ms", "seen_ms", "tasks", "written_ms")
 
-    def __init__(self, announced: wire.WorkerAnnounced, now_ms: int) -> None:
+    def __init__(self, announced: wire.WorkerAnnounced, clock_ms: int) -> None:
         self.held: dict[str, int] = {}
         self.written_ms = 0
-        self.seen_log_ms = 0
-        self.announce(announced, now_ms)
+        self.seen_log_ms: int | None = None
+        self.announce(announced, clock_ms)
 
-    def announce(self, announced: wire.WorkerAnnounced, now_ms: int) -> None:
+    def announce(self, announced: wire.WorkerAnnounced, clock_ms: int) -> None:
         self.announced = announced
         self.tasks = frozenset(announced.tasks)
-        self.seen_ms = now_ms
+        self.seen_ms = clock_ms
 
     @property
     def room(self) -> int:
@@ -51,15 +52,15 @@ class Workers:
     def get(self, worker: str) -> WorkerSlots | None:
         return self._all.get(worker)
 
-    def announce(self, announced: wire.WorkerAnnounced, now_ms: int) -> tuple[WorkerSlots, bool]:
+    def announce(self, announced: wire.WorkerAnnounced, clock_ms: int) -> tuple[WorkerSlots, bool]:
         """Note a worker's word; True if it says something else than before."""
         known = self._all.get(announced.worker)
         if known is None:
-            known = self._all[announced.worker] = WorkerSlots(announced, now_ms)
+            known = self._all[announced.worker] = WorkerSlots(announced, clock_ms)
             self._serve(announced.queues, announced.worker)
             return known, True
         before = known.announced
-        known.announce(announced, now_ms)
+        known.announce(announced, clock_ms)
         if before.queues != announced.queues:
             self._leave(announced.worker)
             self._serve(announced.queues, announced.worker)

@@ -42,9 +42,14 @@ class Rejected(Struct, frozen=True, gc=False):
 
 
 class Election(Struct, frozen=True, gc=False):
-    """What a decision depends on besides job and input: the time, and who may elect another state."""
+    """What a decision depends on besides job and input: the time, and who may elect another state.
+
+    - now_ms: the time of day, unix milliseconds, which is written into events.
+    - clock_ms: milliseconds of a clock that nobody can set, by which silence is measured.
+    """
 
     now_ms: int
+    clock_ms: int
     elect: Callable[[Job, wire.JobEvent, Any, int], tuple[wire.JobEvent, ...]]
     watched: frozenset[State]
 

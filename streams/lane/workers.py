@@ -22,10 +22,11 @@ WORKER_KEY: Final = "worker:"
 class LaneWorkers(LaneContinuations):
     """Workers and their slots; built on `LaneContinuations`."""
 
-    def _announced(self, report: wire.WorkerAnnounced, cause: str, now_ms: int, out: Outbox) -> None:
+    def _announced(self, report: wire.WorkerAnnounced, cause: str, election: Election, out: Outbox) -> None:
+        now_ms = election.now_ms
         known = self.workers.get(report.worker)
         before = known.announced if known is not None else None
-        worker, changed = self.workers.announce(report, now_ms)
+        worker, changed = self.workers.announce(report, election.clock_ms)
         worker.seen_log_ms = self.log_ms
         if changed:
             out.state[WORKER_KEY + report.worker] = report

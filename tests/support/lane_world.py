@@ -111,7 +111,7 @@ class World:
         upto_reports = min(partition.read_reports + reports, len(partition.reports))
         for offset in range(partition.read_reports, upto_reports):
             value, appended_ms = partition.reports[offset]
-            lane.log_ms = max(lane.log_ms, appended_ms)
+            lane.heard(appended_ms)
             lane.report(read_report(value), f"reports/{number}@{offset}", self._election(), out)
         caught_up = upto_commands == len(partition.commands) and upto_reports == len(partition.reports)
         lane.tick(caught_up, self._election(), out)
@@ -145,7 +145,7 @@ class World:
             forwards.append((target, value))
 
     def _election(self) -> Election:
-        return Election(self.now_ms, chain().elect, chain().watched)
+        return Election(self.now_ms, self.now_ms, chain().elect, chain().watched)
 
     def _commit(self, number: int, out: Outbox) -> None:
         partition = self.partitions[number]

@@ -52,6 +52,20 @@ class Tick:
 
 
 @dataclass(frozen=True)
+class ClockSet:
+    """The clock of the elector's machine is set, by so much."""
+
+    ms: int
+
+
+@dataclass(frozen=True)
+class BrokerClockSet:
+    """The broker's clock jumps: it is set, or the partition's leader moves to another broker."""
+
+    ms: int
+
+
+@dataclass(frozen=True)
 class Pause:
     """Time passes, and the lane does not look."""
 
@@ -101,6 +115,8 @@ class Scene:
         self.rules = rules or LaneRules()
         self.lane = Lane(number, lanes, self.rules)
         self.now_ms = NOW
+        self.clock_ms = 1_000_000
+        self.broker_ms = 0  # how far the broker's clock is ahead
         self.out = Outbox()
         self.kept: dict[str, bytes] = {}
         has_queue = lambda _job_id, queue: self.rules.has_queue(queue, number, lanes)  # noqa: E731
@@ -146,8 +162,8 @@ class Scene:
         self.lane = Lane(self.lane.number, self.lane.lanes, self.rules)
         for key, value in self.kept.items():
             record = read_state(key, value)
-            self.lane.load(key, record, self.now_ms)
-        self.lane.loaded(self.now_ms)
+            self.lane.load(key, record, self.clock_ms)
+        self.lane.loaded(self.clock_ms)
         return self
 
     @property
@@ -163,20 +179,29 @@ class Scene:
 
     def _take(self, one: Any) -> None:
         self._inputs += 1
-        if isinstance(one, Pause):
+        if isinstance(one, ClockSet):
             self.now_ms += one.ms
+            self.broker_ms -= one.ms
+        elif isinstance(one, BrokerClockSet):
+            self.broker_ms += one.ms
+        elif isinstance(one, Pause):
+            self._pass(one.ms)
         elif isinstance(one, Tick):
-            self.now_ms += one.ms
+            self._pass(one.ms)
             self.lane.tick(one.caught_up, self._election(), self.out)
         elif isinstance(one, wire.Report):
-            self.lane.log_ms = max(self.lane.log_ms, self.now_ms)
+            self.lane.heard(self.now_ms + self.broker_ms)
             self.lane.report(one, f"reports/0@{self._inputs}", self._election(), self.out)
         else:
             received = one if isinstance(one, wire.Received) else wire.Received(f"c-{self._inputs}", "/test", one)
             self.lane.command(received, f"commands/0@{self._inputs}", self._election(), self.out)
 
+    def _pass(self, ms: int) -> None:
+        self.now_ms += ms
+        self.clock_ms += ms
+
     def _election(self) -> Election:
-        return Election(self.now_ms, self._chain.elect, self._chain.watched)
+        return Election(self.now_ms, self.clock_ms, self._chain.elect, self._chain.watched)
 
 
 def _event_line(key: str, kind: str, data: Any) -> str:

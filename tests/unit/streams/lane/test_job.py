@@ -20,7 +20,7 @@ from msgspec import Raw, json, structs
 
 from tests.support.jobs import BOOM, ID, LATER, LATER_MS, LATER_TEXT, NOW, NOW_TEXT, PARENT, event, in_state
 
-NO_FILTERS = Election(NOW, FilterChain(()).elect, frozenset())
+NO_FILTERS = Election(NOW, 0, FilterChain(()).elect, frozenset())
 RUN = {"job_id": ID, "lease": 5, "worker": "w"}
 SUCCEEDED = wire.RunSucceeded(**RUN, result=Raw(b'"ok"'), duration_ms=2.5, started_ms=NOW - 400)
 FAILED = wire.RunFailed(**RUN, exception=BOOM, duration_ms=2.5, started_ms=NOW - 600)
@@ -209,7 +209,7 @@ def test_filters_are_asked_about_watched_states_but_not_about_parameters() -> No
         asked.append(candidate.state)
         return (candidate,)
 
-    watching = Election(NOW, elect, frozenset({State.ENQUEUED}))
+    watching = Election(NOW, 0, elect, frozenset({State.ENQUEUED}))
     for kind in (wire.SetParameter, Assigned, wire.DeleteJob, wire.RequeueJob):
         decide(in_state(State.ENQUEUED), INPUTS[kind], watching)
     assert asked == [State.ENQUEUED]
