@@ -1,4 +1,4 @@
-"""The records of the `state` topic: live jobs, workers, waiting continuations, and who owns the lane.
+"""The records of the `state` topic: live jobs, workers, waiting continuations, ended ids, and who owns the lane.
 
 Private to electors, and compacted: the last record of a key is what holds. Jobs are MessagePack arrays, read by
 position; the rest is small.
@@ -8,6 +8,7 @@ from typing import Final
 
 from joblog.streams.contract import wire
 from joblog.streams.lane.continuations import PENDING_KEY
+from joblog.streams.lane.ended_jobs import ENDED_KEY
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.outbox import StateValue
 from joblog.streams.lane.workers import WORKER_KEY
@@ -18,7 +19,8 @@ LANE_KEY: Final = "lane"
 _encode: Final = msgpack.Encoder().encode
 _job: Final = msgpack.Decoder(Job).decode
 _worker: Final = msgpack.Decoder(wire.WorkerAnnounced).decode
-_pending: Final = msgpack.Decoder(tuple[tuple[str, str, int], ...]).decode
+#: Waiting continuations and ended jobs have the same shape.
+_triples: Final = msgpack.Decoder(tuple[tuple[str, str, int], ...]).decode
 
 
 class LaneRecord(Struct, frozen=True, array_like=True):
@@ -48,6 +50,6 @@ def read_state(key: str, value: bytes) -> StateValue | LaneRecord:
         return _lane(value)
     if key.startswith(WORKER_KEY):
         return _worker(value)
-    if key.startswith(PENDING_KEY):
-        return _pending(value)
+    if key.startswith((PENDING_KEY, ENDED_KEY)):
+        return _triples(value)
     return _job(value)

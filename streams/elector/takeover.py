@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
-from joblog.streams.contract.states import FINAL_STATES, State
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.elector.lane_records import LANE_KEY, LaneRecord, read_state
 from joblog.streams.errors import ElectorError
@@ -20,7 +19,6 @@ from joblog.streams.kafka.clients import KafkaConfig, reader, transactional_prod
 from joblog.streams.lane.lane import Lane
 from joblog.streams.lane.outbox import StateValue
 from joblog.streams.lane.rules import LaneRules
-from msgspec import Struct, json
 
 log = logging.getLogger(__name__)
 
@@ -29,30 +27,6 @@ BATCH: Final = 10_000
 #: of an owner that its record does not name.
 READ_TIMEOUT_S: Final = 120
 WATERMARKS_S: Final = 10
-
-
-class _EventTail(Struct):
-    version: int
-    state: State
-
-
-class _Tail(Struct):
-    data: _EventTail
-
-
-_tail: Final = json.Decoder(_Tail).decode
-#: Parameters too: one that is set after a failure is the last that is heard of the job.
-_ENDING: Final = tuple(
-    f'"type":"job.{kind}"'.encode() for kind in ("succeeded", "deleted", "failed", "parameter_set")
-)
-
-
-def ended_by(value: bytes) -> tuple[State, int] | None:
-    """State and version of the job after an event, if that is a final state; None for all other events."""
-    if not any(mark in value[:300] for mark in _ENDING):
-        return None
-    data = _tail(value).data
-    return (data.state, data.version) if data.state in FINAL_STATES else None
 
 
 class NotOurs(ElectorError):
@@ -78,7 +52,7 @@ class Takeover:
     ) -> dict[int, tuple[Lane, LaneRecord]]:
         """The lanes as their last owners left them, and how far those had read.
 
-        1. read to the end 2. fence foreign owners 3. read what that uncovered 4. read the ends of jobs.
+        1. read to the end 2. fence foreign owners 3. read what that uncovered.
         Without `fence`, raises NotOurs when a lane has a foreign owner.
         """
         values: dict[int, dict[str, bytes]] = {number: {} for number in numbers}
@@ -92,9 +66,7 @@ class Takeover:
             self._fence(str(owner))
         if owners:
             self._read_state(values, positions)
-        lanes = {number: self._lane(number, values.pop(number), clock_ms) for number in sorted(numbers)}
-        self._remember({number: lane for number, (lane, _) in lanes.items()})
-        return lanes
+        return {number: self._lane(number, values.pop(number), clock_ms) for number in sorted(numbers)}
 
     def state_ends(self, numbers: Collection[int]) -> dict[int, int]:
         """The end of each lane's `state` partition: unchanged as long as nobody writes there."""
@@ -135,23 +107,6 @@ class Takeover:
                 values[number].pop(key, None)
             else:
                 values[number][key] = value
-
-    def _remember(self, lanes: dict[int, Lane]) -> None:
-        """Fill the lanes' memory of ended jobs from the tail of their events."""
-        if not self._rules.remembered:
-            return
-        positions = {}
-        for number in lanes:
-            low, high = self._watermarks(self._names.events, number)
-            # A job leaves three events as a rule, and each transaction one marker.
-            positions[number] = max(low, high - 4 * self._rules.remembered)
-        for message in self._to_end(self._names.events, positions):
-            value, key, lane = message.value(), message.key(), lanes[message.partition() or 0]
-            if value is None or key is None or (end := ended_by(value)) is None:
-                continue
-            job_id = key.decode()
-            if job_id not in lane.jobs:
-                lane.ended.add(job_id, *end)
 
     def _watermarks(self, topic: str, number: int) -> tuple[int, int]:
         low, high = self._reader.get_watermark_offsets(TopicPartition(topic, number), timeout=WATERMARKS_S)

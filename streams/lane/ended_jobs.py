@@ -1,18 +1,38 @@
-"""What a lane remembers of ended jobs, so that the same thing sent twice is refused for a while."""
+"""What a lane remembers of ended jobs, so that the same thing sent twice is refused for a while.
 
-from collections import OrderedDict
+It must survive a take-over exactly: where a key is forgotten early, its job runs a second time. So the ends are
+records of the `state` topic, written in the transaction that ends the jobs: numbered blocks, each deleted as a
+whole when newer blocks alone hold as many ends as are to be remembered.
+"""
+
+from collections import deque
+from collections.abc import Container
+from typing import Final
 
 from joblog.streams.contract.states import State
 
+ENDED_KEY: Final = "ended:"
+#: Ends in one record at most: some 60 bytes each.
+BLOCK_MAX: Final = 1_000
+
+#: Id, state and version of ended jobs, in the order in which they ended.
+Block = tuple[tuple[str, str, int], ...]
+
 
 class EndedJobs:
-    """The last `size` ended jobs of a lane: how each ended, and at which version."""
+    """At least the last `size` ended jobs of a lane: how each ended, and at which version."""
 
-    __slots__ = ("_known", "size")
+    __slots__ = ("_blocks", "_count", "_known", "_new", "_next", "size")
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._known: OrderedDict[str, tuple[State, int]] = OrderedDict()
+        self._known: dict[str, tuple[State, int]] = {}
+        #: The blocks that are written, oldest first; how many ends they hold; the next one's number.
+        self._blocks: deque[tuple[int, Block]] = deque()
+        self._count = 0
+        self._next = 0
+        #: Ends of this turn, not written yet.
+        self._new: list[tuple[str, str, int]] = []
 
     def __len__(self) -> int:
         return len(self._known)
@@ -22,12 +42,56 @@ class EndedJobs:
         return self._known.get(job_id)
 
     def add(self, job_id: str, state: State, version: int) -> None:
-        """Remember an end as the latest one; the oldest is forgotten when there are too many."""
-        self._known[job_id] = (state, version)
-        self._known.move_to_end(job_id)
-        if len(self._known) > self.size:
-            self._known.popitem(last=False)
+        """Remember an end as the latest one."""
+        if self.size:
+            self._known[job_id] = (state, version)
+            self._new.append((job_id, state.value, version))
 
     def remove(self, job_id: str) -> None:
         """The job lives again."""
         self._known.pop(job_id, None)
+
+    def write(self) -> dict[str, Block | None]:
+        """The records of what ended since the last call: new blocks, and tombstones of those that are too old."""
+        records: dict[str, Block | None] = {}
+        if not self._new:
+            return records
+        for start in range(0, len(self._new), BLOCK_MAX):
+            block = tuple(self._new[start : start + BLOCK_MAX])
+            records[_key(self._next)] = block
+            self._keep(self._next, block)
+        self._new.clear()
+        while self._count - len(self._blocks[0][1]) >= self.size:
+            number, block = self._blocks.popleft()
+            self._count -= len(block)
+            self._forget(block)
+            records[_key(number)] = None
+        return records
+
+    def load(self, blocks: dict[int, Block], live: Container[str]) -> None:
+        """Remember what the records hold, by their numbers; a job that lives again is not among the ended."""
+        for number in sorted(blocks):
+            block = blocks[number]
+            self._keep(number, block)
+            self._known.update((job_id, (State(state), version)) for job_id, state, version in block)
+        for job_id in [job_id for job_id in self._known if job_id in live]:
+            del self._known[job_id]
+
+    def _keep(self, number: int, block: Block) -> None:
+        self._blocks.append((number, block))
+        self._count += len(block)
+        self._next = number + 1
+
+    def _forget(self, block: Block) -> None:
+        for job_id, state, version in block:
+            if self._known.get(job_id) == (state, version):  # else it has ended again since, in a newer block
+                del self._known[job_id]
+
+
+def _key(number: int) -> str:
+    return f"{ENDED_KEY}{number}"
+
+
+def block_number(key: str) -> int:
+    """The number of the block that a record's key names."""
+    return int(key.removeprefix(ENDED_KEY))

@@ -16,8 +16,10 @@ from joblog.streams.contract.ids import hashed_job_id, lane_of_job, lane_of_queu
 from joblog.streams.contract.states import FINAL_STATES, State
 from joblog.streams.contract.timestamps import EPOCH
 from joblog.streams.lane.continuations import PENDING_KEY
+from joblog.streams.lane.ended_jobs import ENDED_KEY, Block, block_number
 from joblog.streams.lane.job import Job, born, event_type, first_event, revived
 from joblog.streams.lane.outbox import Outbox, StateValue
+from joblog.streams.lane.rules import LaneRules
 from joblog.streams.lane.slots import WorkerSlots
 from joblog.streams.lane.transitions import Election, Rejected, elected_first
 from joblog.streams.lane.workers import LaneWorkers
@@ -32,6 +34,11 @@ OVERDUE_MAX = 500
 class Lane(LaneWorkers):
     """The state machine of one lane; see the module's docstring."""
 
+    def __init__(self, number: int, lanes: int, rules: LaneRules) -> None:
+        super().__init__(number, lanes, rules)
+        #: Blocks of ended jobs between `load` and `loaded`.
+        self._loading: dict[int, Block] = {}
+
     # --- loading ---
 
     def load(self, key: str, value: StateValue, clock_ms: int) -> None:
@@ -41,11 +48,15 @@ class Lane(LaneWorkers):
             self.jobs[value.id] = value
         elif isinstance(value, wire.WorkerAnnounced):
             self.workers.announce(value, clock_ms)
+        elif value is not None and key.startswith(ENDED_KEY):
+            self._loading[block_number(key)] = value
         elif value is not None:
             self._pending[key.removeprefix(PENDING_KEY)] = value
 
     def loaded(self, clock_ms: int) -> None:
         """All records are there: build what follows from them."""
+        self.ended.load(self._loading, self.jobs)
+        self._loading = {}
         for job in self.jobs.values():
             self._settle(job)
             if job.state is State.PROCESSING and job.worker is not None:

@@ -7,7 +7,8 @@ from joblog.streams.contract import wire
 from joblog.streams.lane.job import Job
 
 EventData = wire.JobEvent | wire.CommandRejected | wire.WorkerEvent
-#: A job, a worker's last announcement, the continuations of an unknown parent; None is a tombstone.
+#: A job, a worker's last announcement, the continuations of an unknown parent or a block of ended jobs; None is a
+#: tombstone.
 StateValue = Job | wire.WorkerAnnounced | tuple[tuple[str, str, int], ...] | None
 
 

@@ -75,6 +75,7 @@ class LaneWorkers(LaneContinuations):
                 self._fill(ready, names, election, out)
                 if not ready:
                     del self._ready[queue]
+        out.state.update(self.ended.write())
 
     def _fill(self, ready: ReadyQueue, names: deque[str], election: Election, out: Outbox) -> None:
         idle = 0  # workers in a row that have no room, or know none of the tasks

@@ -14,6 +14,7 @@ from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.states import FINAL_STATES, State
 from joblog.streams.elector.lane_records import read_state, write_state
 from joblog.streams.lane.continuations import PENDING_KEY
+from joblog.streams.lane.ended_jobs import ENDED_KEY
 from joblog.streams.lane.filters import FilterChain, RetryFilter
 from joblog.streams.lane.job import Job, born, deleted, evolve
 from joblog.streams.lane.lane import Lane
@@ -132,9 +133,6 @@ class World:
         for key, value in partition.state.items():
             lane.load(key, read_state(key, value), self.now_ms)
         lane.loaded(self.now_ms)
-        for key, _, data, _ in partition.events:
-            if data.state in FINAL_STATES and key not in lane.jobs:
-                lane.ended.add(key, data.state, data.version)
 
     def _command(self, lane: Lane, value: bytes, offset: int, forwards: list[tuple[int, bytes]], out: Outbox) -> None:
         received = read_command(value, None)
@@ -231,7 +229,7 @@ class World:
 
     def _check_state(self, lane: Lane, partition: Partition) -> None:
         """The state topic holds what the lane holds, and nothing else."""
-        private = (WORKER_KEY, PENDING_KEY)
+        private = (WORKER_KEY, PENDING_KEY, ENDED_KEY)
         kept = {key: read_state(key, one) for key, one in partition.state.items() if not key.startswith(private)}
         assert kept == lane.jobs
         assert {f"{WORKER_KEY}{name}" for name, worker in lane.workers if worker.announced.queues} == {

@@ -9,7 +9,6 @@ from joblog.streams.contract.ids import new_job_id
 from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, DELAY_TIERS, TopicNames
 from joblog.streams.elector.lane_records import LaneRecord
-from joblog.streams.elector.takeover import ended_by
 from joblog.streams.elector.transaction import Writer
 from joblog.streams.elector.turn import CARRIED_BYTES_MAX, FANOUT_MAX, Batch
 from joblog.streams.lane.job import Job
@@ -241,48 +240,3 @@ def test_a_dead_letter_fits_whatever_it_was() -> None:
     sizes = dict(written(turn))
     most = deadletters.VALUE_BYTES_MAX + deadletters.KEY_BYTES_MAX + deadletters.HEADERS_BYTES_MAX + 10_000
     assert sizes["deadletters"] < most < RECORD_BYTES_MAX
-
-
-# --- what a take-over remembers of such turns ---
-
-
-def ends(*said: wire.Command | wire.AnyReport) -> list[tuple[State, int] | None]:
-    """What each event of these turns says of the end of its job."""
-    turn, _ = batch()
-    for one in said:
-        turn.take(command(one) if isinstance(one, wire.Command) else Record(NAMES.reports, encode(one)))
-        turn.assign()
-    found = []
-
-    class Events(Records):
-        def produce(self, topic: str, value: Any, *_: Any, **__: Any) -> None:
-            if topic == NAMES.events:
-                found.append(ended_by(value))
-
-    turn.write(Writer(Events(), NAMES, {}, {}), {})  # type: ignore[arg-type]
-    return found
-
-
-def test_only_final_states_are_ends() -> None:
-    serving = worker(queues=(QUEUE,))
-    told = ends(serving, create("a", queue=QUEUE), succeeded("a", 2), create("b", queue=QUEUE))
-    assert told == [None, None, (State.SUCCEEDED, 3), None, None]
-
-
-def test_a_parameter_that_is_set_after_a_failure_is_the_last_that_is_heard_of_the_job() -> None:
-    failed = wire.RunFailed(
-        job_id=id_of("a"),
-        lease=2,
-        worker="w",
-        exception=wire.JobException("E"),
-        duration_ms=1.0,
-        started_ms=NOW,
-    )
-    later = wire.SetParameter(job_id=id_of("a"), name="p", value=1)
-    told = ends(worker(queues=(QUEUE,)), create("a", queue=QUEUE), failed, later)
-    assert told == [None, None, (State.FAILED, 3), (State.FAILED, 4)]
-
-
-def test_a_parameter_of_a_live_job_is_no_end() -> None:
-    later = wire.SetParameter(job_id=id_of("a"), name="p", value=1)
-    assert ends(create("a", queue=QUEUE), later) == [None, None]

@@ -109,7 +109,7 @@ def test_a_job_without_an_id_gets_one_of_its_lane() -> None:
 
 def test_a_waiting_job_is_deleted() -> None:
     scene = Scene().given(create("a")).when(DELETE_A).then("a2 Deleted").and_assigned()
-    assert scene.out.state == {A: None}
+    assert (A in scene.out.state, scene.out.state[A]) == (True, None)
     scene.when(worker()).then()
 
 
@@ -333,7 +333,7 @@ def test_a_filter_may_turn_down_the_revival_of_a_job_which_is_forgotten_again() 
     scene.then("a4 Deleted")
     assert not scene.lane.jobs
     assert scene.lane.ended.get(A) == (State.DELETED, 4)
-    assert not scene.kept
+    assert set(scene.kept) == {"ended:0"}
 
 
 # --- what is forgotten, and counted ---
@@ -367,7 +367,7 @@ def test_what_waits_for_a_forgotten_job_hears_of_its_deletion(on: ContinueOn, to
     scene.when(DeleteJob(job_id=A, snapshot=snapshot())).then("rejected wrong_state").and_told()
     scene.when(DeleteJob(job_id=A, snapshot=snapshot(state=State.FAILED))).then("a4 Deleted")
     scene.and_told(f"lane 0: b {told}, a is Deleted")
-    assert not scene.kept
+    assert set(scene.kept) == {"ended:0"}
 
 
 # --- what no lane could do ---

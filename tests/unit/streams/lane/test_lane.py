@@ -215,7 +215,7 @@ def test_the_oldest_failed_jobs_are_forgotten_when_there_are_too_many() -> None:
     scene.given(worker("w", 2), create("a", retry=NEVER), create("b", retry=NEVER))
     scene.given(run_failed("a", 2)).given(Tick(5), run_failed("b", 2)).when(Tick(1)).then()
     assert scene.lane.jobs.keys() == {B}
-    assert scene.out.state == {A: None}
+    assert (A in scene.out.state, scene.out.state[A]) == (True, None)
     scene.when(REQUEUE_A).then("rejected ended")
 
 
@@ -240,6 +240,6 @@ def test_what_waited_for_a_failed_job_is_deleted_when_that_is_forgotten() -> Non
 
 def test_only_so_many_ended_jobs_are_remembered() -> None:
     scene = Scene(rules=LaneRules(remembered=1)).given(create("a"), create("b"))
-    scene.given(wire.DeleteJob(job_id=A), wire.DeleteJob(job_id=B))
+    scene.given(wire.DeleteJob(job_id=A)).given(wire.DeleteJob(job_id=B))
     assert len(scene.lane.ended) == 1
     scene.when(create("a"), create("b")).then("a1 Enqueued", "rejected duplicate")
