@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from traceback import format_exception
 from typing import Any, Final, NamedTuple
 
 from joblog.projections.projector.decode import Fact, JobFact, RejectedFact, WorkerFact, read_event
 from joblog.projections.projector.fold import JobRow, begins, begun, extend
 from joblog.streams.contract.cloudevents import Headers
-from joblog.streams.errors import ContractError, UndecodableRecord
+from joblog.streams.errors import ContractError
 from msgspec import Struct, field, json
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def decoded(records: Iterable[Record]) -> list[Entry]:
             entries.append((record, parked(record, error.code, error.reason)))
         except Exception as error:  # one record that is odd in a new way must not stop its lane
             log.exception("projection.unreadable", extra={"lane": record.lane, "offset": record.offset})
-            entries.append((record, parked(record, UndecodableRecord.code, f"{type(error).__name__}: {error}")))
+            entries.append((record, unforeseen(record, error)))
     return entries
 
 
@@ -117,6 +118,11 @@ def parked(record: Record, code: str, reason: str) -> Parked:
     """A record set aside, its reason fit for a text column."""
     text = reason[:REASON_CHARACTERS_MAX].replace("\x00", "\N{REPLACEMENT CHARACTER}")
     return Parked(record, code, text.encode(errors="replace").decode())
+
+
+def unforeseen(record: Record, error: Exception) -> Parked:
+    """A record set aside for an error that nobody foresaw, with the end of its traceback: that is where it was."""
+    return parked(record, "internal_error", "".join(format_exception(error))[-REASON_CHARACTERS_MAX:])
 
 
 def history_row(record: Record, fact: JobFact) -> tuple[Any, ...]:

@@ -7,7 +7,8 @@
    may read and decode the next batch meanwhile.
 4. Commit. Whatever fails before leaves nothing; then the batch is done again, from the offsets in Postgres.
 
-A value that Postgres refuses fails the whole batch: it is halved until the record stands alone, and parked.
+A value that Postgres refuses fails the whole batch: it is halved until the record stands alone, and parked. The
+same holds for an error that nobody foresaw, unless it is of the database or of what goes on meanwhile.
 A job whose events do not simply go on from what the tables know makes the batch begin again, knowing that.
 """
 
@@ -19,10 +20,21 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from joblog.projections import database
 from joblog.projections.projector.decode import RejectedFact, WorkerFact
-from joblog.projections.projector.event_batch import Batch, Entry, Known, Parked, Record, build, gap, job_row, parked
+from joblog.projections.projector.event_batch import (
+    Batch,
+    Entry,
+    Known,
+    Parked,
+    Record,
+    build,
+    gap,
+    job_row,
+    parked,
+    unforeseen,
+)
 from joblog.projections.schema import schema
 from joblog.projections.statements import load
-from joblog.streams.errors import OffsetConflict
+from joblog.streams.errors import JoblogError, OffsetConflict
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +47,8 @@ _SETTINGS: Final = (
     "SELECT set_config('synchronous_commit', 'off', false), set_config('temp_buffers', '64MB', false),"
     " set_config('work_mem', '64MB', false)"
 )
+#: What says that a value cannot be kept, be it the server or the driver.
+_REFUSED: Final = (psycopg.Error, UnicodeEncodeError)
 
 
 class _Remark(NamedTuple):
@@ -83,13 +97,22 @@ class Tables:
         """
         aside: list[Parked] = []
         waiting = [entries]
+        elsewhere: list[Exception] = []
+
+        def guarded() -> None:
+            try:
+                meanwhile()
+            except Exception as error:
+                elsewhere.append(error)  # not of these records: nothing is parked for it
+                raise
+
         while waiting:
             part = waiting.pop()
             self._beat()
             try:
-                done, rest = self._apply(part, meanwhile)
-            except (psycopg.Error, UnicodeEncodeError) as error:
-                if isinstance(error, psycopg.Error) and not database.is_data(error):
+                done, rest = self._apply(part, guarded)
+            except Exception as error:
+                if elsewhere or not _lies_in_a_record(error):
                     raise
                 if len(part) == 1:
                     aside += self._park(part[0][0], error)
@@ -128,9 +151,13 @@ class Tables:
             known |= {one.job: Known(one.version, one.offset) for one in remarks if one.what == "overlapping"}
 
     def _park(self, record: Record, error: Exception) -> list[Parked]:
-        sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
-        reason = str(error).partition("\n")[0]
-        one = parked(record, "refused", f"Postgres refused it ({sqlstate or type(error).__name__}): {reason}")
+        if isinstance(error, _REFUSED):
+            sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
+            reason = str(error).partition("\n")[0]
+            one = parked(record, "refused", f"Postgres refused it ({sqlstate or type(error).__name__}): {reason}")
+        else:
+            log.error("projection.failed", exc_info=error, extra={"lane": record.lane, "offset": record.offset})
+            one = unforeseen(record, error)
         self._commit({record.lane: record}, Batch(parked=[one]), (), lambda: None)
         return [one]
 
@@ -178,6 +205,13 @@ class Tables:
             raise OffsetConflict(
                 f"another projector applied events of the lanes {sorted(moved)} meanwhile; let one write to a schema"
             )
+
+
+def _lies_in_a_record(error: Exception) -> bool:
+    """Whether one of the records may be at fault: not the database, another projector, or this machine."""
+    if isinstance(error, psycopg.Error):
+        return database.is_data(error) or (isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None)
+    return not isinstance(error, JoblogError | OSError | MemoryError)
 
 
 def _stage(cursor: psycopg.Cursor[Any], batch: Batch) -> None:

@@ -29,5 +29,5 @@ SELECT lane, period::text, since, state, n FROM outcomes
 SELECT id, lane, log_offset, state, queues, tasks, slots, host, pid, started_at, heartbeat FROM workers
 
 -- name: refused
--- The records that Postgres refused: they are in the log, and cannot be in the tables.
-SELECT lane, log_offset FROM parked WHERE code = 'refused'
+-- The records that could not be applied though they can be read: they are in the log, and not in the tables.
+SELECT lane, log_offset FROM parked WHERE code IN ('refused', 'internal_error')

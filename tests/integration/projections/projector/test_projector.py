@@ -2,12 +2,15 @@
 
 import threading
 import time
+from typing import Any
 
 import psycopg
 import pytest
 from confluent_kafka import Producer
 from joblog.projections.monitor.monitor import Monitor
+from joblog.projections.projector import event_batch
 from joblog.projections.projector import projector as projector_module
+from joblog.projections.projector.decode import JobFact
 from joblog.services.embedded.stack import StackAddresses
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import LogLost, SchemaError, TopicsError
@@ -120,6 +123,36 @@ def test_a_lane_that_is_behind_does_not_make_the_others_late(
         busy, *idle = monitor.offsets()
     assert busy.next_offset < 100
     assert [one.current_at is not None for one in idle] == [True, True]
+
+
+def test_a_record_that_fails_in_a_way_nobody_foresaw_is_set_aside_alone(
+    setting: Setting,
+    writer: Producer,
+    wait_until: WaitUntil,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    good = jobs(30, setting.lanes)
+    poison = Story(lane=2, random=777).enqueued().processing(reason="odd")
+    write(writer, setting.names, interleaved([*good, poison]))
+    usual = event_batch.history_row
+
+    def failing(record: event_batch.Record, fact: JobFact) -> tuple[Any, ...]:
+        if fact.event.reason == "odd":
+            raise KeyError("of a kind nobody foresaw")
+        return usual(record, fact)
+
+    with monkeypatch.context() as patched, running(setting.projector()):
+        patched.setattr(event_batch, "history_row", failing)
+        wait_until(lambda: setting.applied() == 90 + 2, 30, "all events")
+    assert sample(setting.meters, "joblog_quarantined_records_total", role="projector", reason="internal_error") == 1
+    with Monitor(setting.dsn, setting.schema) as monitor:
+        [parked] = monitor.parked(limit=500).items
+    assert (parked.code, parked.raw) == ("internal_error", poison.values[1])
+    assert parked.reason.startswith("Traceback")
+    assert parked.reason.endswith("KeyError: 'of a kind nobody foresaw'\n")
+    assert "projection.failed" in [one.msg for one in caplog.records]
+    assert setting.differences() == []
 
 
 def test_records_that_cannot_be_applied_are_set_aside(

@@ -253,6 +253,19 @@ def test_a_record_that_postgres_refuses_stands_alone(stack: StackAddresses, sche
     assert differences(stack.dsn, schema, batch) == []
 
 
+def test_a_failure_of_what_goes_on_meanwhile_is_no_fault_of_the_records(
+    stack: StackAddresses, schema: str, tables: Tables
+) -> None:
+    def meanwhile() -> None:
+        raise KeyError("elsewhere")
+
+    entries = decoded(records(Story().enqueued()))
+    with pytest.raises(KeyError, match="elsewhere"):
+        tables.apply(entries, meanwhile)
+    assert tables.apply(entries, lambda: None) == []
+    assert rows(stack, schema, "SELECT count(*)::int FROM parked") == [(0,)]
+
+
 def test_what_is_no_event_is_set_aside_as_it_came(stack: StackAddresses, schema: str, tables: Tables) -> None:
     good = Story().enqueued().values[0]
     apply(tables, placed([(0, b"\xff\x00{"), (0, None), (0, good), (0, good.replace(b"enqueued", b"vanished"))]))

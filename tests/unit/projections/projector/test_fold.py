@@ -162,7 +162,11 @@ def test_a_record_that_fails_in_a_way_of_its_own_is_set_aside_and_logged(
 
     monkeypatch.setattr("joblog.projections.projector.event_batch.read_event", failing)
     [record] = records(Story().enqueued())
-    assert decoded([record]) == [(record, Parked(record, "undecodable", "OverflowError: too much"))]
+    [(_, one)] = decoded([record])
+    assert isinstance(one, Parked)
+    assert (one.record, one.code) == (record, "internal_error")
+    assert one.reason.startswith("Traceback")
+    assert one.reason.endswith("OverflowError: too much\n")
     assert [one.msg for one in caplog.records] == ["projection.unreadable"]
 
 
