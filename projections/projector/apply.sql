@@ -64,14 +64,47 @@ FROM unnest(%(lanes)s::smallint[], %(expected)s::bigint[]) AS seen (lane, expect
 WHERE offsets.lane = seen.lane AND offsets.next_offset = seen.expected
 
 -- name: copy_jobs
--- The order of columns is that of batch.job_row.
+-- The order of columns is that of rows.job_row.
 COPY staged_jobs FROM STDIN
 
 -- name: copy_history
--- The order of columns is that of batch.history_row.
+-- The order of columns is that of event_batch.history_row.
 COPY staged_history (
     job, version, lane, state, traversed, attempt, at, log_offset, type, reason, data
 ) FROM STDIN
+
+-- name: copy_new_jobs
+-- Jobs that are not in the tables; the order of columns is that of rows.new_job_row.
+COPY jobs (
+    id, lane, state, version, state_version, attempt, retry, priority, lease, created_at, changed_at, due,
+    log_offset, parent, queue, task, worker, continue_on, exception_type, exception_message, parameters, spec
+) FROM STDIN
+
+-- name: copy_new_history
+-- Events that are not in the tables; the order of columns is that of event_batch.history_row.
+COPY history (
+    job, version, lane, state, traversed, attempt, at, log_offset, type, reason, data
+) FROM STDIN
+
+-- name: count_new
+-- Count the jobs that `copy_new_jobs` brought where they are.
+INSERT INTO counts (lane, queue, state, n)
+SELECT lane, queue, state, n FROM unnest(
+    %(lanes)s::smallint[], %(queues)s::text[], %(states)s::job_state[], %(n)s::bigint[]
+) AS new (lane, queue, state, n)
+ON CONFLICT (lane, queue, state) DO UPDATE SET n = counts.n + excluded.n
+
+-- name: count_ends
+-- Count the ends that `copy_new_history` brought: ever, in their day and in their hour.
+INSERT INTO outcomes (lane, period, since, state, n)
+SELECT lane, period, since, state, sum(n)
+FROM unnest(
+    %(lanes)s::smallint[], %(hours)s::timestamptz[], %(states)s::job_state[], %(n)s::bigint[]
+) AS ends (lane, hour, state, n) CROSS JOIN LATERAL (VALUES
+    ('ever'::period, 'epoch'::timestamptz), ('day', date_trunc('day', hour)), ('hour', hour)
+) AS buckets (period, since)
+GROUP BY lane, period, since, state
+ON CONFLICT (period, since, lane, state) DO UPDATE SET n = outcomes.n + excluded.n
 
 -- name: end_lives
 -- Forget jobs that were created anew under the same id; that they ended stays counted.

@@ -9,12 +9,11 @@ from joblog.projections.projector.decode import Fact, JobFact, RejectedFact, Wor
 from joblog.projections.projector.fold import JobRow, begins, begun, extend
 from joblog.streams.contract.cloudevents import Headers
 from joblog.streams.errors import ContractError
-from msgspec import Struct, field, json
+from msgspec import Struct, field
 
 log = logging.getLogger(__name__)
 
 REASON_CHARACTERS_MAX: Final = 2_000
-_encode: Final = json.Encoder().encode
 
 
 class Record(NamedTuple):
@@ -141,43 +140,3 @@ def history_row(record: Record, fact: JobFact) -> tuple[Any, ...]:
         event.reason,
         fact.details,
     )
-
-
-def job_row(row: JobRow) -> tuple[Any, ...]:
-    """A row of `staged_jobs`, in the order of its columns."""
-    latest, current, created, exception = row.latest, row.current, row.created_with, row.exception
-    return (
-        row.id,
-        row.lane,
-        latest.state,
-        row.first_version,
-        latest.version,
-        current.version if current else None,
-        latest.attempt,
-        row.retry,
-        created.priority if created else None,
-        current.lease if current else None,
-        row.created_at,
-        row.changed_at,
-        row.due,
-        row.first_offset,
-        row.offset,
-        row.log_ms,
-        row.parent,
-        latest.queue,
-        latest.task,
-        current.worker if current else None,
-        row.on,
-        exception.type if exception else None,
-        exception.message if exception else None,
-        defaults(row),
-        str(_encode(row.parameters), "utf-8") if row.parameters else None,
-        row.spec,
-    )
-
-
-def defaults(row: JobRow) -> str | None:
-    """The parameters that the job was created with, as JSON; None for none."""
-    if row.created_with is None or bytes(row.created_with.parameters) == b"{}":
-        return None
-    return str(row.created_with.parameters, "utf-8")

@@ -2,24 +2,24 @@
 
 1. Move the offsets, if they are where we left them. That locks them: another projector of the same lanes waits
    here, finds them moved, and steps back.
-2. Stage the batch by COPY, note what is rare one by one.
-3. Send the two statements that move the staged rows into the tables. They take most of the time, so the caller
-   may read and decode the next batch meanwhile.
+2. Put by COPY what the tables do not hold yet, new jobs and history, right into them; stage what changes the
+   jobs that they hold. Note what is rare one by one.
+3. Send the statement that moves the staged rows into the tables. It takes long, so the caller may read and decode
+   the next batch meanwhile.
 4. Commit. Whatever fails before leaves nothing; then the batch is done again, from the offsets in Postgres.
 
 A value that Postgres refuses fails the whole batch: it is halved until the record stands alone, and parked. The
 same holds for an error that nobody foresaw, unless it is of the database or of what goes on meanwhile.
-A job whose events do not simply go on from what the tables know makes the batch begin again, knowing that.
+A job whose events do not simply go on from what the tables know makes the batch begin again, knowing that; so does
+one that they do hold, and then everything is staged: it costs twice as much, and takes what is there already.
 """
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple
 
 import psycopg
 from joblog.projections import database
-from joblog.projections.projector.decode import RejectedFact, WorkerFact
 from joblog.projections.projector.event_batch import (
     Batch,
     Entry,
@@ -28,9 +28,18 @@ from joblog.projections.projector.event_batch import (
     Record,
     build,
     gap,
-    job_row,
     parked,
     unforeseen,
+)
+from joblog.projections.projector.rows import (
+    counts_of,
+    ends_of,
+    is_whole,
+    job_row,
+    new_job_row,
+    parked_row,
+    rejected_row,
+    worker_row,
 )
 from joblog.projections.schema import schema
 from joblog.projections.statements import load
@@ -62,6 +71,10 @@ class _Remark(NamedTuple):
     first_offset: int
     first_version: int
     log_ms: int
+
+
+Remarks = Sequence[_Remark]
+_Put = Callable[[Batch, Callable[[], None]], Remarks]
 
 
 class Tables:
@@ -141,12 +154,21 @@ class Tables:
         known: dict[str, Known] = {}
         reborn: set[str] = set()
         rest: Sequence[Entry] = ()
+        put = self._put_new
         while True:
             batch = build(entries[: len(entries) - len(rest)], known)
             rest = batch.rest or rest
             moved = {record.lane: record for record, _ in entries[: len(entries) - len(rest)]}
-            if not (remarks := self._commit(moved, batch, reborn, meanwhile)):
+            try:
+                remarks = self._commit(moved, batch, reborn, put, meanwhile)
+            except psycopg.errors.UniqueViolation:
+                if put == self._put_any:
+                    raise
+                put = self._put_any
+                continue
+            if not remarks:
                 return batch.parked, rest
+            put = self._put_any
             reborn |= {one.job for one in remarks if one.what == "reborn"}
             known |= {one.job: Known(one.version, one.offset) for one in remarks if one.what == "overlapping"}
 
@@ -158,32 +180,57 @@ class Tables:
         else:
             log.error("projection.failed", exc_info=error, extra={"lane": record.lane, "offset": record.offset})
             one = unforeseen(record, error)
-        self._commit({record.lane: record}, Batch(parked=[one]), (), lambda: None)
+        self._commit({record.lane: record}, Batch(parked=[one]), (), self._put_any, lambda: None)
         return [one]
 
     def _commit(
-        self, moved: Mapping[int, Record], batch: Batch, reborn: Collection[str], meanwhile: Callable[[], None]
-    ) -> Sequence[_Remark]:
+        self,
+        moved: Mapping[int, Record],
+        batch: Batch,
+        reborn: Collection[str],
+        put: _Put,
+        meanwhile: Callable[[], None],
+    ) -> Remarks:
         """One transaction; without effect if it returns the jobs whose events do not simply go on."""
         with self._connection.transaction(), self._connection.cursor() as cursor:
             self._move_offsets(cursor, moved)
             if reborn:
                 cursor.execute(SQL["end_lives"], {"jobs": list(reborn)})
-            _stage(cursor, batch)
-            remarks = self._move_staged(batch, meanwhile)
+            _note(cursor, batch)
+            remarks = put(batch, meanwhile) if batch.history else ()
             if again := [one for one in remarks if one.what != "gap"]:
                 raise psycopg.Rollback
             gaps = [_gap(one) for one in remarks]
             if gaps:
-                cursor.executemany(SQL["park"], [_parked(one) for one in gaps])
+                cursor.executemany(SQL["park"], [parked_row(one) for one in gaps])
         if not again:
             batch.parked += gaps
             self.positions |= {lane: record.offset + 1 for lane, record in moved.items()}
         return again
 
-    def _move_staged(self, batch: Batch, meanwhile: Callable[[], None]) -> Sequence[_Remark]:
-        if not batch.history:
-            return ()
+    def _put_new(self, batch: Batch, meanwhile: Callable[[], None]) -> Remarks:
+        """Jobs and history that the tables do not hold yet; UniqueViolation if they do."""
+        new = [row for row in batch.jobs.values() if is_whole(row)]
+        going_on = [row for row in batch.jobs.values() if not is_whole(row)]
+        with self._connection.cursor() as cursor:
+            _copy(cursor, SQL["copy_new_jobs"], map(new_job_row, new))
+            _copy(cursor, SQL["copy_jobs"], map(job_row, going_on))
+            _copy(cursor, SQL["copy_new_history"], batch.history)
+        with self._connection.pipeline(), self._connection.cursor() as jobs, self._connection.cursor() as counts:
+            if going_on:
+                jobs.execute(SQL["apply_jobs"], prepare=False)
+            if new:
+                counts.execute(SQL["count_new"], counts_of(new))
+            if ends := ends_of(batch.history):
+                counts.execute(SQL["count_ends"], ends)
+            meanwhile()
+            return [_Remark(*row) for row in jobs.fetchall()] if going_on else ()
+
+    def _put_any(self, batch: Batch, meanwhile: Callable[[], None]) -> Remarks:
+        """Jobs and history, some of which the tables may hold."""
+        with self._connection.cursor() as cursor:
+            _copy(cursor, SQL["copy_jobs"], map(job_row, batch.jobs.values()))
+            _copy(cursor, SQL["copy_history"], batch.history)
         with self._connection.pipeline(), self._connection.cursor() as jobs, self._connection.cursor() as history:
             # A plan that was made for big batches would read the whole table for a small one.
             jobs.execute(SQL["apply_jobs"], prepare=False)
@@ -214,67 +261,21 @@ def _lies_in_a_record(error: Exception) -> bool:
     return not isinstance(error, JoblogError | OSError | MemoryError)
 
 
-def _stage(cursor: psycopg.Cursor[Any], batch: Batch) -> None:
-    if batch.jobs:
-        with cursor.copy(SQL["copy_jobs"]) as copy:
-            for row in batch.jobs.values():
-                copy.write_row(job_row(row))
-    if batch.history:
-        with cursor.copy(SQL["copy_history"]) as copy:
-            for values in batch.history:
-                copy.write_row(values)
+def _copy(cursor: psycopg.Cursor[Any], statement: LiteralString, rows: Iterable[tuple[Any, ...]]) -> None:
+    with cursor.copy(statement) as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
+def _note(cursor: psycopg.Cursor[Any], batch: Batch) -> None:
     if batch.workers:
-        cursor.executemany(SQL["apply_worker"], [_worker(record, fact) for record, fact in batch.workers.values()])
+        cursor.executemany(SQL["apply_worker"], [worker_row(record, fact) for record, fact in batch.workers.values()])
     if batch.rejected:
-        cursor.executemany(SQL["apply_rejected"], [_rejected(record, fact) for record, fact in batch.rejected])
+        cursor.executemany(SQL["apply_rejected"], [rejected_row(record, fact) for record, fact in batch.rejected])
     if batch.parked:
-        cursor.executemany(SQL["park"], [_parked(one) for one in batch.parked])
+        cursor.executemany(SQL["park"], [parked_row(one) for one in batch.parked])
 
 
 def _gap(remark: _Remark) -> Parked:
     record = Record(remark.lane, remark.first_offset, remark.log_ms, None)
     return gap(record, remark.job, remark.version, remark.first_version)
-
-
-def _worker(record: Record, fact: WorkerFact) -> dict[str, Any]:
-    event = fact.event
-    return {
-        "id": event.worker,
-        "state": fact.state,
-        "queues": list(event.queues),
-        "tasks": list(event.tasks),
-        "slots": event.slots,
-        "host": event.host,
-        "pid": event.pid,
-        "started_at": event.started_at,
-        "heartbeat": datetime.fromisoformat(fact.at),
-        "lane": record.lane,
-        "log_offset": record.offset,
-    }
-
-
-def _rejected(record: Record, fact: RejectedFact) -> dict[str, Any]:
-    event = fact.event
-    return {
-        "lane": record.lane,
-        "log_offset": record.offset,
-        "at": fact.at,
-        "code": event.code,
-        "reason": event.reason,
-        "command": event.command,
-        "command_id": event.command_id,
-        "job": event.job_id,
-        "position": event.position,
-    }
-
-
-def _parked(one: Parked) -> dict[str, Any]:
-    record = one.record
-    return {
-        "lane": record.lane,
-        "log_offset": record.offset,
-        "log_ms": record.log_ms,
-        "code": one.code,
-        "reason": one.reason,
-        "raw": record.value,
-    }

@@ -60,6 +60,25 @@ def test_a_failure_that_is_retried_is_no_end(stack: StackAddresses, schema: str,
     assert differences(stack.dsn, schema, batch) == []
 
 
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_what_is_not_in_the_tables_is_put_right_into_them(
+    stack: StackAddresses, schema: str, tables: Tables, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    due = BEGINNING + timedelta(hours=1)
+    long = Story(random=99, spec={"args": [1], "parameters": {"x": 1}}).enqueued().parameter_set("x", 2).processing()
+    long.failed(traversed=True).scheduled(due, retry=1).enqueued(retry=1).processing().failed()
+    batch = records(long, *(Story(random=n, queue=f"q{n % 3}").enqueued().processing().succeeded() for n in range(9)))
+
+    def twice(*_: object) -> None:
+        raise AssertionError("everything was staged")
+
+    monkeypatch.setattr(Tables, "_put_any", twice)
+    for start in range(0, len(batch), size):
+        assert apply(tables, batch[start : start + size]) == []
+    assert outcomes(stack, schema) == {"Succeeded": 9, "Failed": 1}
+    assert differences(stack.dsn, schema, batch) == []
+
+
 def test_a_job_that_moves_to_another_queue_is_counted_there(
     stack: StackAddresses, schema: str, tables: Tables
 ) -> None:
