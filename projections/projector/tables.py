@@ -52,9 +52,11 @@ SQL: Final = load("projector/apply.sql")
 LOCK_TIMEOUT_S: Final = 5.0
 #: The log is the truth, and the offsets are lost or kept together with what was applied: a crash of Postgres
 #: costs nothing but reading again. So a commit need not wait for the disk.
+#: The other joins would read all jobs to find those of a batch: the planner knows too little of what is staged.
 _SETTINGS: Final = (
     "SELECT set_config('synchronous_commit', 'off', false), set_config('temp_buffers', '64MB', false),"
-    " set_config('work_mem', '64MB', false)"
+    " set_config('work_mem', '64MB', false),"
+    " set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false)"
 )
 #: What says that a value cannot be kept, be it the server or the driver.
 _REFUSED: Final = (psycopg.Error, UnicodeEncodeError)

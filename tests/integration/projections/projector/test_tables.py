@@ -5,8 +5,9 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
-from joblog.projections.projector.event_batch import decoded
-from joblog.projections.projector.tables import Tables
+from joblog.projections.projector.event_batch import build, decoded
+from joblog.projections.projector.rows import job_row
+from joblog.projections.projector.tables import SQL, Tables
 from joblog.projections.replay.verify import differences
 from joblog.services.embedded.stack import StackAddresses
 from joblog.streams.errors import OffsetConflict, SchemaError
@@ -249,6 +250,21 @@ def test_every_batch_has_a_plan_of_its_own(tables: Tables) -> None:
         assert tables.positions[0] == n + 1
     prepared = tables._connection.execute("SELECT statement FROM pg_prepared_statements").fetchall()
     assert [statement for (statement,) in prepared if "staged_jobs" in statement] == []
+
+
+def test_the_jobs_of_a_batch_are_found_without_reading_all(
+    stack: StackAddresses, schema: str, tables: Tables
+) -> None:
+    stories = [Story(random=n).enqueued() for n in range(1, 2_001)]
+    apply(tables, records(*stories))
+    batch = build(decoded(records(*(story.processing() for story in stories))), {})
+    with tables._connection.transaction(force_rollback=True), tables._connection.cursor() as cursor:
+        with cursor.copy(SQL["copy_jobs"]) as copy:
+            for row in batch.jobs.values():
+                copy.write_row(job_row(row))
+        plan = "\n".join(line for (line,) in cursor.execute(b"EXPLAIN " + SQL["apply_jobs"].encode()))
+    assert "jobs_pkey" in plan
+    assert "Seq Scan on jobs" not in plan
 
 
 def test_a_record_that_postgres_refuses_stands_alone(stack: StackAddresses, schema: str, tables: Tables) -> None:
