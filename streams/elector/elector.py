@@ -149,7 +149,7 @@ class Elector:
         """What is there now, about `batch_max` records; waits a tick for the first of them."""
         generation = self._generation
         messages, self._rest = self._rest, []
-        found = self._consumer.consume(1, 0 if messages else TICK_S)
+        found = self._consumer.consume(1, 0 if messages or self._is_unfilled() else TICK_S)
         if found and len(messages) < self._batch_max:
             found += self._consumer.consume(self._batch_max - len(messages), 0)
         messages += self._checked(found)
@@ -160,6 +160,9 @@ class Elector:
                 self._holding.assign(self._consumer)
             return []
         return messages
+
+    def _is_unfilled(self) -> bool:
+        return any(lane.is_unfilled for lane in self._holding.lanes.values())
 
     def _decide(self, batch: Batch, messages: list[Message]) -> None:
         for index, message in enumerate(messages):

@@ -14,7 +14,7 @@ from joblog.streams.elector.lane_records import LaneRecord
 from joblog.streams.elector.transaction import Writer
 from joblog.streams.errors import ContractError, InvalidData
 from joblog.streams.lane.lane import Lane
-from joblog.streams.lane.outbox import Outbox
+from joblog.streams.lane.outbox import Budget, Outbox
 from joblog.streams.lane.transitions import Election
 
 ROLE: Final = "elector"
@@ -32,6 +32,7 @@ class Batch:
         self._commands = names.commands
         self._lanes = lanes
         self._election = election
+        self._budget = Budget()
         self.outboxes: dict[int, Outbox] = {}
         self.offsets: dict[tuple[str, int], int] = {}
         #: The rest had better wait for the next transaction.
@@ -49,12 +50,12 @@ class Batch:
         lane = self._lanes[number]
         out = self.outboxes.get(number)
         if out is None:
-            out = self.outboxes[number] = Outbox()
+            out = self.outboxes[number] = Outbox(budget=self._budget)
         if topic == self._commands:
             self._command(message, lane, f"commands/{number}@{offset}", out)
         else:
             self._report(message, lane, f"reports/{number}@{offset}", out)
-        self.is_full = len(out.reports) > FANOUT_MAX
+        self.is_full = len(out.reports) > FANOUT_MAX or self._budget.is_half_spent
 
     def skip_markers(self, ends: Mapping[tuple[str, int], int]) -> None:
         """After all records: go on from these offsets, before which nothing is left to read."""
@@ -101,15 +102,19 @@ class Batch:
     def tick(self, read_to_end: Collection[int]) -> None:
         """Let time pass in all lanes; `read_to_end` are those in which nothing is left to be read."""
         for number, lane in self._lanes.items():
-            out = self.outboxes.get(number) or Outbox()
+            out = self.outboxes.get(number) or Outbox(budget=self._budget)
             lane.tick(number in read_to_end, self._election, out)
             if not out.empty:
                 self.outboxes[number] = out
 
     def assign(self) -> None:
-        """Hand out free slots in the lanes where something happened."""
-        for number, out in self.outboxes.items():
-            self._lanes[number].assign(self._election, out)
+        """Hand out free slots in the lanes where something happened, or where the last turn did not get to it."""
+        for number, lane in self._lanes.items():
+            out = self.outboxes.get(number)
+            if out is None and lane.is_unfilled:
+                out = self.outboxes[number] = Outbox(budget=self._budget)
+            if out is not None:
+                lane.assign(self._election, out)
 
     @property
     def empty(self) -> bool:

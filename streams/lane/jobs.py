@@ -38,6 +38,8 @@ class LaneJobs:
         #: The time that passed in the log while reports were read here, milliseconds since the lane was loaded.
         self.log_ms = 0
         self._appended_ms: int | None = None
+        #: Slots are free and jobs are ready, but the last turn's transaction was full.
+        self.is_unfilled = False
 
     def heard(self, appended_ms: int) -> None:
         """A report was read that the broker appended at this time (unix milliseconds, by the broker's clock).
@@ -105,6 +107,7 @@ class LaneJobs:
         is_revived = before.id not in self.jobs
         self.jobs[job.id] = job
         out.state[job.id] = job
+        out.budget.spend(2, len(job.spec))
         if before.state is State.PROCESSING and job.state is not State.PROCESSING:
             self.workers.release(before.worker, job.id)
         # Also when its state stayed: what waits for it knows it by its version, which is another now.

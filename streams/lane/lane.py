@@ -143,6 +143,7 @@ class Lane(LaneWorkers):
             self._adopt(job, out)
         self.jobs[job_id] = job
         out.state[job_id] = job
+        out.budget.spend(2, 2 * len(spec))
         out.events.append((job_id, event_type(event), f"{job_id}/1", event, received.id, job.traceparent))
         self._settle(job)
         if job.state is State.SCHEDULED:
@@ -238,7 +239,7 @@ class Lane(LaneWorkers):
         # Not all at once: after an outage they would be too many for a transaction.
         for _ in range(OVERDUE_MAX):
             entry = self._due.first(self.jobs)
-            if entry is None or entry[0] + self.rules.overdue_ms > now_ms:
+            if entry is None or entry[0] + self.rules.overdue_ms > now_ms or out.budget.is_spent:
                 break
             due_ms, job_id, version = entry
             word = wire.JobDue(job_id=job_id, version=version)
@@ -246,6 +247,9 @@ class Lane(LaneWorkers):
         self._forget_failed(now_ms, out)
         lease_ms = self.rules.lease_ms
         for name, worker in self.workers:
+            if worker.gone is not None:
+                self._gone(name, worker.gone, f"gone/{now_ms}", election, out)
+                continue
             silent = worker.seen_log_ms is not None and self.log_ms - worker.seen_log_ms > lease_ms
             if silent or (caught_up and election.clock_ms - worker.seen_ms > lease_ms):
                 self._gone(name, "worker.lost", f"lease/{now_ms}", election, out)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
 
 from joblog.streams.contract import wire
 from joblog.streams.lane.job import Job
@@ -10,6 +11,35 @@ EventData = wire.JobEvent | wire.CommandRejected | wire.WorkerEvent
 #: A job, a worker's last announcement, the continuations of an unknown parent or a block of ended jobs; None is a
 #: tombstone.
 StateValue = Job | wire.WorkerAnnounced | tuple[tuple[str, str, int], ...] | None
+
+
+#: What one transaction may hold, over all of its lanes: it is sent within its time-out of 10 s over a slow network,
+#: and fits into the producer's queue. What is more waits for the next turn.
+RECORDS_MAX: Final = 100_000
+BYTES_MAX: Final = 32 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Budget:
+    """What is left of a turn's transaction: records, and bytes of what jobs carry."""
+
+    records: int = RECORDS_MAX
+    size: int = BYTES_MAX
+
+    def spend(self, records: int, size: int) -> None:
+        """Count what was written, whether there was room for it or not."""
+        self.records -= records
+        self.size -= size
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether the transaction is full."""
+        return self.records <= 0 or self.size <= 0
+
+    @property
+    def is_half_spent(self) -> bool:
+        """Whether new inputs had better wait: the other half is for what they lead to."""
+        return self.records <= RECORDS_MAX // 2 or self.size <= BYTES_MAX // 2
 
 
 @dataclass(slots=True)
@@ -21,6 +51,7 @@ class Outbox:
     - reports: (lane, key, report), to other lanes or this one. forwards: (lane, index of the input).
     - state: key of the state record -> its last value, one record each however often it changed.
     - counts: (metric, label) -> how often.
+    - budget: what is left of the transaction, shared by all lanes of a turn.
     """
 
     events: list[tuple[str, str, str, EventData, str | None, str | None]] = field(default_factory=list)
@@ -29,6 +60,7 @@ class Outbox:
     reports: list[tuple[int, str, wire.AnyReport]] = field(default_factory=list)
     state: dict[str, StateValue] = field(default_factory=dict)
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    budget: Budget = field(default_factory=Budget)
 
     @property
     def empty(self) -> bool:

@@ -12,14 +12,16 @@ class WorkerSlots:
     - held: the jobs of this lane that it has, with their leases.
     - seen_ms: when it last announced itself, by the elector's own clock, which nobody sets; seen_log_ms: by the
       lane's reading of the broker's clock (`Lane.heard`), None if it has not been heard since the lane was loaded.
+    - gone: by which event it left, while jobs that it held are still to be elected anew.
     - written_ms: when that was last written as an event.
     """
 
-    __slots__ = ("announced", "held", "seen_log_ms", "seen_ms", "tasks", "written_ms")
+    __slots__ = ("announced", "gone", "held", "seen_log_ms", "seen_ms", "tasks", "written_ms")
 
     def __init__(self, announced: wire.WorkerAnnounced, clock_ms: int) -> None:
         self.held: dict[str, int] = {}
         self.written_ms = 0
+        self.gone: str | None = None
         self.seen_log_ms: int | None = None
         self.announce(announced, clock_ms)
 
@@ -27,11 +29,12 @@ class WorkerSlots:
         self.announced = announced
         self.tasks = frozenset(announced.tasks)
         self.seen_ms = clock_ms
+        self.gone = None
 
     @property
     def room(self) -> int:
         """How many more jobs of this lane it will take."""
-        return self.announced.slots - len(self.held)
+        return self.announced.slots - len(self.held) if self.gone is None else 0
 
 
 class Workers:

@@ -46,11 +46,14 @@ class LaneWorkers(LaneContinuations):
         out.events.append((said.worker, kind, f"{cause}/{said.worker}/{kind}", data, cause, None))
 
     def _gone(self, name: str, kind: str, cause: str, election: Election, out: Outbox) -> None:
-        """A worker stopped or was lost: what it still held is elected anew."""
+        """A worker stopped or was lost: what it still held is elected anew, in parts if it is much."""
         worker = self.workers.get(name)
         if worker is None:
             return
         for job_id in tuple(worker.held):
+            if out.budget.is_spent:
+                worker.gone = kind
+                return
             job = self.jobs[job_id]
             own = self._task_policy(name, job.task)
             policy = policy_of(job, own)
@@ -67,19 +70,25 @@ class LaneWorkers(LaneContinuations):
         return worker.announced.policies.get(task) if worker is not None else None
 
     def assign(self, election: Election, out: Outbox) -> None:
-        """Hand free slots to ready jobs: highest priority first, then oldest; workers take turns."""
+        """Hand free slots to ready jobs: highest priority first, then oldest; workers take turns.
+
+        No more than the turn's budget allows: `is_unfilled` tells that the next turn goes on with it.
+        """
         for queue in tuple(self._ready):
+            if out.budget.is_spent:
+                break
             names = self.workers.serving(queue)
             if names:
                 ready = self._ready[queue]
                 self._fill(ready, names, election, out)
                 if not ready:
                     del self._ready[queue]
+        self.is_unfilled = out.budget.is_spent and bool(self._ready)
         out.state.update(self.ended.write())
 
     def _fill(self, ready: ReadyQueue, names: deque[str], election: Election, out: Outbox) -> None:
         idle = 0  # workers in a row that have no room, or know none of the tasks
-        while idle < len(names):
+        while idle < len(names) and not out.budget.is_spent:
             worker = self.workers.get(names[0])
             names.rotate(-1)
             assert worker is not None
@@ -100,6 +109,7 @@ class LaneWorkers(LaneContinuations):
             return
         self.jobs[job.id] = started
         out.state[job.id] = started
+        out.budget.spend(3, 2 * len(job.spec) + len(job.parameters))
         worker.held[job.id] = started.lease
         run = wire.RunJob(
             job_id=job.id,

@@ -3,8 +3,9 @@ from joblog.streams.contract import wire
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.states import State
 from joblog.streams.contract.wire import WorkerStopping
+from joblog.streams.lane.outbox import BYTES_MAX, RECORDS_MAX, Budget
 from joblog.streams.lane.rules import LaneRules
-from msgspec import structs
+from msgspec import Raw, structs
 
 from tests.support.scene import (
     IN_A_MINUTE,
@@ -232,3 +233,49 @@ def test_a_worker_that_is_really_gone_is_lost_in_a_busy_lane_whose_brokers_clock
         scene.when(Pause(2_999), worker("v"), Tick(0, caught_up=False)).then()
     scene.given(Pause(2_999), worker("v"))
     scene.when(Tick(0, caught_up=False)).then("a3 Enqueued lost 1", "a4 Processing #2 by v")
+
+
+# --- more than one transaction can hold ---
+
+LARGE = Raw(b'["' + b"x" * 500_000 + b'"]')
+
+
+def test_slots_are_filled_in_parts_that_fit_into_a_transaction() -> None:
+    scene = Scene().given(*(create(chr(200 + number), args=LARGE) for number in range(100)))
+    started, turns = [], 0
+    scene.when(worker(slots=99))
+    while scene.lane.is_unfilled or not turns:
+        assert 0 < sum(len(said.spec) for _, _, said in scene.out.assignments) < BYTES_MAX
+        started += [said.job_id for _, _, said in scene.out.assignments]
+        turns += 1
+        scene.when()
+    started += [said.job_id for _, _, said in scene.out.assignments]
+    assert started == [id_of(chr(200 + number)) for number in range(99)]
+    assert turns > 1
+
+
+def test_large_jobs_do_not_keep_others_from_their_slots_when_new_ones_come_all_the_time() -> None:
+    assert not Budget(RECORDS_MAX // 2 + 1, BYTES_MAX // 2 + 1).is_half_spent
+    assert Budget(RECORDS_MAX // 2).is_half_spent
+    assert Budget(size=BYTES_MAX // 2).is_half_spent
+    assert not Budget(1, 1).is_spent
+    assert Budget(0).is_spent
+    assert Budget(size=0).is_spent
+
+
+@pytest.mark.parametrize("ending", [Tick(15_001), STOPPING])
+def test_what_a_lost_worker_held_is_elected_anew_in_parts_and_it_gets_nothing_meanwhile(ending: object) -> None:
+    scene = Scene().given(worker(slots=200), *(create(chr(200 + number), args=LARGE) for number in range(100)))
+    while scene.lane.is_unfilled:
+        scene.given()
+    assert len(scene.lane.workers.get("w").held) == 100
+    scene.when(ending)
+    again, turns = len(scene.events), 1
+    assert 0 < again < 100
+    while scene.lane.workers.get("w"):
+        scene.when(Tick(100))
+        assert not scene.out.assignments
+        again += len(scene.events)
+        turns += 1
+    assert again == 100
+    assert turns > 1
