@@ -1,4 +1,4 @@
-"""The records of the `state` topic: live jobs, workers, waiting continuations, ended ids, and who owns the lane.
+"""The records of the `state` topic: live jobs, workers, waiting continuations, ended ids, and the lane's own.
 
 Private to electors, and compacted: the last record of a key is what holds. Jobs are MessagePack arrays, read by
 position; the rest is small.
@@ -15,6 +15,7 @@ from joblog.streams.lane.workers import WORKER_KEY
 from msgspec import Struct, msgpack
 
 LANE_KEY: Final = "lane"
+ASIDE_KEY: Final = "aside"
 
 _encode: Final = msgpack.Encoder().encode
 _job: Final = msgpack.Decoder(Job).decode
@@ -36,18 +37,35 @@ class LaneRecord(Struct, frozen=True, array_like=True):
     reports: int
 
 
+class LaneAside(Struct, frozen=True, array_like=True):
+    """Why a lane stands still: written when its elector sets it aside, a tombstone when it works again.
+
+    - code: one word, such as `log_lost`; reason: a line for people, with what to do; details: the traceback.
+    - at_ms: since when. elector: transactional id of the elector that set it aside.
+    """
+
+    code: str
+    reason: str
+    details: str
+    at_ms: int
+    elector: str
+
+
 _lane: Final = msgpack.Decoder(LaneRecord).decode
+_aside: Final = msgpack.Decoder(LaneAside).decode
 
 
-def write_state(value: StateValue | LaneRecord) -> bytes | None:
+def write_state(value: StateValue | LaneRecord | LaneAside) -> bytes | None:
     """The record's value; None is a tombstone."""
     return None if value is None else _encode(value)
 
 
-def read_state(key: str, value: bytes) -> StateValue | LaneRecord:
+def read_state(key: str, value: bytes) -> StateValue | LaneRecord | LaneAside:
     """What a record says, by its key."""
     if key == LANE_KEY:
         return _lane(value)
+    if key == ASIDE_KEY:
+        return _aside(value)
     if key.startswith(WORKER_KEY):
         return _worker(value)
     if key.startswith((PENDING_KEY, ENDED_KEY)):

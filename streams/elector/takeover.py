@@ -13,7 +13,7 @@ from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from joblog.streams.contract.topics import TopicNames
-from joblog.streams.elector.lane_records import LANE_KEY, LaneRecord, read_state
+from joblog.streams.elector.lane_records import ASIDE_KEY, LANE_KEY, LaneAside, LaneRecord, read_state
 from joblog.streams.errors import ElectorError
 from joblog.streams.kafka.clients import KafkaConfig, reader, transactional_producer
 from joblog.streams.lane.lane import Lane
@@ -83,11 +83,12 @@ class Takeover:
     def _lane(self, number: int, found: dict[str, bytes], clock_ms: int) -> tuple[Lane, LaneRecord]:
         record = self._record(found)
         found.pop(LANE_KEY, None)
+        found.pop(ASIDE_KEY, None)
         lane = Lane(number, self._lanes, self._rules)
         while found:
             key, value = found.popitem()
-            decoded: StateValue | LaneRecord = read_state(key, value)
-            assert not isinstance(decoded, LaneRecord)
+            decoded: StateValue | LaneRecord | LaneAside = read_state(key, value)
+            assert not isinstance(decoded, LaneRecord | LaneAside)
             lane.load(key, decoded, clock_ms)
         lane.loaded(clock_ms)
         return lane, record
