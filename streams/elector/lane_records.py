@@ -1,4 +1,4 @@
-"""The records of the `state` topic: live jobs, workers, waiting continuations, ended ids, and the lane's own.
+"""The records of the `state` topic: live jobs, what features keep, and the lane\'s own.
 
 Private to electors, and compacted: the last record of a key is what holds. Jobs are MessagePack arrays, read by
 position; the rest is small.
@@ -6,12 +6,9 @@ position; the rest is small.
 
 from typing import Final
 
-from joblog.streams.contract import wire
-from joblog.streams.lane.continuations import PENDING_KEY
-from joblog.streams.lane.ended_jobs import ENDED_KEY
+from joblog.streams.lane.features.catalog import DECODERS
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.outbox import StateValue
-from joblog.streams.lane.workers import WORKER_KEY
 from msgspec import Struct, msgpack
 
 LANE_KEY: Final = "lane"
@@ -19,9 +16,6 @@ ASIDE_KEY: Final = "aside"
 
 _encode: Final = msgpack.Encoder().encode
 _job: Final = msgpack.Decoder(Job).decode
-_worker: Final = msgpack.Decoder(wire.WorkerAnnounced).decode
-#: Waiting continuations and ended jobs have the same shape.
-_triples: Final = msgpack.Decoder(tuple[tuple[str, str, int], ...]).decode
 
 
 class LaneRecord(Struct, frozen=True, array_like=True):
@@ -66,8 +60,8 @@ def read_state(key: str, value: bytes) -> StateValue | LaneRecord | LaneAside:
         return _lane(value)
     if key == ASIDE_KEY:
         return _aside(value)
-    if key.startswith(WORKER_KEY):
-        return _worker(value)
-    if key.startswith((PENDING_KEY, ENDED_KEY)):
-        return _triples(value)
+    for prefix, decode in DECODERS.items():
+        if key.startswith(prefix):
+            found: StateValue = decode(value)
+            return found
     return _job(value)

@@ -11,7 +11,6 @@ from typing import Final
 
 from joblog.streams.contract.states import State
 
-ENDED_KEY: Final = "ended:"
 #: Ends in one record at most: some 60 bytes each.
 BLOCK_MAX: Final = 1_000
 
@@ -52,20 +51,20 @@ class EndedJobs:
         self._known.pop(job_id, None)
 
     def write(self) -> dict[str, Block | None]:
-        """The records of what ended since the last call: new blocks, and tombstones of those that are too old."""
+        """By number, what ended since the last call: new blocks, and None for those that are too old."""
         records: dict[str, Block | None] = {}
         if not self._new:
             return records
         for start in range(0, len(self._new), BLOCK_MAX):
             block = tuple(self._new[start : start + BLOCK_MAX])
-            records[_key(self._next)] = block
+            records[str(self._next)] = block
             self._keep(self._next, block)
         self._new.clear()
         while self._count - len(self._blocks[0][1]) >= self.size:
             number, block = self._blocks.popleft()
             self._count -= len(block)
             self._forget(block)
-            records[_key(number)] = None
+            records[str(number)] = None
         return records
 
     def load(self, blocks: dict[int, Block], live: Container[str]) -> None:
@@ -86,12 +85,3 @@ class EndedJobs:
         for job_id, state, version in block:
             if self._known.get(job_id) == (state, version):  # else it has ended again since, in a newer block
                 del self._known[job_id]
-
-
-def _key(number: int) -> str:
-    return f"{ENDED_KEY}{number}"
-
-
-def block_number(key: str) -> int:
-    """The number of the block that a record's key names."""
-    return int(key.removeprefix(ENDED_KEY))

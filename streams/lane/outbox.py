@@ -2,15 +2,15 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from joblog.streams.contract import wire
 from joblog.streams.lane.job import Job
+from msgspec import Struct
 
 EventData = wire.JobEvent | wire.CommandRejected | wire.WorkerEvent
-#: A job, a worker's last announcement, the continuations of an unknown parent or a block of ended jobs; None is a
-#: tombstone.
-StateValue = Job | wire.WorkerAnnounced | tuple[tuple[str, str, int], ...] | None
+#: A job, or what a feature keeps in its records; None is a tombstone.
+StateValue = Job | Struct | tuple[Any, ...] | None
 
 
 #: What one transaction may hold, over all of its lanes: it is sent within its time-out of 10 s over a slow network,

@@ -13,15 +13,16 @@ from joblog.streams.contract.events import Event
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.states import FINAL_STATES, State
 from joblog.streams.elector.lane_records import read_state, write_state
-from joblog.streams.lane.continuations import PENDING_KEY
-from joblog.streams.lane.ended_jobs import ENDED_KEY
+from joblog.streams.lane.features.continuations import PENDING_KEY
+from joblog.streams.lane.features.failed_jobs import FailedJobs
+from joblog.streams.lane.features.memory import ENDED_KEY
+from joblog.streams.lane.features.workers import WORKER_KEY
 from joblog.streams.lane.filters import FilterChain, RetryFilter
 from joblog.streams.lane.job import Job, born, deleted, evolve
 from joblog.streams.lane.lane import Lane
 from joblog.streams.lane.outbox import Outbox
 from joblog.streams.lane.rules import LaneRules
 from joblog.streams.lane.transitions import Election
-from joblog.streams.lane.workers import WORKER_KEY
 from msgspec import Raw, json, structs
 from pydantic import TypeAdapter
 
@@ -245,10 +246,10 @@ class World:
     def _check_waiting(self, lane: Lane) -> None:
         """Every job that waits has one place, and no place is counted whose job has left it."""
         states = Counter(job.state for job in lane.jobs.values())
-        assert sum(len(queue) for queue in lane._ready.values()) == states[State.ENQUEUED]
-        assert all(lane._ready.values())
-        assert len(lane._due) == states[State.SCHEDULED]
-        assert len(lane._failed) == states[State.FAILED]
+        assert sum(len(queue) for queue in lane.pipeline.store.ready.values()) == states[State.ENQUEUED]
+        assert all(lane.pipeline.store.ready.values())
+        assert len(lane.pipeline.store.due) == states[State.SCHEDULED]
+        assert [len(one.waiting) for one in lane.features if isinstance(one, FailedJobs)] == [states[State.FAILED]]
 
     def _check_fold(self, lane: Lane, fold: Job) -> None:
         """Nothing is lost: a job is live in its lane as the log tells it, or has ended and is remembered."""

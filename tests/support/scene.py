@@ -11,6 +11,8 @@ from joblog.streams.contract.ids import lane_of_queue, new_job_id
 from joblog.streams.contract.retry import Curve, Retry
 from joblog.streams.contract.states import State
 from joblog.streams.elector.lane_records import read_state, write_state
+from joblog.streams.lane.feature import Feature
+from joblog.streams.lane.features.catalog import FEATURES
 from joblog.streams.lane.filters import ElectFilter, FilterChain, RetryFilter
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.lane import Lane
@@ -110,10 +112,17 @@ class Scene:
     """`given` what happened, `when` this comes in, `then` that is written."""
 
     def __init__(
-        self, number: int = 0, lanes: int = 1, *, rules: LaneRules | None = None, filters: Sequence[ElectFilter] = ()
+        self,
+        number: int = 0,
+        lanes: int = 1,
+        *,
+        rules: LaneRules | None = None,
+        filters: Sequence[ElectFilter] = (),
+        features: tuple[type[Feature], ...] = FEATURES,
     ) -> None:
         self.rules = rules or LaneRules()
-        self.lane = Lane(number, lanes, self.rules)
+        self.features = features
+        self.lane = Lane(number, lanes, self.rules, features)
         self.now_ms = NOW
         self.clock_ms = 1_000_000
         self.broker_ms = 0  # how far the broker's clock is ahead
@@ -159,7 +168,7 @@ class Scene:
 
     def reloaded(self) -> Self:
         """The lane as another elector would have it, from the records alone."""
-        self.lane = Lane(self.lane.number, self.lane.lanes, self.rules)
+        self.lane = Lane(self.lane.number, self.lane.lanes, self.rules, self.features)
         for key, value in self.kept.items():
             record = read_state(key, value)
             self.lane.load(key, record, self.clock_ms)

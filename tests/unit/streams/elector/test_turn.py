@@ -11,11 +11,11 @@ from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, DELAY_TIERS, T
 from joblog.streams.elector.lane_records import LaneRecord
 from joblog.streams.elector.transaction import Writer
 from joblog.streams.elector.turn import CARRIED_BYTES_MAX, FANOUT_MAX, Batch
+from joblog.streams.lane.features.verdicts import CONTINUATIONS_MAX
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.lane import Lane
 from joblog.streams.lane.rules import LaneRules
 from joblog.streams.lane.transitions import PARAMETERS_BYTES_MAX, Election
-from joblog.streams.lane.verdicts import CONTINUATIONS_MAX
 from msgspec import Raw
 
 from tests.support.scene import NOW, create, id_of, queue_in, succeeded, worker

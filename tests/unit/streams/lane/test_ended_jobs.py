@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 from joblog.streams.contract.states import State
-from joblog.streams.lane.ended_jobs import BLOCK_MAX, Block, EndedJobs, block_number
+from joblog.streams.lane.ended_jobs import BLOCK_MAX, Block, EndedJobs
 
 from tests.support.scene import Scene, create, id_of, run_failed, succeeded, worker
 
@@ -25,7 +25,7 @@ class Written:
 
     def reloaded(self, *live: str) -> EndedJobs:
         ended = EndedJobs(self.ended.size)
-        ended.load({block_number(key): block for key, block in self.records.items()}, set(live))
+        ended.load({int(key): block for key, block in self.records.items()}, set(live))
         return ended
 
 

@@ -37,7 +37,7 @@ class WorkerSlots:
         return self.announced.slots - len(self.held) if self.gone is None else 0
 
 
-class Workers:
+class WorkerRegistry:
     """The workers of one lane."""
 
     __slots__ = ("_all", "_queues")

@@ -2,8 +2,7 @@ import pytest
 from joblog.streams.contract import wire
 from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.contract.wire import ContinuationAdded, DeleteJob, ParentEnded, RequeueJob
-from joblog.streams.lane import continuations as lane_continuations
-from joblog.streams.lane import jobs as lane_jobs
+from joblog.streams.lane.features import continuations
 from joblog.streams.lane.rules import LaneRules
 
 from tests.support.scene import NEVER, STARTED_AT, Scene, Tick, create, id_of, queue_in, run_failed, succeeded, worker
@@ -111,7 +110,7 @@ def test_what_waits_for_a_job_is_taken_over_with_it() -> None:
 
 
 def test_a_job_has_only_so_many_continuations(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (lane_continuations, lane_jobs):
+    for module in (continuations,):
         monkeypatch.setattr(module, "CONTINUATIONS_MAX", 1)
     scene = Scene().given(create("a")).given(link("b"))
     scene.when(link("c")).and_told("lane 0: c does not run, a is unknown")

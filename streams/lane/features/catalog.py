@@ -1,0 +1,17 @@
+"""The features that every lane has, in the order in which they act."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from joblog.streams.lane.feature import Feature
+from joblog.streams.lane.features.continuations import Continuations
+from joblog.streams.lane.features.failed_jobs import FailedJobs
+from joblog.streams.lane.features.memory import Memory
+from joblog.streams.lane.features.workers import Workers
+
+FEATURES: Final[tuple[type[Feature], ...]] = (Memory, FailedJobs, Workers, Continuations)
+
+#: From the prefix of a record's key to what reads its value.
+DECODERS: Final[dict[str, Callable[[bytes], Any]]] = {
+    kind.prefix: kind.decoder.decode for kind in FEATURES if kind.prefix is not None
+}

@@ -1,0 +1,37 @@
+"""Failed jobs stay at hand for a while, since requeueing one is what people do with them.
+
+Nothing of it is written: that a job is Failed, and since when, is in its own record.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from joblog.streams.contract.states import State
+from joblog.streams.lane.feature import Feature
+from joblog.streams.lane.job import Job
+from joblog.streams.lane.outbox import Outbox
+from joblog.streams.lane.pipeline import Pipeline
+from joblog.streams.lane.transitions import Election
+from joblog.streams.lane.waiting import Waiting
+
+
+class FailedJobs(Feature):
+    """The Failed jobs of a lane, oldest first, as many and for as long as the rules say."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(pipeline)
+        self.waiting = Waiting(State.FAILED)
+
+    def entered(self) -> Mapping[State, Callable[[Job], None]]:
+        return {State.FAILED: lambda job: self.waiting.add((job.due_ms, job.id, job.version))}
+
+    def left(self) -> Mapping[State, Callable[[Job, Job, Any, Outbox], None]]:
+        return {State.FAILED: lambda *_: self.waiting.left(self.pipeline.store.jobs)}
+
+    def tick(self, caught_up: bool, election: Election, out: Outbox) -> None:
+        """Forget those that are too many or too old."""
+        rules, jobs = self.pipeline.rules, self.pipeline.store.jobs
+        while (entry := self.waiting.first(jobs)) and (
+            len(self.waiting) > rules.failed_kept or entry[0] + rules.failed_ms < election.now_ms
+        ):
+            self.pipeline.forget(jobs[self.waiting.pop()[1]], out)

@@ -1,0 +1,37 @@
+"""The memory of ended ids, kept over take-overs: blocks of ends, one record for each turn (ended_jobs.py)."""
+
+from typing import Any, ClassVar, Final
+
+from joblog.streams.lane.ended_jobs import Block
+from joblog.streams.lane.feature import Feature
+from joblog.streams.lane.job import Job
+from joblog.streams.lane.outbox import Outbox
+from joblog.streams.lane.pipeline import Pipeline
+from msgspec import msgpack
+
+ENDED_KEY: Final = "ended:"
+
+
+class Memory(Feature):
+    """Writes and loads what the pipeline remembers of ended jobs."""
+
+    prefix: ClassVar = ENDED_KEY
+    decoder: ClassVar = msgpack.Decoder(Block)
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(pipeline)
+        self._loading: dict[int, Block] = {}
+
+    def load(self, key: str, value: Any, clock_ms: int) -> None:
+        self._loading[int(key)] = value
+
+    def loaded(self, clock_ms: int) -> None:
+        self.pipeline.ended.load(self._loading, self.pipeline.store.jobs)
+        self._loading = {}
+
+    def appeared(self, job: Job, out: Outbox) -> None:
+        self.pipeline.ended.remove(job.id)
+
+    def turn_ended(self, out: Outbox) -> None:
+        for number, block in self.pipeline.ended.write().items():
+            out.state[ENDED_KEY + number] = block

@@ -1,0 +1,225 @@
+"""The workers of a lane: what they announce, when they are lost, which jobs they get, and how their runs end.
+
+A worker's last announcement is its record. What it holds is not written: it follows from the Processing jobs.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final
+
+from joblog.streams.contract import wire
+from joblog.streams.contract.retry import Retry
+from joblog.streams.contract.states import State
+from joblog.streams.contract.timestamps import EPOCH
+from joblog.streams.lane.feature import Feature, ReportHandler
+from joblog.streams.lane.features.slots import WorkerRegistry, WorkerSlots
+from joblog.streams.lane.filters import policy_of
+from joblog.streams.lane.job import Job
+from joblog.streams.lane.outbox import Outbox
+from joblog.streams.lane.pipeline import Pipeline
+from joblog.streams.lane.queue import ReadyQueue
+from joblog.streams.lane.transitions import Assigned, Election, Lost, decide
+from msgspec import Raw, msgpack, structs
+
+WORKER_KEY: Final = "worker:"
+
+
+class Workers(Feature):
+    """The workers that this lane knows, and the assignment of its ready jobs to their slots.
+
+    - is_unfilled: slots are free and jobs are ready, but the last turn's transaction was full.
+    """
+
+    prefix: ClassVar = WORKER_KEY
+    decoder: ClassVar = msgpack.Decoder(wire.WorkerAnnounced)
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(pipeline)
+        self.registry = WorkerRegistry()
+        self.is_unfilled = False
+
+    # --- loading ---
+
+    def load(self, key: str, value: Any, clock_ms: int) -> None:
+        self.registry.announce(value, clock_ms)
+
+    def loaded(self, clock_ms: int) -> None:
+        for job in self.pipeline.store.jobs.values():
+            if job.state is State.PROCESSING and job.worker is not None:
+                self._known_or_ghost(job.worker, clock_ms).held[job.id] = job.lease
+
+    def _known_or_ghost(self, worker: str, clock_ms: int) -> WorkerSlots:
+        """The worker, or a place for one that has said nothing yet: it may, until its lease is over."""
+        known = self.registry.get(worker)
+        if known is None:
+            nothing = wire.WorkerAnnounced(
+                worker=worker, partition=0, queues=(), all_queues=(), slots=0, all_slots=0, tasks=(),
+                started_at=EPOCH,
+            )  # fmt: skip
+            known, _ = self.registry.announce(nothing, clock_ms)
+        return known
+
+    # --- what workers report ---
+
+    def reports(self) -> Mapping[type, ReportHandler]:
+        return {
+            wire.RunSucceeded: self.pipeline.report,
+            wire.RunFailed: self._failed,
+            wire.RunReleased: self.pipeline.report,
+            wire.WorkerAnnounced: self._announced,
+            wire.WorkerStopping: self._stopping,
+        }
+
+    def _failed(self, report: wire.RunFailed, cause: str, election: Election, out: Outbox) -> None:
+        job = self.pipeline.store.jobs.get(report.job_id)
+        if job is not None and report.retry is None:
+            report = structs.replace(report, retry=self._task_policy(report.worker, job.task))
+        self.pipeline.report(report, cause, election, out)
+
+    def _announced(self, report: wire.WorkerAnnounced, cause: str, election: Election, out: Outbox) -> None:
+        known = self.registry.get(report.worker)
+        before = known.announced if known is not None else None
+        worker, changed = self.registry.announce(report, election.clock_ms)
+        worker.seen_log_ms = self.pipeline.log_clock.ms
+        if changed:
+            out.state[WORKER_KEY + report.worker] = report
+        if not report.home:
+            return
+        if before is None or _face(before) != _face(report):
+            self._worker_event("worker.started", worker, cause, election.now_ms, out)
+        elif election.now_ms - worker.written_ms >= self.pipeline.rules.alive_ms:
+            self._worker_event("worker.alive", worker, cause, election.now_ms, out)
+
+    def _stopping(self, report: wire.WorkerStopping, cause: str, election: Election, out: Outbox) -> None:
+        self._gone(report.worker, "worker.stopped", cause, election, out)
+
+    def _worker_event(self, kind: str, worker: WorkerSlots, cause: str, now_ms: int, out: Outbox) -> None:
+        worker.written_ms = now_ms
+        said = worker.announced
+        data = wire.WorkerEvent(
+            said.worker, said.all_queues, said.all_slots, said.tasks, said.host, said.pid, said.started_at
+        )
+        out.events.append((said.worker, kind, f"{cause}/{said.worker}/{kind}", data, cause, None))
+
+    def _task_policy(self, name: str, task: str) -> Retry | None:
+        """What a worker announced as the task's own retry policy."""
+        worker = self.registry.get(name)
+        return worker.announced.policies.get(task) if worker is not None else None
+
+    # --- who is lost ---
+
+    def tick(self, caught_up: bool, election: Election, out: Outbox) -> None:
+        """Find the workers whose lease has run out.
+
+        The log shows that where other reports were appended for `lease_ms` after the worker's last one. Where nobody
+        reports any more, this process's own clock decides, but only when `caught_up`: a late elector must not call
+        the workers late. Neither is moved by a clock that is set, here or at the brokers.
+        """
+        lease_ms, log_ms = self.pipeline.rules.lease_ms, self.pipeline.log_clock.ms
+        for name, worker in self.registry:
+            if worker.gone is not None:
+                self._gone(name, worker.gone, f"gone/{election.now_ms}", election, out)
+                continue
+            silent = worker.seen_log_ms is not None and log_ms - worker.seen_log_ms > lease_ms
+            if silent or (caught_up and election.clock_ms - worker.seen_ms > lease_ms):
+                self._gone(name, "worker.lost", f"lease/{election.now_ms}", election, out)
+
+    def _gone(self, name: str, kind: str, cause: str, election: Election, out: Outbox) -> None:
+        """A worker stopped or was lost: what it still held is elected anew, in parts if it is much."""
+        worker = self.registry.get(name)
+        if worker is None:
+            return
+        for job_id in tuple(worker.held):
+            if out.budget.is_spent:
+                worker.gone = kind
+                return
+            job = self.pipeline.store.jobs[job_id]
+            own = self._task_policy(name, job.task)
+            policy = policy_of(job, own)
+            lost = Lost(name, policy.count_lost or job.lost >= policy.lost_max, own)
+            self.pipeline.apply(job, lost, cause, election, out)
+        self.registry.remove(name)
+        out.state[WORKER_KEY + name] = None
+        if worker.announced.home:
+            self._worker_event(kind, worker, cause, election.now_ms, out)
+
+    # --- which jobs they have ---
+
+    def left(self) -> Mapping[State, Callable[[Job, Job, Any, Outbox], None]]:
+        return {State.PROCESSING: self._let_go}
+
+    def _let_go(self, before: Job, job: Job, what: Any, out: Outbox) -> None:
+        """A job is not Processing any more; if somebody asked for that, the worker is told that its run is void."""
+        if job.state is State.PROCESSING:
+            return
+        if isinstance(what, wire.Change):
+            worker = self.registry.get(before.worker or "")
+            if worker is not None:
+                said = wire.CancelJob(job_id=job.id, lease=before.lease, reason=f"The job is {job.state}")
+                out.assignments.append((worker.announced.partition, worker.announced.worker, said))
+        self.registry.release(before.worker, job.id)
+
+    def assign(self, election: Election, out: Outbox) -> None:
+        """Hand free slots to ready jobs: highest priority first, then oldest; workers take turns.
+
+        No more than the turn's budget allows: `is_unfilled` tells that the next turn goes on with it.
+        """
+        queues = self.pipeline.store.ready
+        for queue in tuple(queues):
+            if out.budget.is_spent:
+                break
+            names = self.registry.serving(queue)
+            if names:
+                ready = queues[queue]
+                self._fill(ready, names, election, out)
+                if not ready and queues.get(queue) is ready:
+                    del queues[queue]
+        self.is_unfilled = out.budget.is_spent and bool(queues)
+
+    def _fill(self, ready: ReadyQueue, names: deque[str], election: Election, out: Outbox) -> None:
+        jobs, idle = self.pipeline.store.jobs, 0  # workers in a row that have no room, or know none of the tasks
+        while idle < len(names) and not out.budget.is_spent:
+            worker = self.registry.get(names[0])
+            names.rotate(-1)
+            assert worker is not None
+            job = ready.pop(worker.tasks, jobs) if worker.room > 0 else None
+            while job is not None and self._must_wait(job):
+                self.pipeline.store.hold(job)
+                job = ready.pop(worker.tasks, jobs)
+            if job is None:
+                idle += 1
+            else:
+                idle = 0
+                self._start(job, worker, election, out)
+
+    def _must_wait(self, job: Job) -> bool:
+        return any(hook(job) is not None for hook in self.pipeline.hooks.may_start)
+
+    def _start(self, job: Job, worker: WorkerSlots, election: Election, out: Outbox) -> None:
+        name, what = worker.announced.worker, Assigned(worker.announced.worker)
+        decision = decide(job, what, election)
+        assert type(decision) is tuple
+        started = self.pipeline.evolved(job, decision, f"{job.id}/{job.version}", election.now_ms, out)
+        self.pipeline.move(job, started, what, out, is_taken=True)
+        if started.state is not State.PROCESSING:  # a filter elected otherwise
+            return
+        worker.held[job.id] = started.lease
+        out.budget.spend(1, len(job.spec) + len(job.parameters))
+        run = wire.RunJob(
+            job_id=job.id,
+            lease=started.lease,
+            attempt=started.attempt,
+            lane=self.pipeline.number,
+            task=job.task,
+            queue=job.queue,
+            spec=Raw(job.spec),
+            parameters=Raw(job.parameters),
+            ready_ms=job.ready_ms,
+            traceparent=job.traceparent,
+        )
+        out.assignments.append((worker.announced.partition, name, run))
+
+
+def _face(said: wire.WorkerAnnounced) -> tuple[object, ...]:
+    """What people see of a worker; the slots it offers this lane just now are not part of it."""
+    return (said.all_queues, said.all_slots, said.tasks, said.started_at)
