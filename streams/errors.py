@@ -7,7 +7,8 @@
     ├── ContractError            a message does not fit the contract
     │   ├── UndecodableRecord    not even an envelope could be read
     │   ├── UnknownType          the envelope names a type this version does not know
-    │   └── InvalidData          the type is known, its data is wrong
+    │   ├── InvalidData          the type is known, its data is wrong
+    │   └── InternalError        the message may be fine: deciding it failed in a way nobody foresaw
     ├── BrokersAway              no broker answers under the address that was given
     ├── TopicsError              topics are missing, or have other partitions than the settings say
     ├── EnqueueError             Kafka did not acknowledge a command; its outcome is unknown
@@ -61,6 +62,16 @@ class InvalidData(ContractError):
     """The type is known, and its data breaks a rule of the contract; the reason names the field."""
 
     code = "invalid_data"
+
+
+class InternalError(ContractError):
+    """Deciding it raised an exception that nobody foresaw; `details` is the end of the traceback."""
+
+    code = "internal_error"
+
+    def __init__(self, reason: str, details: str = "") -> None:
+        super().__init__(reason)
+        self.details = details
 
 
 class BrokersAway(JoblogError):

@@ -18,6 +18,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.topics import TopicNames
+from joblog.streams.elector.culprits import Culprits, Unforeseen
 from joblog.streams.elector.ownership import Holding
 from joblog.streams.elector.quiet_period import Calm
 from joblog.streams.elector.takeover import NotOurs, Takeover
@@ -83,6 +84,7 @@ class Elector:
         self._returned = False
         self._generation = 0
         self._fatal: KafkaError | None = None
+        self._culprits = Culprits()
         self._calm = Calm()
         self._trouble_at = -inf
         self._ticked_at = -inf
@@ -111,6 +113,8 @@ class Elector:
                     self._turn()
                 except StepBack as error:
                     self._step_back(error, stop)
+                except Unforeseen as error:
+                    self._decide_anew(error, stop)
                 except Fenced as error:
                     if time.monotonic() - self._trouble_at > REJOIN_S:
                         raise
@@ -138,7 +142,8 @@ class Elector:
         lanes = self._holding.lanes
         if not lanes:
             return
-        batch = Batch(self._names, lanes, Election(_now_ms(), _clock_ms(), self._chain.elect, self._chain.watched))
+        election = Election(_now_ms(), _clock_ms(), self._chain.elect, self._chain.watched)
+        batch = Batch(self._names, lanes, election, self._culprits)
         self._decide(batch, messages)
         self._tick(batch)
         batch.assign()
@@ -184,6 +189,7 @@ class Elector:
     def _commit(self, batch: Batch, inputs: int) -> None:
         began = time.perf_counter()
         self._holding.commit(batch, self._consumer)
+        self._culprits.forget(batch.offsets)
         self._measure(batch, inputs, time.perf_counter() - began)
 
     def _measure(self, batch: Batch, inputs: int, seconds: float) -> None:
@@ -337,6 +343,16 @@ class Elector:
             self._wanted, self._reloading = sorted(self._holding.lanes), True
         self._holding.drop()
         self._renew_producer(stop)
+
+    def _decide_anew(self, error: Unforeseen, stop: threading.Event) -> None:
+        """Load the lanes of the turn again; when the record that failed is read again, it is not decided."""
+        position = "{}/{}@{}".format(*error.place)
+        log.error("elector.record_failed", exc_info=error.__cause__, extra={"position": position})
+        self._culprits.add(error.place, error.error)
+        self._forget_fetched()
+        self._wanted, self._reloading = sorted(self._holding.lanes), True
+        self._holding.distrust(error.lanes)
+        self._renew_producer(stop)  # which also waits until all that was committed can be read
 
     def _renew_producer(self, stop: threading.Event) -> None:
         def goes_on() -> bool:

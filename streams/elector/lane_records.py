@@ -1,4 +1,4 @@
-"""The records of the `state` topic: live jobs, what features keep, and the lane\'s own.
+"""The records of the `state` topic: live jobs, what features keep, and the lane's own.
 
 Private to electors, and compacted: the last record of a key is what holds. Jobs are MessagePack arrays, read by
 position; the rest is small.

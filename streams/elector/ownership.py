@@ -1,7 +1,7 @@
 """The lanes that one elector has: taken over from the log, given back to it, thrown away."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
@@ -27,6 +27,7 @@ class Holding:
         self.lanes: dict[int, Lane] = {}
         self._records: dict[int, LaneRecord] = {}
         self._given_back: dict[int, tuple[Lane, LaneRecord, int]] = {}
+        self._trusted: dict[int, tuple[Lane, LaneRecord]] = {}
         self._names = names
         self._takeover = takeover
         self._transactions = transactions
@@ -36,11 +37,8 @@ class Holding:
 
         Raises NotOurs, without `fence`, if another elector has one; StepBack and KafkaException.
         """
-        given_back, self._given_back = self._given_back, {}
-        ends = self._takeover.state_ends([number for number in numbers if number in given_back])
-        kept = {number: given_back[number] for number, end in ends.items() if given_back[number][2] == end}
-        missing = [number for number in numbers if number not in kept]
-        found = {number: (lane, record) for number, (lane, record, _) in kept.items()}
+        found = self._at_hand(numbers)
+        missing = [number for number in numbers if number not in found]
         if missing:
             found |= self._takeover.load(missing, self._transactions.transactional_id, clock_ms, fence=fence)
         self.lanes = {number: lane for number, (lane, _) in found.items()}
@@ -49,9 +47,17 @@ class Holding:
         self._write(self._records, self._offsets(numbers), consumer)
         return missing
 
+    def _at_hand(self, numbers: Collection[int]) -> dict[int, tuple[Lane, LaneRecord]]:
+        """The lanes that are as the log has them."""
+        trusted, self._trusted = self._trusted, {}
+        given_back, self._given_back = self._given_back, {}
+        ends = self._takeover.state_ends([number for number in numbers if number in given_back])
+        found = {number: given_back[number][:2] for number, end in ends.items() if given_back[number][2] == end}
+        return found | {number: one for number, one in trusted.items() if number in numbers}
+
     def give_back(self, consumer: Consumer) -> None:
         """Have no lanes any more, and say so in the log."""
-        lanes, self.lanes = self.lanes, {}
+        lanes, self.lanes, self._trusted = self.lanes, {}, {}
         if not lanes:
             return
         free = {number: LaneRecord(None, *_position(self._records[number])) for number in lanes}
@@ -64,9 +70,16 @@ class Holding:
             log.warning("elector.release_failed", extra={"error": str(error)})
             self._given_back = {}
 
+    def distrust(self, numbers: Collection[int]) -> None:
+        """Forget these lanes, which are not as the log has them; the others need not be loaded to be taken again."""
+        self._trusted = {
+            number: (lane, self._records[number]) for number, lane in self.lanes.items() if number not in numbers
+        }
+        self.lanes = {}
+
     def drop(self) -> None:
         """Forget all lanes: they are another's, or not as the log has them."""
-        self.lanes, self._given_back = {}, {}
+        self.lanes, self._given_back, self._trusted = {}, {}, {}
 
     def assign(self, consumer: Consumer) -> None:
         """Fetch on from where the lanes stand."""

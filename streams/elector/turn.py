@@ -1,5 +1,10 @@
-"""One turn of an elector: records in, decided by their lanes, gathered until they are committed."""
+"""One turn of an elector: records in, decided by their lanes, gathered until they are committed.
 
+What cannot be read, and what could not be decided when it was read before, is parked. An exception that nobody
+foresaw in reading harms nothing, and parks the record at once; out of a lane it is raised as Unforeseen.
+"""
+
+import logging
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -10,12 +15,15 @@ from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.record_headers import Headers, headers_of, readable_headers, size_of
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, TopicNames
 from joblog.streams.contract.unreadable import failed_by_report
+from joblog.streams.elector.culprits import Culprit, Culprits, Unforeseen, internal_error
 from joblog.streams.elector.lane_records import LaneRecord
 from joblog.streams.elector.transaction import Writer
-from joblog.streams.errors import ContractError, InvalidData
+from joblog.streams.errors import ContractError, InternalError, InvalidData
 from joblog.streams.lane.lane import Lane
 from joblog.streams.lane.outbox import Budget, Outbox
-from joblog.streams.lane.transitions import Election
+from joblog.streams.lane.transitions import Election, Rejected
+
+log: Final = logging.getLogger(__name__)
 
 ROLE: Final = "elector"
 
@@ -28,10 +36,13 @@ CARRIED_BYTES_MAX: Final = 200_000
 class Batch:
     """What one turn leads to: the lanes' outboxes, what is forwarded or parked, how far was read."""
 
-    def __init__(self, names: TopicNames, lanes: Mapping[int, Lane], election: Election) -> None:
+    def __init__(
+        self, names: TopicNames, lanes: Mapping[int, Lane], election: Election, culprits: Culprits | None = None
+    ) -> None:
         self._commands = names.commands
         self._lanes = lanes
         self._election = election
+        self._culprits = culprits or Culprits()
         self._budget = Budget()
         self.outboxes: dict[int, Outbox] = {}
         self.offsets: dict[tuple[str, int], int] = {}
@@ -41,7 +52,7 @@ class Batch:
         self.parked: list[tuple[Message, Headers | None, ContractError]] = []
 
     def take(self, message: Message) -> None:
-        """Let the record's lane decide it."""
+        """Let the record's lane decide it; raises Unforeseen if that fails in a way nobody foresaw."""
         topic, number, offset = message.topic(), message.partition(), message.offset()
         assert topic is not None
         assert number is not None
@@ -51,10 +62,15 @@ class Batch:
         out = self.outboxes.get(number)
         if out is None:
             out = self.outboxes[number] = Outbox(budget=self._budget)
-        if topic == self._commands:
-            self._command(message, lane, f"commands/{number}@{offset}", out)
-        else:
-            self._report(message, lane, f"reports/{number}@{offset}", out)
+        place = (topic, number, offset)
+        known = self._culprits.find(place)
+        try:
+            if topic == self._commands:
+                self._command(message, lane, f"commands/{number}@{offset}", out, known)
+            else:
+                self._report(message, lane, f"reports/{number}@{offset}", out, known)
+        except Exception as error:
+            raise Unforeseen(place, internal_error(error), self.outboxes) from error
         self.is_full = len(out.reports) > FANOUT_MAX or self._budget.is_half_spent
 
     def skip_markers(self, ends: Mapping[tuple[str, int], int]) -> None:
@@ -62,35 +78,38 @@ class Batch:
         for place, end in ends.items():
             self.offsets[place] = max(self.offsets.get(place, 0), end)
 
-    def _command(self, message: Message, lane: Lane, position: str, out: Outbox) -> None:
+    def _command(self, message: Message, lane: Lane, position: str, out: Outbox, known: Culprit | None) -> None:
         headers = None
         try:
             headers = headers_of(message)
             received = read_command(message.value(), headers)
             target = lane.lane_of(received.command)
-            if target >= lane.lanes:
-                raise InvalidData(f"the job id names lane {target}, and there are only {lane.lanes}")
-            if target != lane.number and _carried_bytes(message, headers) > CARRIED_BYTES_MAX:
-                raise InvalidData(f"key and headers have more than {CARRIED_BYTES_MAX} bytes: too long to forward")
-        except ContractError as error:
+            if target != lane.number:
+                _check_target(target, lane.lanes, message, headers)
+        except Exception as raised:  # noqa: BLE001  # it is logged, and the record is parked
+            error = _refusal(raised, position)
             self._park(message, headers, error, out)
             lane.rejected(wire.CommandRejected(error.code, error.reason[:2000], position=position), None, out)
             return
-        if target == lane.number:
+        if known is not None:
+            self._park(message, headers, known.error, out)
+            if known.tries == 1:
+                lane.reject(Rejected(known.error.code, known.error.reason), received, position, out)
+        elif target == lane.number:
             lane.command(received, position, self._election, out)
         else:
             self.forwards.append((message, headers, target))
             out.counts["joblog_commands_forwarded_total", ""] += 1
 
-    def _report(self, message: Message, lane: Lane, position: str, out: Outbox) -> None:
+    def _report(self, message: Message, lane: Lane, position: str, out: Outbox, known: Culprit | None) -> None:
         lane.heard(message.timestamp()[1])
         try:
-            report: wire.AnyReport = read_report(message.value())
-            _check_places(report, lane.lanes)
-        except ContractError as error:
+            report: wire.AnyReport = _read_report(message, lane.lanes, known)
+        except Exception as raised:  # noqa: BLE001  # it is logged, and the record is parked
+            error = _refusal(raised, position)
             self._park(message, readable_headers(message), error, out)
             instead = failed_by_report(message.value(), error.reason)
-            if instead is None:
+            if instead is None or (known is not None and known.tries > 1):
                 return
             report = instead
         lane.report(report, position, self._election, out)
@@ -132,7 +151,7 @@ class Batch:
         for message, headers, error in self.parked:
             said = deadletters.headers(
                 error.code,
-                error.reason,
+                error.details if isinstance(error, InternalError) else error.reason,
                 ROLE,
                 message.topic() or "",
                 message.partition() or 0,
@@ -140,6 +159,22 @@ class Batch:
                 headers,
             )
             writer.deadletter(message, said, deadletters.value(message.value()))
+
+
+def _read_report(message: Message, lanes: int, known: Culprit | None) -> wire.AnyReport:
+    if known is not None:
+        raise known.error
+    report: wire.AnyReport = read_report(message.value())
+    _check_places(report, lanes)
+    return report
+
+
+def _check_target(target: int, lanes: int, message: Message, headers: Headers | None) -> None:
+    """Refuse a command of another lane that cannot be sent there."""
+    if target >= lanes:
+        raise InvalidData(f"the job id names lane {target}, and there are only {lanes}")
+    if len(message.key() or b"") + size_of(headers) > CARRIED_BYTES_MAX:
+        raise InvalidData(f"key and headers have more than {CARRIED_BYTES_MAX} bytes: too long to forward")
 
 
 def _check_places(report: wire.AnyReport, lanes: int) -> None:
@@ -151,5 +186,9 @@ def _check_places(report: wire.AnyReport, lanes: int) -> None:
         raise InvalidData(f"the id of the continuation names lane {lane}, and there are only {lanes}")
 
 
-def _carried_bytes(message: Message, headers: Headers | None) -> int:
-    return len(message.key() or b"") + size_of(headers)
+def _refusal(raised: Exception, position: str) -> ContractError:
+    """Why a record is parked that could not be read, or shall not be decided again."""
+    if isinstance(raised, ContractError):
+        return raised
+    log.error("elector.unreadable", exc_info=raised, extra={"position": position})
+    return internal_error(raised)

@@ -23,6 +23,7 @@ from joblog.streams.elector.transaction import TransactionLog
 from joblog.streams.errors import Fenced, StepBack, TooLarge
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig, producer, reader
+from joblog.streams.lane.lane import Lane
 from joblog.streams.lane.rules import LaneRules
 from joblog.streams.metrics import Meters
 from msgspec import Raw, json
@@ -204,6 +205,48 @@ def test_records_nobody_can_read_are_parked_and_the_lane_goes_on(elector: Electo
     rejected = [event["data"] for event in log.events if event["type"] == "command.rejected"]
     assert len(rejected) == len(bad)
     assert all(one["reason"] and one["position"].startswith("commands/0@") for one in rejected)
+
+
+def test_a_record_that_fails_in_an_unforeseen_way_is_parked_and_leaves_no_trace_in_the_lane(
+    elector: Elector, log: Log, wait_until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide_command, decide_report = Lane.command, Lane.report
+    poison = new_job_id(0, 2)
+
+    def command(self: Lane, received: wire.Received, *args: Any) -> None:
+        decide_command(self, received, *args)
+        if received.command.job_id == poison and isinstance(received.command, wire.CreateJob):
+            raise RecursionError("too deep")
+
+    def report(self: Lane, said: wire.AnyReport, *args: Any) -> None:
+        decide_report(self, said, *args)
+        if isinstance(said, wire.RunSucceeded):
+            raise ZeroDivisionError("nobody foresaw it")
+
+    monkeypatch.setattr(Lane, "command", command)
+    monkeypatch.setattr(Lane, "report", report)
+    log.announce()
+    others = [log.create(lane) for lane in (0, 1)]
+    log.create(0, job_id=poison)
+    log.command("job.delete", {"job_id": poison}, 0)
+    others += [log.create(lane) for lane in (0, 1)]
+    log.producer.flush()
+    wait_until(lambda: len(log.poll().deadletters) == 1, 20, "the dead letter")
+    wait_until(lambda: sorted(run.job_id for run in log.runs()) == sorted(others), 20, "the other jobs")
+    rejected = [event["data"] for event in log.events if event["type"] == "command.rejected"]
+    assert [(one["code"], one["job_id"]) for one in rejected] == [
+        ("internal_error", poison), ("unknown_job", poison)
+    ]  # fmt: skip
+    headers = log.deadletters[0][1]
+    assert headers["joblog-reason-code"] == b"internal_error"
+    assert b"RecursionError: too deep" in headers["joblog-reason"]
+    log.succeed(next(run for run in log.runs() if run.job_id == others[0]))
+    wait_until(lambda: log.of(others[0])[2:3] == ["failed"], 20, "the run's failure")
+    assert b"ZeroDivisionError" in wait_until(lambda: log.poll().deadletters[1:], 10, "it")[0][1]["joblog-reason"]
+    labels = {"role": "elector", "reason": "internal_error"}
+    assert elector._meters.registry.get_sample_value("joblog_quarantined_records_total", labels) == 2
+    for job in others:
+        log.of(job)
 
 
 def test_a_command_in_the_wrong_lane_is_forwarded(elector: Elector, log: Log, wait_until: Any) -> None:

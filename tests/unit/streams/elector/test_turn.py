@@ -8,9 +8,11 @@ from joblog.streams.contract.codec import VALUE_BYTES_MAX, encode
 from joblog.streams.contract.ids import new_job_id
 from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, DELAY_TIERS, TopicNames
+from joblog.streams.elector.culprits import Culprits, Unforeseen, internal_error
 from joblog.streams.elector.lane_records import LaneRecord
 from joblog.streams.elector.transaction import Writer
 from joblog.streams.elector.turn import CARRIED_BYTES_MAX, FANOUT_MAX, Batch
+from joblog.streams.errors import InternalError
 from joblog.streams.lane.features.verdicts import CONTINUATIONS_MAX
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.lane import Lane
@@ -73,9 +75,9 @@ class Records(list[tuple[str, int]]):
         self.append((topic.removeprefix(NAMES.prefix), sum(sizes) + carried))
 
 
-def batch() -> tuple[Batch, Lane]:
+def batch(culprits: Culprits | None = None) -> tuple[Batch, Lane]:
     lane = Lane(0, LANES, LaneRules())
-    return Batch(NAMES, {0: lane}, Election(NOW, 0, lambda _job, event, *_: (event,), frozenset())), lane
+    return Batch(NAMES, {0: lane}, Election(NOW, 0, lambda _job, event, *_: (event,), frozenset()), culprits), lane
 
 
 def command(said: wire.Command, *, extension: int = 0, **about: Any) -> Any:
@@ -90,6 +92,19 @@ def written(turn: Batch) -> Records:
     tiers = {tier: NAMES.delay(tier) for tier in DELAY_TIERS}
     turn.write(Writer(records, NAMES, tiers, {}), {0: LaneRecord("e", 1, 2)})  # type: ignore[arg-type]
     return records
+
+
+def headers_written(turn: Batch) -> dict[str, bytes]:
+    """The headers of the turn's dead letter."""
+    found: dict[str, bytes] = {}
+
+    class Headers(Records):
+        def produce(self, topic: str, *_: Any, headers: Any = (), **__: Any) -> None:
+            if topic == NAMES.deadletters:
+                found.update(headers)
+
+    turn.write(Writer(Headers(), NAMES, {}, {}), {})  # type: ignore[arg-type]
+    return found
 
 
 def test_commands_and_reports_are_decided_by_their_lane_in_one_turn() -> None:
@@ -240,3 +255,105 @@ def test_a_dead_letter_fits_whatever_it_was() -> None:
     sizes = dict(written(turn))
     most = deadletters.VALUE_BYTES_MAX + deadletters.KEY_BYTES_MAX + deadletters.HEADERS_BYTES_MAX + 10_000
     assert sizes["deadletters"] < most < RECORD_BYTES_MAX
+
+
+# --- what nobody foresaw ---
+
+
+class Odd(Exception):
+    """An error of no kind that anybody expects."""
+
+
+def failing(*_: Any) -> Any:
+    raise Odd("no")
+
+
+@pytest.mark.parametrize(
+    ("reading", "record"),
+    [
+        ("read_command", command(create("a", queue=QUEUE))),
+        ("headers_of", command(create("a", queue=QUEUE))),
+        ("read_report", Record(NAMES.reports, encode(succeeded("a", 2)))),
+    ],
+)
+def test_a_record_that_nobody_can_read_for_an_unforeseen_reason_is_parked_and_the_turn_goes_on(
+    monkeypatch: pytest.MonkeyPatch, reading: str, record: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    turn, lane = batch()
+    with monkeypatch.context() as patched:
+        patched.setattr(f"joblog.streams.elector.turn.{reading}", failing)
+        turn.take(record)
+    turn.take(command(create("b", queue=QUEUE)))
+    assert id_of("b") in lane.jobs
+    assert [error.code for _, _, error in turn.parked] == ["internal_error"]
+    assert turn.outboxes[0].counts["joblog_quarantined_records_total", "internal_error"] == 1
+    assert "deadletters" in dict(written(turn))
+    (told,) = [one for one in caplog.records if one.message == "elector.unreadable"]
+    assert told.exc_info
+
+
+@pytest.mark.parametrize("error", [Odd("no"), RecursionError(), MemoryError(), AssertionError("x" * 10_000)])
+def test_an_exception_out_of_a_lane_names_the_record_and_the_lanes_that_are_not_to_be_trusted(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    turn, lane = batch()
+
+    def raising(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(lane, "command", raising)
+    with pytest.raises(Unforeseen) as caught:
+        turn.take(command(create("a", queue=QUEUE)))
+    assert caught.value.place == (NAMES.commands, 0, 41)
+    assert caught.value.lanes == {0}
+    assert caught.value.__cause__ is error
+    assert type(error).__name__ in caught.value.error.reason
+    assert len(caught.value.error.reason) <= 500
+
+
+def test_a_command_that_failed_before_is_parked_and_rejected_without_being_decided() -> None:
+    known = Culprits()
+    known.add((NAMES.commands, 0, 41), InternalError("Odd: no", "Traceback"))
+    turn, lane = batch(known)
+    turn.take(command(create("a", queue=QUEUE)))
+    assert not lane.jobs
+    (event,) = turn.outboxes[0].events
+    assert (event[1], event[3].code, event[3].reason) == ("command.rejected", "internal_error", "Odd: no")
+    assert (event[3].job_id, event[3].command_id) == (id_of("a"), "c-1")
+    assert turn.outboxes[0].counts["joblog_quarantined_records_total", "internal_error"] == 1
+    assert headers_written(turn)["joblog-reason-code"] == b"internal_error"
+    assert headers_written(turn)["joblog-reason"] == b"Traceback"
+
+
+def test_a_report_that_failed_before_fails_its_run_and_if_that_fails_too_is_only_parked() -> None:
+    known = Culprits()
+    turn, lane = batch(known)
+    turn.take(Record(NAMES.reports, encode(worker(queues=(QUEUE,)))))
+    turn.take(command(create("a", queue=QUEUE)))
+    turn.assign()
+    known.add((NAMES.reports, 0, 41), InternalError("Odd: no", "Traceback"))
+    known.add((NAMES.reports, 0, 41), InternalError("Odd: again", "Traceback"))
+    turn.take(Record(NAMES.reports, encode(succeeded("a", 2))))
+    assert lane.jobs[id_of("a")].state is State.PROCESSING
+    known.forget({(NAMES.reports, 0): 42})
+    known.add((NAMES.reports, 0, 41), InternalError("Odd: no", "Traceback"))
+    turn.take(Record(NAMES.reports, encode(succeeded("a", 2))))
+    assert lane.jobs[id_of("a")].state is State.FAILED
+    assert [error.reason for _, _, error in turn.parked] == ["Odd: no"] * 2
+
+
+def test_what_is_said_of_an_unforeseen_error_can_be_written() -> None:
+    error = internal_error(Odd("\ud800 and \x00" + "x" * 10_000))
+    assert ".Odd: ? and \N{REPLACEMENT CHARACTER}x" in error.reason
+    assert len(error.reason) == 500
+    assert len(error.details) == 2_000
+    assert encode([error.reason, error.details])
+
+
+def test_a_culprit_is_known_until_the_lane_has_read_beyond_it() -> None:
+    known = Culprits()
+    known.add(("t", 3, 41), InternalError("no"))
+    known.forget({("t", 3): 41, ("t", 4): 50, ("u", 3): 50})
+    assert known.find(("t", 3, 41)) is not None
+    known.forget({("t", 3): 42})
+    assert known.find(("t", 3, 41)) is None
