@@ -8,7 +8,7 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from joblog.streams.contract.ids import murmur2
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, TopicNames
-from joblog.streams.contract.unreadable import failed_by_assignment
+from joblog.streams.contract.unreadable import NOT_READABLE, failed_by_assignment
 from joblog.streams.contract.wire import AnyAssignment, RunFailed
 from joblog.streams.errors import JoblogError, TopicsError
 from joblog.streams.kafka import clients
@@ -90,7 +90,7 @@ class Assignments:
     def _decode(self, message: Message, found: list[AnyAssignment | Unreadable]) -> None:
         try:
             found.append(_DECODER.decode(message.value() or b""))
-        except msgspec.MsgspecError as exc:
+        except NOT_READABLE as exc:
             self._meters.inc("joblog_quarantined_records_total", "worker", "undecodable")
             place = f"{message.topic()}/{message.partition()}@{message.offset()}"
             log.exception("assignment.undecodable", extra={"position": place, "reason": str(exc)})

@@ -8,9 +8,12 @@ from typing import Final
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.fields import Count, Version
-from msgspec import MsgspecError, Struct, json
+from msgspec import Struct, json
 
 REASON_CHARACTERS_MAX: Final = 2_000
+#: What msgspec raises for bytes that it cannot read: DecodeError is a ValueError, and so is the UnicodeDecodeError
+#: for text that is no UTF-8, which is no MsgspecError.
+NOT_READABLE: Final = (ValueError, RecursionError)
 
 
 class _Report(Struct):
@@ -35,7 +38,7 @@ def failed_by_report(value: bytes | None, reason: str) -> wire.RunFailed | None:
     """What to hear instead of a worker's report on a run that cannot be read; None if it is not one."""
     try:
         said = _report.decode(value or b"")
-    except (MsgspecError, RecursionError):
+    except NOT_READABLE:
         return None
     if not said.type.startswith("run."):
         return None
@@ -46,7 +49,7 @@ def failed_by_assignment(value: bytes | None, worker: str, reason: str) -> tuple
     """The report of a worker that cannot read what it shall run, and the lane it goes to; None if it is no run."""
     try:
         said = _assignment.decode(value or b"")
-    except (MsgspecError, RecursionError):
+    except NOT_READABLE:
         return None
     if said.type != "job.run":
         return None

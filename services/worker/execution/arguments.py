@@ -6,6 +6,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 from joblog.services.tasks.context import CancellationToken, JobContext
 from joblog.services.tasks.task import ArgumentsError, Task
+from joblog.streams.contract.unreadable import NOT_READABLE
 from joblog.streams.errors import SettingsError
 from pydantic import ConfigDict, PydanticUserError, ValidationError
 from pydantic.experimental.arguments_schema import generate_arguments_schema
@@ -35,7 +36,7 @@ def read_call(spec: msgspec.Raw) -> Call:
     """The call in a JobSpec; ArgumentsError when it cannot be decoded."""
     try:
         return _CALLS.decode(spec)
-    except (msgspec.MsgspecError, RecursionError) as exc:
+    except NOT_READABLE as exc:
         raise ArgumentsError(f"the job's arguments cannot be decoded: {exc}") from exc
 
 

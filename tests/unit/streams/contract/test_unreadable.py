@@ -30,6 +30,8 @@ def test_a_reason_fits_into_an_event_whatever_the_record_said() -> None:
         b"",
         b"garbage",
         b"[" * 100_000,
+        b'{"type":"run.failed","job_id":"\xc3(","lease":2,"worker":"w"}',
+        b'{"type":"job.run","job_id":"\xc3(","lease":2,"lane":1}',
         encode({**RUN, "type": "worker.announced"}),
         encode({**RUN, "type": "run.failed", "lease": "two"}),
         encode({"type": "run.failed", "lease": 2}),
@@ -38,6 +40,12 @@ def test_a_reason_fits_into_an_event_whatever_the_record_said() -> None:
 def test_of_anything_else_nothing_is_made_out(value: Any) -> None:
     assert failed_by_report(value, "x") is None
     assert failed_by_assignment(value, "w", "x") is None
+
+
+def test_text_that_is_no_utf8_hides_nothing_beside_it() -> None:
+    found = failed_by_report(encode({**RUN, "type": "run.succeeded", "result": "?"}).replace(b"?", b"\xc3("), "x")
+    assert found is not None
+    assert (found.job_id, found.lease) == (RUN["job_id"], 2)
 
 
 def test_an_assignment_names_the_lane_that_waits_for_its_end() -> None:

@@ -148,9 +148,16 @@ def test_a_command_that_no_lane_could_take_is_parked_and_rejected_and_the_turn_g
     assert not turn.empty
 
 
-def test_a_report_that_cannot_be_read_is_parked_and_nothing_else_happens() -> None:
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"type":"run.succeeded"}',
+        b'{"type":"run.succeeded","job_id":"\xc3(","lease":1,"worker":"w","duration_ms":1,"started_ms":0}',
+    ],
+)
+def test_a_report_that_cannot_be_read_is_parked_and_nothing_else_happens(value: bytes) -> None:
     turn, _ = batch()
-    turn.take(Record(NAMES.reports, b'{"type":"run.succeeded"}'))
+    turn.take(Record(NAMES.reports, value))
     assert [topic for topic, _ in written(turn)] == ["state", "deadletters"]
 
 

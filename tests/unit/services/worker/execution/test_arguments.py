@@ -317,7 +317,10 @@ def test_many_errors_are_counted() -> None:
         call(run, *["x"] * 25)
 
 
-@pytest.mark.parametrize("spec", [b"{", b"[]", b'{"args":{}}', b'{"kwargs":[]}', b'{"timeout_s":"x"}', b"\xff"])
+@pytest.mark.parametrize(
+    "spec",
+    [b"{", b"[]", b'{"args":{}}', b'{"kwargs":[]}', b'{"timeout_s":"x"}', b"\xff", b'{"args":["\xc3("]}'],
+)
 def test_a_spec_that_is_none_is_an_error_of_the_arguments(spec: bytes) -> None:
     with pytest.raises(ArgumentsError, match="cannot be decoded"):
         read_call(Raw(spec))
