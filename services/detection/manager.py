@@ -20,7 +20,7 @@ from joblog.services.detection.names import CLEANUP_QUEUE, CLEANUP_TASK, PRIORIT
 from joblog.services.detection.requests import RunRequested, RunWithdrawn, read_request
 from joblog.streams.contract.ids import hashed_job_id, lane_of_queue
 from joblog.streams.contract.record_headers import headers_of
-from joblog.streams.contract.retry import Curve, RetryPolicy
+from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.contract.states import ContinueOn
 from joblog.streams.errors import ContractError
 from joblog.streams.kafka import clients
@@ -36,9 +36,7 @@ _POLL_S: Final = 0.2
 
 def retry_policy(minute: timedelta) -> RetryPolicy:
     """2^n minutes before retry n + 1, three times: 1, 2 and 4 minutes; a demonstration has shorter minutes."""
-    return RetryPolicy(
-        attempts=RETRIES, curve=Curve.EXPONENTIAL, base_s=minute / timedelta(seconds=1), factor=2, jitter=0
-    )
+    return RetryPolicy.exponential(base_s=minute / timedelta(seconds=1), factor=2, attempts=RETRIES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,17 @@
+import pickle
+import re
+from datetime import timedelta
+from typing import Any
+
+import msgspec
 import pytest
+from hypothesis import given
 from joblog.streams.contract.fields import SECONDS_MAX
 from joblog.streams.contract.retry import DEFAULT_RETRY, Curve, OnExceeded, Retry, RetryPolicy, delay_s, is_retried
+from joblog.streams.errors import SettingsError
+from pydantic import ValidationError
+
+from tests.support.messages import fitting, meaning
 
 LATEST_DRAW = 1 - 2**-53
 
@@ -88,3 +99,84 @@ def test_an_exception_without_a_module_matches_by_its_name() -> None:
 def test_policy_and_twin_have_the_same_fields_and_defaults() -> None:
     twin = {name: getattr(DEFAULT_RETRY, name) for name in Retry.__struct_fields__}
     assert RetryPolicy().model_dump() == twin
+
+
+@pytest.mark.parametrize(
+    ("made", "written_out"),
+    [
+        (RetryPolicy.fixed(1, 2, 4), {"attempts": 3, "curve": Curve.FIXED, "delays_s": (1, 2, 4)}),
+        (
+            RetryPolicy.fixed(timedelta(minutes=1), attempts=5),
+            {"attempts": 5, "curve": Curve.FIXED, "delays_s": (60,)},
+        ),
+        (
+            RetryPolicy.exponential(base_s=2, factor=3, max_s=50, jitter=0.5, attempts=4),
+            {"attempts": 4, "curve": "exponential", "base_s": 2, "factor": 3, "max_s": 50, "jitter": 0.5},
+        ),
+        (RetryPolicy.exponential(), {"curve": Curve.EXPONENTIAL}),
+        (RetryPolicy.hangfire(), {}),
+        (RetryPolicy.hangfire(3, only_on=("KeyError",)), {"attempts": 3, "only_on": ("KeyError",)}),
+        (
+            RetryPolicy.none(on_exceeded=OnExceeded.DELETE, lost_max=0),
+            {"attempts": 0, "on_exceeded": "delete", "lost_max": 0},
+        ),
+    ],
+)
+def test_a_policy_made_by_name_is_the_one_written_out(made: RetryPolicy, written_out: dict[str, Any]) -> None:
+    assert made == RetryPolicy(**written_out)
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ({"attempts": 3, "delays_s": [1, 2, 4]}, "write RetryPolicy.fixed(1, 2, 4)"),
+        ({"delays_s": (60,)}, "write RetryPolicy.fixed(60, attempts=10)"),
+        ({"attempts": 2, "delays_s": [1, 2, 4]}, "write RetryPolicy.fixed(1, 2)"),
+        ({"curve": Curve.EXPONENTIAL, "delays_s": [1]}, "write RetryPolicy.fixed(1, attempts=10)"),
+        ({"base_s": 2, "jitter": 0.5}, "write RetryPolicy.exponential(base_s=2, jitter=0.5, attempts=10)"),
+        (
+            {"factor": 3.0},
+            "factor has no effect on this curve; write RetryPolicy.exponential(factor=3.0, ",
+        ),
+        ({"curve": Curve.FIXED, "delays_s": [1], "max_s": 5}, "write RetryPolicy.exponential(max_s=5, attempts=10)"),
+        ({"curve": "hangfire", "jitter": 1}, "write RetryPolicy.exponential(jitter=1, attempts=10)"),
+    ],
+)
+def test_what_the_curve_does_not_read_is_refused_with_the_line_to_write(said: dict[str, Any], line: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(line)):
+        RetryPolicy(**said)
+
+
+def test_delays_without_an_attempt_and_bases_above_the_longest_delay_are_refused() -> None:
+    with pytest.raises(SettingsError, match=re.escape("1 of 3 delays without effect; write RetryPolicy.fixed(1, 2)")):
+        RetryPolicy.fixed(1, 2, 4, attempts=2)
+    with pytest.raises(SettingsError, match=re.escape("write RetryPolicy.none()")):
+        RetryPolicy.fixed(1, attempts=0)
+    with pytest.raises(SettingsError, match=re.escape("write RetryPolicy.none()")):
+        RetryPolicy.fixed()
+    with pytest.raises(SettingsError, match=re.escape("write RetryPolicy.fixed(10, attempts=10)")):
+        RetryPolicy.exponential(base_s=20, max_s=10)
+
+
+def test_what_pydantic_refuses_it_still_explains() -> None:
+    for wrong in ({"curve": "bogus", "delays_s": [1]}, {"curve": [], "jitter": 1}, {"bogus": 1}, {"attempts": -1}):
+        with pytest.raises(ValidationError):
+            RetryPolicy(**wrong)
+
+
+@given(fitting(RetryPolicy))
+def test_a_message_may_carry_what_has_no_effect_and_can_be_copied(said: dict[str, Any]) -> None:
+    policy = RetryPolicy.model_validate(said)
+    assert meaning(msgspec.convert(policy.model_dump(mode="json"), Retry)) == meaning(policy)
+    assert RetryPolicy.model_validate_json(policy.model_dump_json()) == policy == policy.model_copy()
+    assert pickle.loads(pickle.dumps(policy)) == policy  # noqa: S301 - our own
+
+
+@given(fitting(RetryPolicy))
+def test_a_policy_that_was_made_can_be_written_out_in_full(said: dict[str, Any]) -> None:
+    try:
+        made = RetryPolicy(**said)
+    except SettingsError:
+        return
+    assert RetryPolicy(**made.model_dump()) == made
+    assert RetryPolicy(**{name: getattr(made, name) for name in RetryPolicy.model_fields}) == made
