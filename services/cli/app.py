@@ -50,24 +50,26 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "delays": Target("cli.commands.roles:delays", "Run the delays process: it wakes scheduled jobs.", RUN),
     "worker": Target("cli.commands.worker:worker", "Run a worker: it runs the jobs of your tasks.", RUN),
     "projector": Target("cli.commands.projector:projector", "Run the projector: it keeps Postgres up to date.", RUN),
-    "enqueue": Target("cli.commands.enqueue:enqueue", "Create a job, and print its id when Kafka has it.", JOBS),
+    "enqueue": Target(
+        "cli.commands.enqueue:enqueue", "Create a job, and print its id once Kafka has stored it.", JOBS
+    ),
     "job": Target("cli.commands.jobs:app", "Show and change jobs.", JOBS),
     "queue": Target("cli.commands.watch:queue", "Show queues.", WATCH),
     "workers": Target("cli.commands.watch:workers", "List the workers.", WATCH),
     "stats": Target("cli.commands.watch:stats", "Count the jobs in each state.", WATCH),
-    "rejected": Target("cli.commands.watch:rejected", "Show commands that could not be done.", WATCH),
+    "rejected": Target("cli.commands.watch:rejected", "Show commands that were rejected.", WATCH),
     "parked": Target("cli.commands.watch:parked", "Show events that the projector could not apply.", WATCH),
-    "deadletters": Target("cli.commands.deadletters:app", "Show records that nobody could apply.", WATCH),
+    "deadletters": Target("cli.commands.deadletters:app", "Show records that could not be processed.", WATCH),
     "topics": Target("cli.commands.topics:app", "Manage the Kafka topics.", OPERATE),
     "migrate": Target("cli.commands.projector:migrate", "Create or migrate the tables in Postgres.", OPERATE),
     "config": Target("cli.commands.config:app", "Show the settings.", OPERATE),
     "bench": Target(
         "cli.commands.bench:app",
-        "Measure this installation: topics and tables of its own, removed afterwards.",
+        "Benchmark this installation, on topics and tables of its own that are removed afterwards.",
         OPERATE,
         "embedded",
     ),
-    "doctor": Target("cli.commands.doctor:doctor", "Check the installation, and say how to mend it.", OPERATE),
+    "doctor": Target("cli.commands.doctor:doctor", "Check the installation, and say how to fix it.", OPERATE),
 }
 
 
@@ -90,7 +92,7 @@ class LazyGroup(TyperGroup):
 
 
 def load(name: str) -> Any:
-    """The command of this name; JoblogError when a package that it needs is not installed."""
+    """Load a command by its name; raises JoblogError if a package that it needs is not installed."""
     target = COMMANDS[name]
     module, _, attribute = target.place.partition(":")
     try:
@@ -112,7 +114,7 @@ def load(name: str) -> Any:
 
 
 def tidied(command: Any) -> Any:
-    """Its help, and that of its commands: a paragraph is one line, which the terminal folds; flags take no value."""
+    """Tidy the help of a command and its subcommands: join the lines of a paragraph, and show no value for flags."""
     command.help = _LINE_END.sub(" ", command.help or "")
     for parameter in command.params:
         if getattr(parameter, "is_flag", False):
@@ -151,13 +153,13 @@ def root(
 
     Settings come from JOBLOG_* variables, .env, a TOML file, and the addresses that `joblog up` leaves behind.
     """
-    # Commands tell what matters themselves; roles replace this (roles/logs.py).
+    # Commands print what matters themselves; roles set up their own logging (roles/logs.py).
     logging.getLogger().addHandler(logging.NullHandler())
     ctx.obj = Cli(config, log_format)
 
 
 def main() -> None:
-    """Run a command; what Joblog raises on purpose, and what comes of wrong input, is told without a traceback."""
+    """Run a command; expected errors and wrong input are reported without a traceback."""
     try:
         app()
     except JoblogError as exc:
@@ -167,7 +169,7 @@ def main() -> None:
             raise
         sys.exit(fail(mistake))
     except UnicodeEncodeError as exc:
-        # What a shell hands over in another encoding comes as lone surrogates, which Kafka and Postgres cannot take.
+        # Arguments that are not UTF-8 arrive as lone surrogates, which neither Kafka nor Postgres can store.
         if exc.reason != "surrogates not allowed":
             raise
         sys.exit(fail(InvalidData(f"{exc.object!r:.100} is not UTF-8")))

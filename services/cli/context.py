@@ -1,6 +1,6 @@
-"""What the commands share: the options before them, options that many have, and how errors are told.
+"""What the commands share: global options, common options, and how errors are reported.
 
-It loads little, since every call of `joblog` loads it.
+Imports little, because every call of `joblog` imports it.
 """
 
 import sys
@@ -27,17 +27,17 @@ class LogFormat(StrEnum):
 
 
 class Output(StrEnum):
-    """table: for people. json: one document, or one object a line for lists."""
+    """`table` for people; `json` for programs: one document, or one object per line for lists."""
 
     TABLE = "table"
     JSON = "json"
 
 
-OutputOption = Annotated[Output, typer.Option("--output", "-o", case_sensitive=False, help="What stdout gets.")]
-LimitOption = Annotated[int, typer.Option(min=1, max=LIMIT_MAX, help="At most so many lines.")]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", case_sensitive=False, help="Output format.")]
+LimitOption = Annotated[int, typer.Option(min=1, max=LIMIT_MAX, help="Maximum number of lines.")]
 JobIdArgument = Annotated[str, typer.Argument(help="The job's id, as `joblog enqueue` printed it.")]
 
-#: What often helps, by the kind of error.
+#: Hints by kind of error.
 HINTS: Final = {
     EnqueueError: "is the broker running, and its address right? `joblog config show`, `joblog doctor`",
     TopicsError: "`joblog topics create` creates them; `joblog doctor` looks closer",
@@ -46,14 +46,14 @@ HINTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Cli:
-    """The options before the command."""
+    """The global options, which stand before the command."""
 
     config: Path | None = None
     log_format: LogFormat | None = None
 
 
 def fail(error: JoblogError) -> int:
-    """Tell an error on stderr, with a hint if there is one; the exit code: 2 for settings and input, else 1."""
+    """Print an error and its hint to stderr; returns the exit code: 2 for settings and input, else 1."""
     note(f"error: {error}")
     for hint in getattr(error, "__notes__", ()):
         note(f"hint: {hint}")
@@ -64,5 +64,5 @@ def fail(error: JoblogError) -> int:
 
 
 def note(text: str) -> None:
-    """A line for people, on stderr."""
+    """Print a line for people on stderr."""
     print(text, file=sys.stderr, flush=True)

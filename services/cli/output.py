@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for programs."""
+"""Command output: tables for people, JSON for programs."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-#: Columns that may be folded. All others are whole: ids and names are there to be copied.
+#: Columns that may be wrapped. The others are never cut, so that ids and names can be copied.
 _FOLDED: Final = frozenset({"reason", "data", "finding", "fix", "message", "value", "queues", "tasks"})
 #: A folded column narrower than this is better read on a line of its own.
 _FOLDED_MIN: Final = 16
@@ -25,7 +25,7 @@ _encoder: Final = msgspec.json.Encoder(enc_hook=str, decimal_format="number")
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], output: Output) -> None:
-    """A list: a table with these columns, or each row whole as one JSON object a line."""
+    """Print a list: a table with these columns, or each full row as one JSON object per line."""
     if output is Output.JSON:
         for row in rows:
             _write(row)
@@ -49,7 +49,7 @@ def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], output
 
 
 def print_document(document: Mapping[str, Any], output: Output) -> None:
-    """One thing: its fields below each other, or one JSON document."""
+    """Print one object: a field per line, or one JSON document."""
     if output is Output.JSON:
         _write(document)
         return
@@ -68,14 +68,14 @@ def print_document(document: Mapping[str, Any], output: Output) -> None:
 
 
 def print_block(title: str, text: str) -> None:
-    """A text of many lines, as it is."""
+    """Print a text of several lines as it is."""
     print(f"\n{title}\n{shown(text).plain.rstrip()}")
 
 
 def shown(value: Any, name: str = "", *, brief: bool = False) -> Text:
-    """A value in a cell. What comes from the log may hold anything, so nothing in it is obeyed.
+    """Format a value for a cell. Values from the log may hold anything, so markup and control codes are escaped.
 
-    `brief` is for lists on a terminal: times in seconds, and without the date if that is today's in UTC.
+    `brief` is for lists on a terminal: times to the second, without the date if it is today's in UTC.
     """
     match value:
         case None:

@@ -1,4 +1,4 @@
-"""How commands ask Postgres, and what they say when it does not answer."""
+"""How commands query Postgres, and what they print when it does not answer."""
 
 import logging
 import threading
@@ -15,20 +15,20 @@ from joblog.services.settings.sources import UP, origins
 
 log = logging.getLogger(__name__)
 
-#: How long a command may take longer for what is nice to know.
+#: How much longer a command may take for optional information.
 ASIDE_S: Final = 1.0
 
 
 @contextmanager
 def monitor_of(settings: Settings) -> Iterator[Monitor]:
-    """A monitor for a few questions."""
+    """A monitor for a few queries."""
     with hinted(settings), Monitor(settings.dsn(), settings.postgres.schema_name, connections_max=1) as monitor:
         yield monitor
 
 
 @contextmanager
 def hinted(settings: Settings) -> Iterator[None]:
-    """Say what addresses of a `joblog up` that has ended look like: the file stays."""
+    """Add a hint if the address comes from a `joblog up` that has ended: its address file stays behind."""
     try:
         yield
     except DatabaseAway as error:
@@ -38,7 +38,7 @@ def hinted(settings: Settings) -> Iterator[None]:
 
 
 class Aside:
-    """Asks for the workers while the command does its work, and is not waited for if the answer takes long."""
+    """Looks up the running workers in the background; the command does not wait if that takes long."""
 
     def __init__(self, settings: Settings) -> None:
         self._found: list[Worker] | None = None
@@ -46,7 +46,7 @@ class Aside:
         self._thread.start()
 
     def running(self) -> list[Worker] | None:
-        """The workers that run; None if that cannot be known now."""
+        """The running workers; None if Postgres cannot tell now."""
         self._thread.join(ASIDE_S)
         return self._found
 
@@ -61,7 +61,7 @@ class Aside:
 
 
 def unserved(queue: str, task: str, running: list[Worker]) -> str | None:
-    """What keeps a job of this queue and task waiting, as far as workers are concerned."""
+    """Why no running worker would take a job of this queue and task; None if one would."""
     serving = [one for one in running if queue in one.queues]
     if not serving:
         return f"no running worker serves the queue {queue}"

@@ -22,7 +22,7 @@ _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def settings_of(ctx: typer.Context, **overrides: Any) -> Settings:
-    """The settings; `overrides` come from the command's own options, and are stronger than all else."""
+    """The settings; `overrides` come from the command's own options and take precedence."""
     cli = ctx.find_object(Cli) or Cli()
     if cli.log_format is not None:
         overrides["logs"] = {"format": cli.log_format.value}
@@ -30,22 +30,22 @@ def settings_of(ctx: typer.Context, **overrides: Any) -> Settings:
 
 
 def from_here() -> None:
-    """Let modules be found in the current directory, too."""
+    """Make modules in the current directory importable."""
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
 
 
 def given(**values: Any) -> dict[str, Any]:
-    """Those that are not None: options that somebody gave."""
+    """The options that were given (not None)."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 class NotJson(InvalidData):
-    """A text is no JSON."""
+    """A text is not JSON."""
 
 
 def parse_json(text: str, what: str) -> Any:
-    """A JSON value; NotJson names `what` it should have been, InvalidData one that is too deep."""
+    """Parse a JSON value; raises NotJson, which names `what` was expected, or InvalidData if it is too deep."""
     try:
         return json.decode(text)
     except DecodeError as exc:

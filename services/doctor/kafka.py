@@ -186,7 +186,7 @@ def _dead_letters(client: AdminClient, settings: Settings, cluster: ClusterMetad
     low, high = _ends(client, [TopicPartition(topic, number) for number in cluster.topics[topic].partitions])
     count = sum(high[place] - low[place] for place in high)
     if count:
-        yield warn("dead letters", f"{_at_most(count)}, that nobody could apply", "joblog deadletters list")
+        yield warn("dead letters", f"{_at_most(count)}, that could not be processed", "joblog deadletters list")
     else:
         yield ok("dead letters", "none")
 

@@ -14,7 +14,7 @@ from joblog.services.tasks.context import JobLogFilter
 
 Format = Literal["auto", "console", "json"]
 
-#: Loggers of libraries that say at INFO what is of no use here.
+#: Library loggers whose INFO lines are of no use here.
 _QUIET: Final = ("alembic", "asyncio", "jgo")
 #: A client that cannot reach its broker says so twenty times a second: once in so many seconds is enough.
 REPEAT_S: Final = 10.0
@@ -29,9 +29,9 @@ _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 
 
 class Repeats(logging.Filter):
-    """Lets a warning or error of ours pass once in `REPEAT_S`; the next one says how many were left out.
+    """Passes a repeated warning or error once per `REPEAT_S`; the next one says how many were suppressed.
 
-    One with a traceback, or about a job, is like no other. Neither are two that differ in a number of their own.
+    Lines with a traceback or about a job are never suppressed, nor lines that differ in one of their own numbers.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -59,7 +59,7 @@ class Repeats(logging.Filter):
 
 
 class Starting(logging.Filter):
-    """Takes for DEBUG what librdkafka says in healthy starts: a coordinator loads, or moved, and is asked again."""
+    """Lowers to DEBUG what librdkafka logs in a healthy start: a coordinator is loading or has moved."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name != _LIBRDKAFKA or not _COORDINATOR.match(record.getMessage()):

@@ -1,4 +1,4 @@
-"""The process around a role: signals, HTTP, logs, and what its end tells the outside."""
+"""The process around a role: signals, HTTP, logs, exit codes."""
 
 import logging
 import os
@@ -62,10 +62,11 @@ def run_role(role: str, build: Builder, settings: Settings) -> int:
 
 @contextmanager
 def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """The first SIGTERM or SIGINT sets `stop`, the second ends the process, with whatever it holds.
+    """The first SIGTERM or SIGINT sets `stop`; the second ends the process immediately.
 
     A handler interrupts the main thread wherever it is: within `stop.wait()`, while it holds the event's lock, or
-    while it writes a log line. So the handler takes no lock: it leaves word, and another thread sets `stop`.
+    while it writes a log line. So the handler takes no lock: it puts a message into a queue, and a thread sets
+    `stop`.
     """
     heard: SimpleQueue[bool] = SimpleQueue()  # the one queue whose `put` may interrupt itself
 
@@ -77,7 +78,10 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
         if stop.is_set():
             os._exit(INTERRUPTED)
         heard.put(True)
-        os.write(2, f"stopping on {signal.Signals(number).name}; once more ends it at once\n".encode())
+        os.write(
+            2,
+            f"stopping on {signal.Signals(number).name}; again to stop immediately\n".encode(),
+        )
 
     listener = threading.Thread(target=set_stop, name="signals", daemon=True)
     listener.start()

@@ -171,7 +171,7 @@ def _deadletter() -> Schema:
     return {
         "name": "deadletter",
         "title": "DeadLetter",
-        "summary": "A record that nobody could apply, as it came; its headers say why, and where it was.",
+        "summary": "A record that could not be processed, as it came; its headers say why, and where it was.",
         "contentType": "application/octet-stream",
         "headers": {
             "type": "object",

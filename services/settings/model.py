@@ -1,8 +1,8 @@
 """Settings: everything that can be set, in one frozen model that is read once, when a process starts.
 
-From strong to weak: environment (`JOBLOG_KAFKA__BOOTSTRAP_SERVERS`), `.env`, a TOML file (`JOBLOG_CONFIG`, or
-`joblog.toml` where the process runs), and the addresses that `joblog up` leaves in its directory. A secret may
-lie in a file of its own: `JOBLOG_POSTGRES__DSN_FILE`. Times are in seconds.
+In order of decreasing precedence: environment (`JOBLOG_KAFKA__BOOTSTRAP_SERVERS`), `.env`, a TOML file
+(`JOBLOG_CONFIG`, or `joblog.toml` where the process runs), and the addresses that `joblog up` leaves in its
+directory. A secret may be in a file of its own: `JOBLOG_POSTGRES__DSN_FILE`. Times are in seconds.
 """
 
 import os
@@ -54,7 +54,7 @@ def _allowed(extra: Mapping[str, str]) -> Mapping[str, str]:
 
 
 class KafkaSettings(SecretFiles):
-    """Where the brokers are, and how to be let in."""
+    """Broker addresses and credentials."""
 
     bootstrap_servers: str = Field("127.0.0.1:9092", min_length=1)
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -96,7 +96,7 @@ class KafkaSettings(SecretFiles):
 
 
 class PostgresSettings(SecretFiles):
-    """The read model. Only the projector and those who look at jobs need it.
+    """The read model; needed by the projector and by commands that show jobs.
 
     - dsn: `postgresql://user:password@host:port/database`.
     - schema: where the tables are; another one beside it can be built from the log.
@@ -110,10 +110,10 @@ class PostgresSettings(SecretFiles):
 
 
 class ClientSettings(SecretFiles):
-    """Who creates jobs.
+    """The client, which creates jobs.
 
-    - name: in the commands' `source`; the host's name if not set.
-    - timeout_s: how long Kafka may take to acknowledge.
+    - name: part of the commands' `source`; default: the host name.
+    - timeout_s: how long to wait for Kafka's acknowledgement.
     """
 
     name: Name | None = None
@@ -122,14 +122,14 @@ class ClientSettings(SecretFiles):
 
 
 class ElectorSettings(SecretFiles):
-    """The deciding process.
+    """The elector, which decides what happens to jobs.
 
-    - id: its name, kept over restarts; two with one name fence each other. The host's name if not set.
+    - id: its name, the same after a restart and unique among electors; default: the host name.
     - batch_max: commands and reports in one transaction.
-    - lease_s: after this silence a worker is lost, and its jobs are given to others.
-    - overdue_s: a timer so late is elected without the delays process.
-    - remembered: ended jobs that a lane knows, to refuse a second creation.
-    - failed_kept: failed jobs that a lane keeps at hand for a requeue.
+    - lease_s: a worker that is silent for this long is lost, and its jobs go to others.
+    - overdue_s: a scheduled job that is this late is started without its timer.
+    - remembered: ended jobs that a lane remembers in order to refuse duplicates.
+    - failed_kept: failed jobs that a lane keeps in memory for a requeue.
     """
 
     id: Name | None = None
@@ -141,12 +141,12 @@ class ElectorSettings(SecretFiles):
 
 
 class WorkerSettings(SecretFiles):
-    """The process that runs jobs.
+    """The worker, which runs jobs.
 
     - tasks: modules with tasks.
     - queues: in the order of preference; those that its tasks declare if empty, `default` as the last of them.
-    - slots: jobs at once, by the number of cores if not set; prefetch: jobs held besides.
-    - renew_s: how often it says that it lives; grace_s: what running jobs get to end in at a stop.
+    - slots: jobs at once; default: by the number of cores. prefetch: extra jobs to hold ready, for short jobs.
+    - renew_s: how often the lease is renewed; grace_s: how long running jobs may take to end at a stop.
     """
 
     name: Name | None = None
@@ -169,7 +169,7 @@ class HttpSettings(SecretFiles):
 
 
 class LogSettings(SecretFiles):
-    """What a role says of itself, on stderr; `auto` is for people on a terminal, and JSON elsewhere."""
+    """Logs on stderr; `auto` is readable text on a terminal and JSON elsewhere."""
 
     format: Literal["auto", "console", "json"] = "auto"
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -179,8 +179,8 @@ class Settings(BaseSettings):
     """All settings; make it with `Settings.load`, which explains what is wrong by the variable's name.
 
     - config: the TOML file; directory: where `joblog up` keeps its data and addresses.
-    - lanes: partitions of the topics, for the life of the installation.
-    - replication: copies of each topic, when it is created.
+    - lanes: partitions of the topics; fixed for the life of the installation.
+    - replication: replicas of each topic, when it is created.
     - queue_shards: lanes of each queue that shall have more than one.
     """
 

@@ -1,4 +1,4 @@
-"""`joblog bench`: how fast this installation is, measured from outside, one figure a line."""
+"""`joblog bench`: how fast this installation is, one figure per line."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ app = typer.Typer(no_args_is_help=True)
 
 COLUMNS: Final = ("bench", "metric", "value", "unit", "run")
 TIMEOUT_S: Final = 600.0
-#: Jobs that an embedded broker handles before it is measured; it becomes faster for about so long.
+#: Jobs that an embedded broker handles before it is measured: its JVM gets faster for about that long.
 WARM_UP_JOBS: Final = 200_000
 _LAST: Final = ("lanes", "embedded", "timeout", "output")
 
@@ -40,20 +40,24 @@ Clusters: TypeAlias = Callable[[], AbstractContextManager[Cluster]]
 Bench = TypeVar("Bench", bound=Callable[..., Iterator[Measurement]])
 
 JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="How many jobs.")]
-LanesOption = Annotated[int, typer.Option("--lanes", min=1, max=4096, help="Lanes of the benchmark's own topics.")]
-EmbeddedOption = Annotated[
-    bool, typer.Option("--embedded", help="Start a Kafka and a Postgres for this, instead of using the settings'.")
+LanesOption = Annotated[
+    int, typer.Option("--lanes", min=1, max=4096, help="Number of lanes of the benchmark's topics.")
 ]
-TimeoutOption = Annotated[float, typer.Option("--timeout", min=1, help="Seconds until it is given up.")]
+EmbeddedOption = Annotated[
+    bool,
+    typer.Option(
+        "--embedded", help="Start Kafka and Postgres for the benchmark instead of using those of the settings."
+    ),
+]
+TimeoutOption = Annotated[float, typer.Option("--timeout", min=1, help="Give up after this many seconds.")]
 
 
 @app.callback()
 def bench() -> None:
-    """Measure this installation: topics and tables of its own, removed afterwards.
+    """Benchmark this installation, on topics and tables of its own that are removed afterwards.
 
-    Everything runs on this machine but the brokers and the database, which are the settings', or started here
-    with --embedded, and warmed up. With --output json each figure is one object a line: bench, metric, value, unit,
-    run.
+    All processes run on this machine; the brokers and the database are those of the settings, or are started here and
+    warmed up with --embedded. With --output json each figure is one object per line: bench, metric, value, unit, run.
     """
 
 
@@ -96,7 +100,7 @@ def _brokers(ctx: typer.Context, embedded: bool) -> Iterator[tuple[KafkaConfig, 
 
 
 def _warm_up(kafka: KafkaConfig, dsn: str) -> None:
-    """Let the broker that has just started compile what is used: brokers that are measured have run for days."""
+    """Warm up a broker that has just started, so that its JVM has compiled the hot code."""
     note(f"warming the broker up with {WARM_UP_JOBS:,} jobs ...")
     with fresh(kafka, dsn, 4) as one:
         deque(throughput(one, WARM_UP_JOBS, TIMEOUT_S, postgres=False), maxlen=0)
@@ -147,11 +151,11 @@ def throughput_command(
 def latency_command(
     cluster: Clusters,
     jobs: JobsOption = 300,
-    load: Annotated[float, typer.Option(min=0, help="Other jobs a second; 0 for none.")] = 0,
+    load: Annotated[float, typer.Option(min=0, help="Background load in jobs per second; 0 for none.")] = 0,
     seconds: Annotated[float, typer.Option(min=1, help="How long to measure under load.")] = 15,
     timeout: TimeoutOption = TIMEOUT_S,
 ) -> Iterator[Measurement]:
-    """Milliseconds from the call that creates a job to its start, at rest or under load.
+    """Milliseconds from enqueueing a job to its start, at rest or under load.
 
     Example: joblog bench latency --load 5000
     """
@@ -190,10 +194,12 @@ def election_command(
 def waiting_command(
     cluster: Clusters,
     jobs: JobsOption = 100_000,
-    waiting_jobs: Annotated[int, typer.Option("--waiting", min=1000, help="Jobs that wait meanwhile.")] = 1_000_000,
+    waiting_jobs: Annotated[
+        int, typer.Option("--waiting", min=1000, help="Jobs that wait while the elector is measured.")
+    ] = 1_000_000,
     timeout: TimeoutOption = TIMEOUT_S,
 ) -> Iterator[Measurement]:
-    """What many waiting jobs cost: an elector's speed beside them, its memory, its take-over.
+    """The cost of many waiting jobs: the elector's speed and memory, and the time of a take-over.
 
     Example: joblog bench waiting --waiting 1000000
     """
@@ -215,7 +221,7 @@ def projection_command(cluster: Clusters, jobs: JobsOption = 100_000) -> Iterato
 def all_command(
     cluster: Clusters, jobs: JobsOption = 100_000, timeout: TimeoutOption = TIMEOUT_S
 ) -> Iterator[Measurement]:
-    """All of them but `waiting`, one after the other; latency also at half the measured throughput.
+    """Run all benchmarks except `waiting`; latency is also measured at half the throughput.
 
     Example: joblog bench all --embedded --output json
     """

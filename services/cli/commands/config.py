@@ -29,10 +29,10 @@ def config() -> None:
 
 @app.command()
 def show(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
-    """Show every setting: its variable, where it comes from, and its value; secrets stay hidden.
+    """Show every setting with its environment variable, source and value; secrets are hidden.
 
-    In a TOML file JOBLOG_WORKER__SLOTS is `slots` in the table `[worker]`. A worker without queues serves
-    those of its tasks.
+    In a TOML file, JOBLOG_WORKER__SLOTS is `slots` in the table `[worker]`. A worker without queues serves the queues
+    of its tasks.
 
     Example: joblog config show --output json
     """

@@ -1,4 +1,4 @@
-"""`joblog deadletters list`: records that nobody could apply, straight from Kafka."""
+"""`joblog deadletters list`: records that could not be processed, read from Kafka."""
 
 import heapq
 import time
@@ -26,12 +26,12 @@ _PREFIX: Final = "joblog-"
 
 @app.callback()
 def deadletters() -> None:
-    """Show records that nobody could apply."""
+    """Show records that could not be processed."""
 
 
 @app.command("list")
 def list_deadletters(ctx: typer.Context, limit: LimitOption = 50, output: OutputOption = Output.TABLE) -> None:
-    """List records that nobody could apply, the last first: where they were, and what is wrong with them.
+    """List records that could not be processed, newest first: where they were, and what is wrong with them.
 
     Example: joblog deadletters list --limit 10 --output json
     """
@@ -83,7 +83,7 @@ def _to_end(consumer: Consumer, starts: list[TopicPartition]) -> Iterator[Messag
 
 
 def row(record: Message) -> dict[str, Any]:
-    """What its headers say, and the beginning of its value."""
+    """A dead letter as a row: its headers, and the beginning of its value."""
     found = dict(readable_headers(record) or ())
     headers = {
         name.removeprefix(_PREFIX).replace("-", "_"): _text(value)

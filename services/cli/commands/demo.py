@@ -1,4 +1,4 @@
-"""`joblog demo`: a detection service at work, on a real Kafka and Postgres."""
+"""`joblog demo`: an example service on a real Kafka and Postgres."""
 
 import signal
 import sys
@@ -32,18 +32,20 @@ _PIPE_WIDTH: Final = 120
 
 def demo(
     *,
-    directory: Annotated[Path, typer.Option(help="Where the servers' data and the photographs are.")] = Path(
+    directory: Annotated[Path, typer.Option(help="Directory for the servers' data and the photographs.")] = Path(
         ".joblog/demo"
     ),
-    runs: Annotated[int, typer.Option(min=1, max=100, help="How many detection runs are requested.")] = len(STORIES),
+    runs: Annotated[int, typer.Option(min=1, max=100, help="Number of detection runs to request.")] = len(STORIES),
     minute: Annotated[
         str,
-        typer.Option(help="How long a minute of the retry policy (1, 2 and 4 minutes) lasts; 60 is true to life."),
+        typer.Option(help="Length of a minute in the retry policy (1, 2 and 4 minutes); 60s is real time."),
     ] = "2s",
-    bootstrap: Annotated[str | None, typer.Option(help="Kafka's address; one is started if not given.")] = None,
-    dsn: Annotated[str | None, typer.Option(help="Postgres's address; one is started if not given.")] = None,
+    bootstrap: Annotated[
+        str | None, typer.Option(help="Kafka address; a broker is started if none is given.")
+    ] = None,
+    dsn: Annotated[str | None, typer.Option(help="Postgres DSN; a server is started if none is given.")] = None,
     end: Annotated[
-        bool, typer.Option("--exit", help="End when all runs have, with exit code 0 if all is well.")
+        bool, typer.Option("--exit", help="Exit when all runs have ended; exit code 0 if all went as expected.")
     ] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:

@@ -22,9 +22,9 @@ CHECKS: Final[Sequence[tuple[str, Check]]] = (
 
 
 def doctor(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
-    """Check the installation, and say how to mend it.
+    """Check the installation, and say how to fix it.
 
-    Looks at settings, brokers, topics, electors, what waits, Postgres, clocks and workers; changes nothing.
+    Looks at settings, brokers, topics, electors, backlogs, Postgres, clocks and workers; changes nothing.
     The exit code is 1 if anything fails.
 
     Example: joblog doctor --output json
@@ -33,7 +33,7 @@ def doctor(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
     if output is Output.JSON:
         print_rows((one._asdict() for one in findings), (), output)
     else:
-        # Most need no mending: a column for it would leave little room for what was found.
+        # Most findings need no fix: a column for it would leave little room for the others.
         told = [f"{one.finding}\n-> {one.fix}" if one.fix else one.finding for one in findings]
         rows = [{**one._asdict(), "finding": text} for one, text in zip(findings, told, strict=True)]
         print_rows(rows, ("level", "check", "finding"), output)

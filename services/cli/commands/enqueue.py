@@ -30,27 +30,31 @@ def enqueue(
     *,
     kwargs: Annotated[str, typer.Option(help="Keyword arguments, a JSON object.")] = "{}",
     queue: Annotated[str | None, typer.Option(help="The queue; `default` if not given.")] = None,
-    priority: Annotated[int, typer.Option(help="Higher runs first, -1000 to 1000.")] = 0,
-    delay: Annotated[str | None, typer.Option(help="Run after 90s, 15m, 1.5h, 2d.")] = None,
-    at: Annotated[str | None, typer.Option(help="Run at an ISO 8601 time; UTC if it names no zone.")] = None,
-    parent: Annotated[str | None, typer.Option(help="Run when the job of this id has ended.")] = None,
+    priority: Annotated[int, typer.Option(help="Priority, -1000 to 1000; higher runs first.")] = 0,
+    delay: Annotated[str | None, typer.Option(help="Run after a delay: 90s, 15m, 1.5h, 2d.")] = None,
+    at: Annotated[str | None, typer.Option(help="Run at an ISO 8601 time; UTC if it has no zone.")] = None,
+    parent: Annotated[str | None, typer.Option(help="Run when the job with this id has ended.")] = None,
     on: Annotated[
-        ContinueOn, typer.Option(case_sensitive=False, help="How the parent has to end.")
+        ContinueOn, typer.Option(case_sensitive=False, help="How the parent has to end for the job to run.")
     ] = ContinueOn.SUCCEEDED,
     attempts: Annotated[
         int | None, typer.Option(min=0, max=ATTEMPTS_MAX, help="Retries after the first run, 0 for none.")
     ] = None,
-    timeout: Annotated[str | None, typer.Option(help="The longest run: 90s, 15m.")] = None,
-    idempotency_key: Annotated[str | None, typer.Option(help="Create one job for all calls with this key.")] = None,
-    job_id: Annotated[str | None, typer.Option(help="An id made before, to repeat a call safely.")] = None,
+    timeout: Annotated[str | None, typer.Option(help="Time limit of a run: 90s, 15m.")] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="Idempotency key: calls with the same key create one job.")
+    ] = None,
+    job_id: Annotated[str | None, typer.Option(help="Job id chosen by the caller, to repeat a call safely.")] = None,
     parameter: Annotated[list[str] | None, typer.Option(help="name=JSON; may be repeated.")] = None,
-    wait: Annotated[str | None, typer.Option(help="Wait so long (90s) for its end, and show it.")] = None,
+    wait: Annotated[
+        str | None, typer.Option(help="Wait up to this long (90s) for the job to end, and show it.")
+    ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Create a job, and print its id when Kafka has it.
+    """Create a job, and print its id once Kafka has stored it.
 
-    With --wait the job is shown when it has ended, and the exit code is 1 unless it succeeded. A queue that no
-    running worker serves is told on stderr, if Postgres knows.
+    With --wait the command waits until the job has ended and shows it; the exit code is 1 unless it succeeded. A
+    warning on stderr tells if no running worker serves the queue, as far as Postgres knows.
 
     Example: joblog enqueue images.shrink a.png --kwargs '{"width": 640}' --queue images
 
@@ -75,7 +79,7 @@ def enqueue(
         raise InvalidData(f"--kwargs: a JSON object, not {kwargs!r:.100}")
     settings = settings_of(ctx)
     with ExitStack() as stack:
-        # What waiting needs is looked at first: a job that was created must not look as if it was not.
+        # Check first that waiting is possible: after an error the job would seem not to have been created.
         patience = parse_delay(wait) if wait is not None else None
         monitor = stack.enter_context(monitor_of(settings)) if patience is not None else None
         aside = Aside(settings)
@@ -105,7 +109,7 @@ def _show_end(monitor: Monitor, job_id: str, patience: timedelta, output: Output
 
 
 def _now(monitor: Monitor, job_id: str) -> str:
-    """What keeps a job from its end."""
+    """Why a job has not ended yet."""
     found = monitor.job(job_id)
     if found is None:
         return "it has not reached Postgres; `joblog doctor` tells whether an elector and a projector run"
@@ -123,7 +127,7 @@ def _now(monitor: Monitor, job_id: str) -> str:
 
 
 def _argument(text: str) -> Any:
-    """JSON if it is; else the text itself, since a shell takes quotes away."""
+    """Parse JSON; anything else is taken as text, because a shell strips quotes."""
     try:
         return parse_json(text, "argument")
     except NotJson:

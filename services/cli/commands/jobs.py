@@ -1,4 +1,4 @@
-"""`joblog job ...`: one job, or a list of them, and what can be done to them."""
+"""`joblog job ...`: show, list and change jobs."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
@@ -18,10 +18,11 @@ from joblog.streams.errors import JoblogError, ProjectionError, SettingsError
 
 app = typer.Typer(no_args_is_help=True)
 
-JobIds = Annotated[list[str], typer.Argument(metavar="JOB_ID", help="Ids of jobs.")]
-Reason = Annotated[str | None, typer.Option(help="Why; it goes into the history.")]
+JobIds = Annotated[list[str], typer.Argument(metavar="JOB_ID", help="Job ids.")]
+Reason = Annotated[str | None, typer.Option(help="Reason, recorded in the job's history.")]
 Expected = Annotated[
-    State | None, typer.Option("--expected-state", case_sensitive=False, help="Do nothing if the job is elsewhere.")
+    State | None,
+    typer.Option("--expected-state", case_sensitive=False, help="Reject the command if the job is in another state."),
 ]
 _COLUMNS = ("id", "state", "changed_at", "queue", "task", "attempt", "reason")
 
@@ -46,7 +47,7 @@ def show(ctx: typer.Context, job_id: JobIdArgument, output: OutputOption = Outpu
 
 
 def _why_unknown(refused: Sequence[Rejected]) -> str:
-    """What was asked of it in vain, if anything was."""
+    """Rejected commands on this job, if there are any."""
     if not refused:
         return "one created just now may not have reached Postgres yet"
     last = refused[0]
@@ -54,7 +55,7 @@ def _why_unknown(refused: Sequence[Rejected]) -> str:
 
 
 def print_job(found: JobDetails, output: Output) -> None:
-    """Everything as JSON; for people what a job is and went through."""
+    """Print a job: everything as JSON, or the job and its history for people."""
     document = found.model_dump(mode="json" if output is Output.JSON else "python")
     if output is Output.JSON:
         print_document(document, output)
@@ -80,7 +81,7 @@ def print_job(found: JobDetails, output: Output) -> None:
 
 
 def _told(data: Mapping[str, Any]) -> str:
-    """What an event brought, in words; its exception is told in the reason, and the last one as a whole."""
+    """Describe an event in words; exceptions are in the reason, and only the last one is shown in full."""
     return ", ".join(f"{name} {shown(value, name)}" for name, value in data.items() if name != "exception")
 
 
@@ -92,12 +93,12 @@ def list_jobs(
     queue: Annotated[str | None, typer.Option(help="Only of this queue.")] = None,
     task: Annotated[str | None, typer.Option(help="Only of this task.")] = None,
     worker: Annotated[str | None, typer.Option(help="Only of this worker.")] = None,
-    search: Annotated[str | None, typer.Option(help="An id, or a part of the last exception.")] = None,
+    search: Annotated[str | None, typer.Option(help="Job id, or part of the last exception's text.")] = None,
     order: Annotated[
-        Order, typer.Option(case_sensitive=False, help="By the last change, or (Scheduled) by when they are due.")
+        Order, typer.Option(case_sensitive=False, help="Sort by last change, creation or (Scheduled) due time.")
     ] = Order.NEWEST,
     limit: LimitOption = 50,
-    cursor: Annotated[str | None, typer.Option(help="Where the last list ended.")] = None,
+    cursor: Annotated[str | None, typer.Option(help="Cursor printed by the previous page.")] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """List jobs.
@@ -119,7 +120,7 @@ def list_jobs(
 
 
 def print_page(items: tuple[Any, ...], next_cursor: str | None, columns: tuple[str, ...], output: Output) -> None:
-    """A page of models; where it goes on is told on stderr, as it is no line of the list."""
+    """Print a page; the cursor of the next page goes to stderr, because it is not a row."""
     mode = "json" if output is Output.JSON else "python"
     print_rows((item.model_dump(mode=mode) for item in items), columns, output)
     if next_cursor is not None:
@@ -137,7 +138,7 @@ def delete(
 ) -> None:
     """Delete jobs; a running one is cancelled.
 
-    One that failed long ago is found by what Postgres knows of it.
+    A job that failed long ago is looked up in Postgres.
 
     Example: joblog job delete 019ab3c4-5d6e-8001-9f3a-2b4c6d8e0f12 --reason "no longer wanted"
     """
@@ -155,14 +156,14 @@ def requeue(
     ctx: typer.Context,
     job_ids: JobIds,
     *,
-    queue: Annotated[str | None, typer.Option(help="Another queue of the job's lane.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Move it to another queue in the same lane.")] = None,
     reason: Reason = None,
     expected_state: Expected = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Put jobs into their queue again, from any state; retries begin anew.
 
-    An ended job is brought back from what Postgres knows of it.
+    A job that ended long ago is restored from Postgres.
 
     Example: joblog job requeue 019ab3c4-5d6e-8001-9f3a-2b4c6d8e0f12
     """
@@ -179,8 +180,8 @@ def reschedule(
     ctx: typer.Context,
     job_ids: JobIds,
     *,
-    delay: Annotated[str | None, typer.Option(help="From now: 90s, 15m, 1.5h, 2d.")] = None,
-    at: Annotated[str | None, typer.Option(help="An ISO 8601 time; UTC if it names no zone.")] = None,
+    delay: Annotated[str | None, typer.Option(help="Delay from now: 90s, 15m, 1.5h, 2d.")] = None,
+    at: Annotated[str | None, typer.Option(help="An ISO 8601 time; UTC if it has no zone.")] = None,
     reason: Reason = None,
     expected_state: Expected = None,
     output: OutputOption = Output.TABLE,
@@ -199,7 +200,7 @@ def reschedule(
 
 
 def snapshot_of(settings: Settings, job_id: str, states: Collection[State] = FINAL_STATES) -> dict[str, Any] | None:
-    """What Postgres knows of an ended job, which electors forget in time; None for one that is alive."""
+    """A snapshot of an ended job from Postgres, since electors forget ended jobs; None for a live one."""
     try:
         with monitor_of(settings) as monitor:
             snapshot = monitor.snapshot(job_id)

@@ -9,21 +9,22 @@ from joblog.services.roles.runner import run_role
 
 HttpPort = Annotated[
     int | None,
-    typer.Option(min=0, max=65_535, help="Port of /livez, /readyz, /metrics.", show_default="any free one"),
+    typer.Option(min=0, max=65_535, help="HTTP port for /livez, /readyz and /metrics.", show_default="any free one"),
 ]
 
 
 def elector(
     ctx: typer.Context,
     name: Annotated[
-        str | None, typer.Option("--id", help="Its name, kept over restarts.", show_default="the host's name")
+        str | None,
+        typer.Option("--id", help="Name of this elector, the same after a restart.", show_default="the host's name"),
     ] = None,
     http_port: HttpPort = None,
 ) -> None:
     """Run an elector: it decides what happens to jobs.
 
     Start several, on several machines, to share the lanes; if one dies, the others take its lanes over.
-    Two on one host need two ids: the second of one name ends the first.
+    Each needs an id of its own: of two electors with one id, one ends with exit code 75.
 
     Example: joblog elector --id elector-1 --http-port 9101
     """

@@ -17,9 +17,9 @@ def topics() -> None:
 
 @app.command()
 def create(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
-    """Create the topics that are missing, with the lanes and the replication that are set.
+    """Create missing topics with the configured number of lanes and replicas.
 
-    Repeating it is harmless. The number of lanes is for life.
+    Safe to repeat. The number of lanes can never be changed.
 
     Example: JOBLOG_LANES=24 JOBLOG_REPLICATION=3 joblog topics create
     """

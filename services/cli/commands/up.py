@@ -48,8 +48,8 @@ def up(
 ) -> None:
     """Run everything on this machine: Kafka, Postgres and all roles.
 
-    Nothing has to be installed; a start after the first takes seconds. Other commands of this machine, called
-    in the same directory, find the addresses by themselves. Ctrl-C stops all in order.
+    Nothing has to be installed; starts after the first take seconds. Other joblog commands in the same directory find
+    the addresses by themselves. Press Ctrl-C to stop everything in order.
 
     Example: joblog up --tasks myapp.tasks --queues critical,default
     """

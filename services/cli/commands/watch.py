@@ -77,14 +77,14 @@ _EVER = ("succeeded", "failed", "deleted")
 
 @rejected.callback()
 def about_rejected() -> None:
-    """Show commands that could not be done."""
+    """Show commands that were rejected."""
 
 
 @rejected.command("list")
 def list_rejected(
     ctx: typer.Context, limit: LimitOption = 50, cursor: Cursor = None, output: OutputOption = Output.TABLE
 ) -> None:
-    """List commands that could not be done, the last first, and why.
+    """List rejected commands, newest first, with the reasons.
 
     Example: joblog rejected list --limit 10
     """
