@@ -15,7 +15,7 @@ from joblog.streams.contract.states import State
 from joblog.streams.contract.timestamps import format_time
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import producer
-from joblog.streams.lane.job import born, event_type, evolve, first_event
+from joblog.streams.lane.job import event_type, evolve, first_event, new_job
 from joblog.streams.lane.transitions import Assigned, Election, decide
 from joblog.streams.metrics import Meters
 from msgspec import Raw
@@ -82,7 +82,7 @@ def _life(now_ms: int) -> list[wire.JobEvent]:
     create = wire.CreateJob("bench.noop", Raw(encode([TEXT])), queue="bench")
     spec = encode(wire.JobSpec(create.args))
     first = first_event(create, spec, now_ms)
-    job = born("", first, spec, 0, now_ms)
+    job = new_job("", first, spec, 0, now_ms)
     election = Election(now_ms, now_ms, lambda _job, candidate, _what, _now: (candidate,), frozenset[State]())
     events = [first]
     for what in (

@@ -18,12 +18,12 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.topics import TopicNames
-from joblog.streams.elector.culprits import Culprits, Unforeseen
-from joblog.streams.elector.ownership import Holding
-from joblog.streams.elector.quiet_period import Calm
+from joblog.streams.elector.failed_records import FailedRecords, RecordFailed
+from joblog.streams.elector.ownership import OwnedLanes
+from joblog.streams.elector.quiet_period import QuietPeriod
 from joblog.streams.elector.takeover import NotOurs, Takeover
 from joblog.streams.elector.transaction import TransactionLog
-from joblog.streams.elector.turn import ROLE, Batch
+from joblog.streams.elector.turn import ROLE, Turn
 from joblog.streams.errors import ElectorError, Fenced, LogLost, StepBack, TooLarge
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig, group_consumer
@@ -78,14 +78,14 @@ class Elector:
         self._config = config
         self._client_id = client_id
         self._consumer = self._member()
-        self._holding = Holding(names, self._takeover, self._log)
+        self._owned = OwnedLanes(names, self._takeover, self._log)
         self._wanted: list[int] | None = None
         self._reloading = False
         self._returned = False
         self._generation = 0
         self._fatal: KafkaError | None = None
-        self._culprits = Culprits()
-        self._calm = Calm()
+        self._failed_records = FailedRecords()
+        self._quiet = QuietPeriod()
         self._trouble_at = -inf
         self._ticked_at = -inf
         # Fetched and not decided yet; and where the client found partitions to end, since the last turn.
@@ -113,7 +113,7 @@ class Elector:
                     self._turn()
                 except StepBack as error:
                     self._step_back(error, stop)
-                except Unforeseen as error:
+                except RecordFailed as error:
                     self._decide_anew(error, stop)
                 except Fenced as error:
                     if time.monotonic() - self._trouble_at > REJOIN_S:
@@ -139,16 +139,16 @@ class Elector:
         if self._wanted is not None:
             self._take_over(self._wanted)
             return
-        lanes = self._holding.lanes
+        lanes = self._owned.lanes
         if not lanes:
             return
         election = Election(_now_ms(), _clock_ms(), self._chain.elect, self._chain.watched)
-        batch = Batch(self._names, lanes, election, self._culprits)
-        self._decide(batch, messages)
-        self._tick(batch)
-        batch.assign()
-        if not batch.empty:
-            self._commit(batch, len(messages) - len(self._rest))
+        turn = Turn(self._names, lanes, election, self._failed_records)
+        self._decide(turn, messages)
+        self._tick(turn)
+        turn.assign()
+        if not turn.empty:
+            self._commit(turn, len(messages) - len(self._rest))
 
     def _fetched(self) -> list[Message]:
         """What is there now, about `batch_max` records; waits a tick for the first of them."""
@@ -161,43 +161,43 @@ class Elector:
         if generation != self._generation:
             # The group was rebalanced between two records: they are fetched again, from the right place.
             self._ends.clear()
-            if self._wanted is None and self._holding.lanes:
-                self._holding.assign(self._consumer)
+            if self._wanted is None and self._owned.lanes:
+                self._owned.assign(self._consumer)
             return []
         return messages
 
     def _is_unfilled(self) -> bool:
-        return any(lane.is_unfilled for lane in self._holding.lanes.values())
+        return any(lane.is_unfilled for lane in self._owned.lanes.values())
 
-    def _decide(self, batch: Batch, messages: list[Message]) -> None:
+    def _decide(self, turn: Turn, messages: list[Message]) -> None:
         for index, message in enumerate(messages):
-            if batch.is_full:
+            if turn.is_full:
                 self._rest = messages[index:]
                 return
-            batch.take(message)
-        batch.skip_markers(self._holding.markers(self._ends))
+            turn.take(message)
+        turn.skip_markers(self._owned.markers(self._ends))
         self._ends.clear()
 
-    def _tick(self, batch: Batch) -> None:
+    def _tick(self, turn: Turn) -> None:
         now = time.monotonic()
         if now - self._ticked_at >= TICK_S:
             self._ticked_at = now
-            is_calm = self._calm.is_undisturbed(now)
-            batch.tick(self._holding.read_to_end(batch.offsets, self._consumer) if is_calm else ())
-            self._meters.set("joblog_live_jobs", sum(len(lane.jobs) for lane in self._holding.lanes.values()))
+            is_calm = self._quiet.is_over(now)
+            turn.tick(self._owned.read_to_end(turn.offsets, self._consumer) if is_calm else ())
+            self._meters.set("joblog_live_jobs", sum(len(lane.jobs) for lane in self._owned.lanes.values()))
 
-    def _commit(self, batch: Batch, inputs: int) -> None:
+    def _commit(self, turn: Turn, inputs: int) -> None:
         began = time.perf_counter()
-        self._holding.commit(batch, self._consumer)
-        self._culprits.forget(batch.offsets)
-        self._measure(batch, inputs, time.perf_counter() - began)
+        self._owned.commit(turn, self._consumer)
+        self._failed_records.forget(turn.offsets)
+        self._measure(turn, inputs, time.perf_counter() - began)
 
-    def _measure(self, batch: Batch, inputs: int, seconds: float) -> None:
+    def _measure(self, turn: Turn, inputs: int, seconds: float) -> None:
         meters = self._meters
         meters.inc("joblog_transactions_total", ROLE, "committed")
         meters.observe("joblog_transaction_duration_seconds", seconds, ROLE)
         meters.inc("joblog_election_inputs_total", by=inputs)
-        for out in batch.outboxes.values():
+        for out in turn.outputs.values():
             meters.inc("joblog_log_events_total", by=len(out.events))
             for (name, label), count in out.counts.items():
                 labels = (ROLE, label) if name == "joblog_quarantined_records_total" else (label,) if label else ()
@@ -259,21 +259,21 @@ class Elector:
         self._generation += 1
         self._health.set_unready("rebalancing")
         self._wanted = None
-        self._holding.give_back(consumer)
+        self._owned.give_back(consumer)
         consumer.unassign()
 
     def _on_lost(self, consumer: Consumer, _partitions: list[TopicPartition]) -> None:
         """The group went on without us: nothing here is ours any more."""
         self._generation += 1
         self._wanted = None
-        self._holding.drop()
+        self._owned.drop()
         self._health.set_unready("lost the group")
         consumer.unassign()
 
     def _take_over(self, numbers: list[int]) -> None:
         began = time.perf_counter()
         try:
-            loaded = self._holding.take(numbers, self._consumer, _clock_ms(), fence=not self._reloading)
+            loaded = self._owned.take(numbers, self._consumer, _clock_ms(), fence=not self._reloading)
         except NotOurs as error:
             # The group gave our lanes away while we slept or failed: ask it anew, do not fence the new owner.
             log.warning("elector.not_ours", extra={"owners": str(error)})
@@ -282,11 +282,11 @@ class Elector:
             return
         except KafkaException as error:
             raise StepBack(f"taking lanes {numbers} over failed: {error}") from error
-        self._holding.assign(self._consumer)
+        self._owned.assign(self._consumer)
         self._wanted, self._reloading = None, False
         self._forget_fetched()
         # Renewals that came meanwhile lie in the log, and the first fetch may be late.
-        self._calm.disturbed(time.monotonic())
+        self._quiet.begin(time.monotonic())
         gc.collect()
         gc.freeze()
         seconds = time.perf_counter() - began
@@ -306,7 +306,7 @@ class Elector:
 
     def _in_trouble(self) -> None:
         self._trouble_at = time.monotonic()
-        self._calm.disturbed(self._trouble_at)
+        self._quiet.begin(self._trouble_at)
 
     def _forget_fetched(self) -> None:
         self._rest.clear()
@@ -322,7 +322,7 @@ class Elector:
         self._health.set_unready("joining the group anew")
         self._generation += 1
         self._wanted, self._fatal = None, None
-        self._holding.drop()
+        self._owned.drop()
         self._forget_fetched()
         self._consumer.close()
         self._consumer = self._member()
@@ -339,19 +339,19 @@ class Elector:
             self._batch_max = max(self._batch_max // 2, 1)
             log.warning("elector.smaller_batches", extra={"batch_max": self._batch_max})
         self._health.set_unready("stepping back after a failed transaction")
-        if self._wanted is None and self._holding.lanes:
-            self._wanted, self._reloading = sorted(self._holding.lanes), True
-        self._holding.drop()
+        if self._wanted is None and self._owned.lanes:
+            self._wanted, self._reloading = sorted(self._owned.lanes), True
+        self._owned.drop()
         self._renew_producer(stop)
 
-    def _decide_anew(self, error: Unforeseen, stop: threading.Event) -> None:
+    def _decide_anew(self, error: RecordFailed, stop: threading.Event) -> None:
         """Load the lanes of the turn again; when the record that failed is read again, it is not decided."""
         position = "{}/{}@{}".format(*error.place)
         log.error("elector.record_failed", exc_info=error.__cause__, extra={"position": position})
-        self._culprits.add(error.place, error.error)
+        self._failed_records.add(error.place, error.error)
         self._forget_fetched()
-        self._wanted, self._reloading = sorted(self._holding.lanes), True
-        self._holding.distrust(error.lanes)
+        self._wanted, self._reloading = sorted(self._owned.lanes), True
+        self._owned.distrust(error.lanes)
         self._renew_producer(stop)  # which also waits until all that was committed can be read
 
     def _renew_producer(self, stop: threading.Event) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from joblog.streams.lane.features.catalog import DECODERS
 from joblog.streams.lane.job import Job
-from joblog.streams.lane.outbox import StateValue
+from joblog.streams.lane.output import StateValue
 from msgspec import Struct, msgpack
 
 LANE_KEY: Final = "lane"

@@ -8,15 +8,16 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicParti
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.elector.lane_records import LaneRecord
 from joblog.streams.elector.takeover import Takeover
-from joblog.streams.elector.transaction import TransactionLog, Writer
-from joblog.streams.elector.turn import Batch
+from joblog.streams.elector.transaction import TransactionLog
+from joblog.streams.elector.turn import Turn
+from joblog.streams.elector.writer import Writer
 from joblog.streams.errors import StepBack
 from joblog.streams.lane.lane import Lane
 
 log: Final = logging.getLogger(__name__)
 
 
-class Holding:
+class OwnedLanes:
     """Lanes with the records that say, in the log, whose they are and how far they were read.
 
     What was given back is kept at hand: the group may give the same lanes again, and if nobody wrote to them
@@ -86,12 +87,12 @@ class Holding:
         places = self._places(self.lanes)
         consumer.assign([TopicPartition(topic, number, offset) for (topic, number), offset in places.items()])
 
-    def commit(self, batch: Batch, consumer: Consumer) -> None:
-        """Write what a batch led to, with the lanes' records after it; raises StepBack."""
-        numbers = {*batch.outboxes, *(number for _, number in batch.offsets)}
-        records = {number: self._advanced(number, batch.offsets) for number in numbers}
-        offsets = batch.offsets or self._offsets(numbers)
-        self._transactions.commit(lambda writer: batch.write(writer, records), offsets, consumer)
+    def commit(self, turn: Turn, consumer: Consumer) -> None:
+        """Write what a turn led to, with the lanes' records after it; raises StepBack."""
+        numbers = {*turn.outputs, *(number for _, number in turn.offsets)}
+        records = {number: self._advanced(number, turn.offsets) for number in numbers}
+        offsets = turn.offsets or self._offsets(numbers)
+        self._transactions.commit(lambda writer: turn.write(writer, records), offsets, consumer)
         self._records.update(records)
 
     def markers(self, ends: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:

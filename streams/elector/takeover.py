@@ -17,7 +17,7 @@ from joblog.streams.elector.lane_records import ASIDE_KEY, LANE_KEY, LaneAside, 
 from joblog.streams.errors import ElectorError
 from joblog.streams.kafka.clients import KafkaConfig, reader, transactional_producer
 from joblog.streams.lane.lane import Lane
-from joblog.streams.lane.outbox import StateValue
+from joblog.streams.lane.output import StateValue
 from joblog.streams.lane.rules import LaneRules
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """One turn of an elector: records in, decided by their lanes, gathered until they are committed.
 
 What cannot be read, and what could not be decided when it was read before, is parked. An exception that nobody
-foresaw in reading harms nothing, and parks the record at once; out of a lane it is raised as Unforeseen.
+foresaw in reading harms nothing, and parks the record at once; out of a lane it is raised as RecordFailed.
 """
 
 import logging
@@ -15,13 +15,13 @@ from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.record_headers import Headers, headers_of, readable_headers, size_of
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, TopicNames
 from joblog.streams.contract.unreadable import failed_by_report
-from joblog.streams.elector.culprits import Culprit, Culprits, Unforeseen, internal_error
+from joblog.streams.elector.failed_records import FailedRecord, FailedRecords, RecordFailed, internal_error
 from joblog.streams.elector.lane_records import LaneRecord
-from joblog.streams.elector.transaction import Writer
+from joblog.streams.elector.writer import Writer
 from joblog.streams.errors import ContractError, InternalError, InvalidData
 from joblog.streams.lane.lane import Lane
-from joblog.streams.lane.outbox import Budget, Outbox
-from joblog.streams.lane.transitions import Election, Rejected
+from joblog.streams.lane.output import Budget, LaneOutput
+from joblog.streams.lane.transitions import Election, Rejection
 
 log: Final = logging.getLogger(__name__)
 
@@ -33,18 +33,22 @@ FANOUT_MAX: Final = 10_000
 CARRIED_BYTES_MAX: Final = 200_000
 
 
-class Batch:
-    """What one turn leads to: the lanes' outboxes, what is forwarded or parked, how far was read."""
+class Turn:
+    """What one turn leads to: the lanes' outputs, what is forwarded or parked, how far was read."""
 
     def __init__(
-        self, names: TopicNames, lanes: Mapping[int, Lane], election: Election, culprits: Culprits | None = None
+        self,
+        names: TopicNames,
+        lanes: Mapping[int, Lane],
+        election: Election,
+        failed_records: FailedRecords | None = None,
     ) -> None:
         self._commands = names.commands
         self._lanes = lanes
         self._election = election
-        self._culprits = culprits or Culprits()
+        self._failed_records = failed_records or FailedRecords()
         self._budget = Budget()
-        self.outboxes: dict[int, Outbox] = {}
+        self.outputs: dict[int, LaneOutput] = {}
         self.offsets: dict[tuple[str, int], int] = {}
         #: The rest had better wait for the next transaction.
         self.is_full = False
@@ -52,25 +56,25 @@ class Batch:
         self.parked: list[tuple[Message, Headers | None, ContractError]] = []
 
     def take(self, message: Message) -> None:
-        """Let the record's lane decide it; raises Unforeseen if that fails in a way nobody foresaw."""
+        """Let the record's lane decide it; raises RecordFailed if that fails in a way nobody foresaw."""
         topic, number, offset = message.topic(), message.partition(), message.offset()
         assert topic is not None
         assert number is not None
         assert offset is not None
         self.offsets[topic, number] = offset + 1
         lane = self._lanes[number]
-        out = self.outboxes.get(number)
+        out = self.outputs.get(number)
         if out is None:
-            out = self.outboxes[number] = Outbox(budget=self._budget)
+            out = self.outputs[number] = LaneOutput(budget=self._budget)
         place = (topic, number, offset)
-        known = self._culprits.find(place)
+        known = self._failed_records.find(place)
         try:
             if topic == self._commands:
                 self._command(message, lane, f"commands/{number}@{offset}", out, known)
             else:
                 self._report(message, lane, f"reports/{number}@{offset}", out, known)
         except Exception as error:
-            raise Unforeseen(place, internal_error(error), self.outboxes) from error
+            raise RecordFailed(place, internal_error(error), self.outputs) from error
         self.is_full = len(out.reports) > FANOUT_MAX or self._budget.is_half_spent
 
     def skip_markers(self, ends: Mapping[tuple[str, int], int]) -> None:
@@ -78,7 +82,9 @@ class Batch:
         for place, end in ends.items():
             self.offsets[place] = max(self.offsets.get(place, 0), end)
 
-    def _command(self, message: Message, lane: Lane, position: str, out: Outbox, known: Culprit | None) -> None:
+    def _command(
+        self, message: Message, lane: Lane, position: str, out: LaneOutput, known: FailedRecord | None
+    ) -> None:
         headers = None
         try:
             headers = headers_of(message)
@@ -94,14 +100,16 @@ class Batch:
         if known is not None:
             self._park(message, headers, known.error, out)
             if known.tries == 1:
-                lane.reject(Rejected(known.error.code, known.error.reason), received, position, out)
+                lane.reject(Rejection(known.error.code, known.error.reason), received, position, out)
         elif target == lane.number:
             lane.command(received, position, self._election, out)
         else:
             self.forwards.append((message, headers, target))
             out.counts["joblog_commands_forwarded_total", ""] += 1
 
-    def _report(self, message: Message, lane: Lane, position: str, out: Outbox, known: Culprit | None) -> None:
+    def _report(
+        self, message: Message, lane: Lane, position: str, out: LaneOutput, known: FailedRecord | None
+    ) -> None:
         lane.heard(message.timestamp()[1])
         try:
             report: wire.AnyReport = _read_report(message, lane.lanes, known)
@@ -114,35 +122,35 @@ class Batch:
             report = instead
         lane.report(report, position, self._election, out)
 
-    def _park(self, message: Message, headers: Headers | None, error: ContractError, out: Outbox) -> None:
+    def _park(self, message: Message, headers: Headers | None, error: ContractError, out: LaneOutput) -> None:
         self.parked.append((message, headers, error))
         out.counts["joblog_quarantined_records_total", error.code] += 1
 
     def tick(self, read_to_end: Collection[int]) -> None:
         """Let time pass in all lanes; `read_to_end` are those in which nothing is left to be read."""
         for number, lane in self._lanes.items():
-            out = self.outboxes.get(number) or Outbox(budget=self._budget)
+            out = self.outputs.get(number) or LaneOutput(budget=self._budget)
             lane.tick(number in read_to_end, self._election, out)
             if not out.empty:
-                self.outboxes[number] = out
+                self.outputs[number] = out
 
     def assign(self) -> None:
         """Hand out free slots in the lanes where something happened, or where the last turn did not get to it."""
         for number, lane in self._lanes.items():
-            out = self.outboxes.get(number)
+            out = self.outputs.get(number)
             if out is None and lane.is_unfilled:
-                out = self.outboxes[number] = Outbox(budget=self._budget)
+                out = self.outputs[number] = LaneOutput(budget=self._budget)
             if out is not None:
                 lane.assign(self._election, out)
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to commit."""
-        return not self.offsets and all(out.empty for out in self.outboxes.values())
+        return not self.offsets and all(out.empty for out in self.outputs.values())
 
     def write(self, writer: Writer, records: Mapping[int, LaneRecord]) -> None:
         """All of it, and the lane records as they are after it."""
-        for number, out in self.outboxes.items():
+        for number, out in self.outputs.items():
             writer.outbox(number, out, self._election.now_ms)
         for number, record in records.items():
             writer.lane_record(number, record)
@@ -161,7 +169,7 @@ class Batch:
             writer.deadletter(message, said, deadletters.value(message.value()))
 
 
-def _read_report(message: Message, lanes: int, known: Culprit | None) -> wire.AnyReport:
+def _read_report(message: Message, lanes: int, known: FailedRecord | None) -> wire.AnyReport:
     if known is not None:
         raise known.error
     report: wire.AnyReport = read_report(message.value())

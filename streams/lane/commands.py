@@ -5,16 +5,16 @@ from typing import Any, Final
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import hashed_job_id, lane_of_job
 from joblog.streams.contract.states import FINAL_STATES
-from joblog.streams.lane.job import Job, born, first_event, revived
-from joblog.streams.lane.outbox import Outbox
+from joblog.streams.lane.job import Job, first_event, new_job, revived
+from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
-from joblog.streams.lane.transitions import Election, Rejected, elected_first
+from joblog.streams.lane.transitions import Election, Rejection, elected_first
 from msgspec import Raw, json
 
 _encode: Final = json.Encoder().encode
 
 
-def create(lane: Pipeline, received: wire.Received, election: Election, out: Outbox) -> Rejected | None:
+def create(lane: Pipeline, received: wire.Received, election: Election, out: LaneOutput) -> Rejection | None:
     """Create the job that a command asks for, or say why there will be none."""
     command = received.command
     assert isinstance(command, wire.CreateJob)
@@ -22,9 +22,9 @@ def create(lane: Pipeline, received: wire.Received, election: Election, out: Out
     if job_id is None:
         job_id = _derived_id(lane.number, command, received)
     elif not lane.has_queue(command.queue):
-        return Rejected("wrong_lane", f"queue {command.queue} does not live in lane {lane.number} of the job id")
+        return Rejection("wrong_lane", f"queue {command.queue} does not live in lane {lane.number} of the job id")
     if job_id in lane.store.jobs or lane.ended.get(job_id) is not None:
-        return Rejected("duplicate", f"job {job_id} exists already")
+        return Rejection("duplicate", f"job {job_id} exists already")
     if command.parent is not None and (rejected := _unfit(command.parent, job_id, lane.lanes)):
         return rejected
     spec = _encode(
@@ -42,33 +42,33 @@ def create(lane: Pipeline, received: wire.Received, election: Election, out: Out
     event = first_event(command, spec, election.now_ms)
     if event.state in election.watched:
         event = elected_first(job_id, event, command, election)
-    job = born(job_id, event, spec, command.priority, election.now_ms)
+    job = new_job(job_id, event, spec, command.priority, election.now_ms)
     job.traceparent = received.traceparent
     lane.add(job, event, received.id, out)
     return None
 
 
-def change(lane: Pipeline, received: wire.Received, election: Election, out: Outbox) -> Rejected | None:
+def change(lane: Pipeline, received: wire.Received, election: Election, out: LaneOutput) -> Rejection | None:
     """Change the job that a command names, or say why it stays as it is."""
     command: Any = received.command
     job = lane.store.jobs.get(command.job_id)
     if job is None:
         found = _revived(lane, command)
-        if isinstance(found, Rejected):
+        if isinstance(found, Rejection):
             return found
         job = found
     if isinstance(command, wire.RequeueJob) and command.queue is not None and not lane.has_queue(command.queue):
-        return Rejected("wrong_lane", f"queue {command.queue} does not live in the job's lane {lane.number}")
+        return Rejection("wrong_lane", f"queue {command.queue} does not live in the job's lane {lane.number}")
     return lane.apply(job, command, received.id, election, out)
 
 
-def _unfit(parent: wire.Parent, job_id: str, lanes: int) -> Rejected | None:
+def _unfit(parent: wire.Parent, job_id: str, lanes: int) -> Rejection | None:
     """Why no job could wait for this one, if so."""
     if parent.job_id == job_id:
-        return Rejected("invalid", "a job cannot wait for itself")
+        return Rejection("invalid", "a job cannot wait for itself")
     lane = lane_of_job(parent.job_id)
     if lane >= lanes:
-        return Rejected("unknown_job", f"the parent's id names lane {lane}, and there are only {lanes}")
+        return Rejection("unknown_job", f"the parent's id names lane {lane}, and there are only {lanes}")
     return None
 
 
@@ -78,20 +78,20 @@ def _derived_id(lane: int, command: wire.CreateJob, received: wire.Received) -> 
     return hashed_job_id(lane, received.source, received.id)
 
 
-def _revived(lane: Pipeline, command: wire.Change) -> Job | Rejected:
+def _revived(lane: Pipeline, command: wire.Change) -> Job | Rejection:
     """An ended job that the command brings along, or why there is none."""
     remembered = lane.ended.get(command.job_id)
     snapshot = getattr(command, "snapshot", None)
     if snapshot is None:
         if remembered is None:
-            return Rejected("unknown_job", "no such live job; an ended one needs its snapshot to be revived")
-        return Rejected("ended", f"the job ended as {remembered[0]}; only a requeue with its snapshot revives it")
+            return Rejection("unknown_job", "no such live job; an ended one needs its snapshot to be revived")
+        return Rejection("ended", f"the job ended as {remembered[0]}; only a requeue with its snapshot revives it")
     assert isinstance(snapshot, wire.Snapshot)
     if snapshot.state not in FINAL_STATES:
-        return Rejected("unknown_job", f"the snapshot's state {snapshot.state} is not final, yet the job is gone")
+        return Rejection("unknown_job", f"the snapshot's state {snapshot.state} is not final, yet the job is gone")
     if remembered is not None and remembered != (snapshot.state, snapshot.version):
         said = f"the snapshot says {snapshot.state} at version {snapshot.version}"
-        return Rejected("wrong_version", f"{said}, the job ended as {remembered[0]} at version {remembered[1]}")
+        return Rejection("wrong_version", f"{said}, the job ended as {remembered[0]} at version {remembered[1]}")
     if not lane.has_queue(snapshot.queue):
-        return Rejected("wrong_lane", f"queue {snapshot.queue} does not live in the job's lane {lane.number}")
+        return Rejection("wrong_lane", f"queue {snapshot.queue} does not live in the job's lane {lane.number}")
     return revived(command.job_id, snapshot)

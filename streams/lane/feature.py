@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from joblog.streams.lane.job import Job
-from joblog.streams.lane.outbox import Outbox
+from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.transitions import Election
 from msgspec import msgpack
 
 #: Called with the report, where it lies in the log, the election and the outbox.
-ReportHandler = Callable[[Any, str, Election, Outbox], None]
+ReportHandler = Callable[[Any, str, Election, LaneOutput], None]
 
 
 class Feature:
@@ -48,13 +48,13 @@ class Feature:
         """By state: called with each job that is now in this state, or has another version in it; also on loading."""
         return {}
 
-    def left(self) -> Mapping[Any, Callable[[Job, Job, Any, Outbox], None]]:
+    def left(self) -> Mapping[Any, Callable[[Job, Job, Any, LaneOutput], None]]:
         """By state: called with the job as it was in that state, as it is now, and the input that moved it."""
         return {}
 
     # --- hooks ---
 
-    def appeared(self, job: Job, out: Outbox) -> None:
+    def appeared(self, job: Job, out: LaneOutput) -> None:
         """A job is in the lane that was not there: it was created, or revived after its end."""
 
     def may_start(self, job: Job) -> str | None:
@@ -63,16 +63,16 @@ class Feature:
         It is then held back until the feature calls `pipeline.store.release(job_id)`, or it leaves its state.
         """
 
-    def ended(self, job: Job, out: Outbox) -> None:
+    def ended(self, job: Job, out: LaneOutput) -> None:
         """A job became Succeeded, Failed or Deleted."""
 
-    def forgotten(self, job: Job, out: Outbox) -> None:
+    def forgotten(self, job: Job, out: LaneOutput) -> None:
         """An ended job leaves the lane's memory: at once if it Succeeded or was Deleted, later if it Failed."""
 
-    def tick(self, caught_up: bool, election: Election, out: Outbox) -> None:
+    def tick(self, caught_up: bool, election: Election, out: LaneOutput) -> None:
         """Time passes, ten times a second; `caught_up` when nothing that lies in the log is unread."""
 
-    def turn_ended(self, out: Outbox) -> None:
+    def turn_ended(self, out: LaneOutput) -> None:
         """Everything of this turn was decided; the last chance to write."""
 
 

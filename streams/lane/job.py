@@ -102,7 +102,7 @@ def evolve(job: Job, event: wire.JobEvent, at_ms: int) -> Job:
     return after
 
 
-def born(job_id: str, event: wire.JobEvent, spec: bytes, priority: int, at_ms: int) -> Job:
+def new_job(job_id: str, event: wire.JobEvent, spec: bytes, priority: int, at_ms: int) -> Job:
     """The job that a first event makes."""
     # Queue and task names repeat: one object of each is enough for a million jobs.
     job = Job(job_id, intern(event.queue), intern(event.task), event.state, 1, event.attempt, priority, at_ms, spec)

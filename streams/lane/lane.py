@@ -2,7 +2,7 @@
 
 Theory of operation. A lane has one writer, the elector that owns it, so everything here is plain state in
 memory, changed by one input after another. Nothing is read or written outside: what the world shall learn is
-put into an `Outbox`, and counts once the elector has committed it. If that fails, the lane is thrown away and
+put into an `LaneOutput`, and counts once the elector has committed it. If that fails, the lane is thrown away and
 loaded again from the `state` topic, so nothing here ever undoes anything.
 
 A lane is composed: the pipeline (pipeline.py) holds the jobs and is the only way to move one; commands.py decides
@@ -25,10 +25,10 @@ from joblog.streams.lane.features.catalog import FEATURES
 from joblog.streams.lane.features.slots import WorkerRegistry
 from joblog.streams.lane.features.workers import Workers
 from joblog.streams.lane.job import Job
-from joblog.streams.lane.outbox import Outbox, StateValue
+from joblog.streams.lane.output import LaneOutput, StateValue
 from joblog.streams.lane.pipeline import Hooks, Pipeline
 from joblog.streams.lane.rules import LaneRules
-from joblog.streams.lane.transitions import Election, Rejected
+from joblog.streams.lane.transitions import Election, Rejection
 
 #: Overdue jobs elected in one turn; there are ten turns a second.
 OVERDUE_MAX: Final = 500
@@ -100,14 +100,14 @@ class Lane:
             return lane_of_queue(command.queue, self.lanes)
         return self.number
 
-    def command(self, received: wire.Received, position: str, election: Election, out: Outbox) -> None:
+    def command(self, received: wire.Received, position: str, election: Election, out: LaneOutput) -> None:
         """Decide a command that belongs here."""
         decide = commands.create if isinstance(received.command, wire.CreateJob) else commands.change
         rejected = decide(self.pipeline, received, election, out)
         if rejected is not None:
             self.reject(rejected, received, position, out)
 
-    def reject(self, rejected: Rejected, received: wire.Received, position: str, out: Outbox) -> None:
+    def reject(self, rejected: Rejection, received: wire.Received, position: str, out: LaneOutput) -> None:
         """Say in the log that a command could not be done, and why."""
         command = received.command
         data = wire.CommandRejected(
@@ -115,7 +115,7 @@ class Lane:
         )
         self.rejected(data, received.traceparent, out)
 
-    def rejected(self, data: wire.CommandRejected, traceparent: str | None, out: Outbox) -> None:
+    def rejected(self, data: wire.CommandRejected, traceparent: str | None, out: LaneOutput) -> None:
         """Write a rejection; the elector calls this for what it could not even read."""
         key = data.job_id or data.command_id or data.position or ""
         cause = data.command_id or data.position
@@ -128,20 +128,20 @@ class Lane:
         """A report was read that the broker appended at this time (unix milliseconds)."""
         self.pipeline.log_clock.heard(appended_ms)
 
-    def report(self, report: wire.AnyReport, cause: str, election: Election, out: Outbox) -> None:
+    def report(self, report: wire.AnyReport, cause: str, election: Election, out: LaneOutput) -> None:
         """Decide a report; a stale one is counted and dropped."""
         self._reports[type(report)](report, cause, election, out)
 
     # --- time, and the end of a turn ---
 
-    def tick(self, caught_up: bool, election: Election, out: Outbox) -> None:
+    def tick(self, caught_up: bool, election: Election, out: LaneOutput) -> None:
         """What time alone brings about; `caught_up` when nothing that lies in the log is unread."""
         # Not all at once: after an outage they would be too many for a transaction.
         self.pipeline.elect_overdue(OVERDUE_MAX, election, out)
         for tick in self._ticks:
             tick(caught_up, election, out)
 
-    def assign(self, election: Election, out: Outbox) -> None:
+    def assign(self, election: Election, out: LaneOutput) -> None:
         """The end of a turn: hand out free slots, and let the features write what they gathered."""
         self._workers.assign(election, out)
         for turn_ended in self._turn_ends:

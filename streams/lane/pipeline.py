@@ -17,14 +17,14 @@ from joblog.streams.contract.states import FINAL_STATES, State
 from joblog.streams.lane.ended_jobs import EndedJobs
 from joblog.streams.lane.job import Job, event_type, evolve
 from joblog.streams.lane.log_clock import LogClock
-from joblog.streams.lane.outbox import Outbox
+from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.rules import LaneRules
 from joblog.streams.lane.store import JobStore
-from joblog.streams.lane.transitions import Election, Rejected, decide
+from joblog.streams.lane.transitions import Election, Rejection, decide
 
 Entered = Callable[[Job], None]
-Left = Callable[[Job, Job, Any, Outbox], None]
-JobHook = Callable[[Job, Outbox], None]
+Left = Callable[[Job, Job, Any, LaneOutput], None]
+JobHook = Callable[[Job, LaneOutput], None]
 
 _NONE: Final[tuple[Any, ...]] = ()
 
@@ -55,10 +55,10 @@ class Pipeline:
         self.log_clock = LogClock()
         self.hooks = Hooks()
 
-    def apply(self, job: Job, what: Any, cause: str, election: Election, out: Outbox) -> Rejected | None:
+    def apply(self, job: Job, what: Any, cause: str, election: Election, out: LaneOutput) -> Rejection | None:
         """Let an input (a command, a report, ...) move a job, or tell why it does not."""
         decision = decide(job, what, election)
-        if isinstance(decision, Rejected):
+        if isinstance(decision, Rejection):
             return decision
         if job.id not in self.store.jobs:  # it is revived
             for hook in self.hooks.appeared:
@@ -66,13 +66,13 @@ class Pipeline:
         self.move(job, self.evolved(job, decision, cause, election.now_ms, out), what, out)
         return None
 
-    def report(self, report: Any, cause: str, election: Election, out: Outbox) -> None:
+    def report(self, report: Any, cause: str, election: Election, out: LaneOutput) -> None:
         """Let a report move the job that it names; one that comes too late is counted and dropped."""
         job = self.store.jobs.get(report.job_id)
         if job is None or self.apply(job, report, cause, election, out) is not None:
             out.counts["joblog_stale_reports_total", str(type(report).__struct_config__.tag)] += 1
 
-    def evolved(self, job: Job, events: tuple[wire.JobEvent, ...], cause: str, now_ms: int, out: Outbox) -> Job:
+    def evolved(self, job: Job, events: tuple[wire.JobEvent, ...], cause: str, now_ms: int, out: LaneOutput) -> Job:
         """The job after these events, which are written."""
         after = job
         for event in events:
@@ -80,7 +80,7 @@ class Pipeline:
             out.events.append((job.id, event_type(event), f"{job.id}/{event.version}", event, cause, job.traceparent))
         return after
 
-    def add(self, job: Job, event: wire.JobEvent, cause: str | None, out: Outbox) -> None:
+    def add(self, job: Job, event: wire.JobEvent, cause: str | None, out: LaneOutput) -> None:
         """Take in a job that its first event has made."""
         out.events.append((job.id, event_type(event), f"{job.id}/1", event, cause, job.traceparent))
         self.store.jobs[job.id] = job
@@ -92,7 +92,7 @@ class Pipeline:
         if job.state in FINAL_STATES:  # a filter elected that
             self._end(job, out)
 
-    def move(self, before: Job, job: Job, what: Any, out: Outbox, *, is_taken: bool = False) -> None:
+    def move(self, before: Job, job: Job, what: Any, out: LaneOutput, *, is_taken: bool = False) -> None:
         """Take a job from where it was to where it is now; `is_taken` if it was taken from its queue before."""
         store = self.store
         is_revived = before.id not in store.jobs
@@ -109,7 +109,7 @@ class Pipeline:
         if job.state in FINAL_STATES and (is_revived or job.state is not before.state):
             self._end(job, out)
 
-    def forget(self, job: Job, out: Outbox) -> None:
+    def forget(self, job: Job, out: LaneOutput) -> None:
         """An ended job is not kept any longer."""
         del self.store.jobs[job.id]
         out.state[job.id] = None
@@ -117,7 +117,7 @@ class Pipeline:
         for hook in self.hooks.forgotten:
             hook(job, out)
 
-    def elect_overdue(self, most: int, election: Election, out: Outbox) -> None:
+    def elect_overdue(self, most: int, election: Election, out: LaneOutput) -> None:
         """Elect scheduled jobs whose timer is late: a lost timer loses no job."""
         store = self.store
         for _ in range(most):
@@ -132,14 +132,14 @@ class Pipeline:
         """Whether the queue, or one of its shards, lives in this lane."""
         return self.rules.has_queue(queue, self.number, self.lanes)
 
-    def _place(self, job: Job, out: Outbox) -> None:
+    def _place(self, job: Job, out: LaneOutput) -> None:
         self.store.place(job)
         for hook in self.hooks.entered.get(job.state, _NONE):
             hook(job)
         if job.state is State.SCHEDULED:
             out.timers.append(wire.Timer(job.id, job.version, job.due_ms))
 
-    def _end(self, job: Job, out: Outbox) -> None:
+    def _end(self, job: Job, out: LaneOutput) -> None:
         for hook in self.hooks.ended:
             hook(job, out)
         if job.state is not State.FAILED:  # that one may be requeued: features/failed_jobs.py keeps it for a while

@@ -8,7 +8,7 @@ from joblog.streams.contract.json_text import raw, with_parameter
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.states import State
 from joblog.streams.contract.timestamps import time_ms
-from joblog.streams.lane.job import Job, born, deleted, enqueued, failed, scheduled
+from joblog.streams.lane.job import Job, deleted, enqueued, failed, new_job, scheduled
 from msgspec import Struct
 
 #: So much of an exception's type and text is in the reason of a failure; all of it is in the exception.
@@ -34,7 +34,7 @@ class Lost(Struct, frozen=True, gc=False):
     retry: Retry | None = None
 
 
-class Rejected(Struct, frozen=True, gc=False):
+class Rejection(Struct, frozen=True, gc=False):
     """What cannot be done, and why: `code` for programs, `reason` for people."""
 
     code: str
@@ -74,13 +74,13 @@ TRANSITIONS: Final[Mapping[type, tuple[frozenset[State], State | None]]] = {
 }
 
 
-def decide(job: Job, what: Any, election: Election) -> tuple[wire.JobEvent, ...] | Rejected:
+def decide(job: Job, what: Any, election: Election) -> tuple[wire.JobEvent, ...] | Rejection:
     """The events that `what` (a command, a report, or one of the inputs above) leads to, or why there are none."""
     heard_in, propose = _RULES[type(what)]
     if job.state not in heard_in:
-        return Rejected("wrong_state", f"{_name(what)} is not heard in state {job.state}")
+        return Rejection("wrong_state", f"{_name(what)} is not heard in state {job.state}")
     candidate = propose(job, what, election.now_ms)
-    if isinstance(candidate, Rejected):
+    if isinstance(candidate, Rejection):
         return candidate
     if candidate.state in election.watched and candidate.name is None:
         return election.elect(job, candidate, what, election.now_ms)
@@ -90,7 +90,7 @@ def decide(job: Job, what: Any, election: Election) -> tuple[wire.JobEvent, ...]
 def elected_first(job_id: str, event: wire.JobEvent, create: wire.CreateJob, election: Election) -> wire.JobEvent:
     """What the filters make of a job's first event; the job that they see has no version yet."""
     assert event.spec is not None
-    job = born(job_id, event, bytes(event.spec), create.priority, election.now_ms)
+    job = new_job(job_id, event, bytes(event.spec), create.priority, election.now_ms)
     job.version = 0
     (elected,) = election.elect(job, event, create, election.now_ms)  # no Failed candidate: no traversed one
     return elected
@@ -100,21 +100,21 @@ def _name(what: Any) -> str:
     return str(getattr(type(what), "type", None) or type(what).__struct_config__.tag or type(what).__name__)
 
 
-def _on_due(job: Job, what: wire.JobDue, _now_ms: int) -> wire.JobEvent | Rejected:
+def _on_due(job: Job, what: wire.JobDue, _now_ms: int) -> wire.JobEvent | Rejection:
     if what.version != job.version:
-        return Rejected("stale", f"version {what.version} is past, the job is at {job.version}")
+        return Rejection("stale", f"version {what.version} is past, the job is at {job.version}")
     return enqueued(job, "Triggered by its schedule")
 
 
-def _on_parent_ended(job: Job, what: wire.ParentEnded, now_ms: int) -> wire.JobEvent | Rejected:
+def _on_parent_ended(job: Job, what: wire.ParentEnded, now_ms: int) -> wire.JobEvent | Rejection:
     if what.parent != job.parent:
-        return Rejected("stale", "the job waits for another parent")
+        return Rejection("stale", "the job waits for another parent")
     if not what.run:
         return deleted(job, what.reason)
     return scheduled(job, job.due_ms, what.reason) if job.due_ms > now_ms else enqueued(job, what.reason)
 
 
-def _on_assigned(job: Job, what: Assigned, _now_ms: int) -> wire.JobEvent | Rejected:
+def _on_assigned(job: Job, what: Assigned, _now_ms: int) -> wire.JobEvent | Rejection:
     version = job.version + 1
     return wire.JobEvent(
         version, State.PROCESSING, job.attempt + 1, job.queue, job.task, worker=what.worker, lease=version
@@ -125,10 +125,10 @@ def _holds(job: Job, what: wire.RunReport) -> bool:
     return what.lease == job.lease and what.worker == job.worker
 
 
-_OLD_LEASE: Final = Rejected("stale", "the report's lease is past")
+_OLD_LEASE: Final = Rejection("stale", "the report's lease is past")
 
 
-def _on_succeeded(job: Job, what: wire.RunSucceeded, _now_ms: int) -> wire.JobEvent | Rejected:
+def _on_succeeded(job: Job, what: wire.RunSucceeded, _now_ms: int) -> wire.JobEvent | Rejection:
     if not _holds(job, what):
         return _OLD_LEASE
     return wire.JobEvent(
@@ -146,7 +146,7 @@ def _on_succeeded(job: Job, what: wire.RunSucceeded, _now_ms: int) -> wire.JobEv
     )
 
 
-def _on_failed(job: Job, what: wire.RunFailed, _now_ms: int) -> wire.JobEvent | Rejected:
+def _on_failed(job: Job, what: wire.RunFailed, _now_ms: int) -> wire.JobEvent | Rejection:
     if not _holds(job, what):
         return _OLD_LEASE
     return wire.JobEvent(
@@ -169,13 +169,13 @@ def _latency(job: Job, started_ms: int) -> float:
     return float(max(started_ms - job.ready_ms, 0))
 
 
-def _on_released(job: Job, what: wire.RunReleased, _now_ms: int) -> wire.JobEvent | Rejected:
+def _on_released(job: Job, what: wire.RunReleased, _now_ms: int) -> wire.JobEvent | Rejection:
     if not _holds(job, what):
         return _OLD_LEASE
     return enqueued(job, what.reason, attempt=job.attempt if what.started else job.attempt - 1)
 
 
-def _on_lost(job: Job, what: Lost, _now_ms: int) -> wire.JobEvent | Rejected:
+def _on_lost(job: Job, what: Lost, _now_ms: int) -> wire.JobEvent | Rejection:
     if what.worker != job.worker:
         return _OLD_LEASE
     reason = f"Worker {what.worker} was lost"
@@ -184,37 +184,37 @@ def _on_lost(job: Job, what: Lost, _now_ms: int) -> wire.JobEvent | Rejected:
     return enqueued(job, reason, lost=job.lost + 1)
 
 
-def _expected(job: Job, what: wire.Change) -> Rejected | None:
+def _expected(job: Job, what: wire.Change) -> Rejection | None:
     if what.expected_state is not None and what.expected_state is not job.state:
-        return Rejected("wrong_state", f"expected state {what.expected_state}, the job is {job.state}")
+        return Rejection("wrong_state", f"expected state {what.expected_state}, the job is {job.state}")
     if what.expected_version is not None and what.expected_version != job.version:
-        return Rejected("wrong_version", f"expected version {what.expected_version}, the job is at {job.version}")
+        return Rejection("wrong_version", f"expected version {what.expected_version}, the job is at {job.version}")
     return None
 
 
-def _on_delete(job: Job, what: wire.DeleteJob, _now_ms: int) -> wire.JobEvent | Rejected:
+def _on_delete(job: Job, what: wire.DeleteJob, _now_ms: int) -> wire.JobEvent | Rejection:
     return _expected(job, what) or deleted(job, what.reason)
 
 
-def _on_requeue(job: Job, what: wire.RequeueJob, _now_ms: int) -> wire.JobEvent | Rejected:
+def _on_requeue(job: Job, what: wire.RequeueJob, _now_ms: int) -> wire.JobEvent | Rejection:
     if unexpected := _expected(job, what):
         return unexpected
     return enqueued(job, what.reason, retries=0, lost=0, queue=what.queue)
 
 
-def _on_reschedule(job: Job, what: wire.RescheduleJob, now_ms: int) -> wire.JobEvent | Rejected:
+def _on_reschedule(job: Job, what: wire.RescheduleJob, now_ms: int) -> wire.JobEvent | Rejection:
     if unexpected := _expected(job, what):
         return unexpected
     return scheduled(job, max(time_ms(what.run_at), now_ms), what.reason, retries=0)
 
 
-def _on_set_parameter(job: Job, what: wire.SetParameter, _now_ms: int) -> wire.JobEvent | Rejected:
+def _on_set_parameter(job: Job, what: wire.SetParameter, _now_ms: int) -> wire.JobEvent | Rejection:
     if unexpected := _expected(job, what):
         return unexpected
     value = raw(what.value)
     size = len(with_parameter(job.parameters, what.name, value))
     if size > PARAMETERS_BYTES_MAX:
-        return Rejected(
+        return Rejection(
             "too_large", f"the parameters would have {size} bytes as JSON, more than {PARAMETERS_BYTES_MAX}"
         )
     return wire.JobEvent(
@@ -229,7 +229,7 @@ def _on_set_parameter(job: Job, what: wire.SetParameter, _now_ms: int) -> wire.J
     )
 
 
-_PROPOSALS: Final[Mapping[type, Callable[[Job, Any, int], wire.JobEvent | Rejected]]] = {
+_PROPOSALS: Final[Mapping[type, Callable[[Job, Any, int], wire.JobEvent | Rejection]]] = {
     wire.JobDue: _on_due,
     wire.ParentEnded: _on_parent_ended,
     Assigned: _on_assigned,

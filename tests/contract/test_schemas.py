@@ -16,7 +16,7 @@ from joblog.services.client.templates import CreateTemplate, Rules
 from joblog.services.schemas import documents as schemas
 from joblog.streams.contract import commands, deadletters, wire
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, TOPICS, TopicNames
-from joblog.streams.elector.transaction import Writer
+from joblog.streams.elector.writer import Writer
 from jsonschema import Draft7Validator, Draft202012Validator, FormatChecker
 
 from tests.support.messages import COMMAND, EVENT, Data, enveloped

@@ -18,9 +18,9 @@ from joblog.streams.lane.features.failed_jobs import FailedJobs
 from joblog.streams.lane.features.memory import ENDED_KEY
 from joblog.streams.lane.features.workers import WORKER_KEY
 from joblog.streams.lane.filters import FilterChain, RetryFilter
-from joblog.streams.lane.job import Job, born, deleted, evolve
+from joblog.streams.lane.job import Job, deleted, evolve, new_job
 from joblog.streams.lane.lane import Lane
-from joblog.streams.lane.outbox import Outbox
+from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.rules import LaneRules
 from joblog.streams.lane.transitions import Election
 from msgspec import Raw, json, structs
@@ -50,7 +50,7 @@ class Whims:
         if job.priority == UNLUCKY:
             raise RuntimeError("no luck")
         if job.priority == UNBORN and job.version == 0:
-            return deleted(job, "not even born")
+            return deleted(job, "not even new_job")
         return deleted(job, "unwanted") if job.priority == UNWANTED and candidate.state is State.PROCESSING else None
 
 
@@ -105,7 +105,7 @@ class World:
 
     def turn(self, number: int, commands: int, reports: int, *, commits: bool = True) -> None:
         """The lane reads so many records at most, and its transaction commits or is lost."""
-        partition, lane, out = self.partitions[number], self.lanes[number], Outbox()
+        partition, lane, out = self.partitions[number], self.lanes[number], LaneOutput()
         forwards: list[tuple[int, bytes]] = []
         upto_commands = min(partition.read_commands + commands, len(partition.commands))
         for offset in range(partition.read_commands, upto_commands):
@@ -135,7 +135,9 @@ class World:
             lane.load(key, read_state(key, value), self.now_ms)
         lane.loaded(self.now_ms)
 
-    def _command(self, lane: Lane, value: bytes, offset: int, forwards: list[tuple[int, bytes]], out: Outbox) -> None:
+    def _command(
+        self, lane: Lane, value: bytes, offset: int, forwards: list[tuple[int, bytes]], out: LaneOutput
+    ) -> None:
         received = read_command(value, None)
         target = lane.lane_of(received.command)
         if target == lane.number:
@@ -146,7 +148,7 @@ class World:
     def _election(self) -> Election:
         return Election(self.now_ms, self.now_ms, chain().elect, chain().watched)
 
-    def _commit(self, number: int, out: Outbox) -> None:
+    def _commit(self, number: int, out: LaneOutput) -> None:
         partition = self.partitions[number]
         for key, kind, event_id, data, cause, _ in out.events:
             _event_model.validate_python({**json.decode(encode(data)), "type": kind}, extra="forbid")
@@ -176,7 +178,7 @@ class World:
         if before is None:
             assert event.version == 1
             assert event.spec is not None
-            self.folds[key] = born(key, event, bytes(event.spec), _spec(event.spec).priority, self.now_ms)
+            self.folds[key] = new_job(key, event, bytes(event.spec), _spec(event.spec).priority, self.now_ms)
             return
         assert event.version == before.version + 1
         if before.state in FINAL_STATES and event.state is not before.state and not self._is_traversed(before):
@@ -207,7 +209,7 @@ class World:
         last = next(data for key, _, data, _ in reversed(events) if key == job.id)
         return last.traversed
 
-    def _check_assignments(self, lane: Lane, out: Outbox) -> None:
+    def _check_assignments(self, lane: Lane, out: LaneOutput) -> None:
         """Only a worker that is there gets a job, of a queue and a task it announced, into a free slot, once."""
         for _, name, said in out.assignments:
             if isinstance(said, wire.RunJob):

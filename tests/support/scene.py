@@ -16,7 +16,7 @@ from joblog.streams.lane.features.catalog import FEATURES
 from joblog.streams.lane.filters import ElectFilter, FilterChain, RetryFilter
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.lane import Lane
-from joblog.streams.lane.outbox import Outbox
+from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.rules import LaneRules
 from joblog.streams.lane.transitions import Election
 from msgspec import json
@@ -126,7 +126,7 @@ class Scene:
         self.now_ms = NOW
         self.clock_ms = 1_000_000
         self.broker_ms = 0  # how far the broker's clock is ahead
-        self.out = Outbox()
+        self.out = LaneOutput()
         self.kept: dict[str, bytes] = {}
         has_queue = lambda _job_id, queue: self.rules.has_queue(queue, number, lanes)  # noqa: E731
         self._chain = FilterChain((RetryFilter(lambda: 0.0), *filters), has_queue=has_queue)
@@ -137,7 +137,7 @@ class Scene:
 
     def when(self, *inputs: Any) -> Self:
         """Let the lane take these in one turn, and assign what it can; what came out before is forgotten."""
-        self.out = Outbox()
+        self.out = LaneOutput()
         for one in inputs:
             self._take(one)
         self.lane.assign(self._election(), self.out)

@@ -13,7 +13,7 @@ from joblog.streams.contract.states import FINAL_STATES, ContinueOn, State
 from joblog.streams.lane.feature import Feature, ReportHandler
 from joblog.streams.lane.features.verdicts import CONTINUATIONS_MAX, reason, verdict
 from joblog.streams.lane.job import Job
-from joblog.streams.lane.outbox import Outbox
+from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.transitions import Election
 from msgspec import msgpack, structs
@@ -40,7 +40,7 @@ class Continuations(Feature):
     def reports(self) -> Mapping[type, ReportHandler]:
         return {wire.ContinuationAdded: self._added, wire.ParentEnded: self.pipeline.report}
 
-    def appeared(self, job: Job, out: Outbox) -> None:
+    def appeared(self, job: Job, out: LaneOutput) -> None:
         """Let those wait for it that came before it, and let its own parent know that it waits."""
         if job.id in self.pending:
             links = self.pending.pop(job.id)
@@ -50,7 +50,7 @@ class Continuations(Feature):
             link = wire.ContinuationAdded(job_id=job.parent, child=job.id, on=job.on)
             out.reports.append((lane_of_job(job.parent), job.parent, link))
 
-    def ended(self, job: Job, out: Outbox) -> None:
+    def ended(self, job: Job, out: LaneOutput) -> None:
         """Tell those whose condition is decided; the others wait on, for a Failed job may be requeued."""
         if not job.continuations:
             return
@@ -62,19 +62,19 @@ class Continuations(Feature):
                 self._tell(job.id, job.state, child, on, out)
         job.continuations = tuple(waiting)
 
-    def forgotten(self, job: Job, out: Outbox) -> None:
+    def forgotten(self, job: Job, out: LaneOutput) -> None:
         """Nobody waits for ever: a Failed job that is not kept any longer will not be requeued from here."""
         for child, on in job.continuations:
             self._tell(job.id, job.state, child, on, out)
 
-    def tick(self, caught_up: bool, election: Election, out: Outbox) -> None:
+    def tick(self, caught_up: bool, election: Election, out: LaneOutput) -> None:
         """Give up on parents that nobody creates."""
         if caught_up and self.pending:
             for parent, links in list(self.pending.items()):
                 if election.now_ms - links[-1][2] > self.pipeline.rules.pending_ms:
                     self._give_up(parent, out)
 
-    def _added(self, link: wire.ContinuationAdded, _cause: str, election: Election, out: Outbox) -> None:
+    def _added(self, link: wire.ContinuationAdded, _cause: str, election: Election, out: LaneOutput) -> None:
         parent = self.pipeline.store.jobs.get(link.job_id)
         if parent is not None:
             self._wait_or_tell(parent, link.child, link.on, out)
@@ -91,7 +91,7 @@ class Continuations(Feature):
         self.pending[link.job_id] = (*waiting, (link.child, link.on.value, election.now_ms))
         out.state[PENDING_KEY + link.job_id] = self.pending[link.job_id]
 
-    def _wait_or_tell(self, parent: Job, child: str, on: ContinueOn, out: Outbox) -> None:
+    def _wait_or_tell(self, parent: Job, child: str, on: ContinueOn, out: LaneOutput) -> None:
         if verdict(on, parent.state) != "wait":
             self._tell(parent.id, parent.state, child, on, out)
         elif (child, on) in parent.continuations:
@@ -102,20 +102,20 @@ class Continuations(Feature):
             waiting = structs.replace(parent, continuations=(*parent.continuations, (child, on)))
             self.pipeline.store.jobs[parent.id] = out.state[parent.id] = waiting
 
-    def _give_up(self, parent: str, out: Outbox) -> None:
+    def _give_up(self, parent: str, out: LaneOutput) -> None:
         for child, _, _ in self.pending.pop(parent):
             why = f"Job {parent} is unknown: it was never created, or ended too long ago"
             self._turn_away(parent, child, out, why)
         out.state[PENDING_KEY + parent] = None
 
-    def _tell(self, parent: str, state: State, child: str, on: ContinueOn, out: Outbox) -> None:
+    def _tell(self, parent: str, state: State, child: str, on: ContinueOn, out: LaneOutput) -> None:
         outcome = verdict(on, state)
         said = wire.ParentEnded(
             job_id=child, parent=parent, state=state, run=outcome == "run", reason=reason(parent, state, outcome)
         )
         out.reports.append((lane_of_job(child), child, said))
 
-    def _turn_away(self, parent: str, child: str, out: Outbox, why: str | None = None) -> None:
+    def _turn_away(self, parent: str, child: str, out: LaneOutput, why: str | None = None) -> None:
         """Let a continuation be deleted, since its parent cannot be waited for."""
         text = why or f"Job {parent} has {CONTINUATIONS_MAX} continuations already"
         said = wire.ParentEnded(job_id=child, parent=parent, state=None, run=False, reason=text)

@@ -9,7 +9,7 @@ from typing import Any
 from joblog.streams.contract.states import State
 from joblog.streams.lane.feature import Feature
 from joblog.streams.lane.job import Job
-from joblog.streams.lane.outbox import Outbox
+from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.transitions import Election
 from joblog.streams.lane.waiting import Waiting
@@ -25,10 +25,10 @@ class FailedJobs(Feature):
     def entered(self) -> Mapping[State, Callable[[Job], None]]:
         return {State.FAILED: lambda job: self.waiting.add((job.due_ms, job.id, job.version))}
 
-    def left(self) -> Mapping[State, Callable[[Job, Job, Any, Outbox], None]]:
+    def left(self) -> Mapping[State, Callable[[Job, Job, Any, LaneOutput], None]]:
         return {State.FAILED: lambda *_: self.waiting.left(self.pipeline.store.jobs)}
 
-    def tick(self, caught_up: bool, election: Election, out: Outbox) -> None:
+    def tick(self, caught_up: bool, election: Election, out: LaneOutput) -> None:
         """Forget those that are too many or too old."""
         rules, jobs = self.pipeline.rules, self.pipeline.store.jobs
         while (entry := self.waiting.first(jobs)) and (

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Final
 from joblog.streams.lane.ended_jobs import Block
 from joblog.streams.lane.feature import Feature
 from joblog.streams.lane.job import Job
-from joblog.streams.lane.outbox import Outbox
+from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 from msgspec import msgpack
 
@@ -29,9 +29,9 @@ class Memory(Feature):
         self.pipeline.ended.load(self._loading, self.pipeline.store.jobs)
         self._loading = {}
 
-    def appeared(self, job: Job, out: Outbox) -> None:
+    def appeared(self, job: Job, out: LaneOutput) -> None:
         self.pipeline.ended.remove(job.id)
 
-    def turn_ended(self, out: Outbox) -> None:
+    def turn_ended(self, out: LaneOutput) -> None:
         for number, block in self.pipeline.ended.write().items():
             out.state[ENDED_KEY + number] = block

@@ -15,7 +15,7 @@ from joblog.streams.lane.feature import Feature, ReportHandler
 from joblog.streams.lane.features.slots import WorkerRegistry, WorkerSlots
 from joblog.streams.lane.filters import policy_of
 from joblog.streams.lane.job import Job
-from joblog.streams.lane.outbox import Outbox
+from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.queue import ReadyQueue
 from joblog.streams.lane.transitions import Assigned, Election, Lost, decide
@@ -70,13 +70,13 @@ class Workers(Feature):
             wire.WorkerStopping: self._stopping,
         }
 
-    def _failed(self, report: wire.RunFailed, cause: str, election: Election, out: Outbox) -> None:
+    def _failed(self, report: wire.RunFailed, cause: str, election: Election, out: LaneOutput) -> None:
         job = self.pipeline.store.jobs.get(report.job_id)
         if job is not None and report.retry is None:
             report = structs.replace(report, retry=self._task_policy(report.worker, job.task))
         self.pipeline.report(report, cause, election, out)
 
-    def _announced(self, report: wire.WorkerAnnounced, cause: str, election: Election, out: Outbox) -> None:
+    def _announced(self, report: wire.WorkerAnnounced, cause: str, election: Election, out: LaneOutput) -> None:
         known = self.registry.get(report.worker)
         before = known.announced if known is not None else None
         worker, changed = self.registry.announce(report, election.clock_ms)
@@ -90,10 +90,10 @@ class Workers(Feature):
         elif election.now_ms - worker.written_ms >= self.pipeline.rules.alive_ms:
             self._worker_event("worker.alive", worker, cause, election.now_ms, out)
 
-    def _stopping(self, report: wire.WorkerStopping, cause: str, election: Election, out: Outbox) -> None:
+    def _stopping(self, report: wire.WorkerStopping, cause: str, election: Election, out: LaneOutput) -> None:
         self._gone(report.worker, "worker.stopped", cause, election, out)
 
-    def _worker_event(self, kind: str, worker: WorkerSlots, cause: str, now_ms: int, out: Outbox) -> None:
+    def _worker_event(self, kind: str, worker: WorkerSlots, cause: str, now_ms: int, out: LaneOutput) -> None:
         worker.written_ms = now_ms
         said = worker.announced
         data = wire.WorkerEvent(
@@ -108,7 +108,7 @@ class Workers(Feature):
 
     # --- who is lost ---
 
-    def tick(self, caught_up: bool, election: Election, out: Outbox) -> None:
+    def tick(self, caught_up: bool, election: Election, out: LaneOutput) -> None:
         """Find the workers whose lease has run out.
 
         The log shows that where other reports were appended for `lease_ms` after the worker's last one. Where nobody
@@ -124,7 +124,7 @@ class Workers(Feature):
             if silent or (caught_up and election.clock_ms - worker.seen_ms > lease_ms):
                 self._gone(name, "worker.lost", f"lease/{election.now_ms}", election, out)
 
-    def _gone(self, name: str, kind: str, cause: str, election: Election, out: Outbox) -> None:
+    def _gone(self, name: str, kind: str, cause: str, election: Election, out: LaneOutput) -> None:
         """A worker stopped or was lost: what it still held is elected anew, in parts if it is much."""
         worker = self.registry.get(name)
         if worker is None:
@@ -145,10 +145,10 @@ class Workers(Feature):
 
     # --- which jobs they have ---
 
-    def left(self) -> Mapping[State, Callable[[Job, Job, Any, Outbox], None]]:
+    def left(self) -> Mapping[State, Callable[[Job, Job, Any, LaneOutput], None]]:
         return {State.PROCESSING: self._let_go}
 
-    def _let_go(self, before: Job, job: Job, what: Any, out: Outbox) -> None:
+    def _let_go(self, before: Job, job: Job, what: Any, out: LaneOutput) -> None:
         """A job is not Processing any more; if somebody asked for that, the worker is told that its run is void."""
         if job.state is State.PROCESSING:
             return
@@ -159,7 +159,7 @@ class Workers(Feature):
                 out.assignments.append((worker.announced.partition, worker.announced.worker, said))
         self.registry.release(before.worker, job.id)
 
-    def assign(self, election: Election, out: Outbox) -> None:
+    def assign(self, election: Election, out: LaneOutput) -> None:
         """Hand free slots to ready jobs: highest priority first, then oldest; workers take turns.
 
         No more than the turn's budget allows: `is_unfilled` tells that the next turn goes on with it.
@@ -176,7 +176,7 @@ class Workers(Feature):
                     del queues[queue]
         self.is_unfilled = out.budget.is_spent and bool(queues)
 
-    def _fill(self, ready: ReadyQueue, names: deque[str], election: Election, out: Outbox) -> None:
+    def _fill(self, ready: ReadyQueue, names: deque[str], election: Election, out: LaneOutput) -> None:
         jobs, idle = self.pipeline.store.jobs, 0  # workers in a row that have no room, or know none of the tasks
         while idle < len(names) and not out.budget.is_spent:
             worker = self.registry.get(names[0])
@@ -195,7 +195,7 @@ class Workers(Feature):
     def _must_wait(self, job: Job) -> bool:
         return any(hook(job) is not None for hook in self.pipeline.hooks.may_start)
 
-    def _start(self, job: Job, worker: WorkerSlots, election: Election, out: Outbox) -> None:
+    def _start(self, job: Job, worker: WorkerSlots, election: Election, out: LaneOutput) -> None:
         name, what = worker.announced.worker, Assigned(worker.announced.worker)
         decision = decide(job, what, election)
         assert type(decision) is tuple

@@ -8,10 +8,10 @@ from joblog.streams.contract.codec import VALUE_BYTES_MAX, encode
 from joblog.streams.contract.ids import new_job_id
 from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, DELAY_TIERS, TopicNames
-from joblog.streams.elector.culprits import Culprits, Unforeseen, internal_error
+from joblog.streams.elector.failed_records import FailedRecords, RecordFailed, internal_error
 from joblog.streams.elector.lane_records import LaneRecord
-from joblog.streams.elector.transaction import Writer
-from joblog.streams.elector.turn import CARRIED_BYTES_MAX, FANOUT_MAX, Batch
+from joblog.streams.elector.turn import CARRIED_BYTES_MAX, FANOUT_MAX, Turn
+from joblog.streams.elector.writer import Writer
 from joblog.streams.errors import InternalError
 from joblog.streams.lane.features.verdicts import CONTINUATIONS_MAX
 from joblog.streams.lane.job import Job
@@ -75,9 +75,11 @@ class Records(list[tuple[str, int]]):
         self.append((topic.removeprefix(NAMES.prefix), sum(sizes) + carried))
 
 
-def batch(culprits: Culprits | None = None) -> tuple[Batch, Lane]:
+def new_turn(failed_records: FailedRecords | None = None) -> tuple[Turn, Lane]:
     lane = Lane(0, LANES, LaneRules())
-    return Batch(NAMES, {0: lane}, Election(NOW, 0, lambda _job, event, *_: (event,), frozenset()), culprits), lane
+    return Turn(
+        NAMES, {0: lane}, Election(NOW, 0, lambda _job, event, *_: (event,), frozenset()), failed_records
+    ), lane
 
 
 def command(said: wire.Command, *, extension: int = 0, **about: Any) -> Any:
@@ -86,7 +88,7 @@ def command(said: wire.Command, *, extension: int = 0, **about: Any) -> Any:
     return Record(NAMES.commands, value[:-1] + padding, **about)
 
 
-def written(turn: Batch) -> Records:
+def written(turn: Turn) -> Records:
     """What the turn's transaction would hold."""
     records = Records()
     tiers = {tier: NAMES.delay(tier) for tier in DELAY_TIERS}
@@ -94,7 +96,7 @@ def written(turn: Batch) -> Records:
     return records
 
 
-def headers_written(turn: Batch) -> dict[str, bytes]:
+def headers_written(turn: Turn) -> dict[str, bytes]:
     """The headers of the turn's dead letter."""
     found: dict[str, bytes] = {}
 
@@ -108,7 +110,7 @@ def headers_written(turn: Batch) -> dict[str, bytes]:
 
 
 def test_commands_and_reports_are_decided_by_their_lane_in_one_turn() -> None:
-    turn, lane = batch()
+    turn, lane = new_turn()
     turn.take(command(create("a", queue=QUEUE)))
     turn.take(Record(NAMES.reports, encode(worker(queues=(QUEUE,)))))
     turn.assign()
@@ -119,7 +121,7 @@ def test_commands_and_reports_are_decided_by_their_lane_in_one_turn() -> None:
 
 
 def test_a_command_of_another_lane_is_forwarded_as_it_came() -> None:
-    turn, lane = batch()
+    turn, lane = new_turn()
     turn.take(command(create("a", lane=1, lanes=LANES), headers=[("trace", b"1")]))
     assert [target for _, _, target in turn.forwards] == [1]
     assert not lane.jobs
@@ -139,11 +141,11 @@ def test_a_command_of_another_lane_is_forwarded_as_it_came() -> None:
     ],
 )
 def test_a_command_that_no_lane_could_take_is_parked_and_rejected_and_the_turn_goes_on(record: Any) -> None:
-    turn, _ = batch()
+    turn, _ = new_turn()
     turn.take(record)
     turn.take(command(create("b", queue=QUEUE)))
     assert len(turn.parked) == 1
-    assert [kind for _, kind, *_ in turn.outboxes[0].events] == ["command.rejected", "job.enqueued"]
+    assert [kind for _, kind, *_ in turn.outputs[0].events] == ["command.rejected", "job.enqueued"]
     assert [topic for topic, _ in written(turn)] == ["events", "events", "state", "state", "deadletters"]
     assert not turn.empty
 
@@ -156,13 +158,13 @@ def test_a_command_that_no_lane_could_take_is_parked_and_rejected_and_the_turn_g
     ],
 )
 def test_a_report_that_cannot_be_read_is_parked_and_nothing_else_happens(value: bytes) -> None:
-    turn, _ = batch()
+    turn, _ = new_turn()
     turn.take(Record(NAMES.reports, value))
     assert [topic for topic, _ in written(turn)] == ["state", "deadletters"]
 
 
 def test_a_run_whose_report_cannot_be_read_fails_with_the_reason_and_the_record_is_parked() -> None:
-    turn, lane = batch()
+    turn, lane = new_turn()
     turn.take(command(create("a", queue=QUEUE)))
     turn.take(Record(NAMES.reports, encode(worker(queues=(QUEUE,)))))
     turn.assign()
@@ -171,7 +173,7 @@ def test_a_run_whose_report_cannot_be_read_fails_with_the_reason_and_the_record_
     assert lane.jobs[id_of("a")].state is State.PROCESSING
     turn.take(Record(NAMES.reports, encode(said)))
     assert lane.jobs[id_of("a")].state is State.FAILED
-    exception = turn.outboxes[0].events[-1][3].exception
+    exception = turn.outputs[0].events[-1][3].exception
     assert exception.type == "joblog.Unreadable"
     assert "The report run.succeeded cannot be read: " in exception.message
     assert "run.succeeded.duration_ms: Input should be a valid number" in exception.message
@@ -188,16 +190,16 @@ def test_a_run_whose_report_cannot_be_read_fails_with_the_reason_and_the_record_
     ],
 )
 def test_a_report_that_would_lead_to_a_record_nobody_can_write_is_parked(report: wire.AnyReport) -> None:
-    turn, lane = batch()
+    turn, lane = new_turn()
     turn.take(Record(NAMES.reports, encode(report)))
     assert len(turn.parked) == 1
     assert not list(lane.workers)
-    lane.tick(True, Election(NOW + 600_000, 600_000, lambda _job, event, *_: (event,), frozenset()), turn.outboxes[0])
+    lane.tick(True, Election(NOW + 600_000, 600_000, lambda _job, event, *_: (event,), frozenset()), turn.outputs[0])
     assert max(size for _, size in written(turn)) < RECORD_BYTES_MAX
 
 
 def test_a_turn_that_tells_many_jobs_of_an_end_takes_no_more() -> None:
-    turn, lane = batch()
+    turn, lane = new_turn()
     turn.take(command(create("a", queue=QUEUE)))
     assert not turn.is_full
     many = tuple((new_job_id(1, NOW, n), ContinueOn.FINISHED) for n in range(FANOUT_MAX + 1))
@@ -207,7 +209,7 @@ def test_a_turn_that_tells_many_jobs_of_an_end_takes_no_more() -> None:
 
 
 def test_markers_are_skipped_after_the_records_before_them() -> None:
-    turn, _ = batch()
+    turn, _ = new_turn()
     turn.take(command(create("a", queue=QUEUE)))
     turn.skip_markers({(NAMES.commands, 0): 41, (NAMES.reports, 0): 7})
     assert turn.offsets == {(NAMES.commands, 0): 42, (NAMES.reports, 0): 7}
@@ -219,7 +221,7 @@ def test_markers_are_skipped_after_the_records_before_them() -> None:
 def largest_job() -> Job:
     """A job that has all that a job may have."""
     padding = "x" * (VALUE_BYTES_MAX - 500)
-    turn, lane = batch()
+    turn, lane = new_turn()
     turn.take(command(create("a", queue=QUEUE, args=Raw(encode([padding])))))
     job = lane.jobs[id_of("a")]
     half = "p" * (PARAMETERS_BYTES_MAX // 2 - 100)
@@ -229,7 +231,7 @@ def largest_job() -> Job:
 
 
 def test_the_largest_job_fits_into_every_record_that_it_leads_to() -> None:
-    turn, lane = batch()
+    turn, lane = new_turn()
     job = largest_job()
     job.continuations = tuple((new_job_id(0, NOW, n), ContinueOn.SUCCEEDED) for n in range(CONTINUATIONS_MAX))
     lane.load(job.id, job, NOW)
@@ -243,7 +245,7 @@ def test_the_largest_job_fits_into_every_record_that_it_leads_to() -> None:
 
 
 def test_the_largest_command_fits_into_every_record_that_it_leads_to() -> None:
-    turn, _ = batch()
+    turn, _ = new_turn()
     args = Raw(encode(["x" * (VALUE_BYTES_MAX - 500)]))
     turn.take(command(create("a", queue=QUEUE, args=args)))
     turn.take(command(create("b", lane=1, lanes=LANES, args=args), headers=[("h", b"h" * (CARRIED_BYTES_MAX - 12))]))
@@ -254,7 +256,7 @@ def test_the_largest_command_fits_into_every_record_that_it_leads_to() -> None:
 
 
 def test_a_dead_letter_fits_whatever_it_was() -> None:
-    turn, _ = batch()
+    turn, _ = new_turn()
     big = b"x" * 2_000_000
     turn.take(Record(NAMES.commands, big, [("h", big)], big))
     turn.take(Record(NAMES.commands, big, [("", None)] * 1_000_000))
@@ -286,14 +288,14 @@ def failing(*_: Any) -> Any:
 def test_a_record_that_nobody_can_read_for_an_unforeseen_reason_is_parked_and_the_turn_goes_on(
     monkeypatch: pytest.MonkeyPatch, reading: str, record: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    turn, lane = batch()
+    turn, lane = new_turn()
     with monkeypatch.context() as patched:
         patched.setattr(f"joblog.streams.elector.turn.{reading}", failing)
         turn.take(record)
     turn.take(command(create("b", queue=QUEUE)))
     assert id_of("b") in lane.jobs
     assert [error.code for _, _, error in turn.parked] == ["internal_error"]
-    assert turn.outboxes[0].counts["joblog_quarantined_records_total", "internal_error"] == 1
+    assert turn.outputs[0].counts["joblog_quarantined_records_total", "internal_error"] == 1
     assert "deadletters" in dict(written(turn))
     (told,) = [one for one in caplog.records if one.message == "elector.unreadable"]
     assert told.exc_info
@@ -303,13 +305,13 @@ def test_a_record_that_nobody_can_read_for_an_unforeseen_reason_is_parked_and_th
 def test_an_exception_out_of_a_lane_names_the_record_and_the_lanes_that_are_not_to_be_trusted(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    turn, lane = batch()
+    turn, lane = new_turn()
 
     def raising(*_: Any) -> None:
         raise error
 
     monkeypatch.setattr(lane, "command", raising)
-    with pytest.raises(Unforeseen) as caught:
+    with pytest.raises(RecordFailed) as caught:
         turn.take(command(create("a", queue=QUEUE)))
     assert caught.value.place == (NAMES.commands, 0, 41)
     assert caught.value.lanes == {0}
@@ -319,22 +321,22 @@ def test_an_exception_out_of_a_lane_names_the_record_and_the_lanes_that_are_not_
 
 
 def test_a_command_that_failed_before_is_parked_and_rejected_without_being_decided() -> None:
-    known = Culprits()
+    known = FailedRecords()
     known.add((NAMES.commands, 0, 41), InternalError("Odd: no", "Traceback"))
-    turn, lane = batch(known)
+    turn, lane = new_turn(known)
     turn.take(command(create("a", queue=QUEUE)))
     assert not lane.jobs
-    (event,) = turn.outboxes[0].events
+    (event,) = turn.outputs[0].events
     assert (event[1], event[3].code, event[3].reason) == ("command.rejected", "internal_error", "Odd: no")
     assert (event[3].job_id, event[3].command_id) == (id_of("a"), "c-1")
-    assert turn.outboxes[0].counts["joblog_quarantined_records_total", "internal_error"] == 1
+    assert turn.outputs[0].counts["joblog_quarantined_records_total", "internal_error"] == 1
     assert headers_written(turn)["joblog-reason-code"] == b"internal_error"
     assert headers_written(turn)["joblog-reason"] == b"Traceback"
 
 
 def test_a_report_that_failed_before_fails_its_run_and_if_that_fails_too_is_only_parked() -> None:
-    known = Culprits()
-    turn, lane = batch(known)
+    known = FailedRecords()
+    turn, lane = new_turn(known)
     turn.take(Record(NAMES.reports, encode(worker(queues=(QUEUE,)))))
     turn.take(command(create("a", queue=QUEUE)))
     turn.assign()
@@ -358,7 +360,7 @@ def test_what_is_said_of_an_unforeseen_error_can_be_written() -> None:
 
 
 def test_a_culprit_is_known_until_the_lane_has_read_beyond_it() -> None:
-    known = Culprits()
+    known = FailedRecords()
     known.add(("t", 3, 41), InternalError("no"))
     known.forget({("t", 3): 41, ("t", 4): 50, ("u", 3): 50})
     assert known.find(("t", 3, 41)) is not None

@@ -8,7 +8,7 @@ from joblog.streams.contract.wire import DeleteJob, SetParameter
 from joblog.streams.lane.feature import Feature, declared
 from joblog.streams.lane.features.catalog import FEATURES
 from joblog.streams.lane.job import Job
-from joblog.streams.lane.outbox import Outbox
+from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 
 from tests.support.scene import Pause, Scene, Tick, create, id_of, released, succeeded, worker
@@ -24,7 +24,7 @@ class OneAtATime(Feature):
     def entered(self) -> Mapping[State, Callable[[Job], None]]:
         return {State.PROCESSING: self._started}
 
-    def left(self) -> Mapping[State, Callable[[Job, Job, Any, Outbox], None]]:
+    def left(self) -> Mapping[State, Callable[[Job, Job, Any, LaneOutput], None]]:
         return {State.PROCESSING: self._ended}
 
     def may_start(self, job: Job) -> str | None:
@@ -34,7 +34,7 @@ class OneAtATime(Feature):
         if job.task == "t":
             self.running = job.id
 
-    def _ended(self, before: Job, after: Job, _what: Any, _out: Outbox) -> None:
+    def _ended(self, before: Job, after: Job, _what: Any, _out: LaneOutput) -> None:
         if before.id == self.running and after.state is not State.PROCESSING:
             self.running = None
             for job_id in tuple(self.pipeline.store.held):

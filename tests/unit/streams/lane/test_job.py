@@ -13,7 +13,7 @@ from joblog.streams.lane.transitions import (
     Assigned,
     Election,
     Lost,
-    Rejected,
+    Rejection,
     decide,
 )
 from msgspec import Raw, json, structs
@@ -58,7 +58,7 @@ def test_an_input_is_heard_in_the_states_of_its_row_and_leads_to_its_candidate(k
         assert isinstance(decision, tuple)
         assert [(one.version, one.state) for one in decision] == [(6, candidate or state)]
     else:
-        assert isinstance(decision, Rejected)
+        assert isinstance(decision, Rejection)
         assert decision.code == "wrong_state"
         assert str(state) in decision.reason
 
@@ -190,7 +190,7 @@ def test_an_input_leads_to_one_event(job: Job, what: Any, expected: JobEvent) ->
 )
 def test_what_comes_too_late_or_asks_too_much_is_rejected(state: State, what: Any, code: str) -> None:
     decision = decide(in_state(state), what, NO_FILTERS)
-    assert isinstance(decision, Rejected)
+    assert isinstance(decision, Rejection)
     assert decision.code == code
 
 
@@ -199,7 +199,7 @@ def test_parameters_are_bounded_together() -> None:
     job = in_state(State.ENQUEUED, parameters=json.encode({"first": half}))
     again = wire.SetParameter(job_id=ID, name="first", value=half)
     assert isinstance(decide(job, again, NO_FILTERS), tuple)
-    assert isinstance(decide(job, structs.replace(again, name="second"), NO_FILTERS), Rejected)
+    assert isinstance(decide(job, structs.replace(again, name="second"), NO_FILTERS), Rejection)
 
 
 def test_filters_are_asked_about_watched_states_but_not_about_parameters() -> None:

@@ -8,13 +8,13 @@ from joblog.streams.contract.wire import JobEvent
 from joblog.streams.lane.job import (
     EVENT_TYPES,
     Job,
-    born,
     deleted,
     enqueued,
     event_type,
     evolve,
     failed,
     first_event,
+    new_job,
     revived,
     scheduled,
 )
@@ -98,7 +98,7 @@ def test_every_event_leads_to_its_state_wherever_the_job_was(state: State) -> No
 def test_a_job_begins_ready_scheduled_or_awaiting(create: wire.CreateJob, expected: JobEvent) -> None:
     first = first_event(create, SPEC, NOW)
     assert json.encode(first) == json.encode(expected)
-    job = born(ID, first, SPEC, 7, NOW)
+    job = new_job(ID, first, SPEC, 7, NOW)
     assert (job.state, job.version, job.priority, job.created_ms) == (expected.state, 1, 7, NOW)
     assert (job.ready_ms == NOW) is (expected.state is State.ENQUEUED)
     assert job.due_ms == (LATER_MS if expected.due else 0)

@@ -3,7 +3,7 @@ from joblog.streams.contract import wire
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.states import State
 from joblog.streams.contract.wire import WorkerStopping
-from joblog.streams.lane.outbox import BYTES_MAX, RECORDS_MAX, Budget
+from joblog.streams.lane.output import BYTES_MAX, RECORDS_MAX, Budget
 from joblog.streams.lane.rules import LaneRules
 from msgspec import Raw, structs
 

@@ -43,7 +43,7 @@ class Budget:
 
 
 @dataclass(slots=True)
-class Outbox:
+class LaneOutput:
     """One lane's share of a transaction.
 
     - events: (key, type, event id, data, cause, traceparent).

@@ -17,7 +17,7 @@ REASON_CHARACTERS_MAX: Final = 500
 DETAILS_CHARACTERS_MAX: Final = 2_000
 
 
-class Culprit(NamedTuple):
+class FailedRecord(NamedTuple):
     """What a record did.
 
     - tries: how often something was tried with it: after the first the lane says what became of it (a rejection, a
@@ -28,7 +28,7 @@ class Culprit(NamedTuple):
     tries: int
 
 
-class Unforeseen(ElectorError):
+class RecordFailed(ElectorError):
     """An exception, its cause, came out of a lane that decided the record at `place`.
 
     - lanes: those that have decided something in this turn.
@@ -41,18 +41,18 @@ class Unforeseen(ElectorError):
         self.lanes = frozenset(lanes)
 
 
-class Culprits:
+class FailedRecords:
     """The records that are known, until the lane has read beyond them."""
 
     def __init__(self) -> None:
-        self._known: dict[Place, Culprit] = {}
+        self._known: dict[Place, FailedRecord] = {}
 
     def add(self, place: Place, error: InternalError) -> None:
         """Note what a record did now; what it did first is what it is parked with."""
         before = self._known.get(place)
-        self._known[place] = Culprit(before.error, before.tries + 1) if before else Culprit(error, 1)
+        self._known[place] = FailedRecord(before.error, before.tries + 1) if before else FailedRecord(error, 1)
 
-    def find(self, place: Place) -> Culprit | None:
+    def find(self, place: Place) -> FailedRecord | None:
         """What is known about the record there."""
         return self._known.get(place)
 

@@ -1,0 +1,70 @@
+"""What an elector's transaction holds, as records: events, assignments, timers, reports, state, dead letters."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from confluent_kafka import Message, Producer
+from joblog.streams.contract import deadletters, wire
+from joblog.streams.contract.codec import encode
+from joblog.streams.contract.record_headers import Headers
+from joblog.streams.contract.tiers import tier_for
+from joblog.streams.contract.timestamps import format_time
+from joblog.streams.contract.topics import TopicNames
+from joblog.streams.elector.lane_records import LANE_KEY, LaneRecord, write_state
+from joblog.streams.lane.output import LaneOutput
+
+_JSON: Final = "application/json"
+
+
+class Writer:
+    """Produces what outputs hold, within one transaction."""
+
+    def __init__(
+        self, producer: Producer, names: TopicNames, tiers: Mapping[str, str], sources: dict[int, str]
+    ) -> None:
+        self._produce = producer.produce
+        self._names = names
+        self._tiers = tiers
+        self._sources = sources
+
+    def outbox(self, lane: int, out: LaneOutput, now_ms: int) -> None:
+        """All of one lane's outbox."""
+        self._events(lane, out, now_ms)
+        produce = self._produce
+        assignments = self._names.assignments
+        for partition, worker, assignment in out.assignments:
+            produce(assignments, encode(assignment), worker, partition)
+        for timer in out.timers:
+            topic = self._tiers[tier_for(timer.due_ms - now_ms)]
+            produce(topic, encode(timer), timer.job_id, lane)
+        for to_lane, key, report in out.reports:
+            produce(self._names.reports, encode(report), key, to_lane)
+        state = self._names.state
+        for key, value in out.state.items():
+            produce(state, write_state(value), key, lane)
+
+    def _events(self, lane: int, out: LaneOutput, now_ms: int) -> None:
+        if not out.events:
+            return
+        produce = self._produce
+        topic = self._names.events
+        time = format_time(now_ms)
+        source = self._sources.get(lane)
+        if source is None:
+            source = self._sources[lane] = f"/joblog/lanes/{lane}"
+        envelope = wire.CloudEvent
+        for key, kind, event_id, data, cause, traceparent in out.events:
+            event = envelope("1.0", event_id, source, kind, key, time, _JSON, cause, traceparent, data)
+            produce(topic, encode(event), key, lane)
+
+    def lane_record(self, lane: int, record: LaneRecord) -> None:
+        """Who owns the lane, and how far it has read."""
+        self._produce(self._names.state, write_state(record), LANE_KEY, lane)
+
+    def forward(self, message: Message, headers: Headers | None, lane: int) -> None:
+        """Send a command on to its own lane, as it came."""
+        self._produce(self._names.commands, message.value(), message.key(), lane, headers=headers)
+
+    def deadletter(self, message: Message, headers: Headers, value: bytes | None) -> None:
+        """Park a record with its reason."""
+        self._produce(self._names.deadletters, value, deadletters.key(message.key()), headers=headers)
