@@ -99,13 +99,13 @@ class PostgresSettings(SecretFiles):
     """The read model; needed by the projector and by commands that show jobs.
 
     - dsn: `postgresql://user:password@host:port/database`.
-    - schema: where the tables are; another one beside it can be built from the log.
+    - schema_name: where the tables are; another one beside it can be built from the log.
     - prepare: create or migrate the tables when a projector starts.
     """
 
     dsn: SecretStr | None = None
     dsn_file: Path | None = None
-    schema_name: str = Field("joblog", alias="schema", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
+    schema_name: str = Field("joblog", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
     prepare: bool = True
 
 

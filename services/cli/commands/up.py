@@ -95,7 +95,7 @@ def _prepare(settings: Settings, addresses: StackAddresses) -> None:
         settings.directory,
         {
             "kafka": {"bootstrap_servers": addresses.bootstrap_servers},
-            "postgres": {"dsn": addresses.dsn, "schema": settings.postgres.schema_name},
+            "postgres": {"dsn": addresses.dsn, "schema_name": settings.postgres.schema_name},
             "topic_prefix": settings.topic_prefix,
             "lanes": settings.lanes,
             "queue_shards": settings.queue_shards,

@@ -68,7 +68,7 @@ def environment_of(stack: StackAddresses, prefix: str, schema: str) -> Environme
     return {
         "JOBLOG_KAFKA__BOOTSTRAP_SERVERS": stack.bootstrap_servers,
         "JOBLOG_POSTGRES__DSN": stack.dsn,
-        "JOBLOG_POSTGRES__SCHEMA": schema,
+        "JOBLOG_POSTGRES__SCHEMA_NAME": schema,
         "JOBLOG_TOPIC_PREFIX": prefix,
         "JOBLOG_LANES": "2",
         "JOBLOG_CLIENT__TIMEOUT_S": "10",
@@ -278,7 +278,7 @@ def test_a_failed_job_is_deleted_by_what_postgres_knows_of_it(
     settings = Settings.load(
         postgres={
             "dsn": running.environment["JOBLOG_POSTGRES__DSN"],
-            "schema": running.environment["JOBLOG_POSTGRES__SCHEMA"],
+            "schema_name": running.environment["JOBLOG_POSTGRES__SCHEMA_NAME"],
         }
     )
     snapshot = snapshot_of(settings, job["id"], {State.FAILED})

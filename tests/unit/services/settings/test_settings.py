@@ -92,7 +92,11 @@ def test_lists_and_tables_in_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"QUEUE_SHARDS": '{"hot": 5}'}, "queue_shards"),
         ({"QUEUE_SHARDS": '{"Hot": 1}'}, "JOBLOG_QUEUE_SHARDS"),
         ({"TOPIC_PREFIX": "a b"}, "JOBLOG_TOPIC_PREFIX"),
-        ({"POSTGRES__SCHEMA": "a-b"}, "JOBLOG_POSTGRES__SCHEMA"),
+        ({"POSTGRES__SCHEMA_NAME": "a-b"}, "JOBLOG_POSTGRES__SCHEMA_NAME"),
+        (
+            {"POSTGRES__SCHEMA": "jobs"},
+            "postgres.schema (JOBLOG_POSTGRES__SCHEMA) is not a setting; did you mean schema_name?",
+        ),
         ({"POSTGRES__DSN": "a", "POSTGRES__DSN_FILE": "b"}, "both dsn and dsn_file"),
         ({"POSTGRES__DSN_FILE": "/nowhere"}, "dsn_file"),
         ({"WORKER__RENEW_S": "6"}, "elector.lease_s"),
