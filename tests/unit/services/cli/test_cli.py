@@ -213,7 +213,7 @@ def test_numbers_have_their_limits(arguments: tuple[str, ...]) -> None:
         ),
         (("topics", "create"), {"KAFKA__EXTRA": '{"socket.timeout.ms": "abc"}'}, '"socket.timeout.ms"'),
         (("delays",), {"KAFKA__EXTRA": '{"socket.timeout.ms": "abc"}'}, "socket.timeout.ms"),
-        (("worker", "--tasks", ".tasks"), {}, "'.tasks' is no name of a module"),
+        (("worker", "--tasks", ".tasks"), {}, "'.tasks' is not a module name: write tasks"),
         (("worker",), {"WORKER__TASKS": ""}, "a worker needs modules with tasks"),
         (("enqueue", "a.b", "--wait", "1s"), {"KAFKA__EXTRA": "{}"}, "no Postgres is set"),
     ],
