@@ -71,8 +71,7 @@ class KafkaSettings(SecretFiles):
             ),
             (
                 is_sasl and not has_password and bool(idle),
-                f"sasl_mechanism {mechanism} does not use {' and '.join(idle)}: leave it out; "
-                "its own properties, such as sasl.kerberos.* and sasl.oauthbearer.*, belong in kafka.extra",
+                f"sasl_mechanism {mechanism} does not use {' and '.join(idle)}: leave it out (see kafka.extra)",
             ),
         )
 

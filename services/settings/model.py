@@ -9,7 +9,7 @@ same name in the code, in a file and, in upper case, in the environment; an empt
 import os
 import socket
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import pydantic_settings
 from joblog.services.settings.errors import explain, unread
@@ -32,6 +32,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Name = Annotated[str, StringConstraints(pattern=WORKER_PATTERN, max_length=100)]
+#: A command must fit into one record together with its envelope and options.
+ARGS_BYTES_MAX: Final = VALUE_BYTES_MAX - 16_384
 
 
 class PostgresSettings(SecretFiles):
@@ -58,7 +60,7 @@ class ClientSettings(SecretFiles):
 
     name: Name | None = None
     timeout_s: Seconds = 10.0
-    args_bytes_max: int = Field(262_144, ge=2, le=VALUE_BYTES_MAX - 16_384)
+    args_bytes_max: int = Field(262_144, ge=2, le=ARGS_BYTES_MAX)
 
 
 class ElectorSettings(SecretFiles):
