@@ -267,7 +267,7 @@ class Client(AbstractContextManager["Client"]):
         expected_version: int | None = None,
         reason: str | None = None,
     ) -> None:
-        """Set one of a job's parameters to a JSON value. Jobs read JSON: bytes are base64 there, and times are texts."""
+        """Set one of a job's parameters to a JSON value; bytes are stored as base64, times as texts."""
         fields = {"name": name, "value": value}
         self._change(commands.SetParameter, job_id, expected_state, expected_version, reason, **fields)
 
