@@ -50,9 +50,7 @@ def deadletters() -> None:
 
 @app.command("list")
 def list_deadletters(ctx: typer.Context, limit: LimitOption = 50, output: OutputOption = Output.TABLE) -> None:
-    """List records that could not be processed, newest first, with the reason, the role that gave up, and their place.
-
-    Topic, partition and offset are those of the record itself.
+    """List records that could not be processed, newest first: why, which role gave up, and where the record was.
 
     Example: joblog deadletters list --limit 10 --output json
     """
@@ -87,10 +85,9 @@ def show(
         note(f"{len(value)} bytes written to {save}")
     document = row(record, limit=len(value) if output is Output.JSON else _VALUE_CHARACTERS_MAX)
     text = document["value"] if output is Output.JSON else document.pop("value")
-    if output is Output.JSON or text is None:
-        print_document(document, output)
-        return
     print_document(document, output)
+    if output is Output.JSON or text is None:
+        return
     print_block("value" if document["encoding"] == "utf-8" else "value, in base64", text)
     if len(text) >= _VALUE_CHARACTERS_MAX:
         note(f"only the first {_VALUE_CHARACTERS_MAX} characters are shown; --save FILE writes all of it")
