@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final
 
 import typer
 from joblog.services.cli.context import Cli
-from joblog.services.client.options import due_at, wrong_queue
+from joblog.services.client.options import due_at
 from joblog.services.settings.model import Settings
-from joblog.streams.contract.fields import QUEUE_PATTERN, TASK_PATTERN
+from joblog.streams.contract.fields import TASK_PATTERN, is_queue, wrong_queue
 from joblog.streams.errors import InvalidData
 from msgspec import DecodeError, json
 
@@ -76,7 +76,7 @@ def parse_due(delay: str | None, at: str | None) -> datetime | None:
 
 def queue_name(text: str | None) -> str | None:
     """A queue's name, if one is given; InvalidData says what to write instead of one that no queue can have."""
-    if text is not None and not fullmatch(QUEUE_PATTERN, text):
+    if text is not None and not is_queue(text):
         raise InvalidData(f"--queue: {wrong_queue(text)}")
     return text
 

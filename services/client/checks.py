@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from joblog.services.client.options import Call, wrong_queue
+from joblog.services.client.options import Call
 from joblog.services.client.templates import CommandRecord, CreateTemplate, Rules
 from joblog.services.settings.model import ARGS_BYTES_MAX
-from joblog.streams.contract.fields import QUEUE_PATTERN, WORKER_PATTERN
+from joblog.streams.contract.fields import WORKER_PATTERN, is_queue, wrong_queue
 from joblog.streams.contract.ids import LANES_MAX
 from joblog.streams.errors import InvalidData
 
@@ -28,7 +28,7 @@ def problems_of(name: str, rules: Rules, timeout_s: float) -> Iterator[tuple[boo
         f"args_bytes_max must be 2 to {ARGS_BYTES_MAX}, not {rules.args_bytes_max}",
     )
     for queue, count in rules.shards.items():
-        yield not re.fullmatch(QUEUE_PATTERN, queue), f"shards: {wrong_queue(queue)}"
+        yield not is_queue(queue), f"shards: {wrong_queue(queue)}"
         yield not 1 <= count <= rules.lanes, f"shards: {queue} has {count}; it can have 1 to {rules.lanes} (lanes)"
 
 

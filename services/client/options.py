@@ -7,12 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
 
 from joblog.services.tasks.task import Task
-from joblog.streams.contract.fields import QUEUE_PATTERN
+from joblog.streams.contract.fields import is_queue, wrong_queue
 from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.contract.states import ContinueOn
 from joblog.streams.errors import InvalidData, JoblogError
 
-_is_queue: Final = re.compile(QUEUE_PATTERN).fullmatch
 #: https://www.w3.org/TR/trace-context/#traceparent-header
 _is_traceparent: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.{1,900})?").fullmatch
 
@@ -61,7 +60,7 @@ class JobOptions:
     def _problems(self) -> Iterator[str]:
         if self.on is not None and self.parent is None:
             yield f"on has no effect without a parent: write parent=JOB_ID, on={self.on!s}, or leave it out"
-        if self.queue is not None and not _is_queue(self.queue):
+        if self.queue is not None and not is_queue(self.queue):
             yield wrong_queue(self.queue)
         if self.retry is not None and not isinstance(self.retry, RetryPolicy):
             yield f"retry={self.retry!r:.60} is not a policy: write retry=RetryPolicy(attempts=3)"
@@ -115,13 +114,6 @@ def with_options(options: JobOptions, **changes: Any) -> JobOptions:
     """The options with some changed; `dataclasses.replace` is slower, and would name the wrong mistake."""
     values = {name: getattr(options, name) for name in JobOptions.__slots__}
     return JobOptions(**values | changes)
-
-
-def wrong_queue(name: str) -> str:
-    """Why this cannot be the name of a queue, and what to write instead."""
-    lower = name.strip().lower()
-    fix = f"write {lower}" if _is_queue(lower) else f"it must match {QUEUE_PATTERN}"
-    return f"{name!r:.110} is not a queue name: {fix}"
 
 
 def name_of(task: Task[..., Any] | str) -> str:

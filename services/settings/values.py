@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from joblog.streams.contract.fields import QUEUE_PATTERN
+from joblog.streams.contract.fields import is_queue, wrong_queue
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
 
@@ -37,10 +37,8 @@ def _module(name: str) -> str:
 
 
 def _queue(name: str) -> str:
-    if not re.fullmatch(QUEUE_PATTERN, name):
-        lower = name.strip().lower()
-        fix = f"write {lower}" if re.fullmatch(QUEUE_PATTERN, lower) else f"it must match {QUEUE_PATTERN}"
-        raise ValueError(f"{name!r} is not a queue name: {fix}")
+    if not is_queue(name):
+        raise ValueError(wrong_queue(name))
     return name
 
 
