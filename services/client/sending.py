@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from joblog.services.client.templates import Record
+from joblog.services.client.templates import CommandRecord
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.errors import EnqueueError, JoblogError, TopicsError
 
@@ -99,7 +99,7 @@ class Sender:
         self._thread = threading.Thread(target=self._poll, name="joblog-client", daemon=True)
         self._thread.start()
 
-    def send(self, records: Sequence[Record]) -> None:
+    def send(self, records: Sequence[CommandRecord]) -> None:
         """Send all, and return when Kafka has acknowledged all. Raises NotAcknowledged, TopicsError."""
         if os.getpid() != self._pid:
             raise JoblogError("this client was made before the process forked: make one after the fork")
@@ -132,7 +132,7 @@ class Sender:
         self._thread.join()
         self._producer.close()
 
-    def _produce(self, record: Record, delivery: _Delivery) -> None:
+    def _produce(self, record: CommandRecord, delivery: _Delivery) -> None:
         lane = lane_of_job(record.job_id)
         deadline: float | None = None
         while True:

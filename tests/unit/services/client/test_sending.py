@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 from joblog.services.client.sending import NotAcknowledged, Sender
-from joblog.services.client.templates import Record
+from joblog.services.client.templates import CommandRecord
 from joblog.streams.contract.ids import new_job_id
 
 Report = Callable[[KafkaError | None, Any], None]
@@ -94,7 +94,7 @@ class Bench:
 
     def send(self) -> str:
         job_id = new_job_id(0, 1)
-        self.sender.send([Record(job_id, b"{}")])
+        self.sender.send([CommandRecord(job_id, b"{}")])
         return job_id
 
     def is_at_work(self, count: int) -> bool:
