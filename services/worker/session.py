@@ -9,18 +9,15 @@ from threading import Event
 from typing import Final
 
 from joblog.services.tasks.context import Cause
-from joblog.services.worker.assignments import Assignments, AssignmentsLost
+from joblog.services.worker.announcing import Announcer, LaneBook
+from joblog.services.worker.assignments import Assignments, AssignmentsLost, Intake
 from joblog.services.worker.execution.run import KnownTask, Run
-from joblog.services.worker.intake import Intake
-from joblog.services.worker.lanes import LaneBook
-from joblog.services.worker.reporting.announcing import Announcer
-from joblog.services.worker.reporting.ending import Endings
-from joblog.services.worker.reporting.outbox import Outbox
-from joblog.services.worker.reporting.reporting import Reports
-from joblog.services.worker.settings import WorkerSettings
+from joblog.services.worker.options import WorkerOptions
+from joblog.services.worker.reports import Endings, Reports
 from joblog.services.worker.slots import Slots
 from joblog.streams.errors import JoblogError
 from joblog.streams.health import Health
+from joblog.streams.kafka.durable_producer import Outbox
 from joblog.streams.metrics import Meters
 
 log = logging.getLogger(__name__)
@@ -42,7 +39,7 @@ class LeaseLost(JoblogError):
 class Parts:
     """What all lives of one worker share."""
 
-    settings: WorkerSettings
+    settings: WorkerOptions
     known: Mapping[str, KnownTask]
     slots: Slots
     outbox: Outbox

@@ -15,6 +15,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from joblog.services.tasks.task import Isolation, TaskRegistry
+from joblog.services.worker.announcing import new_worker_id
 from joblog.services.worker.assignments import Assignments
 from joblog.services.worker.execution.loop import LoopExecutor
 from joblog.services.worker.execution.performing import Performer
@@ -22,18 +23,15 @@ from joblog.services.worker.execution.processes import ProcessRuns, check_import
 from joblog.services.worker.execution.run import known_tasks
 from joblog.services.worker.execution.threads import ThreadExecutor
 from joblog.services.worker.filters import WorkerFilter
-from joblog.services.worker.meters import RunMeters
-from joblog.services.worker.reporting.announcing import new_worker_id
-from joblog.services.worker.reporting.ending import Endings
-from joblog.services.worker.reporting.outbox import Outbox
-from joblog.services.worker.reporting.reporting import Reports
+from joblog.services.worker.options import DEFAULT_SLOTS, WorkerOptions
+from joblog.services.worker.reports import Endings, Reports, RunMeters
 from joblog.services.worker.session import FLUSH_S, Parts, Session
-from joblog.services.worker.settings import DEFAULT_SLOTS, WorkerSettings
 from joblog.services.worker.slots import Slots
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.health import Health
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
+from joblog.streams.kafka.durable_producer import Outbox
 from joblog.streams.metrics import Meters
 
 log = logging.getLogger(__name__)
@@ -43,7 +41,7 @@ CONNECT_RETRY_S: Final = 1.0
 
 
 class Worker:
-    """The settings are those of WorkerSettings, which explains them."""
+    """The settings are those of WorkerOptions, which explains them."""
 
     def __init__(
         self,
@@ -71,7 +69,7 @@ class Worker:
 
         `set_up_child` is called first in each process of process-isolated tasks, where logs are set up, for one.
         """
-        self._settings = WorkerSettings(
+        self._settings = WorkerOptions(
             queues=tuple(queues),
             lanes=lanes,
             slots=slots,

@@ -8,14 +8,12 @@ from typing import Final
 
 from joblog.services.tasks.context import CURRENT, Cause, JobCancelled, JobContext
 from joblog.services.tasks.task import ArgumentsError, Isolation
-from joblog.services.worker.execution.arguments import Call, read_call
-from joblog.services.worker.execution.failures import describe
+from joblog.services.worker.execution.arguments import TaskCall, read_call
 from joblog.services.worker.execution.processes import ProcessRuns
-from joblog.services.worker.execution.results import success_of
-from joblog.services.worker.execution.run import Failed, Outcome, Released, Run, Succeeded
+from joblog.services.worker.execution.results import Failed, Outcome, Released, Succeeded, describe, success_of
+from joblog.services.worker.execution.run import Run
 from joblog.services.worker.filters import WorkerFilter
-from joblog.services.worker.meters import RunMeters
-from joblog.services.worker.reporting.ending import Endings
+from joblog.services.worker.reports import Endings, RunMeters
 
 _CANCELLATIONS: Final = (JobCancelled, asyncio.CancelledError, concurrent.futures.CancelledError)
 
@@ -91,7 +89,7 @@ class Performer:
         CURRENT.set(context)
         return context
 
-    def _prepare(self, run: Run, context: JobContext) -> Call:
+    def _prepare(self, run: Run, context: JobContext) -> TaskCall:
         run.token.raise_if_cancelled()
         for each in self._filters:
             each.before_run(context)

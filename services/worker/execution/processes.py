@@ -20,9 +20,8 @@ import msgspec
 from joblog.services.tasks.context import CURRENT, JobContext
 from joblog.services.tasks.task import Task, TaskRegistry
 from joblog.services.worker.execution.arguments import ArgumentReader, read_call
-from joblog.services.worker.execution.failures import describe
-from joblog.services.worker.execution.results import success_of
-from joblog.services.worker.execution.run import Failed, Run, Succeeded
+from joblog.services.worker.execution.results import Failed, Succeeded, describe, success_of
+from joblog.services.worker.execution.run import Run
 from joblog.streams.contract.wire import RunJob
 from joblog.streams.errors import SettingsError, TaskError
 from pebble import ProcessExpired, ProcessPool

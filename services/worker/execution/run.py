@@ -11,33 +11,10 @@ from joblog.services.tasks.context import CancellationToken
 from joblog.services.tasks.task import Isolation, Task, TaskRegistry
 from joblog.services.worker.execution.arguments import ArgumentReader
 from joblog.streams.contract.retry import Retry
-from joblog.streams.contract.wire import JobException, RunJob
-from msgspec import Raw
+from joblog.streams.contract.wire import RunJob
 
 #: Job id and lease: what names a run, in an assignment, in its cancellation and in its report.
 RunKey: TypeAlias = tuple[str, int]
-
-
-class Succeeded(msgspec.Struct, frozen=True, tag="succeeded"):
-    """The task returned; `result` is its JSON, unless `omitted` tells why there is none."""
-
-    result: Raw
-    omitted: str | None = None
-
-
-class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """The task raised, ran too long, or could not be called."""
-
-    exception: JobException
-
-
-class Released(msgspec.Struct, frozen=True, tag="released"):
-    """The job goes back without an outcome; the attempt is not spent."""
-
-    reason: str
-
-
-Outcome: TypeAlias = Succeeded | Failed | Released
 
 
 @dataclass(frozen=True, slots=True, eq=False)

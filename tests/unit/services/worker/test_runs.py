@@ -12,17 +12,15 @@ import msgspec
 import pytest
 from joblog.services.tasks.context import CancellationToken, JobContext, current_job
 from joblog.services.tasks.task import TaskRegistry, task
+from joblog.services.worker.assignments import Intake
 from joblog.services.worker.execution.loop import LoopExecutor
 from joblog.services.worker.execution.performing import Performer
 from joblog.services.worker.execution.processes import ProcessRuns
-from joblog.services.worker.execution.run import Failed, Run, Succeeded, known_tasks
+from joblog.services.worker.execution.results import Failed, Succeeded
+from joblog.services.worker.execution.run import Run, known_tasks
 from joblog.services.worker.execution.threads import ThreadExecutor
 from joblog.services.worker.filters import Ended, WorkerFilter
-from joblog.services.worker.intake import Intake
-from joblog.services.worker.meters import RunMeters
-from joblog.services.worker.reporting.ending import Endings
-from joblog.services.worker.reporting.outbox import Letter, Outbox
-from joblog.services.worker.reporting.reporting import Reports
+from joblog.services.worker.reports import Endings, Reports, RunMeters
 from joblog.services.worker.slots import Slots
 from joblog.services.worker.worker import Worker
 from joblog.streams.contract.retry import Curve, Retry, RetryPolicy
@@ -30,6 +28,7 @@ from joblog.streams.contract.topics import TopicNames
 from joblog.streams.contract.wire import AnyReport, CancelJob, RunFailed, RunJob, RunReleased, RunSucceeded
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig
+from joblog.streams.kafka.durable_producer import Letter, Outbox
 from joblog.streams.metrics import Meters
 from msgspec import Raw
 

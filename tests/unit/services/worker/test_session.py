@@ -11,19 +11,19 @@ from joblog.services.tasks.task import TaskRegistry, task
 from joblog.services.worker.execution.loop import LoopExecutor
 from joblog.services.worker.execution.performing import Performer
 from joblog.services.worker.execution.processes import ProcessRuns
-from joblog.services.worker.execution.run import Outcome, Released, Run, known_tasks
+from joblog.services.worker.execution.results import Outcome, Released
+from joblog.services.worker.execution.run import Run, known_tasks
 from joblog.services.worker.execution.threads import ThreadExecutor
-from joblog.services.worker.meters import RunMeters
-from joblog.services.worker.reporting.ending import Endings
+from joblog.services.worker.options import WorkerOptions
+from joblog.services.worker.reports import Endings, RunMeters
 from joblog.services.worker.session import Parts, Session
-from joblog.services.worker.settings import WorkerSettings
 from joblog.services.worker.slots import Slots
 from joblog.streams.contract.wire import RunJob, WorkerAnnounced
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
 from msgspec import Raw
 
-SETTINGS = WorkerSettings(queues=("a", "default"), lanes=4, slots=2, renew_s=0.1, lease_s=0.5)
+SETTINGS = WorkerOptions(queues=("a", "default"), lanes=4, slots=2, renew_s=0.1, lease_s=0.5)
 WELL, ILL = SETTINGS.queues_of_lanes
 TIMEOUT_S = 30.0
 

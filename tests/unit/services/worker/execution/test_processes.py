@@ -21,7 +21,8 @@ from joblog.services.roles.logs import configure_logs
 from joblog.services.settings.model import LogSettings, Settings, WorkerSettings
 from joblog.services.tasks.task import TaskRegistry
 from joblog.services.worker.execution.processes import ProcessRuns, RunProcess, run_in_child
-from joblog.services.worker.execution.run import Failed, Run, Succeeded, known_tasks
+from joblog.services.worker.execution.results import Failed, Succeeded
+from joblog.services.worker.execution.run import Run, known_tasks
 from joblog.services.worker.worker import Worker
 from joblog.streams.contract.wire import RunJob
 from joblog.streams.health import Health

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
-from joblog.services.worker.reporting.outbox import FULL_TRIES_MAX, RETRY_S, Outbox
+from joblog.streams.kafka.durable_producer import FULL_TRIES_MAX, RETRY_S, Outbox
 from joblog.streams.metrics import Meters
 
 
