@@ -25,7 +25,7 @@ from socket import gethostname
 from typing import Final
 
 from joblog.services.worker.assignments import partition_of
-from joblog.services.worker.execution.run import Run
+from joblog.services.worker.execution.run import Leases, Run
 from joblog.services.worker.options import WorkerOptions
 from joblog.services.worker.reports import Reports
 from joblog.services.worker.slots import Slots
@@ -45,7 +45,12 @@ class Announcer:
     """Says what the worker offers, and knows since when Kafka has its last word."""
 
     def __init__(
-        self, reports: Reports, settings: WorkerOptions, worker: str, tasks: Mapping[str, Retry | None], now: float
+        self,
+        reports: Reports,
+        settings: WorkerOptions,
+        worker: str,
+        tasks: Mapping[str, Retry | None],
+        leases: Leases,
     ) -> None:
         self._reports = reports
         self._settings = settings
@@ -57,18 +62,13 @@ class Announcer:
         self._started_at = datetime.now(UTC)
         self._offered: dict[int, int] = {}
         self._sent_at = dict.fromkeys(self._lanes, -inf)
-        self._renewed_at: dict[int, float] = dict.fromkeys(self._lanes, now)
+        self._leases = leases
         self._heard: set[int] = set()
 
     @property
     def lanes(self) -> tuple[int, ...]:
         """In the order of the worker's queues."""
         return tuple(self._lanes)
-
-    @property
-    def renewed_at(self) -> Mapping[int, float]:
-        """When the last acknowledged renewal of each lane was sent."""
-        return self._renewed_at
 
     @property
     def is_heard(self) -> bool:
@@ -91,7 +91,7 @@ class Announcer:
 
     def _acknowledged(self, lane: int, sent_at: float) -> None:
         self._heard.add(lane)
-        self._renewed_at[lane] = max(self._renewed_at[lane], sent_at)
+        self._leases.renew(lane, sent_at)
 
     def _message(self, lane: int, slots: int) -> WorkerAnnounced:
         return WorkerAnnounced(
@@ -142,7 +142,7 @@ def offers(capacity: int, prefetch: int, loads: Sequence[LaneLoad]) -> list[int]
 
 
 class LaneBook:
-    """Kept by the worker's loop; instants are monotonic seconds."""
+    """Kept by the worker's loop; instants are those of `execution.run.clock`."""
 
     def __init__(self, lanes: Sequence[int], slots: int, prefetch: int, window_s: float) -> None:
         self._lanes = tuple(lanes)

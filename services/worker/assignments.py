@@ -1,15 +1,16 @@
 """The worker's ear: its partition of the assignments topic, from the moment it announces itself."""
 
 import logging
-import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from math import inf
+from threading import Event, Thread
 from typing import Final, NamedTuple
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from joblog.services.tasks.context import Cause
-from joblog.services.worker.execution.run import KnownTask, Run, RunKey
+from joblog.services.worker.execution.run import KnownTask, Leases, Run, RunKey, clock
 from joblog.services.worker.reports import Endings, Reports
 from joblog.services.worker.slots import Slots
 from joblog.streams.contract.ids import murmur2
@@ -32,7 +33,10 @@ _DECODER: Final[msgspec.json.Decoder[AnyAssignment]] = msgspec.json.Decoder(AnyA
 
 
 class AssignmentsLost(JoblogError):
-    """Records were deleted before they were read: what the elector assigned here is not known any more."""
+    """What the electors assign here does not arrive: records were deleted unread, or cannot be read.
+
+    The worker could go on renewing its lease, and its jobs would never be started: it has to end its session.
+    """
 
 
 class Unreadable(NamedTuple):
@@ -47,18 +51,89 @@ def partition_of(worker: str) -> int:
     return (murmur2(worker.encode()) & 0x7FFFFFFF) % ASSIGNMENT_PARTITIONS
 
 
+class ReadProgress:
+    """Until when everything that a partition held has been read, by comparing two offsets.
+
+    A consumer says nothing while it waits: a partition without new records and one that cannot be fetched look
+    the same. So the broker is asked where the partition ends (`expect`); once the reader has come so far
+    (`advance`), all that was there when the question was asked has been read.
+    """
+
+    def __init__(self, offset: int, now: float) -> None:
+        """`offset`: the first that is not read yet."""
+        self.read_at = now
+        self._offset = offset
+        self._ends: deque[tuple[int, float]] = deque()
+
+    def advance(self, offset: int) -> None:
+        """All before this offset has been read."""
+        self._offset = max(self._offset, offset)
+        self._compare()
+
+    def expect(self, end: int, asked_at: float) -> None:
+        """The partition's end was at this offset, at some time after `asked_at`."""
+        self._ends.append((end, asked_at))
+        self._compare()
+
+    def _compare(self) -> None:
+        while self._ends and self._ends[0][0] <= self._offset:
+            self.read_at = max(self.read_at, self._ends.popleft()[1])
+
+
+class EndQueries:
+    """Asks the broker again and again, in a thread of its own, where a partition ends.
+
+    - answers: pairs of offset and instant, for `ReadProgress.expect`; the reader takes them out.
+
+    The end is that of what is committed, the "last stable offset": the consumer asks as it reads.
+    """
+
+    def __init__(self, consumer: Consumer, partition: TopicPartition, every_s: float, meters: Meters) -> None:
+        self.answers: deque[tuple[int, float]] = deque()
+        self._consumer = consumer
+        self._partition = partition
+        self._every_s = every_s
+        self._meters = meters
+        self._closed = Event()
+        self._thread = Thread(target=self._ask, name="assignments-end", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Let the thread end, which takes `METADATA_TIMEOUT_S` at most; the consumer may be closed after that."""
+        self._closed.set()
+        self._thread.join()
+
+    def _ask(self) -> None:
+        while not self._closed.wait(self._every_s):
+            asked_at = clock()
+            try:
+                _, end = self._consumer.get_watermark_offsets(self._partition, timeout=METADATA_TIMEOUT_S)
+            except KafkaException as exc:
+                error = exc.args[0]
+                self._meters.inc("joblog_kafka_errors_total", "worker", error.name())
+                log.warning("assignments.end_unknown", extra={"error": error.str()})
+            else:
+                self.answers.append((end, asked_at))
+
+
 class Assignments:
     """Reads the records with the worker's key; all others in the partition are not for it."""
 
-    def __init__(self, consumer: Consumer, worker: str, meters: Meters) -> None:
+    def __init__(
+        self, consumer: Consumer, worker: str, meters: Meters, progress: ReadProgress, queries: EndQueries | None
+    ) -> None:
         self._consumer = consumer
         self._worker = worker
         self._key = worker.encode()
         self._meters = meters
+        self._progress = progress
+        self._queries = queries
 
     @classmethod
-    def open(cls, config: KafkaConfig, names: TopicNames, lanes: int, worker: str, meters: Meters) -> "Assignments":
-        """Start to read at the present end of the worker's partition.
+    def open(
+        cls, config: KafkaConfig, names: TopicNames, lanes: int, worker: str, ask_end_s: float, meters: Meters
+    ) -> "Assignments":
+        """Start to read at the present end of the worker's partition; ask for its end every `ask_end_s`.
 
         KafkaException when the broker does not answer, or a topic is not there; TopicsError when a topic has
         other partitions than the settings say, since queues would then be looked for in the wrong lanes.
@@ -74,7 +149,17 @@ class Assignments:
         except BaseException:
             consumer.close()
             raise
-        return cls(consumer, worker, meters)
+        queries = EndQueries(consumer, partition, ask_end_s, meters)
+        return cls(consumer, worker, meters, ReadProgress(partition.offset, clock()), queries)
+
+    @property
+    def read_at(self) -> float:
+        """The last instant of which it is known that all assignments before it have been taken."""
+        if self._queries is not None:
+            answers = self._queries.answers
+            while answers:
+                self._progress.expect(*answers.popleft())
+        return self._progress.read_at
 
     def take(self, timeout_s: float) -> list[AnyAssignment | Unreadable]:
         """What came for this worker; waits for a first record, then takes what is there."""
@@ -84,13 +169,19 @@ class Assignments:
         found: list[AnyAssignment | Unreadable] = []
         for message in (first, *self._consumer.consume(BATCH_MAX, 0)):
             error = message.error()
-            if error is not None:
+            if error is None:
+                self._progress.advance((message.offset() or 0) + 1)
+                if message.key() == self._key:
+                    self._decode(message, found)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._progress.advance(message.offset() or 0)  # behind the markers of transactions, too
+            else:
                 self._note(error)
-            elif message.key() == self._key:
-                self._decode(message, found)
         return found
 
     def close(self) -> None:
+        if self._queries is not None:
+            self._queries.close()
         self._consumer.close()
 
     def _decode(self, message: Message, found: list[AnyAssignment | Unreadable]) -> None:
@@ -105,8 +196,6 @@ class Assignments:
                 found.append(Unreadable(*made_out))
 
     def _note(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._PARTITION_EOF:
-            return
         self._meters.inc("joblog_kafka_errors_total", "worker", error.name())
         if error.code() in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:
             raise AssignmentsLost(error.str())
@@ -124,8 +213,8 @@ def _check_partitions(consumer: Consumer, wanted: dict[str, int]) -> None:
 
 def _prime(consumer: Consumer) -> None:
     """Wait until the client has fetched up to the end: its first fetch may come half a second late."""
-    end = time.monotonic() + PRIME_S
-    while time.monotonic() < end:
+    end = clock() + PRIME_S
+    while clock() < end:
         message = consumer.poll(0.1)
         if message is not None:
             return
@@ -146,8 +235,10 @@ class Intake:
         slots: Slots,
         endings: Endings,
         reports: Reports,
+        leases: Leases,
     ) -> None:
         self._worker = worker
+        self._leases = leases
         self._queues = frozenset(queues)
         self._known = known
         self._slots = slots
@@ -157,7 +248,7 @@ class Intake:
         self.held: dict[RunKey, Run] = {}
 
     def accept(self, assignments: Iterable[AnyAssignment | Unreadable]) -> None:
-        now = time.monotonic()
+        now = clock()
         runs: list[Run] = []
         for assignment in assignments:
             if isinstance(assignment, RunJob):
@@ -203,7 +294,7 @@ class Intake:
         elif job.queue not in self._queues:
             self._reports.refused(job, self._worker, f"this worker does not work the queue {job.queue}")
         elif (job.job_id, job.lease) not in self.held:
-            run = Run(job, known, self._worker, self.held, now)
+            run = Run(job, known, self._worker, self.held, now, self._leases)
             self.held[run.key] = run
             runs.append(run)
 

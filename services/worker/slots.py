@@ -94,7 +94,7 @@ class Slots:
         return True
 
     def withdraw_older(self, arrived_before: float) -> list[Run]:
-        """Take out the waiting runs that arrived before this instant (monotonic seconds)."""
+        """Take out the waiting runs that arrived before this instant."""
         old: list[Run] = []
         for run in list(self._waiting.values()):
             if run.arrived_at >= arrived_before:

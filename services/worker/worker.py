@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 _NO_TOPIC: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 CONNECT_RETRY_S: Final = 1.0
+#: How often within a lease the broker is asked whether there are assignments that did not arrive.
+ENDS_PER_LEASE: Final = 5
 
 
 class Worker:
@@ -148,11 +150,19 @@ class Worker:
 
     def _listen(self, outbox: Outbox, stop: Event) -> Assignments | None:
         """Wait for Kafka and start to read assignments; None when told to stop before."""
+        settings = self._settings
         while not stop.is_set():
             self._health.beat()
             outbox.turn()
             try:
-                return Assignments.open(self._config, self._names, self._settings.lanes, self.id, self._meters)
+                return Assignments.open(
+                    self._config,
+                    self._names,
+                    settings.lanes,
+                    self.id,
+                    settings.lease_s / ENDS_PER_LEASE,
+                    self._meters,
+                )
             except KafkaException as exc:
                 error = exc.args[0]
                 hint = "; joblog topics create creates the topics" if error.code() in _NO_TOPIC else ""

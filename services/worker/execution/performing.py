@@ -15,6 +15,9 @@ from joblog.services.worker.execution.run import Run
 from joblog.services.worker.filters import WorkerFilter
 from joblog.services.worker.reports import Endings, RunMeters
 
+#: Why a run goes back that was about to start.
+LEASE_OVER: Final = "the lease was over before the job could start"
+
 _CANCELLATIONS: Final = (JobCancelled, asyncio.CancelledError, concurrent.futures.CancelledError)
 
 
@@ -53,6 +56,9 @@ class Performer:
             self._endings.end(run, Failed(describe(exc)))
 
     def _perform(self, run: Run) -> None:
+        if not run.may_start:
+            self._endings.release(run, LEASE_OVER)
+            return
         context = self._begin(run)
         outcome: Outcome
         try:
@@ -70,6 +76,9 @@ class Performer:
         self._end(run, context, outcome)
 
     async def _perform_async(self, run: Run) -> None:
+        if not run.may_start:
+            self._endings.release(run, LEASE_OVER)
+            return
         context = self._begin(run)
         outcome: Outcome
         try:

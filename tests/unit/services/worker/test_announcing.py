@@ -1,4 +1,5 @@
 from collections.abc import Callable, Iterable
+from math import inf
 
 import msgspec
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joblog.services.tasks.task import task
 from joblog.services.worker.announcing import CHANGE_S, Announcer, LaneBook, LaneLoad, offers
-from joblog.services.worker.execution.run import KnownTask, Run
+from joblog.services.worker.execution.run import KnownTask, Leases, Run
 from joblog.services.worker.options import WorkerOptions
 from joblog.services.worker.reports import Reports
 from joblog.services.worker.slots import Slots
@@ -38,7 +39,8 @@ class RecordingOutbox(Outbox):
 class Bench:
     def __init__(self) -> None:
         self.outbox = RecordingOutbox()
-        self.announcer = Announcer(Reports(self.outbox), SETTINGS, "w:1", {"t": None}, BEGIN)
+        self.leases = Leases(LANES, SETTINGS.fence_s, BEGIN)
+        self.announcer = Announcer(Reports(self.outbox), SETTINGS, "w:1", {"t": None}, self.leases)
 
     def say(self, slots: int, after_s: float, *, at_once: bool = False) -> int:
         """Announce so many slots to each lane; tells how many announcements that made."""
@@ -93,14 +95,14 @@ def test_a_worker_is_heard_when_every_lane_has_its_word(bench: Bench) -> None:
 
 
 def test_each_lanes_lease_counts_from_when_its_last_acknowledged_renewal_was_sent(bench: Bench) -> None:
-    assert bench.announcer.renewed_at == dict.fromkeys(LANES, BEGIN)
+    assert bench.leases.renewed_at == dict.fromkeys(LANES, BEGIN)
     bench.say(5, 1)
     bench.say(5, 4)
     for acknowledge in bench.outbox.acknowledge[: len(LANES)]:
         acknowledge()
-    assert bench.announcer.renewed_at == dict.fromkeys(LANES, BEGIN + 1)
+    assert bench.leases.renewed_at == dict.fromkeys(LANES, BEGIN + 1)
     bench.outbox.acknowledge[-1]()
-    assert bench.announcer.renewed_at == {**dict.fromkeys(LANES, BEGIN + 1), LANES[-1]: BEGIN + 4}
+    assert bench.leases.renewed_at == {**dict.fromkeys(LANES, BEGIN + 1), LANES[-1]: BEGIN + 4}
 
 
 def test_an_acknowledgement_that_is_late_does_not_turn_the_lease_back(bench: Bench) -> None:
@@ -108,7 +110,7 @@ def test_an_acknowledgement_that_is_late_does_not_turn_the_lease_back(bench: Ben
     bench.say(5, 4)
     for acknowledge in reversed(bench.outbox.acknowledge):
         acknowledge()
-    assert bench.announcer.renewed_at == dict.fromkeys(LANES, BEGIN + 4)
+    assert bench.leases.renewed_at == dict.fromkeys(LANES, BEGIN + 4)
 
 
 def test_every_lane_hears_the_good_bye(bench: Bench) -> None:
@@ -227,7 +229,7 @@ class LanesBench:
                 spec=Raw(b"{}"),
                 ready_ms=0,
             )
-            yield Run(job, KNOWN, "w", {}, 0.0)
+            yield Run(job, KNOWN, "w", {}, 0.0, Leases((lane,), inf, 0.0))
 
     def end(self, count: int) -> None:
         for run in self.slots.running[:count]:

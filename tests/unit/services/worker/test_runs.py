@@ -17,7 +17,7 @@ from joblog.services.worker.execution.loop import LoopExecutor
 from joblog.services.worker.execution.performing import Performer
 from joblog.services.worker.execution.processes import ProcessRuns
 from joblog.services.worker.execution.results import Failed, Succeeded
-from joblog.services.worker.execution.run import Run, known_tasks
+from joblog.services.worker.execution.run import Leases, Run, clock, known_tasks
 from joblog.services.worker.execution.threads import ThreadExecutor
 from joblog.services.worker.filters import Ended, WorkerFilter
 from joblog.services.worker.reports import Endings, Reports, RunMeters
@@ -34,6 +34,7 @@ from msgspec import Raw
 
 LANE = 1
 TIMEOUT_S = 10
+LEASE_S = 600.0
 JOB_ID = "018f0000-0000-8001-8000-{:012x}"
 
 
@@ -142,6 +143,7 @@ class Bench:
         self.threads = ThreadExecutor(self.slots, performer.perform)
         self.loop = LoopExecutor(self.slots, performer.perform_async)
         self.slots.connect(self.threads, self.loop)
+        self.leases = Leases((LANE,), LEASE_S, clock())
         self.intake = Intake(
             worker="w:1",
             queues=["default"],
@@ -149,6 +151,7 @@ class Bench:
             slots=self.slots,
             endings=self.endings,
             reports=reports,
+            leases=self.leases,
         )
         self._jobs = 0
 
@@ -442,6 +445,18 @@ def test_a_filter_that_wants_to_leave_the_process_fails_the_run(name: str) -> No
         bench.assign(name, number)
         assert bench.report(number + 1).exception.type == "SystemExit"
     bench.close()
+
+
+@pytest.mark.parametrize("name", ["add", "add_async"])
+def test_a_run_whose_lease_is_over_is_not_started_but_released(bench: Bench, name: str) -> None:
+    bench.leases.renewed_at[LANE] -= LEASE_S + 1
+    bench.assign(name, 1)
+    report = bench.report()
+    assert (type(report), report.started) == (RunReleased, False)
+    assert (
+        bench.meters.registry.get_sample_value("joblog_jobs_started_total", {"queue": "default", "task": name})
+        is None
+    )
 
 
 @pytest.mark.parametrize("name", ["add", "add_async"])

@@ -12,7 +12,7 @@ from joblog.services.worker.execution.loop import LoopExecutor
 from joblog.services.worker.execution.performing import Performer
 from joblog.services.worker.execution.processes import ProcessRuns
 from joblog.services.worker.execution.results import Outcome, Released
-from joblog.services.worker.execution.run import Run, known_tasks
+from joblog.services.worker.execution.run import Run, clock, known_tasks
 from joblog.services.worker.execution.threads import ThreadExecutor
 from joblog.services.worker.options import WorkerOptions
 from joblog.services.worker.reports import Endings, RunMeters
@@ -36,6 +36,10 @@ class Kafka:
         self.assigned: list[RunJob] = []
         self.ended: dict[str, Outcome] = {}
         self.goodbyes: list[int] = []
+        self.released: list[RunJob] = []
+        self.is_readable = True
+        self.unread_since = 0.0
+        self.sleeps_s = 0.0
 
     def announce(self, lane: int, _announced: WorkerAnnounced, acknowledged: Callable[[], None]) -> None:
         if lane not in self.away:
@@ -44,13 +48,18 @@ class Kafka:
     def stopping(self, lane: int, _worker: str) -> None:
         self.goodbyes.append(lane)
 
-    def refused(self, *_: Any) -> None:
-        pytest.fail("nothing is refused here")
+    def refused(self, job: RunJob, _worker: str, _reason: str) -> None:
+        self.released.append(job)
 
     def ended_run(self, run: Run, outcome: Outcome) -> None:
         self.ended[run.job.job_id] = outcome
 
+    @property
+    def read_at(self) -> float:
+        return clock() if self.is_readable else self.unread_since
+
     def take(self, timeout_s: float) -> list[RunJob]:
+        time.sleep(self.sleeps_s)
         assigned, self.assigned = self.assigned, []
         if not assigned:
             time.sleep(min(timeout_s, 0.01))
@@ -92,16 +101,19 @@ class Life:
         self.thread = threading.Thread(target=lambda: (session.run(self.stop), self.over.set()))
         self.thread.start()
 
-    def run(self, lane: int) -> str:
-        """Assign a job of a lane, and wait until it runs."""
-        job_id = f"job-{lane}"
+    def job(self, lane: int) -> RunJob:
         queue = SETTINGS.queues_of_lanes[lane][0]
         spec = Raw(b'{"args":[%d]}' % lane)
-        self.kafka.assigned.append(
-            RunJob(job_id=job_id, lease=1, attempt=1, lane=lane, task="patient", queue=queue, spec=spec, ready_ms=1)
+        return RunJob(
+            job_id=f"job-{lane}", lease=1, attempt=1, lane=lane, task="patient", queue=queue, spec=spec, ready_ms=1
         )
+
+    def run(self, lane: int) -> str:
+        """Assign a job of a lane, and wait until it runs."""
+        job = self.job(lane)
+        self.kafka.assigned.append(job)
         self.until(lambda: lane in self.tokens)
-        return job_id
+        return job.job_id
 
     def until(self, condition: Callable[[], Any]) -> None:
         deadline = time.monotonic() + TIMEOUT_S
@@ -139,4 +151,24 @@ def test_a_worker_that_no_lane_hears_gives_up_without_a_word(life: Life) -> None
     assert life.over.wait(TIMEOUT_S)
     assert life.tokens[WELL].reason == Cause.LEASE_LOST
     assert life.kafka.ended == {}
+    assert sorted(life.kafka.goodbyes) == sorted((WELL, ILL))
+
+
+def test_what_was_fetched_while_the_process_slept_through_its_lease_does_not_start(life: Life) -> None:
+    life.run(WELL)
+    life.kafka.sleeps_s = 2 * SETTINGS.lease_s
+    life.kafka.assigned.append(life.job(ILL))
+    assert life.over.wait(TIMEOUT_S)
+    assert ILL not in life.tokens
+    assert life.tokens[WELL].reason == Cause.LEASE_LOST
+
+
+def test_a_worker_that_cannot_read_its_assignments_gives_back_what_it_runs(life: Life) -> None:
+    job_id = life.run(WELL)
+    life.kafka.unread_since = clock()
+    life.kafka.is_readable = False
+    assert life.over.wait(TIMEOUT_S)
+    assert clock() - life.kafka.unread_since >= SETTINGS.lease_s
+    assert isinstance(life.kafka.ended[job_id], Released)
+    assert life.tokens[WELL].reason == Cause.LEASE_LOST
     assert sorted(life.kafka.goodbyes) == sorted((WELL, ILL))

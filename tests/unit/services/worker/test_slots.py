@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joblog.services.tasks.task import task
 from joblog.services.worker.execution.loop import LoopExecutor
-from joblog.services.worker.execution.run import KnownTask, Run, RunKey
+from joblog.services.worker.execution.run import KnownTask, Leases, Run, RunKey
 from joblog.services.worker.execution.threads import ThreadExecutor
 from joblog.services.worker.slots import Slots
 from joblog.streams.contract.wire import RunJob
@@ -43,7 +43,7 @@ def run_of(number: int, queue: str = "first", known: KnownTask = SYNC, arrived_a
         spec=Raw(b"{}"),
         ready_ms=0,
     )
-    return Run(job, known, "w", held, arrived_at)
+    return Run(job, known, "w", held, arrived_at, Leases((job.lane,), inf, 0.0))
 
 
 class Recorder:

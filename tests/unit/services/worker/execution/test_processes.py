@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from joblog.services.settings.model import LogSettings, Settings, WorkerSettings
 from joblog.services.tasks.task import TaskRegistry
 from joblog.services.worker.execution.processes import ProcessRuns, RunProcess, run_in_child
 from joblog.services.worker.execution.results import Failed, Succeeded
-from joblog.services.worker.execution.run import Run, known_tasks
+from joblog.services.worker.execution.run import Leases, Run, known_tasks
 from joblog.services.worker.worker import Worker
 from joblog.streams.contract.wire import RunJob
 from joblog.streams.health import Health
@@ -151,7 +152,7 @@ class Runs:
 
     def begin(self, name: str, *args: object) -> tuple[Run, Any]:
         """A run, and the future of its end."""
-        run = Run(job_of(name, *args), self._known[name], "w", {}, 0.0)
+        run = Run(job_of(name, *args), self._known[name], "w", {}, 0.0, Leases((0,), inf, 0.0))
         return run, self._thread.submit(self._runs.perform, run, None)
 
     def result(self, name: str, *args: object) -> Any:
