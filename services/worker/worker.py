@@ -133,7 +133,7 @@ class Worker:
         settings, reports, meters = self._settings, Reports(outbox), RunMeters(self._meters)
         endings = Endings(reports, meters)
         slots = Slots(settings.slots, settings.queues)
-        processes = ProcessRuns(settings.slots, settings.result_bytes_max, self._set_up_child)
+        processes = ProcessRuns(settings.result_bytes_max, self._set_up_child)
         performer = Performer(endings, meters, processes, self._filters, settings.result_bytes_max)
         threads = ThreadExecutor(slots, performer.perform)
         loop = LoopExecutor(slots, performer.perform_async)

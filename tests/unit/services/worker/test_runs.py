@@ -139,7 +139,7 @@ class Bench:
         reports, meters = Reports(self.outbox), RunMeters(self.meters)
         self.endings = Endings(reports, meters)
         self.slots = Slots(slots, ("default",))
-        performer = Performer(self.endings, meters, ProcessRuns(1, 1_000), filters, 262_144)
+        performer = Performer(self.endings, meters, ProcessRuns(1_000), filters, 262_144)
         self.threads = ThreadExecutor(self.slots, performer.perform)
         self.loop = LoopExecutor(self.slots, performer.perform_async)
         self.slots.connect(self.threads, self.loop)

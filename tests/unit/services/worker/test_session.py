@@ -93,7 +93,7 @@ class Life:
         known, meters, reports = known_tasks(TaskRegistry.of(patient)), Meters(), Reports(self.kafka)
         endings = Endings(reports, RunMeters(meters))  # type: ignore[arg-type]
         slots = Slots(SETTINGS.slots, SETTINGS.queues)
-        performer = Performer(endings, RunMeters(meters), ProcessRuns(1, 1_000), (), 1_000)
+        performer = Performer(endings, RunMeters(meters), ProcessRuns(1_000), (), 1_000)
         slots.connect(ThreadExecutor(slots, performer.perform), LoopExecutor(slots, performer.perform_async))
         parts = Parts(SETTINGS, known, slots, self.kafka, reports, endings, Health("worker"), meters)  # type: ignore[arg-type]
         session = Session(parts, "w", self.kafka)  # type: ignore[arg-type]
