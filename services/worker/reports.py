@@ -7,6 +7,7 @@ from typing import Final, assert_never, cast
 from joblog.services.tasks.context import Cause
 from joblog.services.worker.execution.results import Failed, Outcome, Released, Succeeded, describe, stack_of
 from joblog.services.worker.execution.run import Run
+from joblog.services.worker.report_sender import ReportSender
 from joblog.streams.contract.wire import (
     JobException,
     RunFailed,
@@ -18,7 +19,6 @@ from joblog.streams.contract.wire import (
     WorkerStopping,
 )
 from joblog.streams.errors import JobTimeout
-from joblog.streams.kafka.durable_producer import Outbox
 from joblog.streams.metrics import Meters
 from msgspec.json import Encoder
 from prometheus_client import Counter, Histogram
@@ -29,27 +29,27 @@ _JSON: Final = Encoder()
 class Reports:
     """Writes reports into the lane they belong to; may be called from any thread."""
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
+    def __init__(self, sender: ReportSender) -> None:
+        self._sender = sender
 
     def ended(self, run: Run, outcome: Outcome) -> None:
         """Report the end of a run; only who claimed it may."""
-        self._outbox.send(run.job.lane, run.job.job_id, _JSON.encode(_report(run, outcome)))
+        self._sender.send(run.job.lane, run.job.job_id, _JSON.encode(_report(run, outcome)))
 
     def refused(self, job: RunJob, worker: str, reason: str) -> None:
         """Give back at once what cannot be run here."""
         released = RunReleased(job_id=job.job_id, lease=job.lease, worker=worker, reason=reason)
-        self._outbox.send(job.lane, job.job_id, _JSON.encode(released))
+        self._sender.send(job.lane, job.job_id, _JSON.encode(released))
 
     def unreadable(self, lane: int, report: RunFailed) -> None:
         """Report a run that never began, since its assignment could not be read."""
-        self._outbox.send(lane, report.job_id, _JSON.encode(report))
+        self._sender.send(lane, report.job_id, _JSON.encode(report))
 
     def announce(self, lane: int, announced: WorkerAnnounced, acknowledged: Callable[[], None]) -> None:
-        self._outbox.renew(lane, announced.worker, _JSON.encode(announced), acknowledged)
+        self._sender.renew(lane, announced.worker, _JSON.encode(announced), acknowledged)
 
     def stopping(self, lane: int, worker: str) -> None:
-        self._outbox.send(lane, worker, _JSON.encode(WorkerStopping(worker=worker)))
+        self._sender.send(lane, worker, _JSON.encode(WorkerStopping(worker=worker)))
 
 
 def _report(run: Run, outcome: Outcome) -> RunReport:

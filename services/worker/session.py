@@ -12,11 +12,11 @@ from joblog.services.worker.announcing import Announcer, LaneBook
 from joblog.services.worker.assignments import Assignments, AssignmentsLost, Intake
 from joblog.services.worker.execution.run import KnownTask, Leases, Run, clock
 from joblog.services.worker.options import WorkerOptions
+from joblog.services.worker.report_sender import ReportSender
 from joblog.services.worker.reports import Endings, Reports
 from joblog.services.worker.slots import Slots
 from joblog.streams.errors import JoblogError
 from joblog.streams.health import Health
-from joblog.streams.kafka.durable_producer import Outbox
 from joblog.streams.metrics import Meters
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Parts:
     settings: WorkerOptions
     known: Mapping[str, KnownTask]
     slots: Slots
-    outbox: Outbox
+    sender: ReportSender
     reports: Reports
     endings: Endings
     health: Health
@@ -101,7 +101,7 @@ class Session:
             # The process may have been stopped since the last turn: nothing starts without a lease.
             self._fence(clock())
             self._intake.accept(arrived)
-        self._parts.outbox.turn()
+        self._parts.sender.turn()
         now = clock()
         if now >= self._next_turn:
             self._turn(now)
@@ -165,7 +165,7 @@ class Session:
         self._wait_for_ends(clock() + LAST_S)
         self._intake.release(list(self._intake.held.values()), "released on shutdown")
         self._announcer.say_good_bye()
-        self._parts.outbox.drain(FLUSH_S)
+        self._parts.sender.drain(FLUSH_S)
 
     def _wait_for_ends(self, until: float, at_least_until: float = 0.0) -> None:
         while clock() < (until if self._intake.held else at_least_until):

@@ -9,11 +9,12 @@ some C extensions do, silences the loop and costs the lease; such a task belongs
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from socket import gethostname
 from threading import Event
 from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
 from joblog.services.tasks.task import Isolation, TaskRegistry
 from joblog.services.worker.announcing import new_worker_id
 from joblog.services.worker.assignments import Assignments
@@ -24,6 +25,7 @@ from joblog.services.worker.execution.run import known_tasks
 from joblog.services.worker.execution.threads import ThreadExecutor
 from joblog.services.worker.filters import WorkerFilter
 from joblog.services.worker.options import DEFAULT_SLOTS, WorkerOptions
+from joblog.services.worker.report_sender import ReportSender
 from joblog.services.worker.reports import Endings, Reports, RunMeters
 from joblog.services.worker.session import FLUSH_S, Parts, Session
 from joblog.services.worker.slots import Slots
@@ -31,7 +33,7 @@ from joblog.streams.contract.topics import TopicNames
 from joblog.streams.health import Health
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
-from joblog.streams.kafka.durable_producer import Outbox
+from joblog.streams.kafka.durable_producer import DurableProducer
 from joblog.streams.metrics import Meters
 
 log = logging.getLogger(__name__)
@@ -101,10 +103,10 @@ class Worker:
 
         A broker that is away is waited for. TopicsError when the topics have other partitions than `lanes` says.
         """
-        outbox = self._outbox()
-        with self._executors(outbox) as parts:
+        sender = self._sender()
+        with self._executors(sender) as parts:
             while not stop.is_set():
-                assignments = self._listen(outbox, stop)
+                assignments = self._listen(sender, stop)
                 if assignments is None:
                     break
                 log.info(
@@ -115,22 +117,21 @@ class Worker:
                     Session(parts, self.id, assignments).run(stop)
                 # Never the same again: an elector that did not miss it would go on waiting for its old jobs.
                 self.id = new_worker_id(self._settings.name)
-        outbox.drain(FLUSH_S)
+        sender.drain(FLUSH_S)
 
-    def _outbox(self) -> Outbox:
+    def _sender(self) -> ReportSender:
         settings = self._settings
-
-        def make_sender() -> Producer:
-            return clients.producer(
-                self._config, settings.name, linger_ms=1, timeout_ms=round(settings.lease_s * 1000)
-            )
-
-        return Outbox(make_sender, self._names.reports, self._meters)
+        timeout_ms = round(settings.lease_s * 1000)
+        producer = DurableProducer(
+            partial(clients.producer, self._config, settings.name, linger_ms=1, timeout_ms=timeout_ms),
+            on_replaced=partial(self._meters.inc, "joblog_producer_rebuilds_total", "worker"),
+        )
+        return ReportSender(producer, self._names, self._meters)
 
     @contextmanager
-    def _executors(self, outbox: Outbox) -> Iterator[Parts]:
+    def _executors(self, sender: ReportSender) -> Iterator[Parts]:
         """Slots, connected to what runs jobs; ended on leaving, even with jobs in them."""
-        settings, reports, meters = self._settings, Reports(outbox), RunMeters(self._meters)
+        settings, reports, meters = self._settings, Reports(sender), RunMeters(self._meters)
         endings = Endings(reports, meters)
         slots = Slots(settings.slots, settings.queues)
         processes = ProcessRuns(settings.result_bytes_max, self._set_up_child)
@@ -142,18 +143,18 @@ class Worker:
             loop.open()
         self._meters.set("joblog_worker_slots", settings.slots)
         try:
-            yield Parts(settings, self._known, slots, outbox, reports, endings, self._health, self._meters)
+            yield Parts(settings, self._known, slots, sender, reports, endings, self._health, self._meters)
         finally:
             processes.close()
             loop.close()
             threads.close()
 
-    def _listen(self, outbox: Outbox, stop: Event) -> Assignments | None:
+    def _listen(self, sender: ReportSender, stop: Event) -> Assignments | None:
         """Wait for Kafka and start to read assignments; None when told to stop before."""
         settings = self._settings
         while not stop.is_set():
             self._health.beat()
-            outbox.turn()
+            sender.turn()
             try:
                 return Assignments.open(
                     self._config,

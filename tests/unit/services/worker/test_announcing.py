@@ -9,10 +9,10 @@ from joblog.services.tasks.task import task
 from joblog.services.worker.announcing import CHANGE_S, Announcer, LaneBook, LaneLoad, offers
 from joblog.services.worker.execution.run import KnownTask, Leases, Run
 from joblog.services.worker.options import WorkerOptions
+from joblog.services.worker.report_sender import ReportSender
 from joblog.services.worker.reports import Reports
 from joblog.services.worker.slots import Slots
 from joblog.streams.contract.wire import AnyReport, RunJob, WorkerAnnounced, WorkerStopping
-from joblog.streams.kafka.durable_producer import Outbox
 from msgspec import Raw
 
 BEGIN = 100.0
@@ -20,7 +20,7 @@ SETTINGS = WorkerOptions(queues=("a", "b", "c"), lanes=4, slots=5)
 FRONT, *_ = LANES = tuple(SETTINGS.queues_of_lanes)
 
 
-class RecordingOutbox(Outbox):
+class RecordingSender(ReportSender):
     """Keeps what would be sent, and the acknowledgements that the test may make."""
 
     def __init__(self) -> None:
@@ -38,15 +38,15 @@ class RecordingOutbox(Outbox):
 
 class Bench:
     def __init__(self) -> None:
-        self.outbox = RecordingOutbox()
+        self.sender = RecordingSender()
         self.leases = Leases(LANES, SETTINGS.fence_s, BEGIN)
-        self.announcer = Announcer(Reports(self.outbox), SETTINGS, "w:1", {"t": None}, self.leases)
+        self.announcer = Announcer(Reports(self.sender), SETTINGS, "w:1", {"t": None}, self.leases)
 
     def say(self, slots: int, after_s: float, *, at_once: bool = False) -> int:
         """Announce so many slots to each lane; tells how many announcements that made."""
-        before = len(self.outbox.sent)
+        before = len(self.sender.sent)
         self.announcer.announce(dict.fromkeys(LANES, slots), BEGIN + after_s, at_once=at_once)
-        return len(self.outbox.sent) - before
+        return len(self.sender.sent) - before
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def bench() -> Bench:
 def test_the_first_lane_is_the_home_of_the_worker(bench: Bench) -> None:
     assert len(LANES) > 1
     bench.say(5, 0)
-    said = {lane: report for lane, report in bench.outbox.sent if isinstance(report, WorkerAnnounced)}
+    said = {lane: report for lane, report in bench.sender.sent if isinstance(report, WorkerAnnounced)}
     assert [lane for lane, report in said.items() if report.home] == [FRONT]
     assert {queue for report in said.values() for queue in report.queues} == {"a", "b", "c"}
     assert {(report.slots, report.all_slots, report.all_queues) for report in said.values()} == {
@@ -87,10 +87,10 @@ def test_the_last_change_is_said_at_once(bench: Bench) -> None:
 
 def test_a_worker_is_heard_when_every_lane_has_its_word(bench: Bench) -> None:
     bench.say(5, 0)
-    for acknowledge in bench.outbox.acknowledge[:-1]:
+    for acknowledge in bench.sender.acknowledge[:-1]:
         acknowledge()
     assert not bench.announcer.is_heard
-    bench.outbox.acknowledge[-1]()
+    bench.sender.acknowledge[-1]()
     assert bench.announcer.is_heard
 
 
@@ -98,24 +98,24 @@ def test_each_lanes_lease_counts_from_when_its_last_acknowledged_renewal_was_sen
     assert bench.leases.renewed_at == dict.fromkeys(LANES, BEGIN)
     bench.say(5, 1)
     bench.say(5, 4)
-    for acknowledge in bench.outbox.acknowledge[: len(LANES)]:
+    for acknowledge in bench.sender.acknowledge[: len(LANES)]:
         acknowledge()
     assert bench.leases.renewed_at == dict.fromkeys(LANES, BEGIN + 1)
-    bench.outbox.acknowledge[-1]()
+    bench.sender.acknowledge[-1]()
     assert bench.leases.renewed_at == {**dict.fromkeys(LANES, BEGIN + 1), LANES[-1]: BEGIN + 4}
 
 
 def test_an_acknowledgement_that_is_late_does_not_turn_the_lease_back(bench: Bench) -> None:
     bench.say(5, 1)
     bench.say(5, 4)
-    for acknowledge in reversed(bench.outbox.acknowledge):
+    for acknowledge in reversed(bench.sender.acknowledge):
         acknowledge()
     assert bench.leases.renewed_at == dict.fromkeys(LANES, BEGIN + 4)
 
 
 def test_every_lane_hears_the_good_bye(bench: Bench) -> None:
     bench.announcer.say_good_bye()
-    assert bench.outbox.sent == [(lane, WorkerStopping(worker="w:1")) for lane in LANES]
+    assert bench.sender.sent == [(lane, WorkerStopping(worker="w:1")) for lane in LANES]
 
 
 COUNT = st.integers(0, 50)

@@ -1,101 +1,84 @@
-from collections import deque
+"""A producer that breaks as librdkafka's does: it raises its fatal error once, and refuses records ever after."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
-from joblog.streams.kafka.durable_producer import FULL_TRIES_MAX, RETRY_S, Outbox
-from joblog.streams.metrics import Meters
+from joblog.streams.kafka.durable_producer import DurableProducer, OnDelivery
+
+FATAL = KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, fatal=True)
 
 
-class Clock:
+class BreakableProducer:
+    """Delivers what it holds when it is polled, until `is_broken`."""
+
     def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Returned:
-    """A message as a delivery callback sees it."""
-
-    def __init__(self, lane: int, key: str, value: bytes) -> None:
-        self._fields = (lane, key, value)
-
-    def partition(self) -> int:
-        return self._fields[0]
-
-    def key(self) -> str:
-        return self._fields[1]
-
-    def value(self) -> bytes:
-        return self._fields[2]
-
-
-class FakeSender:
-    """A producer whose deliveries happen when polled, with the errors that the test put into `fates`."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self.delivered: list[tuple[int, str, bytes]] = []
-        self.fates: deque[KafkaError] = deque()
-        self.refusals: deque[Exception] = deque()
-        self._queue: deque[tuple[Returned, Any]] = deque()
-        self.is_stuck = False
         self.is_broken = False
-        self._is_told = False
+        self.is_full = False
+        self.delivered: list[bytes] = []
+        self.held: list[tuple[bytes, OnDelivery]] = []
+        self._is_raised = False
 
-    def produce(self, topic: str, value: bytes, key: str | bytes, partition: int, callback: Any) -> None:
-        assert topic == "reports"
-        if self.refusals:
-            raise self.refusals.popleft()
-        if self.is_broken:  # as librdkafka does: without the flag
+    def produce(self, _topic: str, value: bytes, _key: str, _partition: int, done: OnDelivery, **_: Any) -> None:
+        if self.is_broken:  # as librdkafka does: the code without the flag
             raise KafkaException(KafkaError(KafkaError._FATAL))
-        self._queue.append((Returned(partition, str(key), value), callback))
+        if self.is_full:
+            raise BufferError
+        self.held.append((value, done))
 
-    def poll(self, timeout: float) -> int:
-        self._clock.now += timeout
-        if self.is_broken and not self._is_told:  # as librdkafka does: once, and from nowhere else
-            self._is_told = True
-            raise KafkaException(KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, fatal=True))
-        while self._queue and not self.is_stuck:
-            message, callback = self._queue.popleft()
-            error = self.fates.popleft() if self.fates else None
-            if error is None:
-                self.delivered.append((message.partition(), message.key(), message.value()))
-            callback(error, message)
+    def poll(self, _timeout: float) -> int:
+        self._raise_once()
+        if not self.is_broken:
+            self._report(None)
         return 0
-
-    def purge(self) -> None:
-        for message, callback in list(self._queue):
-            callback(KafkaError(KafkaError._PURGE_QUEUE), message)
-        self._queue.clear()
 
     def flush(self, timeout: float) -> int:
         self.poll(timeout)
-        return len(self._queue)
+        return len(self.held)
+
+    def purge(self) -> None:
+        self._report(KafkaError(KafkaError._PURGE_QUEUE))
+
+    def close(self) -> None: ...
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return len(self.held)
+
+    def _raise_once(self) -> None:
+        if self.is_broken and not self._is_raised:
+            self._is_raised = True
+            raise KafkaException(FATAL)
+
+    def _report(self, error: KafkaError | None) -> None:
+        held, self.held = self.held, []
+        for value, done in held:
+            if error is None:
+                self.delivered.append(value)
+            done(error, None)
 
 
 class Bench:
     def __init__(self) -> None:
-        self.clock = Clock()
-        self.meters = Meters()
-        self.senders: list[FakeSender] = []
-        self.outbox = Outbox(self._sender, "reports", self.meters, self.clock)
+        self.made: list[BreakableProducer] = []
+        self.replaced = 0
+        self.outcomes: list[str | None] = []
+        self.producer = DurableProducer(self._make, on_replaced=self._count)
 
-    def _sender(self) -> FakeSender:
-        self.senders.append(FakeSender(self.clock))
-        return self.senders[-1]
+    def _make(self) -> BreakableProducer:
+        self.made.append(BreakableProducer())
+        return self.made[-1]
 
-    def turn(self, after_s: float = RETRY_S) -> None:
-        self.clock.now += after_s
-        self.outbox.turn()
+    def _count(self) -> None:
+        self.replaced += 1
 
-    def errors(self, code: str) -> float:
-        labels = {"role": "worker", "code": code}
-        return self.meters.registry.get_sample_value("joblog_kafka_errors_total", labels) or 0
+    def produce(self, value: bytes) -> None:
+        self.producer.produce("t", value, "k", 0, self._done)
+
+    def _done(self, error: KafkaError | None, _message: Any) -> None:
+        self.outcomes.append(error.name() if error else None)
 
 
 @pytest.fixture
@@ -103,118 +86,54 @@ def bench() -> Bench:
     return Bench()
 
 
-def test_a_letter_arrives_in_its_lane(bench: Bench) -> None:
-    bench.outbox.send(3, "job", b"{}")
-    bench.turn()
-    assert bench.senders[0].delivered == [(3, "job", b"{}")]
+def poll(bench: Bench) -> None:
+    bench.producer.poll(0)
 
 
-def test_a_letter_that_came_back_is_sent_again(bench: Bench) -> None:
-    bench.senders[0].fates.extend([KafkaError(KafkaError.NOT_ENOUGH_REPLICAS)] * 3)
-    bench.outbox.send(3, "job", b"{}")
-    for _ in range(8):
-        bench.turn()
-    assert bench.senders[0].delivered == [(3, "job", b"{}")]
-    assert bench.errors("NOT_ENOUGH_REPLICAS") == 3
+def flush(bench: Bench) -> None:
+    bench.producer.flush(0)
 
 
-def test_letters_that_come_back_are_not_sent_again_without_a_pause(bench: Bench) -> None:
-    bench.senders[0].fates.extend([KafkaError(KafkaError.NOT_ENOUGH_REPLICAS)] * 1_000)
-    bench.outbox.send(3, "job", b"{}")
-    for _ in range(100):
-        bench.turn(after_s=RETRY_S / 10)
-    assert 5 <= bench.errors("NOT_ENOUGH_REPLICAS") <= 11
+def produce(bench: Bench) -> None:
+    with pytest.raises(KafkaException):
+        bench.produce(b"refused")
 
 
-def test_a_letter_that_timed_out_is_sent_again_however_long_it_takes(bench: Bench) -> None:
-    bench.senders[0].fates.extend([KafkaError(KafkaError._MSG_TIMED_OUT)] * 1_000)
-    bench.outbox.send(3, "job", b"{}")
-    for _ in range(1_002):
-        bench.turn()
-    assert bench.senders[0].delivered == [(3, "job", b"{}")]
+@pytest.mark.parametrize("notice", [poll, flush, produce])
+def test_a_broken_producer_is_replaced_and_hands_back_what_it_held(
+    bench: Bench, notice: Callable[[Bench], None]
+) -> None:
+    bench.produce(b"held")
+    bench.made[0].is_broken = True
+    notice(bench)
+    assert (len(bench.made), bench.replaced, bench.outcomes) == (2, 1, ["_PURGE_QUEUE"])
+    bench.produce(b"again")
+    bench.producer.poll(0)
+    assert (bench.made[1].delivered, bench.outcomes) == ([b"again"], ["_PURGE_QUEUE", None])
+    assert (len(bench.producer), len(bench.made)) == (0, 2)
 
 
-def test_a_full_queue_is_waited_for(bench: Bench) -> None:
-    bench.senders[0].refusals.extend([BufferError(), BufferError()])
-    bench.outbox.send(3, "job", b"{}")
-    bench.turn()
-    assert bench.senders[0].delivered == [(3, "job", b"{}")]
+def test_an_error_that_is_not_fatal_is_the_callers(bench: Bench) -> None:
+    bench.made[0].is_full = True
+    with pytest.raises(BufferError):
+        bench.produce(b"no room")
+    assert (len(bench.made), bench.replaced) == (1, 0)
 
 
-def test_a_queue_that_stays_full_is_not_waited_for_endlessly_and_the_letter_is_kept(bench: Bench) -> None:
-    bench.senders[0].refusals.extend(BufferError() for _ in range(FULL_TRIES_MAX))
-    bench.outbox.send(3, "job", b"{}")
-    assert bench.senders[0].delivered == []
-    bench.turn()
-    bench.turn()
-    assert bench.senders[0].delivered == [(3, "job", b"{}")]
+def test_many_threads_that_notice_the_error_at_once_make_one_producer(bench: Bench) -> None:
+    bench.made[0].is_broken = True
+    start = threading.Barrier(8)
 
+    def notice() -> None:
+        start.wait()
+        try:
+            bench.produce(b"x")
+        except KafkaException:
+            bench.produce(b"x")
 
-def test_a_letter_that_the_client_refuses_is_tried_again(bench: Bench) -> None:
-    bench.senders[0].refusals.append(KafkaException(KafkaError(KafkaError._STATE)))
-    bench.outbox.send(3, "job", b"{}")
-    bench.turn()
-    bench.turn()
-    assert bench.senders[0].delivered == [(3, "job", b"{}")]
-
-
-def test_after_a_fatal_error_a_new_producer_sends_everything_that_was_left(bench: Bench) -> None:
-    bench.senders[0].fates.append(KafkaError(KafkaError._FATAL, fatal=True))
-    bench.outbox.send(1, "first", b"1")
-    bench.turn()
-    bench.outbox.send(2, "second", b"2")
-    bench.turn()
-    bench.turn()
-    assert len(bench.senders) == 2
-    delivered = bench.senders[0].delivered + bench.senders[1].delivered
-    assert sorted(delivered) == [(1, "first", b"1"), (2, "second", b"2")]
-
-
-def test_a_renewal_is_acknowledged_once_kafka_has_it(bench: Bench) -> None:
-    heard: list[str] = []
-    bench.senders[0].is_stuck = True
-    bench.outbox.renew(1, "w", b"1", lambda: heard.append("first"))
-    bench.turn()
-    assert heard == []
-    bench.senders[0].is_stuck = False
-    bench.turn()
-    assert heard == ["first"]
-
-
-def test_a_renewal_that_came_back_is_neither_acknowledged_nor_sent_again(bench: Bench) -> None:
-    heard: list[str] = []
-    bench.senders[0].fates.append(KafkaError(KafkaError._MSG_TIMED_OUT))
-    bench.outbox.renew(1, "w", b"1", lambda: heard.append("first"))
-    bench.turn()
-    bench.turn()
-    assert (heard, bench.senders[0].delivered) == ([], [])
-
-
-def test_draining_waits_for_what_came_back(bench: Bench) -> None:
-    bench.senders[0].fates.append(KafkaError(KafkaError.NOT_ENOUGH_REPLICAS))
-    bench.outbox.send(3, "job", b"{}")
-    assert bench.outbox.drain(5)
-    assert bench.senders[0].delivered == [(3, "job", b"{}")]
-
-
-def test_draining_says_when_it_was_in_vain(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    bench.senders[0].is_stuck = True
-    bench.outbox.send(3, "job", b"{}")
-    assert not bench.outbox.drain(1)
-    assert "reports.undelivered" in caplog.messages
-
-
-@pytest.mark.parametrize("is_sent_before", [True, False])
-def test_a_producer_that_broke_is_replaced_however_that_is_heard_of(bench: Bench, is_sent_before: bool) -> None:
-    broken = bench.senders[0]
-    broken.is_stuck = True
-    if is_sent_before:
-        bench.outbox.send(3, "job", b"{}")
-    broken.is_broken = True
-    if not is_sent_before:
-        bench.outbox.send(3, "job", b"{}")
-    for _ in range(3):
-        bench.turn()
-    assert bench.senders[1].delivered == [(3, "job", b"{}")]
-    assert len(bench.senders) == 2
-    assert bench.outbox.drain(1.0)
+    with ThreadPoolExecutor(8) as threads:
+        for one in [threads.submit(notice) for _ in range(8)]:
+            one.result()
+    bench.producer.poll(0)
+    assert (len(bench.made), bench.replaced) == (2, 1)
+    assert bench.made[1].delivered == [b"x"] * 8
