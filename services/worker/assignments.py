@@ -8,16 +8,16 @@ from threading import Event, Thread
 from typing import Final, NamedTuple
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from joblog.services.tasks.context import Cause
-from joblog.services.worker.execution.run import KnownTask, Leases, Run, RunKey, clock
-from joblog.services.worker.reports import Endings, Reports
+from joblog.services.worker.execution.run import AssignmentRecord, KnownTask, Leases, Run, RunKey, clock
+from joblog.services.worker.reports import Endings, Reports, RunMeters
 from joblog.services.worker.slots import Slots
 from joblog.streams.contract.ids import murmur2
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, TopicNames
 from joblog.streams.contract.unreadable import NOT_READABLE, failed_by_assignment
-from joblog.streams.contract.wire import AnyAssignment, CancelJob, RunFailed, RunJob
-from joblog.streams.errors import JoblogError, TopicsError
+from joblog.streams.contract.wire import AnyAssignment, CancelJob, RunJob
+from joblog.streams.errors import InternalError, JoblogError, TopicsError, UndecodableRecord
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
@@ -40,10 +40,33 @@ class AssignmentsLost(JoblogError):
 
 
 class Unreadable(NamedTuple):
-    """An assignment that cannot be read, as far as it can: what to report of it, and to which lane."""
+    """Why an assignment cannot be read: a word for programs and a text for people, and the error if it was ours."""
 
-    lane: int
-    report: RunFailed
+    code: str
+    reason: str
+    error: Exception | None = None
+
+
+class Arrived(NamedTuple):
+    """A record for this worker, and what it says."""
+
+    record: AssignmentRecord
+    assignment: AnyAssignment | Unreadable
+
+
+def read_assignment(value: bytes | None, lanes: int) -> AnyAssignment | Unreadable:
+    """What an assignment says. Never raises."""
+    try:
+        assignment = _DECODER.decode(value or b"")
+    except NOT_READABLE as exc:
+        return Unreadable(UndecodableRecord.code, str(exc))
+    except Exception as exc:  # noqa: BLE001 - the records behind this one have to be read
+        return Unreadable(InternalError.code, str(exc), exc)
+    if isinstance(assignment, RunJob) and assignment.lane >= lanes:
+        return Unreadable(
+            UndecodableRecord.code, f"lane {assignment.lane} is not there: no report could be sent to it"
+        )
+    return assignment
 
 
 def partition_of(worker: str) -> int:
@@ -120,10 +143,16 @@ class Assignments:
     """Reads the records with the worker's key; all others in the partition are not for it."""
 
     def __init__(
-        self, consumer: Consumer, worker: str, meters: Meters, progress: ReadProgress, queries: EndQueries | None
+        self,
+        consumer: Consumer,
+        worker: str,
+        lanes: int,
+        meters: Meters,
+        progress: ReadProgress,
+        queries: EndQueries | None,
     ) -> None:
         self._consumer = consumer
-        self._worker = worker
+        self._lanes = lanes
         self._key = worker.encode()
         self._meters = meters
         self._progress = progress
@@ -150,7 +179,7 @@ class Assignments:
             consumer.close()
             raise
         queries = EndQueries(consumer, partition, ask_end_s, meters)
-        return cls(consumer, worker, meters, ReadProgress(partition.offset, clock()), queries)
+        return cls(consumer, worker, lanes, meters, ReadProgress(partition.offset, clock()), queries)
 
     @property
     def read_at(self) -> float:
@@ -161,18 +190,23 @@ class Assignments:
                 self._progress.expect(*answers.popleft())
         return self._progress.read_at
 
-    def take(self, timeout_s: float) -> list[AnyAssignment | Unreadable]:
+    def take(self, timeout_s: float) -> list[Arrived]:
         """What came for this worker; waits for a first record, then takes what is there."""
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
-        found: list[AnyAssignment | Unreadable] = []
+        found: list[Arrived] = []
         for message in (first, *self._consumer.consume(BATCH_MAX, 0)):
             error = message.error()
             if error is None:
-                self._progress.advance((message.offset() or 0) + 1)
+                offset = message.offset() or 0
+                self._progress.advance(offset + 1)
                 if message.key() == self._key:
-                    self._decode(message, found)
+                    value = message.value()
+                    record = AssignmentRecord(
+                        message.topic() or "", message.partition() or 0, offset, self._key, value
+                    )
+                    found.append(Arrived(record, read_assignment(value, self._lanes)))
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._progress.advance(message.offset() or 0)  # behind the markers of transactions, too
             else:
@@ -183,17 +217,6 @@ class Assignments:
         if self._queries is not None:
             self._queries.close()
         self._consumer.close()
-
-    def _decode(self, message: Message, found: list[AnyAssignment | Unreadable]) -> None:
-        try:
-            found.append(_DECODER.decode(message.value() or b""))
-        except NOT_READABLE as exc:
-            self._meters.inc("joblog_quarantined_records_total", "worker", "undecodable")
-            place = f"{message.topic()}/{message.partition()}@{message.offset()}"
-            log.exception("assignment.undecodable", extra={"position": place, "reason": str(exc)})
-            made_out = failed_by_assignment(message.value(), self._worker, str(exc))
-            if made_out is not None:
-                found.append(Unreadable(*made_out))
 
     def _note(self, error: KafkaError) -> None:
         self._meters.inc("joblog_kafka_errors_total", "worker", error.name())
@@ -221,46 +244,94 @@ def _prime(consumer: Consumer) -> None:
 
 
 class Intake:
-    """Fills `held` and the slots; belongs to the worker's loop.
+    """Makes runs of assignments, and ends them; belongs to the worker's loop.
 
-    The runs in `held` are those whose end is not reported; whoever reports it takes the run out.
+    - held: the runs whose end is not reported; whoever reports it takes the run out.
+
+    An error that nobody foresaw costs the assignment that led to it, which is parked, and no other.
     """
 
     def __init__(
         self,
         *,
         worker: str,
+        lanes: int,
         queues: Iterable[str],
         known: Mapping[str, KnownTask],
         slots: Slots,
         endings: Endings,
         reports: Reports,
+        meters: RunMeters,
         leases: Leases,
     ) -> None:
         self._worker = worker
+        self._lanes = lanes
         self._leases = leases
         self._queues = frozenset(queues)
         self._known = known
         self._slots = slots
         self._endings = endings
         self._reports = reports
+        self._meters = meters
         self._closed: str | None = None
         self.held: dict[RunKey, Run] = {}
 
-    def accept(self, assignments: Iterable[AnyAssignment | Unreadable]) -> None:
+    def accept(self, arrived: Iterable[Arrived]) -> None:
         now = clock()
         runs: list[Run] = []
-        for assignment in assignments:
-            if isinstance(assignment, RunJob):
-                self._take(assignment, now, runs)
-            elif isinstance(assignment, Unreadable):
-                self._reports.unreadable(assignment.lane, assignment.report)
-            else:
-                self._slots.add(runs)  # the run to cancel may be among these
-                runs = []
-                self._cancel(assignment)
-        if runs:
+        for one in arrived:
+            try:
+                self._handle(one, now, runs)
+            except Exception as exc:  # noqa: BLE001 - the records behind this one are for other jobs
+                self._fail(one, exc)
+        self._add(runs)
+
+    def _handle(self, one: Arrived, now: float, runs: list[Run]) -> None:
+        assignment = one.assignment
+        if isinstance(assignment, RunJob):
+            self._take(assignment, one.record, now, runs)
+        elif isinstance(assignment, CancelJob):
+            self._add(runs)  # the run to cancel may be among these
+            self._cancel(assignment)
+        elif assignment.error is not None:
+            raise assignment.error
+        else:
+            self._park(one.record, assignment)
+
+    def _add(self, runs: list[Run]) -> None:
+        """Let them wait for a slot."""
+        try:
             self._slots.add(runs)
+        except Exception as exc:  # noqa: BLE001 - as above
+            for run in runs:
+                self._slots.withdraw(run)
+                self._endings.fault(run, exc)
+        runs.clear()
+
+    def _park(self, record: AssignmentRecord, unreadable: Unreadable) -> None:
+        """Send an assignment that cannot be read to the dead letters, and fail the run that it speaks of."""
+        log.error("assignment.parked", extra={"position": record.position, **unreadable._asdict()})
+        self._reports.park(record, unreadable.code, unreadable.reason)
+        self._meters.parked(unreadable.code)
+        self._fail_unread(record, unreadable.reason)
+
+    def _fail(self, one: Arrived, error: Exception) -> None:
+        """An error of ours: park the record, and fail its run if it can be made out."""
+        run = (
+            self.held.get((one.assignment.job_id, one.assignment.lease))
+            if isinstance(one.assignment, RunJob)
+            else None
+        )
+        if run is not None and run.record is one.record:
+            self._endings.fault(run, error)
+            return
+        self._endings.park(one.record, error, {})
+        self._fail_unread(one.record, f"{type(error).__name__}: {error}")
+
+    def _fail_unread(self, record: AssignmentRecord, reason: str) -> None:
+        made_out = failed_by_assignment(record.value, self._worker, reason)
+        if made_out is not None and made_out[0] < self._lanes:
+            self._reports.failed(*made_out)
 
     def close(self, reason: str) -> None:
         """Give back what waits, and whatever still comes."""
@@ -278,6 +349,11 @@ class Intake:
             run.stop(Cause.LEASE_LOST)
             self._endings.release(run, reason)
 
+    def give_back_all(self, reason: str) -> None:
+        """Stop everything and give it back: the leases are held, but the session is over."""
+        self.close(reason)
+        self.fence(list(self.held.values()), reason)
+
     def give_up(self, reason: str) -> None:
         """Stop and drop everything, without a word to anybody."""
         self._closed = reason
@@ -285,7 +361,7 @@ class Intake:
         for run in list(self.held.values()):
             self._endings.cancel(run, reason)
 
-    def _take(self, job: RunJob, now: float, runs: list[Run]) -> None:
+    def _take(self, job: RunJob, record: AssignmentRecord, now: float, runs: list[Run]) -> None:
         known = self._known.get(job.task)
         if self._closed is not None:
             self._reports.refused(job, self._worker, self._closed)
@@ -294,7 +370,7 @@ class Intake:
         elif job.queue not in self._queues:
             self._reports.refused(job, self._worker, f"this worker does not work the queue {job.queue}")
         elif (job.job_id, job.lease) not in self.held:
-            run = Run(job, known, self._worker, self.held, now, self._leases)
+            run = Run(job, known, self._worker, self.held, now, self._leases, record)
             self.held[run.key] = run
             runs.append(run)
 

@@ -13,7 +13,7 @@ from joblog.services.worker.assignments import Assignments, AssignmentsLost, Int
 from joblog.services.worker.execution.run import KnownTask, Leases, Run, clock
 from joblog.services.worker.options import WorkerOptions
 from joblog.services.worker.report_sender import ReportSender
-from joblog.services.worker.reports import Endings, Reports
+from joblog.services.worker.reports import Endings, Reports, RunMeters
 from joblog.services.worker.slots import Slots
 from joblog.streams.errors import JoblogError
 from joblog.streams.health import Health
@@ -44,6 +44,7 @@ class Parts:
     sender: ReportSender
     reports: Reports
     endings: Endings
+    run_meters: RunMeters
     health: Health
     meters: Meters
 
@@ -63,18 +64,24 @@ class Session:
         self._book = LaneBook(self._announcer.lanes, settings.slots, settings.prefetch, settings.release_after_s)
         self._intake = Intake(
             worker=worker,
+            lanes=settings.lanes,
             queues=settings.queues,
             known=parts.known,
             slots=parts.slots,
             endings=parts.endings,
             reports=parts.reports,
+            meters=parts.run_meters,
             leases=self._leases,
         )
         self._is_draining = False
         self._next_turn = now
 
-    def run(self, stop: Event) -> None:
-        """Work until `stop`, then drain. Returns early, with nothing held, when the lease is lost."""
+    def run(self, stop: Event) -> bool:
+        """Work until `stop`, then drain. Returns early, with nothing held, when the session cannot go on.
+
+        False when that was for an error that nobody foresaw: the caller should not try again at once.
+        """
+        is_well = True
         try:
             while not stop.is_set():
                 self._step()
@@ -82,13 +89,19 @@ class Session:
         except LeaseLost as exc:
             self._end("worker.lease_lost", str(exc))
             self._intake.give_up(Cause.LEASE_LOST)
-            # Should Kafka be back soon, the electors need not wait for the end of a lease nobody uses.
-            self._announcer.say_good_bye()
         except AssignmentsLost as exc:
             self._end("worker.assignments_lost", str(exc))
-            self._intake.close(str(exc))
-            self._intake.fence(list(self._intake.held.values()), str(exc))
-            self._announcer.say_good_bye()
+            self._intake.give_back_all(str(exc))
+        except Exception as exc:
+            log.exception("worker.session_failed")
+            self._end("worker.session_ended", f"an error of the worker: {type(exc).__name__}")
+            self._intake.give_back_all("the session of the worker ended by an error")
+            is_well = False
+        # The electors need not wait for the end of a lease that nobody uses.
+        self._announcer.say_good_bye()
+        if stop.is_set():
+            self._parts.sender.drain(FLUSH_S)
+        return is_well
 
     def _end(self, event: str, reason: str) -> None:
         self._parts.health.set_unready(reason)
@@ -164,8 +177,6 @@ class Session:
             run.stop(Cause.SHUTDOWN)
         self._wait_for_ends(clock() + LAST_S)
         self._intake.release(list(self._intake.held.values()), "released on shutdown")
-        self._announcer.say_good_bye()
-        self._parts.sender.drain(FLUSH_S)
 
     def _wait_for_ends(self, until: float, at_least_until: float = 0.0) -> None:
         while clock() < (until if self._intake.held else at_least_until):

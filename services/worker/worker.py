@@ -114,7 +114,8 @@ class Worker:
                     extra={"worker": self.id, "queues": self._settings.queues, "tasks": sorted(self._known)},
                 )
                 with closing(assignments):
-                    Session(parts, self.id, assignments).run(stop)
+                    if not Session(parts, self.id, assignments).run(stop):
+                        stop.wait(CONNECT_RETRY_S)
                 # Never the same again: an elector that did not miss it would go on waiting for its old jobs.
                 self.id = new_worker_id(self._settings.name)
         sender.drain(FLUSH_S)
@@ -138,12 +139,12 @@ class Worker:
         performer = Performer(endings, meters, processes, self._filters, settings.result_bytes_max)
         threads = ThreadExecutor(slots, performer.perform)
         loop = LoopExecutor(slots, performer.perform_async)
-        slots.connect(threads, loop)
+        slots.connect(threads, loop, endings.fault)
         if any(known.is_async for known in self._known.values()):
             loop.open()
         self._meters.set("joblog_worker_slots", settings.slots)
         try:
-            yield Parts(settings, self._known, slots, sender, reports, endings, self._health, self._meters)
+            yield Parts(settings, self._known, slots, sender, reports, endings, meters, self._health, self._meters)
         finally:
             processes.close()
             loop.close()

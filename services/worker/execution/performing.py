@@ -46,14 +46,14 @@ class Performer:
         try:
             self._perform(run)
         except BaseException as exc:  # noqa: BLE001 - a fault of ours; the run must be told all the same
-            self._endings.end(run, Failed(describe(exc)))
+            self._endings.fault(run, exc)
 
     async def perform_async(self, run: Run) -> None:
         """An async run, on the event loop."""
         try:
             await self._perform_async(run)
         except BaseException as exc:  # noqa: BLE001 - as above
-            self._endings.end(run, Failed(describe(exc)))
+            self._endings.fault(run, exc)
 
     def _perform(self, run: Run) -> None:
         if not run.may_start:

@@ -1,10 +1,11 @@
 """One job in a worker: from its assignment to the one report of its end."""
 
+import logging
 import time
 from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 from joblog.services.tasks.context import CancellationToken
@@ -12,6 +13,8 @@ from joblog.services.tasks.task import Isolation, Task, TaskRegistry
 from joblog.services.worker.execution.arguments import ArgumentReader
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.wire import RunJob
+
+log = logging.getLogger(__name__)
 
 #: Job id and lease: what names a run, in an assignment, in its cancellation and in its report.
 RunKey: TypeAlias = tuple[str, int]
@@ -49,6 +52,20 @@ def clock() -> float:
     Python's `time.monotonic` stands still in a suspended Linux, and a lease does not (clock_gettime(2)).
     """
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class AssignmentRecord(NamedTuple):
+    """An assignment as it came, and where it was: what goes to the dead letters if it cannot be handled."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+    @property
+    def position(self) -> str:
+        return f"{self.topic}/{self.partition}@{self.offset}"
 
 
 class Leases:
@@ -94,6 +111,7 @@ class Run:
     held: MutableMapping[RunKey, "Run"]
     arrived_at: float
     leases: Leases
+    record: AssignmentRecord
     key: RunKey = field(init=False)
     token: CancellationToken = field(init=False, default_factory=CancellationToken)
     started_at: float = 0.0
@@ -134,10 +152,13 @@ class Run:
             interrupt()
 
     def stop(self, reason: str) -> None:
-        """Ask the run to stop, and interrupt it where that can be done."""
+        """Ask the run to stop, and interrupt it where that can be done. Never raises."""
         self.token.cancel(reason)
         if self.interrupt is not None:
-            self.interrupt()
+            try:
+                self.interrupt()
+            except Exception:  # the callers have more runs to stop, and this one to report
+                log.exception("run.not_interrupted", extra={"job_id": self.job.job_id})
 
     @property
     def duration_ms(self) -> float:

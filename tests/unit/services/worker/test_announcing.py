@@ -15,6 +15,8 @@ from joblog.services.worker.slots import Slots
 from joblog.streams.contract.wire import AnyReport, RunJob, WorkerAnnounced, WorkerStopping
 from msgspec import Raw
 
+from tests.support.assigned import record_of
+
 BEGIN = 100.0
 SETTINGS = WorkerOptions(queues=("a", "b", "c"), lanes=4, slots=5)
 FRONT, *_ = LANES = tuple(SETTINGS.queues_of_lanes)
@@ -207,7 +209,7 @@ class LanesBench:
 
     def __init__(self) -> None:
         self.slots = Slots(4, ("front", "back"))
-        self.slots.connect(Idle(), Idle())
+        self.slots.connect(Idle(), Idle(), pytest.fail)
         self.book = LaneBook((FRONT_LANE, BACK_LANE), 4, 2, WINDOW_S)
         self._number = 0
 
@@ -229,7 +231,7 @@ class LanesBench:
                 spec=Raw(b"{}"),
                 ready_ms=0,
             )
-            yield Run(job, KNOWN, "w", {}, 0.0, Leases((lane,), inf, 0.0))
+            yield Run(job, KNOWN, "w", {}, 0.0, Leases((lane,), inf, 0.0), record_of(None))
 
     def end(self, count: int) -> None:
         for run in self.slots.running[:count]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from joblog.services.tasks.context import CancellationToken, Cause
 from joblog.services.tasks.task import TaskRegistry, task
+from joblog.services.worker.assignments import Arrived
 from joblog.services.worker.execution.loop import LoopExecutor
 from joblog.services.worker.execution.performing import Performer
 from joblog.services.worker.execution.processes import ProcessRuns
@@ -22,6 +23,8 @@ from joblog.streams.contract.wire import RunJob, WorkerAnnounced
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
 from msgspec import Raw
+
+from tests.support.assigned import arrived
 
 SETTINGS = WorkerOptions(queues=("a", "default"), lanes=4, slots=2, renew_s=0.1, lease_s=0.5)
 WELL, ILL = SETTINGS.queues_of_lanes
@@ -39,7 +42,8 @@ class Kafka:
         self.released: list[RunJob] = []
         self.is_readable = True
         self.unread_since = 0.0
-        self.sleeps_s = 0.0
+        self.fetched_asleep: RunJob | None = None
+        self.error: Exception | None = None
 
     def announce(self, lane: int, _announced: WorkerAnnounced, acknowledged: Callable[[], None]) -> None:
         if lane not in self.away:
@@ -58,14 +62,19 @@ class Kafka:
     def read_at(self) -> float:
         return clock() if self.is_readable else self.unread_since
 
-    def take(self, timeout_s: float) -> list[RunJob]:
-        time.sleep(self.sleeps_s)
+    def take(self, timeout_s: float) -> list[Arrived]:
+        if self.fetched_asleep is not None:
+            job, self.fetched_asleep = self.fetched_asleep, None
+            time.sleep(2 * SETTINGS.lease_s)
+            return [arrived(job)]
         assigned, self.assigned = self.assigned, []
         if not assigned:
             time.sleep(min(timeout_s, 0.01))
-        return assigned
+        return list(map(arrived, assigned))
 
-    def turn(self) -> None: ...
+    def turn(self) -> None:
+        if self.error is not None:
+            raise self.error
 
     def drain(self, _timeout_s: float) -> bool:
         return True
@@ -94,12 +103,19 @@ class Life:
         endings = Endings(reports, RunMeters(meters))  # type: ignore[arg-type]
         slots = Slots(SETTINGS.slots, SETTINGS.queues)
         performer = Performer(endings, RunMeters(meters), ProcessRuns(1_000), (), 1_000)
-        slots.connect(ThreadExecutor(slots, performer.perform), LoopExecutor(slots, performer.perform_async))
-        parts = Parts(SETTINGS, known, slots, self.kafka, reports, endings, Health("worker"), meters)  # type: ignore[arg-type]
-        session = Session(parts, "w", self.kafka)  # type: ignore[arg-type]
+        threads, loop = ThreadExecutor(slots, performer.perform), LoopExecutor(slots, performer.perform_async)
+        slots.connect(threads, loop, endings.fault)
+        parts = Parts(
+            SETTINGS, known, slots, self.kafka, reports, endings, RunMeters(meters), Health("worker"), meters
+        )  # type: ignore[arg-type]
+        self.session = Session(parts, "w", self.kafka)  # type: ignore[arg-type]
         self.stop = threading.Event()
-        self.thread = threading.Thread(target=lambda: (session.run(self.stop), self.over.set()))
+        self.thread = threading.Thread(target=self._run)
         self.thread.start()
+
+    def _run(self) -> None:
+        self.is_well = self.session.run(self.stop)
+        self.over.set()
 
     def job(self, lane: int) -> RunJob:
         queue = SETTINGS.queues_of_lanes[lane][0]
@@ -156,8 +172,7 @@ def test_a_worker_that_no_lane_hears_gives_up_without_a_word(life: Life) -> None
 
 def test_what_was_fetched_while_the_process_slept_through_its_lease_does_not_start(life: Life) -> None:
     life.run(WELL)
-    life.kafka.sleeps_s = 2 * SETTINGS.lease_s
-    life.kafka.assigned.append(life.job(ILL))
+    life.kafka.fetched_asleep = life.job(ILL)
     assert life.over.wait(TIMEOUT_S)
     assert ILL not in life.tokens
     assert life.tokens[WELL].reason == Cause.LEASE_LOST
@@ -172,3 +187,16 @@ def test_a_worker_that_cannot_read_its_assignments_gives_back_what_it_runs(life:
     assert isinstance(life.kafka.ended[job_id], Released)
     assert life.tokens[WELL].reason == Cause.LEASE_LOST
     assert sorted(life.kafka.goodbyes) == sorted((WELL, ILL))
+
+
+def test_an_error_in_the_loop_ends_the_session_and_gives_back_what_runs(
+    life: Life, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = life.run(WELL)
+    life.kafka.error = RuntimeError("nobody foresaw this")
+    assert life.over.wait(TIMEOUT_S)
+    assert not life.is_well
+    assert isinstance(life.kafka.ended[job_id], Released)
+    assert life.tokens[WELL].is_cancelled
+    assert sorted(life.kafka.goodbyes) == sorted((WELL, ILL))
+    assert [record.exc_text for record in caplog.records if record.message == "worker.session_failed"]

@@ -31,6 +31,8 @@ from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
 from msgspec import Raw
 
+from tests.support.assigned import record_of
+
 TIMEOUT_S = 60
 
 #: A worker's process that starts a child in the worker's way, and is killed before the child is done.
@@ -171,7 +173,7 @@ class Runs:
 
     def begin(self, name: str, *args: object) -> tuple[Run, Any]:
         """A run, and the future of its end."""
-        run = Run(job_of(name, *args), self._known[name], "w", {}, 0.0, Leases((0,), inf, 0.0))
+        run = Run(job_of(name, *args), self._known[name], "w", {}, 0.0, Leases((0,), inf, 0.0), record_of(None))
         return run, self._threads.submit(self._runs.perform, run, None)
 
     def result(self, name: str, *args: object) -> Any:
