@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from joblog.streams.contract.ids import murmur2
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, TopicNames
 from joblog.streams.contract.unreadable import NOT_READABLE, failed_by_assignment
-from joblog.streams.contract.wire import AnyAssignment, RunFailed
+from joblog.streams.contract.wire import AnyAssignment, RunFailed, RunJob
 from joblog.streams.errors import JoblogError, TopicsError
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
@@ -44,8 +44,9 @@ def partition_of(worker: str) -> int:
 class Assignments:
     """Reads the records with the worker's key; all others in the partition are not for it."""
 
-    def __init__(self, consumer: Consumer, worker: str, meters: Meters) -> None:
+    def __init__(self, consumer: Consumer, worker: str, lanes: int, meters: Meters) -> None:
         self._consumer = consumer
+        self._lanes = lanes
         self._worker = worker
         self._key = worker.encode()
         self._meters = meters
@@ -68,7 +69,7 @@ class Assignments:
         except BaseException:
             consumer.close()
             raise
-        return cls(consumer, worker, meters)
+        return cls(consumer, worker, lanes, meters)
 
     def take(self, timeout_s: float) -> list[AnyAssignment | Unreadable]:
         """What came for this worker; waits for a first record, then takes what is there."""
@@ -89,13 +90,16 @@ class Assignments:
 
     def _decode(self, message: Message, found: list[AnyAssignment | Unreadable]) -> None:
         try:
-            found.append(_DECODER.decode(message.value() or b""))
+            assignment = _DECODER.decode(message.value() or b"")
+            if isinstance(assignment, RunJob) and assignment.lane >= self._lanes:
+                raise ValueError(f"lane {assignment.lane} is not there: nobody could be told how the run ends")
+            found.append(assignment)
         except NOT_READABLE as exc:
             self._meters.inc("joblog_quarantined_records_total", "worker", "undecodable")
             place = f"{message.topic()}/{message.partition()}@{message.offset()}"
             log.exception("assignment.undecodable", extra={"position": place, "reason": str(exc)})
             made_out = failed_by_assignment(message.value(), self._worker, str(exc))
-            if made_out is not None:
+            if made_out is not None and made_out[0] < self._lanes:
                 found.append(Unreadable(*made_out))
 
     def _note(self, error: KafkaError) -> None:

@@ -1,5 +1,7 @@
 """What a worker hears of records that nobody could have written to it."""
 
+from typing import Any
+
 import pytest
 from joblog.services.worker.assignments import Assignments, Unreadable
 from joblog.streams.contract.codec import encode
@@ -59,14 +61,24 @@ class Partition(list[Record]):
 def test_a_record_that_cannot_be_read_is_counted_and_the_next_one_taken(value: bytes | None) -> None:
     meters = Meters()
     partition = Partition([Record(value), Record(encode(CANCEL))])
-    assert Assignments(partition, WORKER, meters).take(0) == [CANCEL]  # type: ignore[arg-type]
+    assert Assignments(partition, WORKER, 2, meters).take(0) == [CANCEL]  # type: ignore[arg-type]
     labels = {"role": "worker", "reason": "undecodable"}
     assert meters.registry.get_sample_value("joblog_quarantined_records_total", labels) == 1
 
 
 def test_a_run_whose_task_is_no_utf8_is_reported_as_failed() -> None:
     value = b'{"type":"job.run","job_id":"j","lease":2,"lane":1,"task":"\xc3(","queue":"q","attempt":1,"spec":{}}'
-    [found] = Assignments(Partition([Record(value)]), WORKER, Meters()).take(0)  # type: ignore[arg-type]
+    [found] = Assignments(Partition([Record(value)]), WORKER, 2, Meters()).take(0)  # type: ignore[arg-type]
     assert isinstance(found, Unreadable)
     assert (found.lane, found.report.job_id, found.report.lease) == (1, "j", 2)
     assert "The assignment cannot be read: " in found.report.exception.message
+
+
+@pytest.mark.parametrize("lane", [2, 4096, 2**53 - 1])
+@pytest.mark.parametrize("task", ["t", 5])
+def test_a_run_of_a_lane_that_is_not_there_is_not_taken_as_nobody_could_be_told_of_it(
+    lane: int, task: Any
+) -> None:
+    run = {"type": "job.run", "job_id": "j", "lease": 2, "lane": lane, "task": task, "queue": "q", "attempt": 1}
+    partition = Partition([Record(encode({**run, "spec": {}, "ready_ms": 0}))])
+    assert Assignments(partition, WORKER, 2, Meters()).take(0) == []  # type: ignore[arg-type]
