@@ -224,7 +224,10 @@ def outcome(taken: Taken) -> str:
 
 
 def projected(entries: list[Entry]) -> list[tuple[tuple[Any, ...], int]]:
-    """The rows that the projector makes of these entries, and how many of their last columns are JSON."""
+    """The rows that the projector makes of these entries, and how many of their last columns are JSON.
+
+    Without what a process's id is, for which there is a larger column.
+    """
     made: list[tuple[tuple[Any, ...], int]] = []
     rest: Any = entries
     while rest:
@@ -235,7 +238,7 @@ def projected(entries: list[Entry]) -> list[tuple[tuple[Any, ...], int]]:
         if batch.jobs:
             rows.counts_of(batch.jobs.values())
             rows.ends_of(batch.history)
-        made += [(tuple(rows.worker_row(*one).values()), 0) for one in batch.workers.values()]
+        made += [(tuple({**rows.worker_row(*one), "pid": 0}.values()), 0) for one in batch.workers.values()]
         made += [(tuple(rows.rejected_row(*one).values()), 0) for one in batch.rejected]
         made += [(tuple(rows.parked_row(one).values()), 0) for one in batch.parked]
         rest = batch.rest

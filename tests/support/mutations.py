@@ -29,10 +29,15 @@ class Literal(bytes):
     """JSON, or what is not quite JSON, that goes into a value as it is."""
 
 
+#: Numbers that no double holds, or no reader of ours.
+HUGE: Final = [
+    *(b"1e400", b"-1e400", b"1" + b"0" * 400, b"-1" + b"0" * 400, b"1" * 5000, b"1" * 400 + b".5", b"1e" + b"9" * 30),
+    *(b"NaN", b"Infinity", b"-Infinity", b"[1,1e309]", b'{"n":1e999}'),
+]
 #: What no writer of JSON writes, or not for a field of ours.
 LITERALS: Final = [
-    *(b"NaN", b"Infinity", b"-Infinity", b"1e400", b"-1e400", b"1e-400", b"-0", b"0.0", b"1e15", b"01", b"+1", b".5"),
-    *(b"1" + b"0" * 400, b"-1" + b"0" * 400, b"1" * 5000, b"1" * 400 + b".5", b"1e" + b"9" * 30),
+    *HUGE,
+    *(b"1e-400", b"-0", b"0.0", b"1e15", b"01", b"+1", b".5"),
     *(b'"\\ud800"', b'"\\udc00"', b'"\\udc00\\ud800"', b'"\\ud83d\\ude00"', b'"\xed\xa0\x80"', b'"\xff"', b'"\xc3("'),
     *(
         b'"\\u0000"',
@@ -161,6 +166,10 @@ def places(around: list[Any]) -> Iterator[tuple[list[Any], int]]:
             yield from places(value)
 
 
+def _odd(random: Random) -> Any:
+    return copied(random.choice(VALUES))  # what follows may change it
+
+
 def _set(around: list[Any], index: int, value: Any) -> None:
     around[index] = (around[index][0], value) if isinstance(around, Pairs) else value
 
@@ -180,20 +189,24 @@ def _renamed(random: Random, around: list[Any], index: int) -> None:
 def _doubled(random: Random, around: list[Any], index: int) -> None:
     around.insert(random.randint(0, len(around)), around[index])
     if random.random() < 0.5:
-        _set(around, index, random.choice(VALUES))
+        _set(around, index, _odd(random))
 
 
 def _added(random: Random, around: list[Any], index: int) -> None:
-    value = random.choice(VALUES) if random.random() < 0.5 else Literal(random.choice(LITERALS))
+    value = _odd(random) if random.random() < 0.5 else Literal(random.choice(LITERALS))
     around.append((random.choice(NAMES), value) if isinstance(around, Pairs) else value)
 
 
 def _replaced(random: Random, around: list[Any], index: int) -> None:
-    _set(around, index, random.choice(VALUES))
+    _set(around, index, _odd(random))
 
 
 def _literal(random: Random, around: list[Any], index: int) -> None:
     _set(around, index, Literal(random.choice(LITERALS)))
+
+
+def _huge(random: Random, around: list[Any], index: int) -> None:
+    _set(around, index, Literal(random.choice(HUGE)))
 
 
 def _nested(random: Random, around: list[Any], index: int) -> None:
@@ -239,8 +252,8 @@ def _changed_a_little(random: Random, around: list[Any], index: int) -> None:
 
 Change = Callable[[Random, list[Any], int], None]
 ANYWHERE: Final[list[Change]] = [
-    _removed, _doubled, _added, _replaced, _replaced, _literal, _literal, _nested, _spoilt_text, _exchanged,
-    _changed_a_little, _changed_a_little,
+    _removed, _doubled, _added, _replaced, _replaced, _literal, _literal, _huge, _huge, _nested, _spoilt_text,
+    _spoilt_text, _exchanged, _changed_a_little, _changed_a_little,
 ]  # fmt: skip
 IN_OBJECTS: Final[list[Change]] = [*ANYWHERE, _renamed, _spoilt_name]
 

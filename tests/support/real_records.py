@@ -129,7 +129,7 @@ class Producers:
     def report(self) -> Written:
         """A report of any kind; on runs that the worker has, where it has any."""
         self.listen()
-        kind = self.random.choices(["run", "timer", "worker", "lanes"], [5, 2, 2, 1])[0]
+        kind = self.random.choices(["run", "timer", "worker", "lanes"], [7, 1, 1, 1])[0]
         report = {"run": self._run, "timer": self._due, "worker": self._of_worker, "lanes": self._of_lanes}[kind]()
         key = getattr(report, "job_id", None) or getattr(report, "worker", "k")
         return Written("reports", key.encode(), encode(report))

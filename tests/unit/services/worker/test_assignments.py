@@ -76,9 +76,7 @@ def test_a_run_whose_task_is_no_utf8_is_reported_as_failed() -> None:
 
 @pytest.mark.parametrize("lane", [2, 4096, 2**53 - 1])
 @pytest.mark.parametrize("task", ["t", 5])
-def test_a_run_of_a_lane_that_is_not_there_is_not_taken_as_nobody_could_be_told_of_it(
-    lane: int, task: Any
-) -> None:
+def test_a_run_of_a_lane_that_is_not_there_is_not_taken_as_nobody_could_be_told_of_it(lane: int, task: Any) -> None:
     run = {"type": "job.run", "job_id": "j", "lease": 2, "lane": lane, "task": task, "queue": "q", "attempt": 1}
     partition = Partition([Record(encode({**run, "spec": {}, "ready_ms": 0}))])
     assert Assignments(partition, WORKER, 2, Meters()).take(0) == []  # type: ignore[arg-type]
