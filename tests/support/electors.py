@@ -17,13 +17,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupState, Producer, TopicPartition
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_queue, murmur2, new_job_id
 from joblog.streams.contract.states import State
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, TopicNames
 from joblog.streams.elector.lane_records import LaneRecord, read_state, write_state
-from joblog.streams.kafka.clients import KafkaConfig, producer, reader
+from joblog.streams.kafka.clients import KafkaConfig, admin, producer, reader
 from msgspec import Raw, json, structs
 
 from tests.support.jobs import in_state
@@ -136,6 +136,7 @@ class Log:
         topics = [(names.events, lanes), (names.assignments, ASSIGNMENT_PARTITIONS), (names.deadletters, lanes)]
         self.reader.assign([TopicPartition(topic, n, 0) for topic, count in topics for n in range(count)])
         self._uncommitted: Consumer = reader(kafka, "test", **{"isolation.level": "read_uncommitted"})
+        self._admin = admin(kafka)
         self.created: list[str] = []
         self.events: list[dict[str, Any]] = []
         self.assignments: list[wire.AnyAssignment] = []
@@ -275,6 +276,15 @@ class Log:
     def each_owned_by(self, *electors: ElectorProcess) -> bool:
         """Whether these have the lanes, in the order of the lanes."""
         return self.owners() == {lane: elector.owner for lane, elector in enumerate(electors)}
+
+    def is_given(self, elector: ElectorProcess, lanes: set[int]) -> bool:
+        """Whether the group has settled, and gives these lanes to an elector, which may not have taken them yet."""
+        name = f"{self.names.prefix}electors"
+        group = self._admin.describe_consumer_groups([name])[name].result(10)
+        if group.state is not ConsumerGroupState.STABLE:
+            return False
+        mine = [one for one in group.members if one.group_instance_id == elector.owner]
+        return {place.partition for one in mine for place in one.assignment.topic_partitions} == lanes
 
     # --- transactions ---
 

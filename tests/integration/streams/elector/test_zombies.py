@@ -84,4 +84,4 @@ def test_of_two_electors_under_one_name_one_ends_although_there_is_much_to_do(
     log.pulse(lambda: log.everywhere(alone), 40)
     wait_until(lambda: decided_once(log), 30, "every job to be decided")
     assert len(ended()) == 1
-    assert "does another elector use this id?" in ended()[0].log.read_text()
+    assert "Fenced" in ended()[0].log.read_text()
