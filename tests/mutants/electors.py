@@ -8,6 +8,8 @@ _HERE: Final = "tests/integration/streams/elector"
 _DECIDES: Final = f"{_HERE}/test_elector.py"
 _ZOMBIES: Final = f"{_HERE}/test_zombies.py"
 _REBALANCES: Final = f"{_HERE}/test_rebalances.py"
+_LEASES: Final = f"{_HERE}/test_leases.py"
+_POSITIONS: Final = f"{_HERE}/test_positions.py"
 
 KEPT_LANES: Final = mutant(
     "kept-lanes",
@@ -43,11 +45,53 @@ GROUP_OFFSETS: Final = mutant(
 )
 QUIET_PERIOD: Final = mutant(
     "quiet-period",
+    "the time after trouble with the brokers, or a take-over, in which no worker is lost",
+    "streams/elector/quiet_period.py",
+    "return now - self._disturbed_at > QUIET_S",
+    "return True",
+    f"{_LEASES}::test_nobody_is_lost_since_the_broker_was_away",
+)
+QUIET_TAKEOVER: Final = mutant(
+    "quiet-takeover",
     "the time after a take-over in which no worker is lost",
     "streams/elector/elector.py",
-    "is_calm = self._quiet.is_over(now)",
-    "is_calm = True",
+    "        self._quiet.begin(time.monotonic())\n        gc.collect()\n",
+    "        gc.collect()\n",
     f"{_REBALANCES}::test_no_worker_is_lost_since_a_rebalance_took_long",
 )
+POSITIONS: Final = mutant(
+    "positions",
+    "the lane's own position, from which it is read on",
+    "streams/elector/ownership.py",
+    "[TopicPartition(topic, number, offset) for (topic, number), offset in places.items()]",
+    "[TopicPartition(topic, number) for topic, number in places]",
+    f"{_POSITIONS}::test_nothing_is_decided_twice_when_the_groups_offsets_were_deleted",
+)
+BROKER_CLOCK: Final = mutant(
+    "broker-clock",
+    "the limit of a step of the brokers' clock",
+    "streams/lane/log_clock.py",
+    "min(max(appended_ms - self._appended_ms, 0), STEP_MAX_MS)",
+    "max(appended_ms - self._appended_ms, 0)",
+    f"{_LEASES}::test_a_brokers_clock_that_is_set_makes_no_worker_lost_whose_renewal_is_unread",
+)
+ELECTOR_CLOCK: Final = mutant(
+    "elector-clock",
+    "the clock that nobody sets, by which an elector measures silence",
+    "streams/elector/elector.py",
+    "    return time.monotonic_ns() // 1_000_000\n",
+    "    return time.time_ns() // 1_000_000\n",
+    f"{_LEASES}::test_an_electors_clock_that_is_set_makes_no_worker_lost",
+)
 
-MUTANTS: Final[tuple[Mutant, ...]] = (KEPT_LANES, FENCE, NOT_OURS, GROUP_OFFSETS, QUIET_PERIOD)
+MUTANTS: Final[tuple[Mutant, ...]] = (
+    KEPT_LANES,
+    FENCE,
+    NOT_OURS,
+    GROUP_OFFSETS,
+    QUIET_PERIOD,
+    QUIET_TAKEOVER,
+    POSITIONS,
+    BROKER_CLOCK,
+    ELECTOR_CLOCK,
+)

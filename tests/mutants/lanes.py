@@ -95,27 +95,11 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _COMMANDS,
     ),
     mutant(
-        "broker-clock",
-        "the limit of a step of the brokers' clock",
-        "streams/lane/log_clock.py",
-        "min(max(appended_ms - self._appended_ms, 0), STEP_MAX_MS)",
-        "max(appended_ms - self._appended_ms, 0)",
-        f"{_WORKERS}::test_a_brokers_clock_that_jumps_makes_nobody_lost_while_a_renewal_is_unread",
-    ),
-    mutant(
         "broker-clock-back",
         "the refusal of a broker's clock that goes back",
         "streams/lane/log_clock.py",
         "min(max(appended_ms - self._appended_ms, 0), STEP_MAX_MS)",
         "min(appended_ms - self._appended_ms, STEP_MAX_MS)",
-        _WORKERS,
-    ),
-    mutant(
-        "elector-clock",
-        "the clock that nobody sets, by which an elector measures silence",
-        "streams/lane/features/workers.py",
-        "election.clock_ms - worker.seen_ms > lease_ms",
-        "election.now_ms - worker.seen_ms > lease_ms",
         _WORKERS,
     ),
     mutant(
@@ -180,8 +164,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "unread-command",
         "parking of a command whose reading fails in an unforeseen way",
         "streams/elector/turn.py",
-        "                _check_target(target, lane.lanes, message, headers)\n        except Exception as raised:",
-        "                _check_target(target, lane.lanes, message, headers)\n        except ContractError as raised:",
+        "target(target, lane.lanes, message, headers)\n        except Exception as raised:",
+        "target(target, lane.lanes, message, headers)\n        except ContractError as raised:",
         _TURN,
     ),
     mutant(

@@ -18,10 +18,8 @@ pytestmark = pytest.mark.broker
 SLEEPS_AFTER_S = 0.3
 
 
-def hold_up_a_rebalance(
-    start: Electors, log: Log, wait_until: Any, slow: ElectorProcess, first: ElectorProcess
-) -> ElectorProcess:
-    """Return when `first` has given lane 0 back, and waits for what it will be given next; and who joined."""
+def hold_up_a_rebalance(start: Electors, log: Log, wait_until: Any, slow: ElectorProcess) -> ElectorProcess:
+    """Let an elector join while another one sleeps; return it when lane 0 was given back, and nobody has it yet."""
     slow.send(signal.SIGSTOP)
     joined = start("d")
     wait_until(lambda: log.owners()[0] is None, 30, "the lane to be given back")
