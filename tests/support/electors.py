@@ -24,7 +24,7 @@ from joblog.streams.contract.states import State
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, TopicNames
 from joblog.streams.elector.lane_records import LaneRecord, read_state, write_state
 from joblog.streams.kafka.clients import KafkaConfig, admin, producer, reader
-from msgspec import Raw, json, structs
+from msgspec import Raw, json
 
 from tests.support.jobs import in_state
 
@@ -62,7 +62,7 @@ WORKER = "w-1"
 PARTITION = (murmur2(WORKER.encode()) & 0x7FFFFFFF) % ASSIGNMENT_PARTITIONS
 
 #: Records of live jobs that take seconds to load.
-SLOW_RECORDS = 400_000
+SLOW_RECORDS = 300_000
 
 
 class ElectorProcess:
@@ -296,11 +296,10 @@ class Log:
 
     def make_slow_to_load(self, lane: int) -> None:
         """Write so much to the lane's state that whoever loads it needs seconds."""
-        value = write_state(
-            structs.replace(in_state(State.AWAITING), id=new_job_id(lane, 1), queue=self.queues[lane])
-        )
+        job = in_state(State.AWAITING, queue=self.queues[lane])
         for number in range(SLOW_RECORDS):
-            self.producer.produce(self.names.state, value, f"{number:032x}", lane)
+            job.id = new_job_id(lane, 1_600_000_000_000, number)
+            self.producer.produce(self.names.state, write_state(job), job.id, lane)
             if number % 10_000 == 0:
                 self.producer.flush()
         assert self.producer.flush(30) == 0
