@@ -6,7 +6,16 @@ from typing import Any, Final
 from joblog.streams.contract import wire
 from joblog.streams.contract.json_text import raw, with_parameter
 from joblog.streams.contract.retry import Retry
-from joblog.streams.contract.states import State
+from joblog.streams.contract.states import (
+    AWAITING,
+    DELETED,
+    ENQUEUED,
+    FAILED,
+    PROCESSING,
+    SCHEDULED,
+    SUCCEEDED,
+    State,
+)
 from joblog.streams.contract.timestamps import time_ms
 from joblog.streams.lane.job import Job, deleted, enqueued, failed, new_job, scheduled
 from msgspec import Struct
@@ -55,22 +64,22 @@ class Election(Struct, frozen=True, gc=False):
 
 
 ANY: Final = frozenset(State)
-LIVE: Final = frozenset({State.AWAITING, State.SCHEDULED, State.ENQUEUED, State.PROCESSING})
+LIVE: Final = frozenset({AWAITING, SCHEDULED, ENQUEUED, PROCESSING})
 
 #: What is heard in which states, and the candidate state it leads to (None: the state stays).
 #: Creation leads to Enqueued, Scheduled (`run_at` ahead) or Awaiting (`parent`).
 TRANSITIONS: Final[Mapping[type, tuple[frozenset[State], State | None]]] = {
-    wire.JobDue: (frozenset({State.SCHEDULED}), State.ENQUEUED),
-    wire.ParentEnded: (frozenset({State.AWAITING}), State.ENQUEUED),  # or Scheduled, or Deleted: condition not met
-    Assigned: (frozenset({State.ENQUEUED}), State.PROCESSING),
-    wire.RunSucceeded: (frozenset({State.PROCESSING}), State.SUCCEEDED),
-    wire.RunFailed: (frozenset({State.PROCESSING}), State.FAILED),
-    wire.RunReleased: (frozenset({State.PROCESSING}), State.ENQUEUED),
-    Lost: (frozenset({State.PROCESSING}), State.ENQUEUED),  # or Failed, if the policy counts it
-    wire.DeleteJob: (LIVE | {State.FAILED}, State.DELETED),
-    wire.RequeueJob: (ANY, State.ENQUEUED),
-    wire.RescheduleJob: (ANY, State.SCHEDULED),
-    wire.SetParameter: (LIVE | {State.FAILED}, None),
+    wire.JobDue: (frozenset({SCHEDULED}), ENQUEUED),
+    wire.ParentEnded: (frozenset({AWAITING}), ENQUEUED),  # or Scheduled, or Deleted: condition not met
+    Assigned: (frozenset({ENQUEUED}), PROCESSING),
+    wire.RunSucceeded: (frozenset({PROCESSING}), SUCCEEDED),
+    wire.RunFailed: (frozenset({PROCESSING}), FAILED),
+    wire.RunReleased: (frozenset({PROCESSING}), ENQUEUED),
+    Lost: (frozenset({PROCESSING}), ENQUEUED),  # or Failed, if the policy counts it
+    wire.DeleteJob: (LIVE | {FAILED}, DELETED),
+    wire.RequeueJob: (ANY, ENQUEUED),
+    wire.RescheduleJob: (ANY, SCHEDULED),
+    wire.SetParameter: (LIVE | {FAILED}, None),
 }
 
 
@@ -116,9 +125,7 @@ def _on_parent_ended(job: Job, what: wire.ParentEnded, now_ms: int) -> wire.JobE
 
 def _on_assigned(job: Job, what: Assigned, _now_ms: int) -> wire.JobEvent | Rejection:
     version = job.version + 1
-    return wire.JobEvent(
-        version, State.PROCESSING, job.attempt + 1, job.queue, job.task, worker=what.worker, lease=version
-    )
+    return wire.JobEvent(version, PROCESSING, job.attempt + 1, job.queue, job.task, worker=what.worker, lease=version)
 
 
 def _holds(job: Job, what: wire.RunReport) -> bool:
@@ -133,7 +140,7 @@ def _on_succeeded(job: Job, what: wire.RunSucceeded, _now_ms: int) -> wire.JobEv
         return _OLD_LEASE
     return wire.JobEvent(
         job.version + 1,
-        State.SUCCEEDED,
+        SUCCEEDED,
         job.attempt,
         job.queue,
         job.task,
@@ -151,7 +158,7 @@ def _on_failed(job: Job, what: wire.RunFailed, _now_ms: int) -> wire.JobEvent | 
         return _OLD_LEASE
     return wire.JobEvent(
         job.version + 1,
-        State.FAILED,
+        FAILED,
         job.attempt,
         job.queue,
         job.task,
