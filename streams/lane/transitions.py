@@ -1,4 +1,4 @@
-"""Which transitions there are, and how one is decided: the table, and the candidate of each input."""
+"""Which transitions there are, and how one is decided: the table, and the candidate event of each input."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -33,7 +33,7 @@ class Assigned(Struct, frozen=True, gc=False):
 
 
 class Lost(Struct, frozen=True, gc=False):
-    """The worker that runs this job did not renew in time, or stopped without a word about it.
+    """The worker that runs this job did not renew in time, or stopped without reporting the run.
 
     `count` when the retry policy makes that a failure; `retry` is the task's own policy, if it has one.
     """
@@ -44,17 +44,18 @@ class Lost(Struct, frozen=True, gc=False):
 
 
 class Rejection(Struct, frozen=True, gc=False):
-    """What cannot be done, and why: `code` for programs, `reason` for people."""
+    """Why an input does not move a job: `code` for programs, `reason` for people."""
 
     code: str
     reason: str
 
 
 class Election(Struct, frozen=True, gc=False):
-    """What a decision depends on besides job and input: the time, and who may elect another state.
+    """What a decision depends on besides job and input: the time, and the filters that may elect another state.
 
     - now_ms: the time of day, unix milliseconds, which is written into events.
-    - clock_ms: milliseconds of a clock that nobody can set, by which silence is measured.
+    - clock_ms: milliseconds of a monotonic clock, by which leases are measured.
+    - watched: the candidate states for which `elect` has to be called.
     """
 
     now_ms: int
@@ -66,7 +67,7 @@ class Election(Struct, frozen=True, gc=False):
 ANY: Final = frozenset(State)
 LIVE: Final = frozenset({AWAITING, SCHEDULED, ENQUEUED, PROCESSING})
 
-#: What is heard in which states, and the candidate state it leads to (None: the state stays).
+#: In which states an input is accepted, and the candidate state it leads to (None: the state stays).
 #: Creation leads to Enqueued, Scheduled (`run_at` ahead) or Awaiting (`parent`).
 TRANSITIONS: Final[Mapping[type, tuple[frozenset[State], State | None]]] = {
     wire.JobDue: (frozenset({SCHEDULED}), ENQUEUED),
@@ -84,7 +85,7 @@ TRANSITIONS: Final[Mapping[type, tuple[frozenset[State], State | None]]] = {
 
 
 def decide(job: Job, what: Any, election: Election) -> tuple[wire.JobEvent, ...] | Rejection:
-    """The events that `what` (a command, a report, or one of the inputs above) leads to, or why there are none."""
+    """The events that an input (a command, a report, or one of the classes above) leads to, or why there are none."""
     heard_in, propose = _RULES[type(what)]
     if job.state not in heard_in:
         return Rejection("wrong_state", f"{_name(what)} is not heard in state {job.state}")
@@ -97,7 +98,7 @@ def decide(job: Job, what: Any, election: Election) -> tuple[wire.JobEvent, ...]
 
 
 def elected_first(job_id: str, event: wire.JobEvent, create: wire.CreateJob, election: Election) -> wire.JobEvent:
-    """What the filters make of a job's first event; the job that they see has no version yet."""
+    """The first event of a job after the filters; the job that they see has version 0."""
     assert event.spec is not None
     job = new_job(job_id, event, bytes(event.spec), create.priority, election.now_ms)
     job.version = 0
@@ -173,7 +174,8 @@ def _on_failed(job: Job, what: wire.RunFailed, _now_ms: int) -> wire.JobEvent | 
 
 def _latency(job: Job, started_ms: int) -> float:
     # The worker's clock may lag behind the elector's: a latency is never negative.
-    return float(max(started_ms - job.ready_ms, 0))
+    ms = started_ms - job.ready_ms
+    return float(ms) if ms > 0 else 0.0
 
 
 def _on_released(job: Job, what: wire.RunReleased, _now_ms: int) -> wire.JobEvent | Rejection:
