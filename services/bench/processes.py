@@ -1,5 +1,6 @@
 """Joblog's roles as child processes of a benchmark, which waits until each is ready."""
 
+import logging
 import signal
 import threading
 import time
@@ -86,6 +87,9 @@ _BUILD: Final[Mapping[str, Callable[..., Runnable]]] = {
 def _child(role: str, cluster: Cluster, options: Mapping[str, Any], ready: Any) -> None:
     """The child process: run the role, and set `ready` once it is."""
     stop, health = threading.Event(), Health(role)
+    logging.getLogger().addHandler(
+        logging.NullHandler()
+    )  # the terminal is for the figures; a crash prints its traceback
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the benchmark stops its children
 

@@ -1,4 +1,4 @@
-"""What the generated documents say of messages: their models, as JSON Schemas with their CloudEvents envelope."""
+"""Messages as JSON Schemas, with their CloudEvents envelope."""
 
 from collections.abc import Iterable
 from typing import Any, Final, get_args
@@ -33,7 +33,7 @@ def tag_of(model: type[BaseModel]) -> str:
 
 
 def summary_of(kind: type) -> str:
-    """The first sentence of what a class says of itself."""
+    """The first line of a class's docstring."""
     return (kind.__doc__ or "").partition("\n")[0].strip()
 
 
@@ -68,7 +68,7 @@ def without_tag(data: Schema) -> None:
 
 
 def tagged(model: type[BaseModel], ref_template: str) -> Schema:
-    """A report: a plain JSON object that says its own type."""
+    """A report: a plain JSON object with a `type`."""
     said = model.model_json_schema(ref_template=ref_template, schema_generator=Untitled)
     said["properties"]["type"] = {"const": tag_of(model)}
     said["required"] = ["type", *said.get("required", ())]
@@ -95,7 +95,7 @@ def structured(kind: type[Struct]) -> Schema:
 
 
 def merged(schemas: Iterable[Schema]) -> Schema:
-    """The definitions of many schemas, taken out of them; one name must mean one thing."""
+    """The definitions of many schemas, taken out of them. ValueError if two of one name differ."""
     found: Schema = {}
     for schema in schemas:
         for name, definition in schema.pop("$defs", {}).items():
