@@ -9,8 +9,9 @@ from typing import Final
 
 from joblog.services.tasks.context import Cause
 from joblog.services.worker.announcing import Announcer, LaneBook
-from joblog.services.worker.assignments import Assignments, AssignmentsLost, Intake
+from joblog.services.worker.assignments import Assignments, AssignmentsLost
 from joblog.services.worker.execution.run import KnownTask, Leases, Run, clock
+from joblog.services.worker.intake import Intake
 from joblog.services.worker.options import WorkerOptions
 from joblog.services.worker.report_sender import ReportSender
 from joblog.services.worker.reports import Endings, Reports, RunMeters
@@ -137,7 +138,7 @@ class Session:
         If that is one lane of several, a partition is away: its jobs are given back, for the elector may have
         missed it as well, and would wait for as long as this worker renews.
         """
-        if now - self._assignments.read_at > self._settings.lease_s:
+        if now - self._assignments.read_at(now) > self._settings.lease_s:
             raise AssignmentsLost(f"the assignments could not be read to their end for {self._settings.lease_s:g} s")
         stale = self._leases.over(now)
         if len(stale) == len(self._announcer.lanes):

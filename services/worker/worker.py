@@ -15,6 +15,7 @@ from threading import Event
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
 from joblog.services.tasks.task import Isolation, TaskRegistry
 from joblog.services.worker.announcing import new_worker_id
 from joblog.services.worker.assignments import Assignments
@@ -103,10 +104,10 @@ class Worker:
 
         A broker that is away is waited for. TopicsError when the topics have other partitions than `lanes` says.
         """
-        sender = self._sender()
+        sender, admin = self._sender(), clients.admin(self._config, self._settings.name)
         with self._executors(sender) as parts:
             while not stop.is_set():
-                assignments = self._listen(sender, stop)
+                assignments = self._listen(sender, admin, stop)
                 if assignments is None:
                     break
                 log.info(
@@ -150,7 +151,7 @@ class Worker:
             loop.close()
             threads.close()
 
-    def _listen(self, sender: ReportSender, stop: Event) -> Assignments | None:
+    def _listen(self, sender: ReportSender, admin: AdminClient, stop: Event) -> Assignments | None:
         """Wait for Kafka and start to read assignments; None when told to stop before."""
         settings = self._settings
         while not stop.is_set():
@@ -162,8 +163,9 @@ class Worker:
                     self._names,
                     settings.lanes,
                     self.id,
-                    settings.lease_s / ENDS_PER_LEASE,
                     self._meters,
+                    admin,
+                    settings.lease_s / ENDS_PER_LEASE,
                 )
             except KafkaException as exc:
                 error = exc.args[0]
