@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message
-from joblog.services.client.templates import Record
+from joblog.services.client.templates import CommandRecord
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.errors import EnqueueError, JoblogError, TopicsError
 from joblog.streams.kafka.durable_producer import DurableProducer
@@ -87,7 +87,7 @@ class CommandSender:
         self._thread = threading.Thread(target=self._poll, name="joblog-client", daemon=True)
         self._thread.start()
 
-    def send(self, records: Sequence[Record]) -> None:
+    def send(self, records: Sequence[CommandRecord]) -> None:
         """Send all, and return when Kafka has acknowledged all. Raises NotAcknowledged, TopicsError."""
         if os.getpid() != self._pid:
             raise JoblogError("this client was made before the process forked: make one after the fork")
@@ -118,7 +118,7 @@ class CommandSender:
         self._thread.join()
         self._producer.close()
 
-    def _produce(self, record: Record, delivery: _Delivery) -> None:
+    def _produce(self, record: CommandRecord, delivery: _Delivery) -> None:
         lane = lane_of_job(record.job_id)
         deadline: float | None = None
         while True:

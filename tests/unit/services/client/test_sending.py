@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 from joblog.services.client.sending import CommandSender, NotAcknowledged
-from joblog.services.client.templates import Record
+from joblog.services.client.templates import CommandRecord
 from joblog.streams.contract.ids import new_job_id
 from joblog.streams.kafka.durable_producer import DurableProducer
 
@@ -98,7 +98,7 @@ class Bench:
 
     def send(self) -> str:
         job_id = new_job_id(0, 1)
-        self.sender.send([Record(job_id, b"{}")])
+        self.sender.send([CommandRecord(job_id, b"{}")])
         return job_id
 
     def is_at_work(self, count: int) -> bool:
