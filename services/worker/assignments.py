@@ -1,4 +1,4 @@
-"""The worker's ear: its partition of the assignments topic, from the moment it announces itself."""
+"""What a worker reads: its partition of the topic `assignments`, and whether it reads all of it."""
 
 import logging
 from collections import deque
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 BATCH_MAX: Final = 500
 METADATA_TIMEOUT_S: Final = 5.0
-#: Longest wait for the first fetch; more often it is over after some milliseconds.
+#: Longest wait for the first fetch; mostly it takes milliseconds.
 PRIME_S: Final = 2.0
 
 _DECODER: Final[msgspec.json.Decoder[AnyAssignment]] = msgspec.json.Decoder(AnyAssignment)
@@ -67,7 +67,7 @@ def read_assignment(value: bytes | None, lanes: int) -> AnyAssignment | Unreadab
 
 
 def partition_of(worker: str) -> int:
-    """The partition of `assignments` in which a worker is told what to do."""
+    """The partition of `assignments` that a worker reads."""
     return (murmur2(worker.encode()) & 0x7FFFFFFF) % ASSIGNMENT_PARTITIONS
 
 
@@ -173,7 +173,7 @@ class Assignments:
         """Start to read at the present end of the worker's partition; ask for its end every `ask_end_s`.
 
         KafkaException when the broker does not answer, or a topic is not there; TopicsError when a topic has
-        other partitions than the settings say, since queues would then be looked for in the wrong lanes.
+        other partitions than `lanes` says, since queues would then be looked for in the wrong lanes.
         """
         consumer = clients.reader(config, worker)
         try:
@@ -196,7 +196,7 @@ class Assignments:
         return self._progress.read_at
 
     def take(self, timeout_s: float) -> list[Arrived]:
-        """What came for this worker; waits for a first record, then takes what is there."""
+        """The records for this worker; waits for a first one, then takes what has been fetched."""
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
@@ -238,7 +238,7 @@ def _check_partitions(consumer: Consumer, wanted: dict[str, int]) -> None:
 
 
 def _prime(consumer: Consumer) -> None:
-    """Wait until the client has fetched up to the end: its first fetch may come half a second late."""
+    """Wait until the client has fetched up to the end: its first fetch may take half a second."""
     end = clock() + PRIME_S
     while clock() < end:
         message = consumer.poll(0.1)

@@ -71,7 +71,7 @@ class Intake:
             self._park(one.record, assignment)
 
     def _add(self, runs: list[Run]) -> None:
-        """Let them wait for a slot."""
+        """Let runs wait for a slot, and forget them here."""
         try:
             self._slots.add(runs)
         except Exception as exc:  # noqa: BLE001 - as above
@@ -106,7 +106,7 @@ class Intake:
             self._reports.failed(*made_out)
 
     def close(self, reason: str) -> None:
-        """Give back what waits, and whatever still comes."""
+        """Give back what waits, and what still arrives."""
         self._closed = reason
         self.release(self._slots.withdraw_older(inf), reason)
 
@@ -115,7 +115,7 @@ class Intake:
             self._endings.release(run, reason)
 
     def fence(self, runs: Iterable[Run], reason: str) -> None:
-        """Stop runs whose lease may be over, and give them back; who has them by now rejects that."""
+        """Stop runs and give them back; if their lease is over, the elector rejects that."""
         for run in runs:
             self._slots.withdraw(run)
             run.stop(Cause.LEASE_LOST)
@@ -127,7 +127,7 @@ class Intake:
         self.fence(list(self.held.values()), reason)
 
     def give_up(self, reason: str) -> None:
-        """Stop and drop everything, without a word to anybody."""
+        """Stop everything and report nothing: the leases are over."""
         self._closed = reason
         self._slots.withdraw_older(inf)
         for run in list(self.held.values()):
