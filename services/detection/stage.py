@@ -165,7 +165,7 @@ def _settings(stage: Stage) -> Mapping[tuple[str, ...], Any]:
         ("lanes",): stage.lanes,
         ("kafka", "bootstrap_servers"): stage.kafka.bootstrap_servers,
         ("postgres", "dsn"): stage.dsn,
-        ("postgres", "schema"): stage.schema,
+        ("postgres", "schema_name"): stage.schema,
         ("worker", "name"): SERVER,
         ("worker", "tasks"): ["joblog.services.detection.tasks"],
         ("worker", "queues"): [RUN_QUEUE, CLEANUP_QUEUE],

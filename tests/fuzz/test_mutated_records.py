@@ -22,7 +22,7 @@ from joblog.projections.projector.decode import JobFact
 from joblog.projections.projector.event_batch import Entry, Parked, build, decoded
 from joblog.projections.projector.event_batch import Record as Event
 from joblog.services.tasks.task import ArgumentsError
-from joblog.services.worker.assignments import Assignments, Unreadable
+from joblog.services.worker.assignments import Assignments, ReadProgress, Unreadable
 from joblog.services.worker.execution.arguments import read_call
 from joblog.streams.contract import wire
 from joblog.streams.contract.codec import encode, read_report
@@ -30,7 +30,7 @@ from joblog.streams.contract.ids import lane_of_queue
 from joblog.streams.contract.record_headers import readable_headers
 from joblog.streams.contract.states import State
 from joblog.streams.contract.topics import DEADLETTERS
-from joblog.streams.contract.unreadable import NOT_READABLE
+from joblog.streams.contract.unreadable import NOT_READABLE, failed_by_assignment
 from joblog.streams.delays.firing import Firing
 from joblog.streams.delays.partition import Partition, decode_timer
 from joblog.streams.delays.wheel import Shelf
@@ -369,25 +369,27 @@ class Assigned(list[Record]):
 def test_a_worker_reads_reports_or_counts_every_assignment(part: int, count: int) -> None:
     random = chance("assignments", part)
     real = recorded("assignments")
-    broker, meters = MemoryBroker(LANES), Meters()
-    labels = {"role": "worker", "reason": "undecodable"}
-    key = real[0].key or b""
+    broker, key = MemoryBroker(LANES), real[0].key or b""
     for _ in range(0, count, BATCH):
         sent = [mutated(random, random.choice(real)) for _ in range(BATCH)]
         mine = [one if one.mutation == "key" else replace(one, key=key) for one in sent]
-        before = meters.registry.get_sample_value("joblog_quarantined_records_total", labels) or 0
-        found = Assignments(Assigned(map(as_record, mine)), key.decode(), LANES, meters).take(0)  # type: ignore[arg-type]
-        after = meters.registry.get_sample_value("joblog_quarantined_records_total", labels) or 0
-        read = [one for one in found if not isinstance(one, Unreadable)]
-        assert len(read) + after - before == sum(one.key == key for one in mine)
-        for one in found:
-            if isinstance(one, Unreadable):
-                broker.produce(NAMES.reports, encode(one.report), one.report.job_id, one.lane)
-            elif isinstance(one, wire.RunJob):
-                said = wire.RunReleased(job_id=one.job_id, lease=one.lease, worker=key.decode(), reason="no")
-                broker.produce(NAMES.reports, encode(said), one.job_id, one.lane)
+        reader = Assignments(
+            Assigned(map(as_record, mine)), key.decode(), LANES, Meters(), ReadProgress(0, 0.0), None
+        )  # type: ignore[arg-type]
+        found = reader.take(0)
+        assert len(found) == sum(one.key == key for one in mine)
+        for record, said in found:
+            if isinstance(said, Unreadable):
+                assert (said.code, said.error) == ("undecodable", None)
+                made_out = failed_by_assignment(record.value, key.decode(), said.reason)
+                if made_out is not None and made_out[0] < LANES:
+                    lane, report = made_out
+                    broker.produce(NAMES.reports, encode(report), report.job_id, lane)
+            elif isinstance(said, wire.RunJob):
+                released = wire.RunReleased(job_id=said.job_id, lease=said.lease, worker=key.decode(), reason="no")
+                broker.produce(NAMES.reports, encode(released), said.job_id, said.lane)
                 with suppress(ArgumentsError):
-                    read_call(one.spec)
+                    read_call(said.spec)
 
 
 # --- state: who takes a lane over ---

@@ -53,8 +53,8 @@ def show(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
 
 
 def _values(model: BaseModel, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, field in type(model).model_fields.items():
-        path, value = (*prefix, field.alias or name), getattr(model, name)
+    for name in type(model).model_fields:
+        path, value = (*prefix, name), getattr(model, name)
         if isinstance(value, BaseModel):
             yield from _values(value, path)
         else:

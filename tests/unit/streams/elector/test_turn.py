@@ -16,6 +16,7 @@ from joblog.streams.errors import InternalError
 from joblog.streams.lane.features.verdicts import CONTINUATIONS_MAX
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.lane import Lane
+from joblog.streams.lane.output import BYTES_MAX
 from joblog.streams.lane.rules import LaneRules
 from joblog.streams.lane.transitions import PARAMETERS_BYTES_MAX, Election
 from msgspec import Raw, structs
@@ -206,6 +207,17 @@ def test_a_turn_that_tells_many_jobs_of_an_end_takes_no_more() -> None:
     lane.jobs[id_of("a")].continuations = many
     turn.take(command(wire.DeleteJob(job_id=id_of("a"))))
     assert turn.is_full
+
+
+def test_a_turn_whose_transaction_is_half_full_takes_no_more() -> None:
+    turn, _ = new_turn()
+    size = 0
+    while not turn.is_full:
+        value = command(create(chr(200 + size // 500_000), queue=QUEUE, args=Raw(b'["' + b"x" * 500_000 + b'"]')))
+        turn.take(value)
+        size += 500_000
+        assert size < BYTES_MAX, "it takes whatever comes"
+    assert size > BYTES_MAX // 8
 
 
 def test_markers_are_skipped_after_the_records_before_them() -> None:
