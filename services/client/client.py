@@ -47,6 +47,9 @@ log = logging.getLogger(__name__)
 
 AnyTask = Task[..., Any] | str
 
+#: Applies while a call hands over its records; after the last one it does not wait for more (sending.py).
+LINGER_MS: Final = 5
+
 
 class Client(AbstractContextManager["Client"]):
     """Sends commands to one installation. Thread-safe; make one for each process, and close it at the end.
@@ -75,7 +78,7 @@ class Client(AbstractContextManager["Client"]):
         self._rules = Rules(lanes, dict(shards or {}), f"/joblog/clients/{self.name}", args_bytes_max)
         self._filters = tuple(filters)
         client_id = f"{names.prefix}client-{self.name}"
-        make = partial(producer, config, client_id, linger_ms=1, timeout_ms=round(timeout_s * 1000))
+        make = partial(producer, config, client_id, linger_ms=LINGER_MS, timeout_ms=round(timeout_s * 1000))
         self._sender = Sender(make, config.bootstrap_servers, names.commands, lanes, timeout_s)
 
     @classmethod
@@ -162,8 +165,7 @@ class Client(AbstractContextManager["Client"]):
         if self._filters:
             return self._create_filtered([drafted(task, call, options) for call in each])
         first = drafted(task, Call(), options)
-        fill = CreateTemplate(first.task, first.options, self._rules).fill
-        records = [fill(call) for call in each]
+        records = CreateTemplate(first.task, first.options, self._rules).fill_all(each)
         self._sender.send(records)
         return [record.job_id for record in records]
 
