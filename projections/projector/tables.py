@@ -16,10 +16,13 @@ one that they do hold, and then everything is staged: it costs twice as much, an
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import starmap
+from struct import error as StructError
 from typing import Any, Final, LiteralString, NamedTuple
 
 import psycopg
 from joblog.projections import database
+from joblog.projections.projector.blocks import blocks_of
 from joblog.projections.projector.event_batch import (
     Batch,
     Entry,
@@ -32,13 +35,12 @@ from joblog.projections.projector.event_batch import (
     unforeseen,
 )
 from joblog.projections.projector.rows import (
-    counts_of,
+    counted,
     ends_of,
-    is_whole,
     job_row,
-    new_job_row,
     parked_row,
     rejected_row,
+    staged_event,
     worker_row,
 )
 from joblog.projections.schema import schema
@@ -73,6 +75,10 @@ class _Remark(NamedTuple):
     first_offset: int
     first_version: int
     log_ms: int
+
+
+class _NotSimple(Exception):  # noqa: N818 - not an error: the batch is done the other way
+    """Some of the events do not simply go on from what the tables hold, or cannot be kept."""
 
 
 Remarks = Sequence[_Remark]
@@ -156,16 +162,14 @@ class Tables:
         known: dict[str, Known] = {}
         reborn: set[str] = set()
         rest: Sequence[Entry] = ()
-        put = self._put_new
+        put = self._put_simple
         while True:
             batch = build(entries[: len(entries) - len(rest)], known)
             rest = batch.rest or rest
             moved = {record.lane: record for record, _ in entries[: len(entries) - len(rest)]}
             try:
                 remarks = self._commit(moved, batch, reborn, put, meanwhile)
-            except psycopg.errors.UniqueViolation:
-                if put == self._put_any:
-                    raise
+            except _NotSimple:
                 put = self._put_any
                 continue
             if not remarks:
@@ -210,29 +214,41 @@ class Tables:
             self.positions |= {lane: record.offset + 1 for lane, record in moved.items()}
         return again
 
-    def _put_new(self, batch: Batch, meanwhile: Callable[[], None]) -> Remarks:
-        """Jobs and history that the tables do not hold yet; UniqueViolation if they do."""
-        new = [row for row in batch.jobs.values() if is_whole(row)]
-        going_on = [row for row in batch.jobs.values() if not is_whole(row)]
-        with self._connection.cursor() as cursor:
-            _copy(cursor, SQL["copy_new_jobs"], map(new_job_row, new))
-            _copy(cursor, SQL["copy_jobs"], map(job_row, going_on))
-            _copy(cursor, SQL["copy_new_history"], batch.history)
-        with self._connection.pipeline(), self._connection.cursor() as jobs, self._connection.cursor() as counts:
-            if going_on:
-                jobs.execute(SQL["apply_jobs"], prepare=False)
-            if new:
-                counts.execute(SQL["count_new"], counts_of(new))
-            if ends := ends_of(batch.history):
-                counts.execute(SQL["count_ends"], ends)
-            meanwhile()
-            return [_Remark(*row) for row in jobs.fetchall()] if going_on else ()
+    def _put_simple(self, batch: Batch, meanwhile: Callable[[], None]) -> Remarks:
+        """New jobs, and those that go on from what the tables hold; _NotSimple if there are others."""
+        if not batch.is_regular:
+            raise _NotSimple
+        new = [row for row in batch.jobs.values() if row.first_version == 1]
+        moved = [row for row in batch.jobs.values() if row.first_version != 1]
+        try:
+            blocks = blocks_of(new, moved)
+            with self._connection.cursor() as cursor:
+                for statement, block in blocks.items():
+                    with cursor.copy(SQL[statement]) as copy:
+                        copy.write(block)
+            with self._connection.pipeline(), self._connection.cursor() as cursor:
+                if moved:
+                    cursor.execute(SQL["move_jobs"], prepare=False)
+                meanwhile()
+                moves = cursor.fetchall() if moved else []
+                if sum(move[-1] for move in moves) != len(moved):
+                    raise _NotSimple
+                cursor.execute(SQL["count_new"], counted(new, moves))
+                if batch.ends:
+                    cursor.execute(SQL["count_ends"], ends_of(batch.ends))
+        except (StructError, UnicodeEncodeError) as error:
+            raise _NotSimple from error
+        except psycopg.Error as error:
+            if database.is_data(error):
+                raise _NotSimple from error
+            raise
+        return ()
 
     def _put_any(self, batch: Batch, meanwhile: Callable[[], None]) -> Remarks:
         """Jobs and history, some of which the tables may hold."""
         with self._connection.cursor() as cursor:
             _copy(cursor, SQL["copy_jobs"], map(job_row, batch.jobs.values()))
-            _copy(cursor, SQL["copy_history"], batch.history)
+            _copy(cursor, SQL["copy_history"], starmap(staged_event, batch.history))
         with self._connection.pipeline(), self._connection.cursor() as jobs, self._connection.cursor() as history:
             # A plan that was made for big batches would read the whole table for a small one.
             jobs.execute(SQL["apply_jobs"], prepare=False)

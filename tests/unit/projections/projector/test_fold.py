@@ -99,7 +99,7 @@ def test_a_batch_keeps_every_event_and_one_row_for_each_job() -> None:
     first, second = Story().enqueued().processing(), Story().enqueued()
     batch = build(decoded(records(first, second)), {})
     assert batch.jobs.keys() == {first.id, second.id}
-    assert [row[:2] for row in batch.history] == [(first.id, 1), (first.id, 2), (second.id, 1)]
+    assert [(fact.job, fact.event.version) for _, fact in batch.history] == [(first.id, 1), (first.id, 2), (second.id, 1)]
     assert batch.parked == []
 
 
@@ -136,7 +136,7 @@ def test_what_is_newer_by_its_version_and_not_by_its_offset_is_of_an_earlier_lif
     story = Story().enqueued().processing().succeeded()
     batch = build(decoded(records(story)), {story.id: Known(1, 8)})
     assert batch.jobs == {}
-    assert [row[1] for row in batch.history] == [1]
+    assert [fact.event.version for _, fact in batch.history] == [1]
 
 
 def test_the_last_life_counts() -> None:
