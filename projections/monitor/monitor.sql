@@ -57,11 +57,11 @@ SELECT
     CASE WHEN octet_length(j.spec::text) <= %(text_max)s THEN j.spec END AS spec,
     p.state AS parent_state,
     CASE WHEN NOT h.is_long THEN h.event END AS event,
-    CASE WHEN h.is_long THEN (h.event::json #> '{data,reason}')::text END AS reason
+    CASE WHEN h.is_long THEN (h.event::json #> '{4,reason}')::text END AS reason
 FROM page AS j
 LEFT JOIN LATERAL (
     SELECT event, octet_length(event) > %(text_max)s AND greatest(
-        octet_length((event::json #> '{data,result}')::text), octet_length((event::json #> '{data,exception}')::text), 0
+        octet_length((event::json #> '{4,result}')::text), octet_length((event::json #> '{4,exception}')::text), 0
     ) > %(text_max)s AS is_long
     FROM (
         SELECT events[j.state_version - version + 1] AS event

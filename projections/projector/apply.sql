@@ -4,25 +4,25 @@
 -- What the batch says of each job, its events taken together; lives as long as the connection.
 CREATE TEMPORARY TABLE IF NOT EXISTS staged_jobs (
     id                uuid NOT NULL,
-    lane              smallint NOT NULL,
-    state             job_state NOT NULL,
-    first_version     integer NOT NULL,
-    version           integer NOT NULL,
-    state_version     integer, -- null: no transition in this batch, only parameters were set
-    attempt           integer NOT NULL,
-    retry             integer, -- null: as before; so all below but those that a transition sets
-    priority          integer,
-    lease             integer,
-    created_at        timestamptz NOT NULL,
     changed_at        timestamptz NOT NULL,
-    due               timestamptz,
     first_offset      bigint NOT NULL,
     log_offset        bigint NOT NULL,
-    log_ms            bigint NOT NULL,
-    parent            uuid,
+    first_version     integer NOT NULL,
+    version           integer NOT NULL,
+    attempt           integer NOT NULL,
+    state             job_state NOT NULL,
     queue             text NOT NULL,
     task              text NOT NULL,
+    state_version     integer, -- null: no transition in this batch, only parameters were set
+    lease             integer,
     worker            text,
+    log_ms            bigint, -- this and the next two matter if the job is not in the tables
+    created_at        timestamptz,
+    lane              smallint,
+    retry             integer, -- null: as before; so all below but those that a transition sets
+    priority          integer,
+    due               timestamptz,
+    parent            uuid,
     continue_on       text,
     exception_type    text,
     exception_message text,
@@ -84,18 +84,25 @@ COPY staged_jobs FROM STDIN
 COPY staged_history FROM STDIN
 
 -- name: copy_new_jobs
--- Jobs that are not in the tables; the order of columns is that of blocks.new_jobs.
+-- Jobs that are not in the tables; the order of columns is that of blocks._new_job.
 COPY jobs (
-    id, log_offset, version, attempt, lane, created_at, changed_at, state, queue, task, state_version, lease, worker,
-    due, retry, parent, continue_on, exception_type, exception_message, priority, parameters, spec
+    id, created_at, changed_at, log_offset, version, attempt, lane, state, queue, task, state_version, lease, worker,
+    retry, priority, due, parent, continue_on, exception_type, exception_message, parameters, spec
 ) FROM STDIN (FORMAT binary)
 
 -- name: copy_moved_jobs
--- What the batch says of jobs that are in the tables; the order of columns is that of blocks.moved_jobs.
+-- What usually happens to a job that is in the tables; the order of columns is that of blocks._moved_job.
 COPY staged_jobs (
-    id, log_offset, version, attempt, lane, created_at, changed_at, state, queue, task, state_version, lease, worker,
-    due, retry, parent, continue_on, exception_type, exception_message, priority, parameters, spec,
-    first_offset, log_ms, first_version, defaults
+    id, changed_at, first_offset, log_offset, first_version, version, attempt, state_version, state, queue, task,
+    lease, worker
+) FROM STDIN (FORMAT binary)
+
+-- name: copy_changed_jobs
+-- What else happens to a job that is in the tables; the order of columns is that of blocks._changed_job.
+COPY staged_jobs (
+    id, changed_at, first_offset, log_offset, first_version, version, attempt, log_ms, created_at, lane, state, queue,
+    task, state_version, lease, worker, retry, priority, due, parent, continue_on, exception_type, exception_message,
+    defaults, parameters, spec
 ) FROM STDIN (FORMAT binary)
 
 -- name: copy_new_history

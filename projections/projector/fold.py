@@ -9,11 +9,11 @@ know nothing that was before. The log keeps all lives; a fold is of one.
 
 from collections.abc import Iterable
 
-from joblog.projections.projector.decode import JobFact
+from joblog.projections.projector.decode import Created, JobFact
 from joblog.projections.schema.history import JobEvent
 from joblog.streams.contract import wire
 from joblog.streams.contract.states import ContinueOn
-from msgspec import Raw, Struct, field
+from msgspec import Raw, Struct
 
 
 class JobRow(Struct, gc=False):
@@ -23,7 +23,7 @@ class JobRow(Struct, gc=False):
     - current: the last transition; None when only parameters were set. changed_at and due go with it.
     - retry, created_with, parent (with `on`), exception: of the last event that carried one; None for none.
     - parameters: those set in this run; their defaults are in `created_with`.
-    - events: what the table `history` will hold of this run.
+    - events: what the table `history` is to hold of this run, and how many they are; runs: those before, if many.
     """
 
     id: str
@@ -39,12 +39,14 @@ class JobRow(Struct, gc=False):
     due: str | None = None
     retry: int | None = None
     spec: Raw | None = None
-    created_with: wire.JobSpec | None = None
+    created_with: Created | None = None
     parent: str | None = None
     on: ContinueOn | None = None
     exception: wire.JobException | None = None
     parameters: dict[str, Raw] | None = None
-    events: list[bytes] = field(default_factory=list)
+    events: bytes = b""
+    count: int = 0
+    runs: tuple[tuple[int, bytes], ...] = ()
 
 
 def begins(fact: JobFact) -> bool:
@@ -54,7 +56,8 @@ def begins(fact: JobFact) -> bool:
 
 def begun(lane: int, offset: int, log_ms: int, fact: JobFact) -> JobRow:
     """The row that one event gives, which stands at `offset` of `lane`, written there at `log_ms` (unix)."""
-    row = JobRow(fact.job, lane, fact.event.version, offset, offset, log_ms, fact.at, fact.at, fact.event)
+    event, at = fact.event, fact.at
+    row = JobRow(fact.job, lane, event.version, offset, offset, log_ms, at, at, event)
     _take(row, fact)
     return row
 

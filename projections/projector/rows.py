@@ -8,6 +8,8 @@ from typing import Any, Final
 from joblog.projections.projector.decode import JobFact, RejectedFact, WorkerFact
 from joblog.projections.projector.event_batch import Parked, Record, kept
 from joblog.projections.projector.fold import JobRow
+from joblog.streams.contract.states import State
+from joblog.streams.contract.wire import EMPTY_OBJECT
 from msgspec import json
 
 _encode: Final = json.Encoder().encode
@@ -18,25 +20,25 @@ def job_row(row: JobRow) -> tuple[Any, ...]:
     latest, current, created, exception = row.latest, row.current, row.created_with, row.exception
     return (
         row.id,
-        row.lane,
-        latest.state,
-        row.first_version,
-        latest.version,
-        current.version if current else None,
-        latest.attempt,
-        row.retry,
-        created.priority if created else None,
-        current.lease if current else None,
-        row.created_at,
         row.changed_at,
-        row.due,
         row.first_offset,
         row.offset,
-        row.log_ms,
-        row.parent,
+        row.first_version,
+        latest.version,
+        latest.attempt,
+        latest.state,
         latest.queue,
         latest.task,
+        current.version if current else None,
+        current.lease if current else None,
         current.worker if current else None,
+        row.log_ms,
+        row.created_at,
+        row.lane,
+        row.retry,
+        created.priority if created else None,
+        row.due,
+        row.parent,
         row.on,
         exception.type if exception else None,
         exception.message if exception else None,
@@ -76,10 +78,15 @@ def counted(new: Iterable[JobRow], moves: Iterable[tuple[Any, ...]]) -> dict[str
         places[lane, old_queue, old_state] -= n
         places[lane, queue, state] += n
     lanes, queues, states = zip(*places, strict=True) if places else ((), (), ())
-    return {"lanes": list(lanes), "queues": list(queues), "states": list(map(str, states)), "n": list(places.values())}
+    return {
+        "lanes": list(lanes),
+        "queues": list(queues),
+        "states": list(map(str, states)),
+        "n": list(places.values()),
+    }
 
 
-def ends_of(ends: Mapping[tuple[int, str, str], int]) -> dict[str, Any]:
+def ends_of(ends: Mapping[tuple[int, str, State], int]) -> dict[str, Any]:
     """How many events are ends, by lane, hour and state, as the statement `count_ends` takes it."""
     lanes, hours, states = zip(*ends, strict=True)
     return {
@@ -92,9 +99,10 @@ def ends_of(ends: Mapping[tuple[int, str, str], int]) -> dict[str, Any]:
 
 def defaults(row: JobRow) -> str | None:
     """The parameters that the job was created with, as JSON; None for none."""
-    if row.created_with is None or bytes(row.created_with.parameters) == b"{}":
+    if row.created_with is None or (parameters := row.created_with.parameters) is EMPTY_OBJECT:
         return None
-    return str(row.created_with.parameters, "utf-8")
+    text = str(parameters, "utf-8")
+    return None if text == "{}" else text
 
 
 def worker_row(record: Record, fact: WorkerFact) -> dict[str, Any]:

@@ -15,9 +15,9 @@ one that they do hold, and then everything is staged: it costs twice as much, an
 """
 
 import logging
+import struct
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import starmap
-from struct import error as StructError
 from typing import Any, Final, LiteralString, NamedTuple
 
 import psycopg
@@ -25,11 +25,10 @@ from joblog.projections import database
 from joblog.projections.projector.blocks import blocks_of
 from joblog.projections.projector.event_batch import (
     Batch,
-    Entry,
+    Entries,
     Known,
     Parked,
     Record,
-    build,
     gap,
     parked,
     unforeseen,
@@ -77,7 +76,7 @@ class _Remark(NamedTuple):
     log_ms: int
 
 
-class _NotSimple(Exception):  # noqa: N818 - not an error: the batch is done the other way
+class _NotSimple(Exception):
     """Some of the events do not simply go on from what the tables hold, or cannot be kept."""
 
 
@@ -109,7 +108,7 @@ class Tables:
     def close(self) -> None:
         self._connection.close()
 
-    def apply(self, entries: Sequence[Entry], meanwhile: Callable[[], None]) -> list[Parked]:
+    def apply(self, entries: Entries, meanwhile: Callable[[], None]) -> list[Parked]:
         """Apply records in the order of their lanes; returns those set aside.
 
         `meanwhile` is called while Postgres works, if there are events of jobs. Raises OffsetConflict when
@@ -136,7 +135,7 @@ class Tables:
                 if elsewhere or not _lies_in_a_record(error):
                     raise
                 if len(part) == 1:
-                    aside += self._park(part[0][0], error)
+                    aside += self._park(part.records[0], error)
                 else:
                     half = len(part) // 2
                     waiting += [part[half:], part[:half]]
@@ -155,28 +154,24 @@ class Tables:
         self._connection.execute(SQL["lanes"], {"lanes": lanes})
         return dict(self._connection.execute(SQL["offsets"], {"lanes": lanes}).fetchall())
 
-    def _apply(
-        self, entries: Sequence[Entry], meanwhile: Callable[[], None]
-    ) -> tuple[Sequence[Parked], Sequence[Entry]]:
+    def _apply(self, entries: Entries, meanwhile: Callable[[], None]) -> tuple[Sequence[Parked], Entries | None]:
         """At once or after a second look; returns what is set aside, and the entries that are left to do."""
         known: dict[str, Known] = {}
         reborn: set[str] = set()
-        rest: Sequence[Entry] = ()
-        put = self._put_simple
+        put, batch = self._put_simple, entries.batch()
         while True:
-            batch = build(entries[: len(entries) - len(rest)], known)
-            rest = batch.rest or rest
-            moved = {record.lane: record for record, _ in entries[: len(entries) - len(rest)]}
+            moved = {record.lane: record for record in entries.records[: batch.length]}
             try:
                 remarks = self._commit(moved, batch, reborn, put, meanwhile)
             except _NotSimple:
-                put = self._put_any
-                continue
-            if not remarks:
-                return batch.parked, rest
+                remarks = ()
+            else:
+                if not remarks:
+                    return batch.parked, entries[batch.length :] if batch.length < len(entries) else None
             put = self._put_any
             reborn |= {one.job for one in remarks if one.what == "reborn"}
             known |= {one.job: Known(one.version, one.offset) for one in remarks if one.what == "overlapping"}
+            batch = entries.build(known, batch.length)
 
     def _park(self, record: Record, error: Exception) -> list[Parked]:
         if isinstance(error, _REFUSED):
@@ -203,7 +198,7 @@ class Tables:
             if reborn:
                 cursor.execute(SQL["end_lives"], {"jobs": list(reborn)})
             _note(cursor, batch)
-            remarks = put(batch, meanwhile) if batch.history else ()
+            remarks = put(batch, meanwhile) if batch.jobs or batch.history else ()
             if again := [one for one in remarks if one.what != "gap"]:
                 raise psycopg.Rollback
             gaps = [_gap(one) for one in remarks]
@@ -218,10 +213,11 @@ class Tables:
         """New jobs, and those that go on from what the tables hold; _NotSimple if there are others."""
         if not batch.is_regular:
             raise _NotSimple
-        new = [row for row in batch.jobs.values() if row.first_version == 1]
-        moved = [row for row in batch.jobs.values() if row.first_version != 1]
+        rows = batch.jobs.values()
+        new = [row for row in rows if row.first_version == 1]
+        moved = len(rows) - len(new)
         try:
-            blocks = blocks_of(new, moved)
+            blocks = blocks_of(rows)
             with self._connection.cursor() as cursor:
                 for statement, block in blocks.items():
                     with cursor.copy(SQL[statement]) as copy:
@@ -231,12 +227,12 @@ class Tables:
                     cursor.execute(SQL["move_jobs"], prepare=False)
                 meanwhile()
                 moves = cursor.fetchall() if moved else []
-                if sum(move[-1] for move in moves) != len(moved):
+                if sum(move[-1] for move in moves) != moved:
                     raise _NotSimple
                 cursor.execute(SQL["count_new"], counted(new, moves))
                 if batch.ends:
                     cursor.execute(SQL["count_ends"], ends_of(batch.ends))
-        except (StructError, UnicodeEncodeError) as error:
+        except (struct.error, UnicodeEncodeError) as error:
             raise _NotSimple from error
         except psycopg.Error as error:
             if database.is_data(error):
@@ -248,7 +244,7 @@ class Tables:
         """Jobs and history, some of which the tables may hold."""
         with self._connection.cursor() as cursor:
             _copy(cursor, SQL["copy_jobs"], map(job_row, batch.jobs.values()))
-            _copy(cursor, SQL["copy_history"], starmap(staged_event, batch.history))
+            _copy(cursor, SQL["copy_history"], starmap(staged_event, batch.history or ()))
         with self._connection.pipeline(), self._connection.cursor() as jobs, self._connection.cursor() as history:
             # A plan that was made for big batches would read the whole table for a small one.
             jobs.execute(SQL["apply_jobs"], prepare=False)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import psycopg
 from joblog.projections import database
 from joblog.projections.projector.decode import JobFact, WorkerFact
-from joblog.projections.projector.event_batch import Entry, Record, decoded
+from joblog.projections.projector.event_batch import Entries, Entry, Record
 from joblog.projections.projector.fold import JobRow, begins, fold
 from joblog.projections.projector.log import EventLog
 from joblog.projections.schema.history import HistoryRow, history_row, read
@@ -41,7 +41,7 @@ def differences(dsn: str, schema: str, records: Iterable[Record]) -> list[str]:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         with connection.transaction():
             refused = set(connection.execute(SQL["refused"]).fetchall())
-            facts = decoded(record for record in records if (record.lane, record.offset) not in refused)
+            facts = list(Entries(record for record in records if (record.lane, record.offset) not in refused))
             lives = lives_by_job(facts)
             events = {job: several[-1] for job, several in lives.items()}
             found = [
@@ -70,7 +70,7 @@ def read_log(config: KafkaConfig, names: TopicNames, lanes: int, *, timeout_s: f
 
 def by_job(records: Iterable[Record]) -> Events:
     """The events of each job's last life in the order of the log, each version once."""
-    return {job: lives[-1] for job, lives in lives_by_job(decoded(records)).items()}
+    return {job: lives[-1] for job, lives in lives_by_job(Entries(records)).items()}
 
 
 def lives_by_job(facts: Iterable[Entry]) -> Mapping[str, Sequence[Life]]:

@@ -1,11 +1,12 @@
 """How the table `history` keeps the events of a job: as they came, several in a row. Pure.
 
 A row holds a run of a job's events without a gap: `events[1]` is the event of the row's `version`, and its
-neighbours follow, up to `last_version`. Each is a JSON object: its place in the log, its time (RFC 3339, in UTC),
-its CloudEvent type, and its data as the elector wrote them; but for the spec, which is kept with the job.
+neighbours follow, up to `last_version`. Each is a JSON array: its lane and offset in the log, its time (RFC 3339, in
+UTC), its CloudEvent type, and its data as the elector wrote them; but for the spec, which is kept with the job.
 """
 
 from datetime import datetime
+from struct import Struct as Format
 from typing import Any, Final, NamedTuple
 
 from joblog.streams.contract import wire
@@ -37,7 +38,7 @@ class HistoryRow(NamedTuple):
     details: bytes
 
 
-class _Kept(Struct, gc=False):
+class _Kept(Struct, array_like=True, gc=False):
     lane: int
     offset: int
     time: str
@@ -67,12 +68,17 @@ class _Details(Struct, omit_defaults=True, gc=False):
 
 _kept: Final = json.Decoder(_Kept).decode
 _encode: Final = json.Encoder().encode
+_length: Final = Format(">i").pack
 
 
 def written(lane: int, offset: int, at: str, kind: str, data: bytes) -> bytes:
     """An event as an element of `events`; `data` is a JSON object."""
-    head = f'{{"lane":{lane},"offset":{offset},"time":"{at}","type":"{kind}","data":'
-    return b"%b%b}" % (head.encode(), data)
+    return f'[{lane},{offset},"{at}","{kind}",'.encode() + data + b"]"
+
+
+def element(value: bytes) -> bytes:
+    """An element of an array of text in the binary format."""
+    return _length(len(value)) + value
 
 
 def read(text: str | bytes) -> HistoryRow:

@@ -51,7 +51,7 @@ CREATE INDEX jobs_by_exception ON jobs (state, changed_at) WHERE exception_type 
 CREATE INDEX jobs_by_parent ON jobs (parent, changed_at) WHERE parent IS NOT NULL;
 
 -- The events of jobs. A row holds several of them, if they came together and without a gap: those from `version`
--- to `last_version`, each a JSON object as projections/schema/history.py says. No two rows hold the same event.
+-- to `last_version`, each a JSON array as projections/schema/history.py says. No two rows hold the same event.
 CREATE TABLE history (
     job          uuid NOT NULL,
     version      integer NOT NULL,
