@@ -232,7 +232,7 @@ class Tables:
                 cursor.execute(SQL["count_new"], counted(new, moves))
                 if batch.ends:
                     cursor.execute(SQL["count_ends"], ends_of(batch.ends))
-        except (struct.error, UnicodeEncodeError) as error:
+        except (struct.error, ValueError) as error:
             raise _NotSimple from error
         except psycopg.Error as error:
             if database.is_data(error):
