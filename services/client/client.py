@@ -32,7 +32,7 @@ from joblog.services.client.options import (
     name_of,
     with_options,
 )
-from joblog.services.client.sending import Sender
+from joblog.services.client.sending import CommandSender
 from joblog.services.client.templates import CommandRecord, CreateTemplate, Rules
 from joblog.services.settings.model import Settings
 from joblog.services.tasks.task import Task
@@ -41,6 +41,7 @@ from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import InvalidData, SettingsError
 from joblog.streams.kafka.clients import KafkaConfig, producer
+from joblog.streams.kafka.durable_producer import DurableProducer
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,9 @@ class Client(AbstractContextManager["Client"]):
         self._filters = tuple(filters)
         client_id = f"{names.prefix}client-{self.name}"
         make = partial(producer, config, client_id, linger_ms=1, timeout_ms=round(timeout_s * 1000))
-        self._sender = Sender(make, config.bootstrap_servers, names.commands, lanes, timeout_s)
+        self._sender = CommandSender(
+            DurableProducer(make), config.bootstrap_servers, names.commands, lanes, timeout_s
+        )
 
     @classmethod
     def from_settings(cls, settings: Settings, *, filters: Sequence[ClientFilter] = ()) -> Self:

@@ -78,8 +78,8 @@ def task(
     - name: what jobs call it by; it outlives the function's own name.
     - queue: where its jobs go if their creator names no other.
     - retry: its retry policy; None for ten retries on Hangfire's curve.
-    - timeout: the longest run, a timedelta or seconds. When it is over, the attempt fails, and the policy decides on
-      a retry. With `isolation="process"` the run is killed. Otherwise it is asked to stop: an async task is
+    - timeout: the longest run, a timedelta or seconds. When it is over, the attempt fails, and its policy decides
+      on a retry. With `isolation="process"` the run is killed. Otherwise it is asked to stop: an async task is
       cancelled; a sync one has to look at its CancellationToken, and keeps its slot until it returns.
     - isolation: `"thread"` (for async functions: the worker's event loop), or `"process"`.
 

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Final, Protocol, TypeAlias
 
 from joblog.services.tasks.context import JobContext
-from joblog.services.worker.execution.run import Failed, Succeeded
+from joblog.services.worker.execution.results import Failed, Succeeded
 from joblog.streams.plugins import make_filter
 
 ENTRY_POINTS: Final = "joblog.worker_filters"

@@ -7,7 +7,7 @@ switches threads while one holds it, which trebled the cost of a short job.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -40,10 +40,11 @@ class Slots:
         self._withdrawn: Counter[int] = Counter()
         self._threads: Executor | None = None
         self._loop: Executor | None = None
+        self._fault: Callable[[Run, Exception], None] | None = None
 
-    def connect(self, threads: Executor, loop: Executor) -> None:
-        """Name the executors, which need the slots and so are made later."""
-        self._threads, self._loop = threads, loop
+    def connect(self, threads: Executor, loop: Executor, fault: Callable[[Run, Exception], None]) -> None:
+        """Name the executors, which need the slots and so are made later, and what ends a run they cannot start."""
+        self._threads, self._loop, self._fault = threads, loop, fault
 
     def add(self, runs: Iterable[Run]) -> None:
         """Let these wait; the first one starts here, if a slot is free."""
@@ -66,8 +67,9 @@ class Slots:
                 return
             run = self._take()
             if run is not None:
-                self._executor(run).start(run)
-                return
+                if self._start(run):
+                    return
+                continue
             # Meanwhile another run may have come, and found no slot because this one was taken: look again.
             self._free.append(None)
 
@@ -81,7 +83,8 @@ class Slots:
             return None
         if run.known.is_async is over.known.is_async:
             return run
-        self._executor(run).start(run)
+        if not self._start(run):
+            self.start_next()
         return None
 
     def withdraw(self, run: Run) -> bool:
@@ -94,7 +97,7 @@ class Slots:
         return True
 
     def withdraw_older(self, arrived_before: float) -> list[Run]:
-        """Take out the waiting runs that arrived before this instant (monotonic seconds)."""
+        """Take out the waiting runs that arrived before this instant."""
         old: list[Run] = []
         for run in list(self._waiting.values()):
             if run.arrived_at >= arrived_before:
@@ -130,7 +133,16 @@ class Slots:
                     return run
         return None
 
-    def _executor(self, run: Run) -> Executor:
+    def _start(self, run: Run) -> bool:
+        """Hand a run to its executor; false if it cannot be started: it has ended, and its slot is free again."""
         executor = self._loop if run.known.is_async else self._threads
         assert executor is not None, "the slots were not connected to their executors"
-        return executor
+        assert self._fault is not None
+        try:
+            executor.start(run)
+        except Exception as exc:  # noqa: BLE001 - the caller may be the thread of another run
+            self._running.pop(run, None)
+            self._free.append(None)
+            self._fault(run, exc)
+            return False
+        return True

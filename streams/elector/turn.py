@@ -8,15 +8,24 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from confluent_kafka import Message
+from confluent_kafka import KafkaException, Message
 from joblog.streams.contract import deadletters, wire
 from joblog.streams.contract.codec import read_command, read_report
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.record_headers import Headers, headers_of, readable_headers, size_of
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, TopicNames
 from joblog.streams.contract.unreadable import failed_by_report
-from joblog.streams.elector.failed_records import FailedRecord, FailedRecords, RecordFailed, internal_error
-from joblog.streams.elector.lane_records import LaneRecord
+from joblog.streams.elector.failed_records import (
+    FailedRecord,
+    FailedRecords,
+    LaneFailed,
+    Place,
+    RecordFailed,
+    WriteFailed,
+    internal_error,
+)
+from joblog.streams.elector.lane_records import LANE_KEY, LaneRecord
+from joblog.streams.elector.membership import ROLE
 from joblog.streams.elector.writer import Writer
 from joblog.streams.errors import ContractError, InternalError, InvalidData
 from joblog.streams.lane.lane import Lane
@@ -24,8 +33,6 @@ from joblog.streams.lane.output import Budget, LaneOutput
 from joblog.streams.lane.transitions import Election, Rejection
 
 log: Final = logging.getLogger(__name__)
-
-ROLE: Final = "elector"
 
 #: Reports to other lanes that one turn leads to, about: the end of a job with 10,000 continuations is as many.
 FANOUT_MAX: Final = 10_000
@@ -50,6 +57,9 @@ class Turn:
         self._budget = Budget()
         self.outputs: dict[int, LaneOutput] = {}
         self.offsets: dict[tuple[str, int], int] = {}
+        #: How many records were taken, and the last one.
+        self.inputs = 0
+        self._last: Place | None = None
         #: The rest had better wait for the next transaction.
         self.is_full = False
         self.forwards: list[tuple[Message, Headers | None, int]] = []
@@ -66,13 +76,14 @@ class Turn:
         out = self.outputs.get(number)
         if out is None:
             out = self.outputs[number] = LaneOutput(budget=self._budget)
-        place = (topic, number, offset)
+        self.inputs += 1
+        self._last = place = (topic, number, offset)
         known = self._failed_records.find(place)
         try:
             if topic == self._commands:
-                self._command(message, lane, f"commands/{number}@{offset}", out, known)
+                self._command(message, lane, offset, out, known)
             else:
-                self._report(message, lane, f"reports/{number}@{offset}", out, known)
+                self._report(message, lane, offset, out, known)
         except Exception as error:
             raise RecordFailed(place, internal_error(error), self.outputs) from error
         self.is_full = len(out.reports) > FANOUT_MAX or self._budget.is_half_spent
@@ -83,7 +94,7 @@ class Turn:
             self.offsets[place] = max(self.offsets.get(place, 0), end)
 
     def _command(
-        self, message: Message, lane: Lane, position: str, out: LaneOutput, known: FailedRecord | None
+        self, message: Message, lane: Lane, offset: int, out: LaneOutput, known: FailedRecord | None
     ) -> None:
         headers = None
         try:
@@ -93,6 +104,7 @@ class Turn:
             if target != lane.number:
                 _check_target(target, lane.lanes, message, headers)
         except Exception as raised:  # noqa: BLE001  # it is logged, and the record is parked
+            position = lane.position(offset)
             error = _refusal(raised, position)
             self._park(message, headers, error, out)
             lane.rejected(wire.CommandRejected(error.code, error.reason[:2000], position=position), None, out)
@@ -100,16 +112,15 @@ class Turn:
         if known is not None:
             self._park(message, headers, known.error, out)
             if known.tries == 1:
-                lane.reject(Rejection(known.error.code, known.error.reason), received, position, out)
+                lane.reject(Rejection(known.error.code, known.error.reason), received, offset, out)
         elif target == lane.number:
-            lane.command(received, position, self._election, out)
+            lane.command(received, offset, self._election, out)
         else:
             self.forwards.append((message, headers, target))
             out.counts["joblog_commands_forwarded_total", ""] += 1
 
-    def _report(
-        self, message: Message, lane: Lane, position: str, out: LaneOutput, known: FailedRecord | None
-    ) -> None:
+    def _report(self, message: Message, lane: Lane, offset: int, out: LaneOutput, known: FailedRecord | None) -> None:
+        position = f"reports/{lane.number}@{offset}"  # the cause of what it leads to
         lane.heard(message.timestamp()[1])
         try:
             report: wire.AnyReport = _read_report(message, lane.lanes, known)
@@ -130,7 +141,10 @@ class Turn:
         """Let time pass in all lanes; `read_to_end` are those in which nothing is left to be read."""
         for number, lane in self._lanes.items():
             out = self.outputs.get(number) or LaneOutput(budget=self._budget)
-            lane.tick(number in read_to_end, self._election, out)
+            try:
+                lane.tick(number in read_to_end, self._election, out)
+            except Exception as error:
+                raise LaneFailed(number, internal_error(error), self.outputs) from error
             if not out.empty:
                 self.outputs[number] = out
 
@@ -141,7 +155,10 @@ class Turn:
             if out is None and lane.is_unfilled:
                 out = self.outputs[number] = LaneOutput(budget=self._budget)
             if out is not None:
-                lane.assign(self._election, out)
+                try:
+                    lane.assign(self._election, out)
+                except Exception as error:
+                    raise LaneFailed(number, internal_error(error), self.outputs) from error
 
     @property
     def empty(self) -> bool:
@@ -149,23 +166,22 @@ class Turn:
         return not self.offsets and all(out.empty for out in self.outputs.values())
 
     def write(self, writer: Writer, records: Mapping[int, LaneRecord]) -> None:
-        """All of it, and the lane records as they are after it."""
+        """All of it, and the lane records as they are after it; raises WriteFailed, BufferError, KafkaException."""
         for number, out in self.outputs.items():
-            writer.outbox(number, out, self._election.now_ms)
+            try:
+                writer.output(number, out, self._election.now_ms)
+            except (BufferError, KafkaException):
+                raise
+            except Exception as error:
+                raise WriteFailed(number, internal_error(error), self.outputs, self.inputs, self._last) from error
         for number, record in records.items():
-            writer.lane_record(number, record)
+            writer.state(number, LANE_KEY, record)
         for message, headers, lane in self.forwards:
             writer.forward(message, headers, lane)
-        for message, headers, error in self.parked:
-            said = deadletters.headers(
-                error.code,
-                error.details if isinstance(error, InternalError) else error.reason,
-                ROLE,
-                message.topic() or "",
-                message.partition() or 0,
-                message.offset() or 0,
-                headers,
-            )
+        for message, headers, refusal in self.parked:
+            told = refusal.details if isinstance(refusal, InternalError) else refusal.reason
+            place = message.topic() or "", message.partition() or 0, message.offset() or 0
+            said = deadletters.headers(refusal.code, told, ROLE, *place, headers)
             writer.deadletter(message, said, deadletters.value(message.value()))
 
 
@@ -187,6 +203,8 @@ def _check_target(target: int, lanes: int, message: Message, headers: Headers | 
 
 def _check_places(report: wire.AnyReport, lanes: int) -> None:
     """Refuse a report that leads to a partition which is not there: no transaction could be written."""
+    if type(report) is wire.RunSucceeded:  # most of them are
+        return
     if isinstance(report, wire.WorkerAnnounced):
         if not 0 <= report.partition < ASSIGNMENT_PARTITIONS:
             raise InvalidData(f"partition {report.partition} of assignments is not there")

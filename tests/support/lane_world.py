@@ -50,7 +50,7 @@ class Whims:
         if job.priority == UNLUCKY:
             raise RuntimeError("no luck")
         if job.priority == UNBORN and job.version == 0:
-            return deleted(job, "not even new_job")
+            return deleted(job, "not even created")
         return deleted(job, "unwanted") if job.priority == UNWANTED and candidate.state is State.PROCESSING else None
 
 
@@ -141,7 +141,7 @@ class World:
         received = read_command(value, None)
         target = lane.lane_of(received.command)
         if target == lane.number:
-            lane.command(received, f"commands/{lane.number}@{offset}", self._election(), out)
+            lane.command(received, offset, self._election(), out)
         else:
             forwards.append((target, value))
 

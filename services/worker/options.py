@@ -20,7 +20,7 @@ RESULT_BYTES_MAX: Final = 1_000_000  # a report has to fit into one record
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerSettings:
+class WorkerOptions:
     """All of a worker's settings; SettingsError when one is impossible. Times are in seconds.
 
     - queues: in the order in which waiting jobs are started.
