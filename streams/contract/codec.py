@@ -184,7 +184,7 @@ def _check_report(report: wire.AnyReport) -> None:
     """Refuse what could not be written again, or by nobody be read: ids and names that are none, an odd result."""
     if type(report) is wire.RunSucceeded:
         if report.result is not wire.NO_RAW:
-            _check_carried(report.result)
+            _check_carried(report.result, "result")
     elif isinstance(report, wire.ContinuationAdded):
         _check_names(_is_job_id, "a job id", report.job_id, report.child)
     elif isinstance(report, wire.WorkerAnnounced):
@@ -197,11 +197,14 @@ def _check_report(report: wire.AnyReport) -> None:
             raise InvalidData(f"slots must be at most {SLOTS_MAX}")
 
 
-def _check_carried(value: Raw) -> None:
-    """Refuse JSON that is carried unread and that no reader could take: endless numbers, great depth."""
-    said, text = _any(value), bytes(value)
+def _check_carried(value: Raw, where: str) -> None:
+    """Refuse JSON that is carried unread and that no reader could take: odd text, endless numbers, great depth."""
+    try:
+        said, text = _any(value), bytes(value)
+    except NOT_READABLE as error:
+        raise InvalidData(f"{where}: {error}") from error
     if text.count(b"[") + text.count(b"{") >= DEPTH_MAX:
-        check_text({"result": said})
+        check_text({where: said})
 
 
 def _check_names(is_one: Callable[[str], bool], what: str, *names: str) -> None:
@@ -220,7 +223,7 @@ def _is_change(change: wire.Change) -> bool:
     )
 
 
-_any: Final = json.Decoder(Any).decode
+_any: Final = json.Decoder().decode
 _array: Final = json.Decoder(list[Any]).decode
 _object: Final = json.Decoder(dict[str, Any]).decode
 # In all of these `$` would let a line end follow; a full match does not.
