@@ -68,9 +68,9 @@ class Record:
 class MemoryBroker:
     """All topics; `produce` takes what the producers of all roles give, and refuses what Kafka would."""
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, now_ms: int = NOW) -> None:
         self.lanes = lanes
-        self.now_ms = NOW
+        self.now_ms = now_ms
         self.logs: dict[tuple[str, int], list[Record]] = defaultdict(list)
 
     def produce(

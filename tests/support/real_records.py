@@ -15,7 +15,7 @@ from msgspec import Raw, json
 
 from tests.support.memory_broker import NAMES, MemoryBroker, MemoryElector
 from tests.support.mutations import Written
-from tests.support.scene import BOOM, STARTED_AT, queue_in
+from tests.support.scene import BOOM, NOW, STARTED_AT, queue_in
 
 LANES: Final = 2
 QUEUES: Final = [queue_in(lane, LANES) for lane in range(LANES)]
@@ -220,9 +220,9 @@ def lane_of(record: Written, random: Random) -> int:
 
 
 @cache
-def history(seed: int = 1, turns: int = 150) -> MemoryBroker:
+def history(seed: int = 1, began_ms: int = NOW, turns: int = 200) -> MemoryBroker:
     """The topics of an installation after a while in which all went as it should, faults of tasks included."""
-    broker, random = MemoryBroker(LANES), Random(seed)
+    broker, random = MemoryBroker(LANES, began_ms), Random(seed)
     elector, producers = MemoryElector(broker), Producers(broker, random)
     for turn in range(turns):
         written = [producers.command() for _ in range(6)] + [producers.report() for _ in range(6)]
@@ -237,11 +237,11 @@ def history(seed: int = 1, turns: int = 150) -> MemoryBroker:
     return broker
 
 
-def recorded(topic: str) -> list[Written]:
-    """The records of a topic in `history`, all lanes and, for delays, all tiers."""
+def recorded(topic: str, broker: MemoryBroker | None = None) -> list[Written]:
+    """The records of a topic in a history, all lanes and, for delays, all tiers."""
     found = [
         Written(topic, record.key_, record.value_, record.headers_)
-        for (name, _), log in sorted(history().logs.items())
+        for (name, _), log in sorted((history() if broker is None else broker).logs.items())
         if name.removeprefix(NAMES.prefix) == topic or (topic == "delay.now" and ".delay." in name)
         for record in log
     ]

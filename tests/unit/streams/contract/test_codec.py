@@ -195,7 +195,7 @@ def carrying(result: bytes) -> bytes:
         (carrying(b'"\\u0000"'), InvalidData, "NUL"),
         (carrying(b'{"\\u0000":1}'), InvalidData, "NUL"),
         (carrying(b'"\\ud800"'), UndecodableRecord, "not JSON"),
-        (carrying(b'"\xc3("'), UndecodableRecord, "utf-8"),
+        (carrying(b'"\xc3("'), InvalidData, "result: 'utf-8'"),
         (carrying(b"1e400"), InvalidData, "Number out of range"),
         (carrying(b"[%s.5]" % (b"1" * 400)), InvalidData, "Number out of range"),
         (carrying(b"NaN"), UndecodableRecord, "invalid character"),
