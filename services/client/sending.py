@@ -118,8 +118,7 @@ class Sender:
         except (KafkaException, BufferError) as exc:
             raise NotAcknowledged(_told(exc), job_ids, job_ids) from exc
         delivery.expect(len(records))
-        with suppress(KafkaException):  # the records report their errors themselves
-            self._producer.flush(_HURRY_S)
+        self._hurry()
         unacknowledged = delivery.wait(self._timeout_s + _REPORT_S)
         if unacknowledged:
             left = [job_id for job_id in job_ids if job_id in unacknowledged]
@@ -156,6 +155,14 @@ class Sender:
                 self._stop.wait(_FULL_WAIT_S)
             else:
                 return
+
+    def _hurry(self) -> None:
+        """Have the producer send what it holds without lingering for more."""
+        current = self._producer
+        try:
+            current.flush(_HURRY_S)
+        except KafkaException as exc:  # for fatal errors only, of which `_poll` then does not hear
+            self._replace(current, exc)
 
     def _check_topic(self) -> None:
         """Once: a job sent by the wrong number of lanes would be rejected, or wait where no one serves it."""

@@ -30,6 +30,9 @@ _BRACKET: Final = re.compile(rb'[][{}]|"[^"\\]*(?:\\.[^"\\]*)*"')
 _STEPS: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
 
+_NOTHING: Final = Succeeded(NO_RAW)
+
+
 class NeverAwaited(TaskError):
     """A task returned an awaitable, which nobody awaits: what it stands for did not happen."""
 
@@ -39,7 +42,9 @@ class _OddNumberError(ValueError):
 
 
 def success_of(value: object, result_bytes_max: int) -> Succeeded:
-    """The outcome of a run whose task returned this; NeverAwaited if the task is not over with that."""
+    """The outcome of a run whose task returned this value; raises NeverAwaited for an awaitable."""
+    if value is None:
+        return _NOTHING
     if inspect.isawaitable(value):
         if isinstance(value, Coroutine):
             value.close()
