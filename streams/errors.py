@@ -15,13 +15,13 @@
     ├── ElectorError
     │   ├── StepBack             a transaction failed or its outcome is unknown; reload and go on
     │   │   └── TooLarge         it was too large for the producer; go on with smaller ones
-    │   ├── Fenced               another elector with the same id took over; this one must stop
-    │   └── LogLost              the log no longer holds what the elector must read next
+    │   └── Fenced               another elector with the same id took over; this one must stop
     ├── TaskError
     │   ├── UnknownTask          no such task is registered in this process
     │   └── JobTimeout           a job ran longer than its time-out
     ├── Hung                     a call into Kafka's client did not return in time (kafka/bounded.py)
     ├── ProjectionError
+    │   ├── LogLost              the log no longer holds the next event to apply
     │   ├── SchemaError          the database schema is missing, old or newer than this version
     │   └── OffsetConflict       another projector wrote the offsets of this lane
     └── StackError               the embedded broker or database could not be started or stopped
@@ -105,10 +105,6 @@ class Fenced(ElectorError):
     """Another elector with the same id is running; this one must stop."""
 
 
-class LogLost(ElectorError):
-    """The log no longer holds the next record to read (retention, deletion): an operator must look."""
-
-
 class TaskError(JoblogError):
     """The root of errors around tasks."""
 
@@ -123,6 +119,10 @@ class JobTimeout(TaskError):
 
 class ProjectionError(JoblogError):
     """The root of the projector's errors."""
+
+
+class LogLost(ProjectionError):
+    """The log no longer holds the next event to apply (retention, deletion): an operator must look."""
 
 
 class SchemaError(ProjectionError):

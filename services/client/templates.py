@@ -27,7 +27,7 @@ _KEYS: Final = TypeAdapter[str](Key)
 NUMBERS_MAX: Final = 512
 
 
-class Record(NamedTuple):
+class CommandRecord(NamedTuple):
     """A command that is ready to be sent; the id names the lane."""
 
     job_id: str
@@ -65,7 +65,7 @@ class CreateTemplate:
         self._numbers: list[int] = []
         self._numbers_next = 1
 
-    def fill(self, call: Call) -> Record:
+    def fill(self, call: Call) -> CommandRecord:
         """The command for one call; raises InvalidData for arguments that cannot be sent."""
         args, kwargs = self._arguments(call)
         now_ms = time.time_ns() // 1_000_000
@@ -73,7 +73,7 @@ class CreateTemplate:
         job_id = self._job_id(_first(call.job_id, self._model.job_id), key, now_ms)
         return self._record(job_id, self._encoded(args, kwargs, job_id, key, format_time(now_ms)))
 
-    def fill_all(self, calls: Iterable[Call]) -> list[Record]:
+    def fill_all(self, calls: Iterable[Call]) -> list[CommandRecord]:
         """The commands for many calls; raises InvalidData if the arguments of one cannot be sent.
 
         Commands with ids of their own differ in arguments, id and time only, so they are put together from the pieces
@@ -110,10 +110,10 @@ class CreateTemplate:
             )
         return args, kwargs
 
-    def _record(self, job_id: str, value: bytes) -> Record:
+    def _record(self, job_id: str, value: bytes) -> CommandRecord:
         if len(value) > VALUE_BYTES_MAX:
             raise InvalidData(f"the command has {len(value)} bytes, more than the {VALUE_BYTES_MAX} of any command")
-        return Record(job_id, value)
+        return CommandRecord(job_id, value)
 
     def _encoded(self, args: bytes, kwargs: bytes, job_id: str, key: str | None, time_text: str) -> bytes:
         model = self._model

@@ -52,6 +52,11 @@ class TransactionLog:
         self._sources: dict[int, str] = {}
         self._bounded = Bounded("send-offsets")
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a producer."""
+        return self._producer is not None
+
     def rebuild(self, goes_on: Callable[[], bool]) -> None:
         """A new producer under the same id; waits for a broker while `goes_on`, and may raise KafkaException."""
         self.close()
@@ -81,7 +86,7 @@ class TransactionLog:
     def commit(
         self, write: Callable[[Writer], None], offsets: Mapping[tuple[str, int], int], consumer: Consumer
     ) -> None:
-        """Write and commit; raises StepBack if that failed or nobody knows whether it did.
+        """Write and commit; raises StepBack (or what `write` raises) if that failed or nobody knows whether it did.
 
         1. begin 2. write the outputs and the lane records 3. send the offsets, which also checks that the
         group still counts this elector in 4. commit. Only then does the new state count.
