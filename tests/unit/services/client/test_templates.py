@@ -1,5 +1,4 @@
 import re
-import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -273,7 +272,7 @@ def test_many_commands_are_what_each_would_be_alone(options: dict[str, Any]) -> 
         assert without_time(alone) == without_time(record)
 
 
-def without_time(record: Record) -> bytes:
+def without_time(record: CommandRecord) -> bytes:
     return re.sub(rb'"time":"[^"]+"', b"", record.value, count=1)
 
 
