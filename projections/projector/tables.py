@@ -217,11 +217,11 @@ class Tables:
         new = [row for row in rows if row.first_version == 1]
         moved = len(rows) - len(new)
         try:
-            blocks = blocks_of(rows)
             with self._connection.cursor() as cursor:
-                for statement, block in blocks.items():
+                for statement, block in blocks_of(rows):
                     with cursor.copy(SQL[statement]) as copy:
-                        copy.write(block)
+                        for part in block:
+                            copy.write(part)
             with self._connection.pipeline(), self._connection.cursor() as cursor:
                 if moved:
                     cursor.execute(SQL["move_jobs"], prepare=False)
