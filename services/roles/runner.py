@@ -14,7 +14,7 @@ from joblog.services.roles.http import Build, HttpServer, application
 from joblog.services.roles.kafka_errors import refused
 from joblog.services.roles.logs import configure_logs
 from joblog.services.settings.model import Settings
-from joblog.streams.errors import Fenced, JoblogError, SettingsError
+from joblog.streams.errors import Fenced, JoblogError, SettingsError, TopicsError
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
 from prometheus_client import ProcessCollector, disable_created_metrics
@@ -105,7 +105,7 @@ def _failed(error: Exception) -> int:
     match error:
         case Fenced():
             return FENCED
-        case SettingsError():
+        case SettingsError() | TopicsError():
             return USAGE
         case _:
             return ERROR

@@ -5,11 +5,14 @@ does not load what only they use.
 """
 
 from joblog.services.roles.runner import Builder
+from joblog.services.roles.topics import on_checked_topics
 from joblog.services.settings.model import Settings
 from joblog.streams.delays.process import Delays
 from joblog.streams.elector.elector import Elector
+from joblog.streams.health import Health
 from joblog.streams.lane.filters import installed_filters
 from joblog.streams.lane.rules import LaneRules
+from joblog.streams.metrics import Meters
 
 
 def elector(settings: Settings) -> Builder:
@@ -22,21 +25,27 @@ def elector(settings: Settings) -> Builder:
         remembered=chosen.remembered,
         shards=settings.queue_shards,
     )
-    return lambda meters, health: Elector(
-        settings.kafka.config(),
-        settings.names,
-        settings.lanes,
-        instance=settings.instance,
-        meters=meters,
-        health=health,
-        rules=rules,
-        batch_max=chosen.batch_max,
-        filters=installed_filters(),
-    )
+
+    def build(meters: Meters, health: Health) -> Elector:
+        return Elector(
+            settings.kafka.config(),
+            settings.names,
+            settings.lanes,
+            instance=settings.instance,
+            meters=meters,
+            health=health,
+            rules=rules,
+            batch_max=chosen.batch_max,
+            filters=installed_filters(),
+        )
+
+    return on_checked_topics("elector", settings, build)
 
 
 def delays(settings: Settings) -> Builder:
     """The process that wakes scheduled jobs."""
-    return lambda meters, health: Delays(
-        settings.kafka.config(), settings.names, settings.lanes, meters=meters, health=health
-    )
+
+    def build(meters: Meters, health: Health) -> Delays:
+        return Delays(settings.kafka.config(), settings.names, settings.lanes, meters=meters, health=health)
+
+    return on_checked_topics("delays", settings, build)

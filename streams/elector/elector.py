@@ -24,7 +24,7 @@ from joblog.streams.elector.quiet_period import QuietPeriod
 from joblog.streams.elector.takeover import NotOurs, Takeover
 from joblog.streams.elector.transaction import TransactionLog
 from joblog.streams.elector.turn import ROLE, Turn
-from joblog.streams.errors import ElectorError, Fenced, LogLost, StepBack, TooLarge
+from joblog.streams.errors import Fenced, LogLost, StepBack, TooLarge, TopicsError
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig, group_consumer
 from joblog.streams.lane.filters import ElectFilter, FilterChain, RetryFilter
@@ -63,6 +63,7 @@ class Elector:
         filters: Sequence[ElectFilter] = (),
     ) -> None:
         self._names = names
+        self._lanes = lanes
         self._batch_max = batch_max
         self._meters = meters
         self._health = health
@@ -250,8 +251,11 @@ class Elector:
             self._returned = True
             return
         commands, reports = by_topic.values()
-        if commands != reports:
-            raise ElectorError(f"lanes of commands {commands} and reports {reports} differ: were partitions added?")
+        if commands != reports or (commands and commands[-1] >= self._lanes):
+            raise TopicsError(
+                f"assigned partitions {commands} of commands and {reports} of reports, with {self._lanes} lanes "
+                "(JOBLOG_LANES): were partitions added?"
+            )
         self._wanted, self._reloading = commands, False
 
     def _on_revoke(self, consumer: Consumer, _partitions: list[TopicPartition]) -> None:
