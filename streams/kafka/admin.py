@@ -58,7 +58,7 @@ def create_topics(
             raise TopicsError(f"topics without a leader after {timeout_s:.0f} s: {', '.join(unserved)}")
         time.sleep(_POLL_S)
     if mistake := partition_mistake(_counts(there), names, lanes, TOPICS):
-        raise TopicsError(mistake)
+        raise TopicsError(str(mistake))
 
 
 def check_topics(
@@ -81,20 +81,23 @@ def check_topics(
             "JOBLOG_TOPIC_PREFIX, or let this user describe them"
         )
     if mistake := partition_mistake(_counts(there), names, lanes, topics):
-        raise TopicsError(mistake)
+        raise TopicsError(str(mistake))
 
 
 def topic_differences(config: KafkaConfig, names: TopicNames) -> list[Difference]:
     """The settings of existing topics that are not as the table of topics has them.
 
-    Raises BrokersAway when no broker answers; KafkaException when it does not show the settings.
+    Raises BrokersAway when no broker answers; TopicsError when this user may not see the settings.
     """
     client = clients.admin(config)
     there = _topics(config, client, time.monotonic() + ANSWER_S)
     by_name = {names.of(topic): topic for topic in TOPICS if names.of(topic) in there}
     if not by_name:
         return []
-    configs = topic_settings(client, by_name)
+    try:
+        configs = topic_settings(client, by_name)
+    except KafkaException as exc:
+        raise TopicsError(f"the settings of the topics cannot be read: {exc.args[0].str()}") from exc
     return differences(configs, by_name, names)
 
 
@@ -109,7 +112,10 @@ def topic_settings(client: AdminClient, topics: Collection[str]) -> Mapping[str,
 
 
 def alter_topics(config: KafkaConfig, changes: Collection[Difference]) -> None:
-    """Set what differs as it is wanted, and nothing else; raises TopicsError with the topic that was refused."""
+    """Set what differs as it is wanted, and nothing else; returns when a broker shows the new settings.
+
+    Raises TopicsError with the topic that was refused.
+    """
     by_topic: dict[str, list[ConfigEntry]] = {}
     for one in changes:
         entry = ConfigEntry(one.setting, one.wanted, incremental_operation=AlterConfigOpType.SET)
@@ -126,6 +132,15 @@ def alter_topics(config: KafkaConfig, changes: Collection[Difference]) -> None:
             future.result()
         except KafkaException as exc:
             raise TopicsError(f"topic {resource.name} could not be altered: {exc.args[0].str()}") from exc
+    deadline = time.monotonic() + ANSWER_S
+    while not _are_made(changes, topic_settings(client, by_topic)):
+        if time.monotonic() > deadline:
+            raise TopicsError(f"altered, but not shown by a broker after {ANSWER_S} s: {', '.join(by_topic)}")
+        time.sleep(_POLL_S)
+
+
+def _are_made(changes: Collection[Difference], configs: Mapping[str, Mapping[str, str]]) -> bool:
+    return all(configs[one.topic][one.setting] == one.wanted for one in changes)
 
 
 def _counts(found: Mapping[str, _Found]) -> Mapping[str, int]:

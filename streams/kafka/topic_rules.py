@@ -35,38 +35,47 @@ def missing_topics(found: Iterable[str], names: TopicNames, topics: Iterable[Top
     return [name for name in map(names.of, topics) if name not in there]
 
 
-def partition_mistake(found: Mapping[str, int], names: TopicNames, lanes: int, topics: Sequence[Topic]) -> str | None:
-    """One line on partition counts (`found`, by topic) that do not fit `lanes`, with the fix; None if all fit."""
-    counts = {names.of(topic): found[names.of(topic)] for topic in topics if names.of(topic) in found}
-    by_lane = {
-        name: counts[name] for topic in topics if topic.partitions is None and (name := names.of(topic)) in counts
-    }
+class Mistake(NamedTuple):
+    """What is wrong, and the line that fixes it."""
+
+    finding: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.finding}: {self.fix}"
+
+
+def partition_mistake(
+    found: Mapping[str, int], names: TopicNames, lanes: int, topics: Sequence[Topic]
+) -> Mistake | None:
+    """Partition counts (`found`, by topic) that do not fit `lanes`; None if all fit."""
+    there = [(name, topic) for topic in topics if (name := names.of(topic)) in found]
+    by_lane = {name: found[name] for name, topic in there if topic.partitions is None}
     if len(set(by_lane.values())) > 1:
         return _unequal(by_lane, lanes)
     for count in by_lane.values():
         if count != lanes:
-            return (
-                f"topics {names.prefix}* have {count} partitions, not {lanes}: "
-                f"set JOBLOG_LANES={count}, or use another JOBLOG_TOPIC_PREFIX"
+            return Mistake(
+                f"topics {names.prefix}* have {count} partitions, not {lanes}",
+                f"set JOBLOG_LANES={count}, or use another JOBLOG_TOPIC_PREFIX",
             )
-    for topic in topics:
-        name = names.of(topic)
-        if topic.partitions is not None and counts.get(name, topic.partitions) != topic.partitions:
-            return (
-                f"topic {name} has {counts[name]} partitions, not {topic.partitions}: "
-                "stop all roles, delete it, and run `joblog topics create`"
+    for name, topic in there:
+        if topic.partitions is not None and found[name] != topic.partitions:
+            return Mistake(
+                f"topic {name} has {found[name]} partitions, not {topic.partitions}",
+                "stop all roles, delete it, and run `joblog topics create`",
             )
     return None
 
 
-def _unequal(counts: Mapping[str, int], lanes: int) -> str:
+def _unequal(counts: Mapping[str, int], lanes: int) -> Mistake:
     """Some topics have other partition counts than the rest: somebody added partitions, or created them by hand."""
     usual = lanes if lanes in counts.values() else Counter(counts.values()).most_common(1)[0][0]
     strange = [f"{name} has {count} partitions" for name, count in counts.items() if count != usual]
     setting = "" if usual == lanes else f"set JOBLOG_LANES={usual}, and "
-    return (
-        f"topics differ: {', '.join(strange)}, the others have {usual}. Kafka cannot remove partitions: "
-        f"{setting}recreate what differs with {usual}, or use another JOBLOG_TOPIC_PREFIX"
+    return Mistake(
+        f"{', '.join(strange)}, the others have {usual}, and Kafka cannot remove partitions",
+        f"{setting}recreate what differs with {usual}, or use another JOBLOG_TOPIC_PREFIX",
     )
 
 
@@ -82,7 +91,7 @@ def differences(
     found = [one for name, topic in topics.items() for one in setting_differences(name, topic, configs[name])]
     reports, commands = (configs.get(name, {}).get(_RETENTION) for name in (names.reports, names.commands))
     is_found = any(one[:2] == (names.reports, _RETENTION) for one in found)
-    if reports and commands and not is_found and _is_shorter(int(reports), int(commands)):
+    if reports and commands and not is_found and is_shorter(reports, commands):
         found.append(Difference(names.reports, _RETENTION, reports, commands))
     return found
 
@@ -97,10 +106,11 @@ def setting_differences(name: str, topic: Topic, config: Mapping[str, str]) -> l
 
 
 def _is_kept_longer(setting: str, found: str, wanted: str) -> bool:
-    return setting == _RETENTION and not _is_shorter(int(found), int(wanted))
+    return setting == _RETENTION and not is_shorter(found, wanted)
 
 
-def _is_shorter(found_ms: int, wanted_ms: int) -> bool:
-    if found_ms == _FOREVER_MS:
+def is_shorter(found_ms: str, wanted_ms: str) -> bool:
+    """Whether a retention is shorter than another one, both as Kafka has them: -1 is for ever."""
+    if int(found_ms) == _FOREVER_MS:
         return False
-    return wanted_ms == _FOREVER_MS or found_ms < wanted_ms
+    return int(wanted_ms) == _FOREVER_MS or int(found_ms) < int(wanted_ms)

@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 from joblog.services.doctor.doctor import Finding, Level, examine, ok
-from joblog.services.doctor.kafka import broker_findings, topic_findings
+from joblog.services.doctor.kafka import broker_findings, replica_findings, setting_findings
 from joblog.services.doctor.postgres import skew
 from joblog.services.doctor.this_process import durability, variables, versions
 from joblog.services.settings.model import Settings
-from joblog.streams.contract.topics import COMMANDS, STATE, TOPICS
+from joblog.streams.contract.topics import COMMANDS, TOPICS, TopicNames
 
 
 def partition(replicas: int, in_sync: int) -> SimpleNamespace:
@@ -26,19 +26,58 @@ def levels(findings: Iterator[Finding]) -> list[tuple[Level, str]]:
     return [(finding.level, finding.check) for finding in found]
 
 
+NAMES = TopicNames("t.")
+
+
+def set_otherwise(changed: dict[str, dict[str, str]]) -> list[Finding]:
+    """What is found when these topics, of all, have these settings."""
+    topics = {NAMES.of(one): one for one in TOPICS}
+    configs = {name: one.configuration() | changed.get(name, {}) for name, one in topics.items()}
+    return list(setting_findings(configs, topics, NAMES))
+
+
 def test_every_topic_is_well_as_joblog_creates_it() -> None:
+    assert set_otherwise({}) == []
     for one in TOPICS:
-        assert levels(topic_findings("t", one, one.configuration(), topic(), brokers=1)) == []
+        assert levels(replica_findings("t", one.configuration(), topic(), brokers=1)) == []
         durable = {**one.configuration(), "min.insync.replicas": "2"}
-        assert levels(topic_findings("t", one, durable, topic(3), brokers=3)) == []
+        assert levels(replica_findings("t", durable, topic(3), brokers=3)) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "setting", "found", "level"),
+    [
+        ("t.commands", "cleanup.policy", "compact", Level.FAIL),
+        ("t.commands", "message.timestamp.type", "CreateTime", Level.FAIL),
+        ("t.state", "cleanup.policy", "delete", Level.FAIL),
+        ("t.commands", "retention.ms", "1000", Level.WARN),
+        ("t.reports", "retention.ms", "259200000", Level.FAIL),
+    ],
+    ids=str,
+)
+def test_a_topic_with_another_setting_is_found_with_the_command_that_changes_it(
+    one: str, setting: str, found: str, level: Level
+) -> None:
+    (finding,) = set_otherwise({one: {setting: found}})
+    assert (finding.level, finding.check, finding.fix) == (level, one, f"joblog topics update {one}")
+    assert f"{setting} is {found}, not " in finding.finding
+
+
+def test_reports_that_are_kept_as_long_as_commands_are_a_warning_even_if_that_is_short() -> None:
+    found = set_otherwise({"t.commands": {"retention.ms": "1000"}, "t.reports": {"retention.ms": "1000"}})
+    assert levels(iter(found)) == [(Level.WARN, "t.commands"), (Level.WARN, "t.reports")]
+
+
+def test_records_may_be_kept_longer_but_reports_not_shorter_than_commands() -> None:
+    for kept in ("-1", "9999999999"):
+        assert set_otherwise({"t.reports": {"retention.ms": kept}}) == []
+        (finding,) = set_otherwise({"t.commands": {"retention.ms": kept}})
+        assert (finding.level, finding.finding) == (Level.FAIL, f"retention.ms is 1209600000, not {kept}")
 
 
 @pytest.mark.parametrize(
     ("changed", "replicas", "in_sync", "level"),
     [
-        ({"cleanup.policy": "compact"}, 1, 1, Level.FAIL),
-        ({"message.timestamp.type": "CreateTime"}, 1, 1, Level.FAIL),
-        ({"retention.ms": "1000"}, 1, 1, Level.WARN),
         ({"min.insync.replicas": "2"}, 3, 2, Level.WARN),
         ({"min.insync.replicas": "3"}, 3, 3, Level.FAIL),
         ({"min.insync.replicas": "1"}, 3, 3, Level.WARN),
@@ -46,16 +85,9 @@ def test_every_topic_is_well_as_joblog_creates_it() -> None:
     ],
     ids=str,
 )
-def test_what_is_wrong_with_a_topic(changed: dict[str, str], replicas: int, in_sync: int, level: Level) -> None:
+def test_what_is_wrong_with_replicas(changed: dict[str, str], replicas: int, in_sync: int, level: Level) -> None:
     config = {**COMMANDS.configuration(), **changed}
-    assert levels(topic_findings("t", COMMANDS, config, topic(replicas, in_sync), brokers=3))[0] == (level, "t")
-
-
-def test_a_state_that_is_not_compacted_fails() -> None:
-    config = {**STATE.configuration(), "cleanup.policy": "delete"}
-    (finding,) = topic_findings("state", STATE, config, topic(), brokers=1)
-    assert finding.level is Level.FAIL
-    assert finding.fix == "kafka-configs --alter --topic state --add-config cleanup.policy=compact"
+    assert levels(replica_findings("t", config, topic(replicas, in_sync), brokers=3))[0] == (level, "t")
 
 
 @pytest.mark.parametrize(
