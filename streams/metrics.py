@@ -29,6 +29,12 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("joblog_transaction_duration_seconds", "histogram", "From begin to commit", ("role",)),
     Metric("joblog_producer_rebuilds_total", "counter", "Producers rebuilt after a doubtful commit", ("role",)),
     Metric("joblog_lanes", "gauge", "Lanes that this elector owns"),
+    Metric(
+        "joblog_unserved_jobs",
+        "gauge",
+        "Jobs found, when lanes were loaded, in a lane that the settings do not serve for their queue",
+        ("queue",),
+    ),
     Metric("joblog_live_jobs", "gauge", "Jobs that this elector holds in memory"),
     Metric("joblog_stale_reports_total", "counter", "Reports rejected for an old lease or version", ("type",)),
     Metric("joblog_commands_rejected_total", "counter", "Commands rejected, by code", ("code",)),

@@ -51,7 +51,8 @@ AnyTask = Task[..., Any] | str
 class Client(AbstractContextManager["Client"]):
     """Sends commands to one installation. Thread-safe; make one for each process, and close it at the end.
 
-    - shards: lanes of each queue that has more than one, as the electors have it.
+    - shards, shards_before: over how many lanes queues are and were spread, as in the settings `queue_shards` and
+      `queue_shards_before`.
     - name: who asks, in the CloudEvents `source` of its commands; the host's name by default.
     - timeout_s: until a command without acknowledgement is reported as unknown.
     - args_bytes_max: the largest arguments of one job, as JSON.
@@ -64,6 +65,7 @@ class Client(AbstractContextManager["Client"]):
         lanes: int,
         *,
         shards: Mapping[str, int] | None = None,
+        shards_before: Mapping[str, int] | None = None,
         filters: Sequence[ClientFilter] = (),
         name: str | None = None,
         timeout_s: float = 10.0,
@@ -72,7 +74,8 @@ class Client(AbstractContextManager["Client"]):
         self.name: Final = name or socket.gethostname()
         if not re.fullmatch(WORKER_PATTERN, self.name):
             raise SettingsError(f"a client's name must match {WORKER_PATTERN}, not {self.name!r}")
-        self._rules = Rules(lanes, dict(shards or {}), f"/joblog/clients/{self.name}", args_bytes_max)
+        source = f"/joblog/clients/{self.name}"
+        self._rules = Rules(lanes, dict(shards or {}), source, args_bytes_max, dict(shards_before or {}))
         self._filters = tuple(filters)
         client_id = f"{names.prefix}client-{self.name}"
         make = partial(producer, config, client_id, linger_ms=1, timeout_ms=round(timeout_s * 1000))
@@ -86,6 +89,7 @@ class Client(AbstractContextManager["Client"]):
             settings.names,
             settings.lanes,
             shards=settings.queue_shards,
+            shards_before=settings.queue_shards_before,
             filters=filters,
             name=settings.client.name,
             timeout_s=settings.client.timeout_s,

@@ -14,8 +14,9 @@ from joblog.streams.contract import commands, wire
 from joblog.streams.contract.cloudevents import check_text, explained
 from joblog.streams.contract.codec import VALUE_BYTES_MAX, encode
 from joblog.streams.contract.fields import JOB_ID_PATTERN, Key
-from joblog.streams.contract.ids import hashed_job_id, lane_of_job, lane_of_queue, lane_of_shard, murmur2, new_job_id
+from joblog.streams.contract.ids import hashed_job_id, lane_of_job, lane_of_shard, new_job_id
 from joblog.streams.contract.retry import Retry
+from joblog.streams.contract.shards import shard_of_lane, shards_of
 from joblog.streams.contract.timestamps import format_time
 from joblog.streams.errors import InvalidData
 from pydantic import TypeAdapter, ValidationError
@@ -37,6 +38,7 @@ class Rules(NamedTuple):
     shards: Mapping[str, int]
     source: str
     args_bytes_max: int
+    shards_before: Mapping[str, int] = {}
 
 
 class CreateTemplate:
@@ -49,7 +51,7 @@ class CreateTemplate:
             check_job_id(model.parent.job_id, rules.lanes)
         self._rules = rules
         self._model = model
-        self._shards = rules.shards.get(model.queue, 1)
+        self._shards = shards_of(model.queue, rules.shards, rules.shards_before)
         self._traceparent = options.traceparent
         self._run_at = model.run_at
         self._parent = wire.Parent(model.parent.job_id, model.parent.on) if model.parent else None
@@ -111,19 +113,16 @@ class CreateTemplate:
         if given is not None:
             return self._held_to_its_queue(given)
         if key is None:
-            shard = random.randrange(self._shards) if self._shards > 1 else 0
+            shard = random.randrange(self._shards.written) if self._shards.written > 1 else 0
             return new_job_id(lane_of_shard(queue, lanes, shard), now_ms)
         _check_key(key)
-        shard = murmur2(key.encode()) % self._shards
-        lane = lane_of_shard(queue, lanes, shard)
-        return hashed_job_id(lane, queue, key)
+        return hashed_job_id(lane_of_shard(queue, lanes, self._shards.of_key(key)), queue, key)
 
     def _held_to_its_queue(self, job_id: str) -> str:
         check_job_id(job_id, self._rules.lanes)
-        queue = self._model.queue
-        distance = (lane_of_job(job_id) - lane_of_queue(queue, self._rules.lanes)) % self._rules.lanes
-        if distance >= self._shards:
-            raise InvalidData(f"job id {job_id} names lane {lane_of_job(job_id)}, where queue {queue} does not live")
+        queue, lane = self._model.queue, lane_of_job(job_id)
+        if shard_of_lane(queue, lane, self._rules.lanes) >= self._shards.served:
+            raise InvalidData(f"job id {job_id} names lane {lane}, where queue {queue} does not live")
         return job_id
 
 

@@ -23,7 +23,7 @@ def elector(settings: Settings) -> Builder:
         overdue_ms=round(chosen.overdue_s * 1000),
         failed_kept=chosen.failed_kept,
         remembered=chosen.remembered,
-        shards=settings.queue_shards,
+        shards=settings.shards_served,
     )
 
     def build(meters: Meters, health: Health) -> Elector:

@@ -38,7 +38,7 @@ def worker(settings: Settings) -> Builder:
             slots=chosen.slots or DEFAULT_SLOTS,
             prefetch=chosen.prefetch,
             name=chosen.name,
-            shards=settings.queue_shards,
+            shards=settings.shards_served,
             renew_s=chosen.renew_s,
             lease_s=settings.elector.lease_s,
             grace_s=chosen.grace_s,

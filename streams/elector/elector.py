@@ -24,6 +24,7 @@ from joblog.streams.elector.quiet_period import QuietPeriod
 from joblog.streams.elector.takeover import NotOurs, Takeover
 from joblog.streams.elector.transaction import TransactionLog
 from joblog.streams.elector.turn import ROLE, Turn
+from joblog.streams.elector.unserved import UnservedJobs
 from joblog.streams.errors import Fenced, LogLost, StepBack, TooLarge, TopicsError
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig, group_consumer
@@ -86,6 +87,7 @@ class Elector:
         self._generation = 0
         self._fatal: KafkaError | None = None
         self._failed_records = FailedRecords()
+        self._unserved = UnservedJobs(meters)
         self._quiet = QuietPeriod()
         self._trouble_at = -inf
         self._ticked_at = -inf
@@ -296,6 +298,7 @@ class Elector:
         seconds = time.perf_counter() - began
         self._meters.observe("joblog_lane_takeover_seconds", seconds)
         self._meters.set("joblog_lanes", len(numbers))
+        self._unserved.report(self._owned.lanes.values())
         log.info("elector.lanes", extra={"lanes": numbers, "loaded": loaded, "seconds": round(seconds, 3)})
         self._health.set_ready()
 

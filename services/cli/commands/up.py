@@ -99,6 +99,7 @@ def _prepare(settings: Settings, addresses: StackAddresses) -> None:
             "topic_prefix": settings.topic_prefix,
             "lanes": settings.lanes,
             "queue_shards": settings.queue_shards,
+            "queue_shards_before": settings.queue_shards_before,
         },
     )
 

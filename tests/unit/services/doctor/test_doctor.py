@@ -3,11 +3,13 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
+from joblog.projections.monitor.models import LiveJobs, ParkedCode
 from joblog.services.doctor.doctor import Finding, Level, examine, ok
 from joblog.services.doctor.kafka import broker_findings, replica_findings, setting_findings
-from joblog.services.doctor.postgres import skew
+from joblog.services.doctor.postgres import parked_records, skew, unserved_jobs
 from joblog.services.doctor.this_process import durability, variables, versions
 from joblog.services.settings.model import Settings
+from joblog.streams.contract.ids import lane_of_queue, lane_of_shard
 from joblog.streams.contract.topics import COMMANDS, TOPICS, TopicNames
 
 
@@ -149,6 +151,31 @@ def test_settings_that_lose_data_or_time_together_are_told() -> None:
     assert levels(durability(Settings.load())) == [(Level.OK, "rules")]
     assert levels(durability(Settings.load(replication=2))) == [(Level.WARN, "replication")]
     assert levels(durability(Settings.load(worker={"grace_s": 60}))) == [(Level.WARN, "worker.grace_s")]
+
+
+def test_jobs_in_lanes_that_are_not_served_fail_with_the_setting_that_helps() -> None:
+    lanes = [lane_of_shard("hot", 8, shard) for shard in range(4)]
+    jobs = [LiveJobs(queue="hot", lane=lane, jobs=10) for lane in lanes] + [
+        LiveJobs(queue="cold", lane=lane_of_queue("cold", 8), jobs=1)
+    ]
+    (finding,) = unserved_jobs(jobs, {"hot": 2}, 8)
+    assert (finding.level, finding.check) == (Level.FAIL, "shards")
+    assert finding.finding == f"20 jobs of queue hot are in lanes {lanes[2]}, {lanes[3]}, where nobody serves it"
+    assert finding.fix.startswith("""set JOBLOG_QUEUE_SHARDS_BEFORE='{"hot": 4}'""")
+    # What the fix says is a setting, with which nothing is left behind.
+    settings = Settings(lanes=8, queue_shards={"hot": 2}, queue_shards_before={"hot": 4})
+    assert levels(unserved_jobs(jobs, settings.shards_served, 8)) == [(Level.OK, "shards")]
+
+
+def test_parked_records_are_a_warning_and_internal_errors_fail() -> None:
+    gap = ParkedCode(code="version_gap", records=3, lane=1, log_offset=7)
+    internal = ParkedCode(code="internal_error", records=2, lane=0, log_offset=9)
+    assert levels(parked_records([])) == [(Level.OK, "parked")]
+    assert levels(parked_records([gap])) == [(Level.WARN, "parked")]
+    failed, warned = parked_records([gap, internal])
+    assert (failed.level, warned.level) == (Level.FAIL, Level.WARN)
+    assert "2 with an internal error, such as lane 0, offset 9" in failed.finding
+    assert "joblog parked list" in failed.fix
 
 
 @pytest.mark.parametrize(("told", "apart"), [(10.0, 0), (10.5, 0), (11.0, 0), (8.0, 2), (14.0, 3)])
