@@ -43,6 +43,9 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("joblog_lane_takeover_seconds", "histogram", "From assignment to a loaded lane"),
     # any role
     Metric("joblog_quarantined_records_total", "counter", "Records parked with their reason", ("role", "reason")),
+    Metric(
+        "joblog_internal_errors_total", "counter", "Unexpected exceptions after which a role started over", ("role",)
+    ),
     Metric("joblog_kafka_errors_total", "counter", "Errors reported by the Kafka client", ("role", "code")),
     Metric("joblog_db_errors_total", "counter", "Postgres errors by SQLSTATE class", ("role", "sqlstate")),
     Metric("joblog_rebalances_total", "counter", "Group rebalances seen", ("role",)),

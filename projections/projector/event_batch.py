@@ -2,12 +2,12 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from traceback import format_exception
 from typing import Any, Final, NamedTuple
 
 from joblog.projections.projector.decode import Fact, JobFact, RejectedFact, WorkerFact, read_event
 from joblog.projections.projector.fold import JobRow, begins, begun, extend
 from joblog.streams.contract.cloudevents import Headers
+from joblog.streams.contract.unforeseen import internal_error
 from joblog.streams.errors import ContractError
 from msgspec import Struct, field
 
@@ -121,7 +121,8 @@ def parked(record: Record, code: str, reason: str) -> Parked:
 
 def unforeseen(record: Record, error: Exception) -> Parked:
     """A record set aside for an error that nobody foresaw, with the end of its traceback: that is where it was."""
-    return parked(record, "internal_error", "".join(format_exception(error))[-REASON_CHARACTERS_MAX:])
+    unforeseen_error = internal_error(error)
+    return parked(record, unforeseen_error.code, unforeseen_error.details)
 
 
 def history_row(record: Record, fact: JobFact) -> tuple[Any, ...]:
