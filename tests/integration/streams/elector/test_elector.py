@@ -1,169 +1,27 @@
-"""The elector on a real broker: decisions, take-over, fencing; the tests play clients and workers."""
+"""An elector on a real broker: what it decides, what it parks, and what it does when a transaction fails."""
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import TopicPartition
 from joblog.streams.contract import wire
-from joblog.streams.contract.ids import lane_of_job, lane_of_queue, murmur2, new_job_id
-from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, TopicNames
+from joblog.streams.contract.ids import lane_of_job, new_job_id
+from joblog.streams.contract.topics import TopicNames
 from joblog.streams.elector.elector import Elector
-from joblog.streams.elector.lane_records import LaneRecord, read_state
 from joblog.streams.elector.transaction import TransactionLog
-from joblog.streams.errors import Fenced, StepBack, TooLarge
+from joblog.streams.errors import StepBack, TooLarge
 from joblog.streams.health import Health
-from joblog.streams.kafka.clients import KafkaConfig, producer, reader
+from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.lane.lane import Lane
 from joblog.streams.lane.rules import LaneRules
 from joblog.streams.metrics import Meters
-from msgspec import Raw, json
+from msgspec import json
+
+from tests.support.electors import Log
 
 pytestmark = pytest.mark.broker
-
-PROGRAM = """
-import signal, sys, threading
-from joblog.streams.elector.elector import Elector
-from joblog.streams.health import Health
-from joblog.streams.kafka.clients import KafkaConfig
-from joblog.streams.metrics import Meters
-from joblog.streams.contract.topics import TopicNames
-stop = threading.Event()
-signal.signal(signal.SIGTERM, lambda *_: stop.set())
-bootstrap, prefix, lanes, instance = sys.argv[1:]
-health = Health("elector")
-Elector(
-    KafkaConfig(bootstrap), TopicNames(prefix), int(lanes), instance=instance, meters=Meters(), health=health
-).run(stop)
-"""
-WORKER = "w-1"
-PARTITION = (murmur2(WORKER.encode()) & 0x7FFFFFFF) % ASSIGNMENT_PARTITIONS
-
-
-class Log:
-    """The events and assignments of a test's lanes, as they come; and a producer to act with."""
-
-    def __init__(self, kafka: KafkaConfig, names: TopicNames, lanes: int) -> None:
-        self.names, self.lanes = names, lanes
-        self.producer: Producer = producer(kafka, "test", linger_ms=0)
-        self.reader: Consumer = reader(kafka, "test")
-        topics = [(names.events, lanes), (names.assignments, ASSIGNMENT_PARTITIONS), (names.deadletters, lanes)]
-        self.reader.assign([TopicPartition(topic, n, 0) for topic, count in topics for n in range(count)])
-        self.events: list[dict[str, Any]] = []
-        self.assignments: list[wire.AnyAssignment] = []
-        self.deadletters: list[tuple[bytes | None, dict[str, bytes]]] = []
-        self.seen: dict[int, list[float]] = defaultdict(list)
-        self.queues: dict[int, str] = {}
-        for number in range(10_000):
-            self.queues.setdefault(lane_of_queue(f"q{number}", lanes), f"q{number}")
-            if len(self.queues) == lanes:
-                break
-
-    def poll(self) -> "Log":
-        for message in self.reader.consume(1000, 0.05):
-            value = message.value()
-            if message.error() is not None:
-                continue
-            if message.topic() == self.names.events:
-                self.events.append(json.decode(value))
-                self.seen[message.partition() or 0].append(time.monotonic())
-            elif message.topic() == self.names.assignments:
-                self.assignments.append(json.decode(value, type=wire.AnyAssignment))
-            else:
-                self.deadletters.append((value, dict(message.headers() or [])))
-        return self
-
-    def create(self, lane: int, **data: Any) -> str:
-        job_id = new_job_id(lane, 1_700_000_000_000)
-        body = {"task": "t", "queue": self.queues[lane], "job_id": job_id, **data}
-        self.command("job.create", body, lane)
-        return job_id
-
-    def command(self, kind: str, data: dict[str, Any], lane: int) -> None:
-        event = {"specversion": "1.0", "id": f"c{time.monotonic_ns()}", "source": "/test", "type": kind, "data": data}
-        self.producer.produce(self.names.commands, json.encode(event), "k", lane)
-
-    def announce(self, slots: int = 1000, tasks: tuple[str, ...] = ("t",)) -> None:
-        for lane, queue in self.queues.items():
-            word = wire.WorkerAnnounced(
-                worker=WORKER,
-                partition=PARTITION,
-                queues=(queue,),
-                all_queues=tuple(self.queues.values()),
-                slots=slots,
-                all_slots=slots,
-                tasks=tasks,
-                started_at=datetime(2026, 1, 1, tzinfo=UTC),
-                home=lane == 0,
-            )
-            self.report(word, lane)
-
-    def report(self, report: wire.AnyReport, lane: int) -> None:
-        self.producer.produce(self.names.reports, json.encode(report), "k", lane)
-        self.producer.flush()
-
-    def succeed(self, run: wire.RunJob) -> None:
-        done = wire.RunSucceeded(
-            job_id=run.job_id, lease=run.lease, worker=WORKER, result=Raw(b"1"), duration_ms=1, started_ms=1
-        )
-        self.report(done, run.lane)
-
-    def of(self, job_id: str) -> list[str]:
-        """The types of a job's events, after making sure that their versions have no gap."""
-        mine = [event for event in self.poll().events if event["subject"] == job_id]
-        assert [event["data"]["version"] for event in mine] == list(range(1, len(mine) + 1))
-        return [event["type"].removeprefix("job.") for event in mine]
-
-    def runs(self) -> list[wire.RunJob]:
-        return [one for one in self.poll().assignments if isinstance(one, wire.RunJob)]
-
-
-@pytest.fixture
-def log(kafka: KafkaConfig, topics: TopicNames, lanes: int) -> Iterator[Log]:
-    made = Log(kafka, topics, lanes)
-    yield made
-    made.reader.close()
-
-
-@pytest.fixture
-def start(kafka: KafkaConfig, names: TopicNames, lanes: int) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
-    running = []
-
-    def started(instance: str) -> subprocess.Popen[bytes]:
-        arguments = [kafka.bootstrap_servers, names.prefix, str(lanes), instance]
-        running.append(subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments]))
-        return running[-1]
-
-    yield started
-    for process in running:
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture
-def elector(kafka: KafkaConfig, topics: TopicNames, lanes: int) -> Iterator[Elector]:
-    """An elector in this process, running until the test ends."""
-    health, stop = Health("elector"), threading.Event()
-    made = Elector(kafka, topics, lanes, instance="in-process", meters=Meters(), health=health)
-    thread = threading.Thread(target=made.run, args=(stop,), daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 30
-    while not health.ready and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert health.ready, health.reason
-    yield made
-    stop.set()
-    thread.join(30)
-    assert not thread.is_alive()
 
 
 def test_a_job_goes_from_command_to_success(elector: Elector, log: Log, wait_until: Any) -> None:
@@ -325,7 +183,7 @@ def test_transactions_become_smaller_when_one_was_too_large(
 
 
 def test_a_lane_stands_behind_the_markers_of_transactions(
-    elector: Elector, kafka: KafkaConfig, names: TopicNames, log: Log, wait_until: Any
+    elector: Elector, names: TopicNames, log: Log, wait_until: Any
 ) -> None:
     """Were its position before the last one, and retention deleted that, a record would seem to be lost."""
     parent = log.create(0)
@@ -334,134 +192,7 @@ def test_a_lane_stands_behind_the_markers_of_transactions(
     wait_until(lambda: log.of(child) == ["awaiting"], 20, "the continuation")
     end = log.reader.get_watermark_offsets(TopicPartition(names.reports, 0), timeout=10)[1]
     assert end >= 2  # the word of the other lane, and the marker of its transaction
-    wait_until(lambda: lane_records(kafka, names, log.lanes)[0].reports == end, 20, "the lane's position")
-
-
-def pulse(log: Log, until: Callable[[], bool], timeout_s: float) -> dict[int, float]:
-    """Create jobs in every lane until a condition holds; the longest silence of each lane since then, in seconds."""
-    began = time.monotonic()
-    log.seen.clear()
-    while not until():
-        assert time.monotonic() < began + timeout_s, f"waited {timeout_s} s in vain; silent: {log.seen.keys()}"
-        for lane in log.queues:
-            log.create(lane)
-        log.poll()
-    silences = {}
-    for lane in log.queues:
-        times = [began, *log.seen[lane], time.monotonic()]
-        silences[lane] = max(b - a for a, b in pairwise(times))
-    return silences
-
-
-def events_everywhere(log: Log, since: float) -> bool:
-    return all(log.seen[lane] and log.seen[lane][-1] > since for lane in log.queues)
-
-
-def lane_records(kafka: KafkaConfig, names: TopicNames, lanes: int) -> dict[int, LaneRecord]:
-    """The last record of each lane in its `state` partition."""
-    consumer, found = reader(kafka, "records"), {}
-    consumer.assign([TopicPartition(names.state, lane, 0) for lane in range(lanes)])
-    ends = 0
-    while ends < lanes:
-        for message in consumer.consume(1000, 1):
-            if message.error() is not None:
-                ends += 1
-            elif message.key() == b"lane":
-                record = read_state("lane", message.value() or b"")
-                assert isinstance(record, LaneRecord)
-                found[message.partition() or 0] = record
-    consumer.close()
-    return found
-
-
-def owners(kafka: KafkaConfig, names: TopicNames, lanes: int) -> dict[int, str | None]:
-    """Who owns each lane."""
-    return {lane: record.owner for lane, record in lane_records(kafka, names, lanes).items()}
-
-
-def both_own(kafka: KafkaConfig, names: TopicNames, lanes: int) -> Callable[[], bool]:
-    return lambda: len(set(owners(kafka, names, lanes).values()) - {None}) == 2
-
-
-def watched(condition: Callable[[], bool]) -> Callable[[], bool]:
-    """Whether a condition has come to hold; it is asked in a thread, so that a slow answer holds nobody up."""
-    held = threading.Event()
-
-    def ask() -> None:
-        while not condition():
-            time.sleep(0.05)
-        held.set()
-
-    threading.Thread(target=ask, daemon=True).start()
-    return held.is_set
-
-
-def test_the_lanes_of_a_killed_elector_move_and_the_others_hardly_pause(
-    start: Any, log: Log, kafka: KafkaConfig, names: TopicNames, lanes: int, wait_until: Any
-) -> None:
-    electors = {f"{names.prefix}elector-{name}": start(name) for name in ("a", "b")}
-    wait_until(both_own(kafka, names, lanes), 40, "each elector to own a lane")
-    pulse(log, lambda: all(len(log.seen[lane]) > 20 for lane in log.queues), 40)
-    owned = owners(kafka, names, lanes)
-    victim = str(owned[0])
-    electors[victim].send_signal(signal.SIGKILL)
-    killed = time.monotonic()
-    silences = pulse(log, lambda: time.monotonic() > killed + 3 and events_everywhere(log, killed + 3), 30)
-    # 6 s of session and the take-over for the dead one's lane; the rest is the patience of a busy machine.
-    assert silences[0] < 14, silences
-    assert silences[1] < 4, silences
-    assert set(owners(kafka, names, lanes).values()) == {owned[1]}
-    for job in {event["subject"] for event in log.events}:
-        log.of(job)
-
-
-def test_an_orderly_stop_and_a_restart_cost_little(
-    start: Any, log: Log, kafka: KafkaConfig, names: TopicNames, lanes: int, wait_until: Any
-) -> None:
-    first = start("a")
-    start("b")
-    wait_until(both_own(kafka, names, lanes), 40, "each elector to own a lane")
-    pulse(log, lambda: all(len(log.seen[lane]) > 20 for lane in log.queues), 40)
-    first.terminate()
-    stopped = time.monotonic()
-    moved = pulse(log, lambda: events_everywhere(log, stopped + 1.5), 30)
-    assert first.wait(10) == 0
-    # Less than the session's 6 s: the lanes were handed over, not waited for.
-    assert max(moved.values()) < 5.5, moved
-    start("a")
-    back = pulse(log, watched(both_own(kafka, names, lanes)), 40)
-    assert max(back.values()) < 5.5, back
-
-
-def test_a_killed_elector_that_restarts_under_its_name_has_its_lanes_at_once(
-    start: Any, log: Log, kafka: KafkaConfig, names: TopicNames, lanes: int, wait_until: Any
-) -> None:
-    first = start("a")
-    pulse(log, lambda: all(len(log.seen[lane]) > 20 for lane in log.queues), 40)
-    first.kill()
-    first.wait()
-    start("a")
-    killed = time.monotonic()
-    silences = pulse(log, lambda: events_everywhere(log, killed + 1), 30)
-    assert max(silences.values()) < 5.5, silences
-
-
-def test_an_elector_that_slept_through_its_session_commits_nothing(
-    start: Any, log: Log, kafka: KafkaConfig, names: TopicNames, lanes: int, wait_until: Any
-) -> None:
-    electors = {f"{names.prefix}elector-{name}": start(name) for name in ("a", "b")}
-    wait_until(both_own(kafka, names, lanes), 40, "each elector to own a lane")
-    pulse(log, lambda: all(len(log.seen[lane]) > 20 for lane in log.queues), 40)
-    sleeper = electors[str(owners(kafka, names, lanes)[0])]
-    os.kill(sleeper.pid, signal.SIGSTOP)
-    slept = time.monotonic()
-    pulse(log, lambda: events_everywhere(log, slept + 8), 40)
-    os.kill(sleeper.pid, signal.SIGCONT)
-    wait_until(both_own(kafka, names, lanes), 40, "the sleeper to be let in again")
-    woke = time.monotonic()
-    pulse(log, lambda: events_everywhere(log, woke + 1), 40)
-    for job in {event["subject"] for event in log.events}:
-        log.of(job)
+    wait_until(lambda: log.lane_records()[0].reports == end, 20, "the lane's position")
 
 
 def test_an_elector_without_a_broker_says_so_and_stops_when_told(
@@ -496,51 +227,3 @@ def test_a_worker_is_lost_however_much_there_is_to_read(
     stop.set()
     thread.join(30)
     assert not thread.is_alive()
-
-
-def test_a_second_elector_under_the_same_name_ends_the_first(
-    kafka: KafkaConfig, elector: Elector, names: TopicNames, start: Any, log: Log, wait_until: Any
-) -> None:
-    caught: list[BaseException] = []
-    first = Elector(kafka, names, log.lanes, instance="twin", meters=Meters(), health=(health := Health("elector")))
-
-    def run() -> None:
-        try:
-            first.run(threading.Event())
-        except Fenced as error:
-            caught.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    wait_until(lambda: health.ready, 30, "the first twin")
-    start("twin")
-    thread.join(30)
-    assert caught
-    assert "twin" in str(caught[0])
-
-
-def test_live_jobs_workers_and_memory_survive_a_takeover(start: Any, log: Log, wait_until: Any, lanes: int) -> None:
-    first = start("a")
-    log.announce(slots=2)
-    ended = log.create(0, idempotency_key="once")
-    (run,) = wait_until(log.runs, 30, "an assignment")
-    log.succeed(run)
-    wait_until(lambda: "succeeded" in log.of(ended), 10, "success")
-    jobs = [log.create(0, priority=number) for number in range(5)]
-    log.producer.flush()
-    wait_until(lambda: len(log.runs()) == 3, 10, "two more assignments")
-    first.kill()
-    first.wait()
-    start("a")
-    for one in log.runs()[1:]:
-        log.succeed(one)
-    wait_until(lambda: len(log.runs()) == 5, 20, "assignments by the new elector, without a new announcement")
-    order = [one.job_id for one in log.runs()[3:]]
-    assert order == sorted(set(jobs) - {one.job_id for one in log.runs()[1:3]}, key=jobs.index, reverse=True)[:2]
-    log.command("job.create", {"task": "t", "queue": log.queues[0], "job_id": ended}, 0)
-    log.producer.flush()
-    wait_until(
-        lambda: [e["data"]["code"] for e in log.poll().events if e["type"] == "command.rejected"] == ["duplicate"],
-        10,
-        "the ended job to be remembered",
-    )
