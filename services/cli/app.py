@@ -47,7 +47,9 @@ COMMANDS: Final[Mapping[str, Target]] = {
         "demo",
     ),
     "elector": Target("cli.commands.roles:elector", "Run an elector: it decides what happens to jobs.", RUN),
-    "delays": Target("cli.commands.roles:delays", "Run the delays process: it wakes scheduled jobs.", RUN),
+    "delays": Target(
+        "cli.commands.roles:delays", "Run the delays process: it reports scheduled jobs when they are due.", RUN
+    ),
     "worker": Target("cli.commands.worker:worker", "Run a worker: it runs the jobs of your tasks.", RUN),
     "projector": Target("cli.commands.projector:projector", "Run the projector: it keeps Postgres up to date.", RUN),
     "enqueue": Target(
@@ -69,7 +71,9 @@ COMMANDS: Final[Mapping[str, Target]] = {
         OPERATE,
         "embedded",
     ),
-    "doctor": Target("cli.commands.doctor:doctor", "Check the installation, and say how to fix it.", OPERATE),
+    "doctor": Target(
+        "cli.commands.doctor:doctor", "Check the installation, and say how to fix what is wrong.", OPERATE
+    ),
 }
 
 

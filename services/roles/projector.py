@@ -11,7 +11,7 @@ from joblog.streams.metrics import Meters
 
 
 def projector(settings: Settings) -> Builder:
-    """The process that keeps Postgres up to date; it creates or migrates the tables first, if it may."""
+    """The process that keeps Postgres up to date; it first migrates the tables, if `postgres.prepare` is set."""
     dsn, schema = settings.dsn(), settings.postgres.schema_name
 
     def prepare() -> None:

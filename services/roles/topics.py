@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 
 #: One request for the cluster's metadata may take this long.
 ANSWER_S: Final = 5.0
-#: Between two looks while no broker answers.
+#: Delay between two checks while no broker answers.
 RETRY_S: Final = 1.0
-#: Topics must be wrong for this long to count as wrong: a broker that is starting may not know all topics yet.
+#: Topics count as wrong when they were for this long: a broker that is starting may not know all topics yet.
 CONFIRM_S: Final = 3.0
-#: How often a running role looks again.
+#: How often the topics of a running role are checked.
 WATCH_S: Final = 30.0
 
 
@@ -52,7 +52,7 @@ class CheckedRole:
             self._role.run(stop)
 
     def _wait(self, stop: threading.Event) -> bool:
-        """Check once brokers answer; false when told to stop before."""
+        """Check as soon as brokers answer; false when `stop` was set before."""
         while not stop.is_set():
             self._health.beat()
             try:
@@ -80,7 +80,7 @@ class CheckedRole:
 
     @contextmanager
     def _watching(self, stop: threading.Event) -> Iterator[None]:
-        """Look again now and then, from a thread; on topics that do not fit, stop the role and raise TopicsError."""
+        """Check again from a thread; when the topics do not fit any more, stop the role and raise TopicsError."""
         ended, errors = threading.Event(), list[TopicsError]()
         args = (stop, ended, errors)
         watcher = threading.Thread(target=self._watch, args=args, name="topics", daemon=True)

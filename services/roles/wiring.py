@@ -1,7 +1,7 @@
-"""The composition root: from settings to the roles, each with what it needs and nothing more.
+"""The composition roots of electors and the delays process.
 
-Workers and projectors have files of their own (worker.py, projector.py), so that an elector
-does not load what only they use.
+Workers and projectors have files of their own (worker.py, projector.py), so that an elector does not import what only
+they need.
 """
 
 from joblog.services.roles.runner import Builder
@@ -16,7 +16,7 @@ from joblog.streams.metrics import Meters
 
 
 def elector(settings: Settings) -> Builder:
-    """The process that decides; with the elect-state filters that installed packages offer."""
+    """The process that decides what happens to jobs, with the elect-state filters of the installed packages."""
     chosen = settings.elector
     rules = LaneRules(
         lease_ms=round(chosen.lease_s * 1000),

@@ -54,9 +54,9 @@ def worker(settings: Settings) -> Builder:
 
 
 def queues_of(chosen: Sequence[str], registry: TaskRegistry) -> Sequence[str]:
-    """The queues that were chosen; if none were, those of the tasks, as they are declared, `default` last.
+    """The chosen queues, or, if none were chosen, those that the tasks declare, `default` last.
 
-    Tasks that are left out are warned of: their jobs wait for another worker, or for ever.
+    Tasks whose queue is not among them are logged: their jobs wait for another worker, or for ever.
     """
     declared = sorted(dict.fromkeys(task.queue for task in registry), key=lambda queue: queue == DEFAULT_QUEUE)
     if not chosen:

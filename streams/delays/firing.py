@@ -36,7 +36,7 @@ Record = Held[bytes | Unusable]
 
 
 class Firing:
-    """The way out of all shelves, on one producer; `clock` gives unix seconds."""
+    """Sends records of all partitions with one producer; `clock` gives unix seconds."""
 
     def __init__(
         self, producer: LastingProducer, names: TopicNames, meters: Meters, clock: Callable[[], float]
@@ -74,7 +74,7 @@ class Firing:
             self._move(source, record, timer, record.item, tier_for(timer.due_ms - now_ms))
 
     def _give_up(self, source: Partition, record: Record, error: Exception) -> None:
-        """Let a dead letter leave in place of the record; raises the error when that has failed already."""
+        """Send a dead letter in place of the record; raises the error if that has failed already."""
         log.error("delays.record.failed", exc_info=error, extra=_place(source, record))
         unusable = failed(record.offset, record.item, internal_error(error))
         if unusable is None:

@@ -22,10 +22,10 @@ CHECKS: Final[Sequence[tuple[str, Check]]] = (
 
 
 def doctor(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
-    """Check the installation, and say how to fix it.
+    """Check the installation, and say how to fix what is wrong.
 
-    Looks at settings, brokers, topics, electors, backlogs, Postgres, clocks and workers; changes nothing.
-    The exit code is 1 if anything fails.
+    Checks settings, brokers, topics, electors, backlogs, dead letters, Postgres, clocks, workers and shards; changes
+    nothing. The exit code is 1 if a check fails.
 
     Example: joblog doctor --output json
     """
@@ -34,8 +34,8 @@ def doctor(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
         print_rows((one._asdict() for one in findings), (), output)
     else:
         # Most findings need no fix: a column for it would leave little room for the others.
-        told = [f"{one.finding}\n-> {one.fix}" if one.fix else one.finding for one in findings]
-        rows = [{**one._asdict(), "finding": text} for one, text in zip(findings, told, strict=True)]
+        texts = [f"{one.finding}\n-> {one.fix}" if one.fix else one.finding for one in findings]
+        rows = [{**one._asdict(), "finding": text} for one, text in zip(findings, texts, strict=True)]
         print_rows(rows, ("level", "check", "finding"), output)
     if any(one.level is Level.FAIL for one in findings):
         raise typer.Exit(1)

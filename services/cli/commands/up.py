@@ -17,11 +17,11 @@ from joblog.services.cli.values import Queues, from_here, given, settings_of
 from joblog.services.embedded.ports import HOST, PORT_MAX, choose_ports
 from joblog.services.embedded.stack import EmbeddedStack, StackAddresses
 from joblog.services.roles.runner import stopped_by_signals
-from joblog.services.roles.supervisor import Role, Supervisor
+from joblog.services.roles.supervisor import RoleCommand, Supervisor
 from joblog.services.settings.model import Settings
 from joblog.services.settings.sources import write_addresses
 from joblog.streams.errors import SettingsError, StackError
-from joblog.streams.kafka.admin import create_topics
+from joblog.streams.kafka.admin import alter_topics, create_topics, topic_differences
 from joblog.streams.kafka.clients import KafkaConfig
 
 _READY_TIMEOUT_S: Final = 90.0
@@ -90,6 +90,7 @@ def _prepare(settings: Settings, addresses: StackAddresses) -> None:
     note("creating topics and tables ...")
     config = KafkaConfig(addresses.bootstrap_servers)
     create_topics(config, settings.names, settings.lanes)
+    alter_topics(config, topic_differences(config, settings.names))  # an earlier version may have created them
     upgrade(addresses.dsn, settings.postgres.schema_name)
     write_addresses(
         settings.directory,
@@ -104,7 +105,7 @@ def _prepare(settings: Settings, addresses: StackAddresses) -> None:
     )
 
 
-def _roles(directory: Path, settings: Settings) -> Sequence[Role]:
+def _roles(directory: Path, settings: Settings) -> Sequence[RoleCommand]:
     """In the order in which they start, each with a port that it keeps."""
     elector = f"up-{blake2b(str(directory).encode(), digest_size=4).hexdigest()}"  # a name that nobody else chooses
     arguments = {"projector": ["projector"], "elector": ["elector", "--id", elector], "delays": ["delays"]}
@@ -112,11 +113,15 @@ def _roles(directory: Path, settings: Settings) -> Sequence[Role]:
         queued = ["--queues", ",".join(settings.worker.queues)] if settings.worker.queues else []
         arguments["worker"] = ["worker", "--tasks", ",".join(settings.worker.tasks), *queued]
     ports = choose_ports(directory / "http-ports.json", dict.fromkeys(arguments, None), note)
-    return [Role(name, arguments[name], ports[name]) for name in arguments]
+    return [RoleCommand(name, arguments[name], ports[name]) for name in arguments]
 
 
 def _run(
-    stack: EmbeddedStack, addresses: StackAddresses, settings: Settings, roles: Sequence[Role], stop: threading.Event
+    stack: EmbeddedStack,
+    addresses: StackAddresses,
+    settings: Settings,
+    roles: Sequence[RoleCommand],
+    stop: threading.Event,
 ) -> None:
     """Until told to stop: look after the roles and the servers."""
     supervisor = Supervisor(roles, _environment(settings, addresses), _write)
@@ -165,7 +170,7 @@ def _write(name: str, line: str) -> None:
     note(f"{name:<9} | {line}")
 
 
-def _tell(addresses: StackAddresses, roles: Sequence[Role], settings: Settings) -> None:
+def _tell(addresses: StackAddresses, roles: Sequence[RoleCommand], settings: Settings) -> None:
     """Where everything is, on stdout, for people and for scripts that wait for the last line."""
     rows = [("Kafka", addresses.bootstrap_servers), ("Postgres", without_password(addresses.dsn))]
     rows += [(role.name, f"{role.url}/metrics") for role in roles]

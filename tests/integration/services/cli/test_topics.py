@@ -1,6 +1,7 @@
 """`joblog topics` and what the doctor says of topics, on the real broker."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -84,12 +85,12 @@ def test_the_doctor_fails_on_reports_that_are_not_kept_as_long_as_commands(
 
 
 def test_the_doctor_sees_partitions_that_somebody_added(
-    joblog: Joblog, kafka: KafkaConfig, topics: TopicNames
+    joblog: Joblog, kafka: KafkaConfig, topics: TopicNames, wait_until: Callable[..., Any]
 ) -> None:
     admin = clients.admin(kafka)
     for future in admin.create_partitions([NewPartitions(topics.delay("1h"), 3)]).values():
         future.result(30)
-    finding = joblog.found("fail")["partitions"]
+    finding = wait_until(lambda: joblog.found("fail").get("partitions"), 30, "the broker to show the partitions")
     assert f"{topics.delay('1h')} has 3 partitions, the others have 2" in finding["finding"]
     assert "recreate" in finding["fix"]
 
