@@ -23,7 +23,8 @@ def elector(settings: Settings) -> Builder:
         overdue_ms=round(chosen.overdue_s * 1000),
         failed_kept=chosen.failed_kept,
         remembered=chosen.remembered,
-        shards=settings.shards_served,
+        shards=settings.queue_shards,
+        shards_before=settings.queue_shards_before,
     )
 
     def build(meters: Meters, health: Health) -> Elector:
