@@ -14,14 +14,15 @@
     ├── EnqueueError             Kafka did not acknowledge a command; its outcome is unknown
     ├── ElectorError
     │   ├── StepBack             a transaction failed or its outcome is unknown; reload and go on
-    │   │   └── TooLarge         it was too large for the producer; go on with smaller ones
-    │   ├── Fenced               another elector with the same id took over; this one must stop
-    │   └── LogLost              the log no longer holds what the elector must read next
+    │   │   ├── TooLarge         it was too large for the producer; go on with smaller ones
+    │   │   └── ProducerFenced   another producer has the transactional id: a twin, or a new owner of the lanes
+    │   └── Fenced               another elector with the same id took over; this one must stop
     ├── TaskError
     │   ├── UnknownTask          no such task is registered in this process
     │   └── JobTimeout           a job ran longer than its time-out
     ├── Hung                     a call into Kafka's client did not return in time (kafka/bounded.py)
     ├── ProjectionError
+    │   ├── LogLost              the log no longer holds the next event to apply
     │   ├── SchemaError          the database schema is missing, old or newer than this version
     │   └── OffsetConflict       another projector wrote the offsets of this lane
     └── StackError               the embedded broker or database could not be started or stopped
@@ -101,12 +102,12 @@ class TooLarge(StepBack):
     """A transaction was larger than the producer takes: the next ones must be smaller."""
 
 
+class ProducerFenced(StepBack):
+    """A producer with the same transactional id was made after ours."""
+
+
 class Fenced(ElectorError):
     """Another elector with the same id is running; this one must stop."""
-
-
-class LogLost(ElectorError):
-    """The log no longer holds the next record to read (retention, deletion): an operator must look."""
 
 
 class TaskError(JoblogError):
@@ -123,6 +124,10 @@ class JobTimeout(TaskError):
 
 class ProjectionError(JoblogError):
     """The root of the projector's errors."""
+
+
+class LogLost(ProjectionError):
+    """The log no longer holds the next event to apply (retention, deletion): an operator must look."""
 
 
 class SchemaError(ProjectionError):

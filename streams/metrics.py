@@ -29,6 +29,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("joblog_transaction_duration_seconds", "histogram", "From begin to commit", ("role",)),
     Metric("joblog_producer_rebuilds_total", "counter", "Producers rebuilt after a doubtful commit", ("role",)),
     Metric("joblog_lanes", "gauge", "Lanes that this elector owns"),
+    Metric("joblog_lanes_aside", "gauge", "Lanes that this elector has set aside, by reason", ("reason",)),
     Metric(
         "joblog_unserved_jobs",
         "gauge",

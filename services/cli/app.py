@@ -63,6 +63,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "parked": Target("cli.commands.watch:parked", "Show events that the projector could not apply.", WATCH),
     "deadletters": Target("cli.commands.deadletters:app", "Show records that could not be processed.", WATCH),
     "topics": Target("cli.commands.topics:app", "Manage the Kafka topics.", OPERATE),
+    "lanes": Target("cli.commands.lanes:app", "Show lanes, and repair those that were set aside.", OPERATE),
     "migrate": Target("cli.commands.projector:migrate", "Create or migrate the tables in Postgres.", OPERATE),
     "config": Target("cli.commands.config:app", "Show the settings.", OPERATE),
     "bench": Target(

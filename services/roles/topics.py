@@ -62,6 +62,7 @@ class CheckedRole:
                 log.warning("role.waiting_for_brokers", extra={"reason": str(error)})
                 stop.wait(RETRY_S)
             else:
+                self._health.set_unready("starting")
                 return not stop.is_set()
         return False
 

@@ -1,4 +1,4 @@
-"""The lanes that one elector has: taken over from the log, given back to it, thrown away."""
+"""The lanes that one elector has: taken over from the log, given back to it, set aside, thrown away."""
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
@@ -6,8 +6,8 @@ from typing import Final
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
 from joblog.streams.contract.topics import TopicNames
-from joblog.streams.elector.lane_records import LaneRecord
-from joblog.streams.elector.takeover import Takeover
+from joblog.streams.elector.lane_records import ASIDE_KEY, LANE_KEY, LaneAside, LaneRecord, StateRecord
+from joblog.streams.elector.takeover import Loaded, SetAside, Takeover, describe_gap
 from joblog.streams.elector.transaction import TransactionLog
 from joblog.streams.elector.turn import Turn
 from joblog.streams.elector.writer import Writer
@@ -20,32 +20,62 @@ log: Final = logging.getLogger(__name__)
 class OwnedLanes:
     """Lanes with the records that say, in the log, whose they are and how far they were read.
 
+    - lanes: those that work.
+    - aside: those that are set aside, and why. They are not read until somebody asks for it, or until an elector
+      takes them over again.
+
     What was given back is kept at hand: the group may give the same lanes again, and if nobody wrote to them
     meanwhile, they need not be read from the log.
     """
 
     def __init__(self, names: TopicNames, takeover: Takeover, transactions: TransactionLog) -> None:
         self.lanes: dict[int, Lane] = {}
+        self.aside: dict[int, LaneAside] = {}
         self._records: dict[int, LaneRecord] = {}
         self._given_back: dict[int, tuple[Lane, LaneRecord, int]] = {}
         self._trusted: dict[int, tuple[Lane, LaneRecord]] = {}
+        #: Lanes that are to be set aside when they are taken the next time, and why.
+        self._failed: dict[int, SetAside] = {}
+        #: Where the `state` of the lanes that are aside ended when they were taken.
+        self._aside_ends: dict[int, int] = {}
         self._names = names
         self._takeover = takeover
         self._transactions = transactions
 
-    def take(self, numbers: list[int], consumer: Consumer, clock_ms: int, *, fence: bool) -> list[int]:
+    @property
+    def numbers(self) -> list[int]:
+        """All of them, whether they work or are set aside."""
+        return sorted((*self.lanes, *self.aside))
+
+    # --- taking and giving back ---
+
+    def take(self, numbers: list[int], consumer: Consumer, clock_ms: int, now_ms: int, *, fence: bool) -> list[int]:
         """Have exactly these lanes, and say so in the log; tells which had to be loaded from there.
 
         Raises NotOurs, without `fence`, if another elector has one; StepBack and KafkaException.
         """
-        found = self._at_hand(numbers)
-        missing = [number for number in numbers if number not in found]
+        at_hand = self._at_hand(numbers)
+        missing = [number for number in numbers if number not in at_hand]
+        own_id = self._transactions.transactional_id
+        found = {number: Loaded(*one) for number, one in at_hand.items()}
         if missing:
-            found |= self._takeover.load(missing, self._transactions.transactional_id, clock_ms, fence=fence)
-        self.lanes = {number: lane for number, (lane, _) in found.items()}
-        self._records = {number: self._mine(*_position(record)) for number, (_, record) in found.items()}
+            found |= self._takeover.load(missing, own_id, clock_ms, consumer, fence=fence)
+        for number, why in self._failed.items():
+            if number in found:
+                found[number].why = why
+        self._failed = {}
+        self.lanes, self._records, self.aside = {}, {}, {}
+        for number, one in found.items():
+            if one.why is not None:
+                self.aside[number] = _aside(one.why, one.noted, now_ms, own_id)
+            else:
+                assert one.lane is not None
+                assert one.record is not None
+                self.lanes[number] = one.lane
+                self._records[number] = self._mine(*_position(one.record))
         # With the positions as offsets the group's coordinator refuses a member that was put out meanwhile.
-        self._write(self._records, self._offsets(numbers), consumer)
+        self._write_taken(found, consumer)
+        self._aside_ends = self._takeover.state_ends(self.aside)
         return missing
 
     def _at_hand(self, numbers: Collection[int]) -> dict[int, tuple[Lane, LaneRecord]]:
@@ -56,20 +86,48 @@ class OwnedLanes:
         found = {number: given_back[number][:2] for number, end in ends.items() if given_back[number][2] == end}
         return found | {number: one for number, one in trusted.items() if number in numbers}
 
+    def _write_taken(self, found: Mapping[int, Loaded], consumer: Consumer) -> None:
+        changes: dict[int, dict[str, StateRecord]] = {}
+        for number, one in found.items():
+            changes[number] = dict(one.changes)
+            if number in self._records:
+                changes[number][LANE_KEY] = self._records[number]
+            else:
+                changes[number].pop(ASIDE_KEY, None)
+                if self.aside[number] != one.noted:
+                    changes[number][ASIDE_KEY] = self.aside[number]
+
+        def write(writer: Writer) -> None:
+            for number, records in changes.items():
+                for key, record in records.items():
+                    writer.state(number, key, record)
+                for key, value in found[number].dropped.items():
+                    writer.drop_state(number, key, value)
+
+        self._transactions.commit(write, self._offsets(self.lanes), consumer)
+
     def give_back(self, consumer: Consumer) -> None:
         """Have no lanes any more, and say so in the log."""
         lanes, self.lanes, self._trusted = self.lanes, {}, {}
+        self.aside, self._failed = {}, {}
         if not lanes:
             return
         free = {number: LaneRecord(None, *_position(self._records[number])) for number in lanes}
+
+        def write(writer: Writer) -> None:
+            for number, record in free.items():
+                writer.state(number, LANE_KEY, record)
+
         try:
-            self._write(free, {}, consumer)
+            self._transactions.commit(write, {}, consumer)
             ends = self._takeover.state_ends(lanes)
             self._given_back = {number: (lane, free[number], ends[number]) for number, lane in lanes.items()}
         except (StepBack, KafkaException) as error:
             # Whoever comes next finds our name on the lanes and fences us, which costs a new producer.
             log.warning("elector.release_failed", extra={"error": str(error)})
             self._given_back = {}
+
+    # --- when something went wrong ---
 
     def distrust(self, numbers: Collection[int]) -> None:
         """Forget these lanes, which are not as the log has them; the others need not be loaded to be taken again."""
@@ -78,9 +136,27 @@ class OwnedLanes:
         }
         self.lanes = {}
 
+    def set_aside(self, number: int, why: SetAside) -> None:
+        """Let the next `take` set this lane aside."""
+        self._failed[number] = why
+
     def drop(self) -> None:
         """Forget all lanes: they are another's, or not as the log has them."""
-        self.lanes, self._given_back, self._trusted = {}, {}, {}
+        self.lanes, self.aside, self._given_back, self._trusted = {}, {}, {}, {}
+
+    def is_asked_for(self) -> bool:
+        """Whether somebody wrote into the `state` of a lane that is aside: an operator, most likely."""
+        return bool(self.aside) and self._takeover.state_ends(self.aside) != self._aside_ends
+
+    def gap(self, topic: str, number: int) -> str:
+        """What is known of a record that is to be read next and is not there; empty if no broker answers."""
+        position = self._places([number])[topic, number]
+        try:
+            return describe_gap(topic, position, *self._takeover.watermarks(topic, number))
+        except KafkaException:
+            return ""
+
+    # --- working ---
 
     def assign(self, consumer: Consumer) -> None:
         """Fetch on from where the lanes stand."""
@@ -88,7 +164,7 @@ class OwnedLanes:
         consumer.assign([TopicPartition(topic, number, offset) for (topic, number), offset in places.items()])
 
     def commit(self, turn: Turn, consumer: Consumer) -> None:
-        """Write what a turn led to, with the lanes' records after it; raises StepBack."""
+        """Write what a turn led to, with the lanes' records after it; raises StepBack, WriteFailed."""
         numbers = {*turn.outputs, *(number for _, number in turn.offsets)}
         records = {number: self._advanced(number, turn.offsets) for number in numbers}
         offsets = turn.offsets or self._offsets(numbers)
@@ -143,15 +219,13 @@ class OwnedLanes:
         """Where lanes stand, where they stand anywhere."""
         return {place: offset for place, offset in self._places(numbers).items() if offset >= 0}
 
-    def _write(
-        self, records: Mapping[int, LaneRecord], offsets: Mapping[tuple[str, int], int], consumer: Consumer
-    ) -> None:
-        def write(writer: Writer) -> None:
-            for number, record in records.items():
-                writer.lane_record(number, record)
-
-        self._transactions.commit(write, offsets, consumer)
-
 
 def _position(record: LaneRecord) -> tuple[int, int]:
     return record.commands, record.reports
+
+
+def _aside(why: SetAside, noted: LaneAside | None, now_ms: int, elector: str) -> LaneAside:
+    """The record of a lane that is aside; the one that is there already, if it says the same."""
+    if noted is not None and (noted.code, noted.reason) == (why.code, why.reason):
+        return noted
+    return LaneAside(why.code, why.reason, why.details, now_ms, elector)

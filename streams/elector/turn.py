@@ -8,7 +8,7 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from confluent_kafka import Message
+from confluent_kafka import KafkaException, Message
 from joblog.streams.contract import deadletters, wire
 from joblog.streams.contract.codec import read_command, read_report
 from joblog.streams.contract.ids import lane_of_job
@@ -16,8 +16,16 @@ from joblog.streams.contract.record_headers import Headers, headers_of, readable
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, TopicNames
 from joblog.streams.contract.unforeseen import internal_error
 from joblog.streams.contract.unreadable import failed_by_report
-from joblog.streams.elector.failed_records import FailedRecord, FailedRecords, RecordFailed
-from joblog.streams.elector.lane_records import LaneRecord
+from joblog.streams.elector.failed_records import (
+    FailedRecord,
+    FailedRecords,
+    LaneFailed,
+    Place,
+    RecordFailed,
+    WriteFailed,
+)
+from joblog.streams.elector.lane_records import LANE_KEY, LaneRecord
+from joblog.streams.elector.membership import ROLE
 from joblog.streams.elector.writer import Writer
 from joblog.streams.errors import ContractError, InternalError, InvalidData
 from joblog.streams.lane.lane import Lane
@@ -25,8 +33,6 @@ from joblog.streams.lane.output import Budget, LaneOutput
 from joblog.streams.lane.transitions import Election, Rejection
 
 log: Final = logging.getLogger(__name__)
-
-ROLE: Final = "elector"
 
 #: Reports to other lanes that one turn leads to, about: the end of a job with 10,000 continuations is as many.
 FANOUT_MAX: Final = 10_000
@@ -51,6 +57,9 @@ class Turn:
         self._budget = Budget()
         self.outputs: dict[int, LaneOutput] = {}
         self.offsets: dict[tuple[str, int], int] = {}
+        #: How many records were taken, and the last one.
+        self.inputs = 0
+        self._last: Place | None = None
         #: The rest had better wait for the next transaction.
         self.is_full = False
         self.forwards: list[tuple[Message, Headers | None, int]] = []
@@ -67,7 +76,8 @@ class Turn:
         out = self.outputs.get(number)
         if out is None:
             out = self.outputs[number] = LaneOutput(budget=self._budget)
-        place = (topic, number, offset)
+        self.inputs += 1
+        self._last = place = (topic, number, offset)
         known = self._failed_records.find(place)
         try:
             if topic == self._commands:
@@ -131,7 +141,10 @@ class Turn:
         """Let time pass in all lanes; `read_to_end` are those in which nothing is left to be read."""
         for number, lane in self._lanes.items():
             out = self.outputs.get(number) or LaneOutput(budget=self._budget)
-            lane.tick(number in read_to_end, self._election, out)
+            try:
+                lane.tick(number in read_to_end, self._election, out)
+            except Exception as error:
+                raise LaneFailed(number, internal_error(error), self.outputs) from error
             if not out.empty:
                 self.outputs[number] = out
 
@@ -142,7 +155,10 @@ class Turn:
             if out is None and lane.is_unfilled:
                 out = self.outputs[number] = LaneOutput(budget=self._budget)
             if out is not None:
-                lane.assign(self._election, out)
+                try:
+                    lane.assign(self._election, out)
+                except Exception as error:
+                    raise LaneFailed(number, internal_error(error), self.outputs) from error
 
     @property
     def empty(self) -> bool:
@@ -150,23 +166,22 @@ class Turn:
         return not self.offsets and all(out.empty for out in self.outputs.values())
 
     def write(self, writer: Writer, records: Mapping[int, LaneRecord]) -> None:
-        """All of it, and the lane records as they are after it."""
+        """All of it, and the lane records as they are after it; raises WriteFailed, BufferError, KafkaException."""
         for number, out in self.outputs.items():
-            writer.outbox(number, out, self._election.now_ms)
+            try:
+                writer.output(number, out, self._election.now_ms)
+            except (BufferError, KafkaException):
+                raise
+            except Exception as error:
+                raise WriteFailed(number, internal_error(error), self.outputs, self.inputs, self._last) from error
         for number, record in records.items():
-            writer.lane_record(number, record)
+            writer.state(number, LANE_KEY, record)
         for message, headers, lane in self.forwards:
             writer.forward(message, headers, lane)
-        for message, headers, error in self.parked:
-            said = deadletters.headers(
-                error.code,
-                error.details if isinstance(error, InternalError) else error.reason,
-                ROLE,
-                message.topic() or "",
-                message.partition() or 0,
-                message.offset() or 0,
-                headers,
-            )
+        for message, headers, refusal in self.parked:
+            told = refusal.details if isinstance(refusal, InternalError) else refusal.reason
+            place = message.topic() or "", message.partition() or 0, message.offset() or 0
+            said = deadletters.headers(refusal.code, told, ROLE, *place, headers)
             writer.deadletter(message, said, deadletters.value(message.value()))
 
 

@@ -10,14 +10,14 @@ from joblog.streams.contract.record_headers import Headers
 from joblog.streams.contract.tiers import tier_for
 from joblog.streams.contract.timestamps import format_time
 from joblog.streams.contract.topics import TopicNames
-from joblog.streams.elector.lane_records import LANE_KEY, LaneRecord, write_state
+from joblog.streams.elector.lane_records import StateRecord, write_state
 from joblog.streams.lane.output import LaneOutput
 
 _JSON: Final = "application/json"
 
 
 class Writer:
-    """Produces what outputs hold, within one transaction."""
+    """Produces what lanes want written, within one transaction."""
 
     def __init__(
         self, producer: Producer, names: TopicNames, tiers: Mapping[str, str], sources: dict[int, str]
@@ -27,8 +27,8 @@ class Writer:
         self._tiers = tiers
         self._sources = sources
 
-    def outbox(self, lane: int, out: LaneOutput, now_ms: int) -> None:
-        """All of one lane's outbox."""
+    def output(self, lane: int, out: LaneOutput, now_ms: int) -> None:
+        """All of one lane's output."""
         self._events(lane, out, now_ms)
         produce = self._produce
         assignments = self._names.assignments
@@ -57,9 +57,18 @@ class Writer:
             event = envelope("1.0", event_id, source, kind, key, time, _JSON, cause, traceparent, data)
             produce(topic, encode(event), key, lane)
 
-    def lane_record(self, lane: int, record: LaneRecord) -> None:
-        """Who owns the lane, and how far it has read."""
-        self._produce(self._names.state, write_state(record), LANE_KEY, lane)
+    def state(self, lane: int, key: str, record: StateRecord) -> None:
+        """One record of the lane's state; None deletes it."""
+        self._produce(self._names.state, write_state(record), key, lane)
+
+    def drop_state(self, lane: int, key: str, value: bytes) -> None:
+        """Delete a record of the lane's state that cannot be read, and keep it among the dead letters."""
+        raw = key.encode(errors="surrogateescape")
+        said = deadletters.headers(
+            "state_unreadable", "skipped by an operator", "elector", self._names.state, lane, -1
+        )
+        self._produce(self._names.deadletters, deadletters.value(value), deadletters.key(raw), headers=said)
+        self._produce(self._names.state, None, raw, lane)
 
     def forward(self, message: Message, headers: Headers | None, lane: int) -> None:
         """Send a command on to its own lane, as it came."""

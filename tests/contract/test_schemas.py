@@ -160,7 +160,7 @@ def elected() -> list[tuple[str, Any]]:
     tiers = {tier: NAMES.delay(tier) for tier in ("now", "1m", "10m", "1h", "6h", "1d", "7d")}
     writer = Writer(records, NAMES, tiers, {})  # type: ignore[arg-type]
     for scene in life():
-        writer.outbox(0, scene.out, scene.now_ms)
+        writer.output(0, scene.out, scene.now_ms)
     return records.kept
 
 

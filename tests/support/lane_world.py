@@ -50,7 +50,7 @@ class Whims:
         if job.priority == UNLUCKY:
             raise RuntimeError("no luck")
         if job.priority == UNBORN and job.version == 0:
-            return deleted(job, "not even new_job")
+            return deleted(job, "not even created")
         return deleted(job, "unwanted") if job.priority == UNWANTED and candidate.state is State.PROCESSING else None
 
 

@@ -167,19 +167,30 @@ def test_transactions_become_smaller_when_one_was_too_large(
     elector: Elector, log: Log, wait_until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit, failures = TransactionLog.commit, []
+    sizes: list[int] = []
 
     def too_large(self: TransactionLog, *args: Any) -> None:
         if args[1] and len(failures) < 2:
             failures.append(1)
             raise TooLarge("no room")
+        sizes.append(elector._turn_size.now)
         commit(self, *args)
 
-    before = elector._batch_max
+    before = elector._turn_size.now
     monkeypatch.setattr(TransactionLog, "commit", too_large)
     job = log.create(0)
     log.producer.flush()
     wait_until(lambda: log.of(job) == ["enqueued"], 20, "the job")
-    assert elector._batch_max == before // 4
+    sizes.append(elector._turn_size.now)
+    assert min(sizes) == before // 4
+
+    def goes_on() -> bool:
+        sizes.append(elector._turn_size.now)
+        log.create(0)
+        log.producer.flush()
+        return sizes[-1] == before
+
+    wait_until(goes_on, 60, "turns of the old size")
 
 
 def test_a_lane_stands_behind_the_markers_of_transactions(

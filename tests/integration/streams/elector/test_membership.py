@@ -104,6 +104,23 @@ def test_a_second_elector_under_the_same_name_ends_the_first(
     assert "twin" in str(caught[0])
 
 
+def test_of_two_electors_with_one_id_the_earlier_one_ends_and_the_later_works_on_under_load(
+    start: Electors, log: Log, wait_until: Any
+) -> None:
+    earlier = start("twin")
+    log.warm_up()
+    later = start("twin")
+    log.pulse(lambda: earlier.process.poll() is not None, 30)
+    assert "another elector was started with the same id" in earlier.log.read_text()
+    ended = time.monotonic()
+    silences = log.pulse(lambda: log.everywhere(ended + 15), 40)
+    assert later.process.poll() is None
+    assert max(silences.values()) < 8, silences
+    later.stop()
+    assert later.metric("joblog_producer_rebuilds_total") <= 3
+    log.histories()
+
+
 def test_live_jobs_workers_and_memory_survive_a_takeover(start: Electors, log: Log, wait_until: Any) -> None:
     first = start("a")
     log.announce(slots=2)

@@ -1,0 +1,47 @@
+"""Which process is the latest that was started under an elector's id.
+
+Two electors with one id would fence each other for ever, in their group and with their transactions: each cannot tell
+a twin from its own request that was repeated after a broker's failure. So each process registers when it starts, and
+looks that up when it is fenced: if a later one has registered, it ends, and that one goes on.
+
+The register is the metadata of an offset that is committed for a group of the elector's own (it has no members, and
+reads nothing): kept by the brokers, replaced by whoever registers later, and read back at once.
+"""
+
+from secrets import token_hex
+from typing import Final
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from joblog.streams.contract.topics import TopicNames
+from joblog.streams.kafka.clients import KafkaConfig, admin
+
+ANSWER_S: Final = 5
+
+
+class Registration:
+    """The registration of this process, under `instance_id`."""
+
+    def __init__(self, config: KafkaConfig, names: TopicNames, instance_id: str) -> None:
+        self._config = config
+        self._topic = names.commands
+        self._group = instance_id
+        self._token = token_hex(8)
+
+    def register(self) -> None:
+        """Be the latest. Raises KafkaException when no broker answers."""
+        entry = ConsumerGroupTopicPartitions(self._group, [TopicPartition(self._topic, 0, 0, self._token)])
+        client = admin(self._config)  # its futures never end if it is gone
+        client.alter_consumer_group_offsets([entry], request_timeout=ANSWER_S)[self._group].result()
+
+    def is_latest(self) -> bool:
+        """Whether nobody has registered later. Raises KafkaException when no broker answers."""
+        entry = ConsumerGroupTopicPartitions(self._group, [TopicPartition(self._topic, 0)])
+        client = admin(self._config)
+        (found,) = (
+            client.list_consumer_group_offsets([entry], request_timeout=ANSWER_S)[self._group]
+            .result()
+            .topic_partitions
+        )
+        if found.error is not None:
+            raise KafkaException(found.error)
+        return found.metadata in (None, "", self._token)

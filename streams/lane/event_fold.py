@@ -1,0 +1,99 @@
+"""A lane's jobs, folded from the events of the log; what the topic `state` holds follows from them.
+
+An elector never needs this: it keeps `state` in the transactions that write the events. It is for the day when
+`state` is lost.
+"""
+
+from collections import OrderedDict
+from typing import Final
+
+from joblog.streams.contract import wire
+from joblog.streams.contract.ids import lane_of_job
+from joblog.streams.contract.states import FINAL_STATES, ContinueOn, State
+from joblog.streams.lane.ended_jobs import BLOCK_MAX
+from joblog.streams.lane.features.continuations import PENDING_KEY
+from joblog.streams.lane.features.memory import ENDED_KEY
+from joblog.streams.lane.features.verdicts import CONTINUATIONS_MAX, verdict
+from joblog.streams.lane.job import Job, evolve, new_job
+from joblog.streams.lane.output import StateValue
+from msgspec import json
+
+_spec: Final = json.Decoder(wire.JobSpec).decode
+
+
+class EventFold:
+    """The jobs of lane `number`, event by event.
+
+    The events of this lane are given in their order; of the other lanes, in any order, only what their
+    continuations wait for counts. What no event tells is lost: how often a Scheduled job's worker was lost.
+
+    - kept: how many ended jobs are remembered, and can be revived by a later event.
+    """
+
+    def __init__(self, number: int, kept: int) -> None:
+        self.number = number
+        self.jobs: dict[str, Job] = {}
+        self.ended: OrderedDict[str, Job] = OrderedDict()
+        #: Continuations that wait, in whatever lane: their parents in this lane, and what they wait for.
+        self._waiting: dict[str, tuple[str, ContinueOn]] = {}
+        self._kept = kept
+        #: Events of jobs whose first event is unknown: they were revived after they were forgotten, or it is lost.
+        self.unknown: set[str] = set()
+
+    def apply(self, job_id: str, event: wire.JobEvent, at_ms: int, traceparent: str | None) -> None:
+        """One event of a job, of whatever lane; `at_ms` is when it was written."""
+        self._note_waiting(job_id, event)
+        if lane_of_job(job_id) != self.number:
+            return
+        before = self.jobs.get(job_id) or self.ended.pop(job_id, None)
+        if event.version == 1 and event.spec is not None:
+            spec = bytes(event.spec)
+            job = new_job(job_id, event, spec, _spec(spec).priority, at_ms)
+            job.traceparent = traceparent
+        elif before is None:
+            self.unknown.add(job_id)
+            return
+        else:
+            job = evolve(before, event, at_ms)
+        self.jobs.pop(job_id, None)
+        if job.state in FINAL_STATES and job.state is not State.FAILED:
+            self.ended[job_id] = job
+            if len(self.ended) > self._kept:
+                self.ended.popitem(last=False)
+        else:
+            self.jobs[job_id] = job
+
+    def take(self, other: "EventFold") -> None:
+        """Add the jobs of another fold of this lane, which were unknown to this one."""
+        self.jobs |= other.jobs
+        self.ended |= other.ended
+        self.unknown = other.unknown
+
+    def state(self, now_ms: int) -> dict[str, StateValue]:
+        """The records of `state`: live jobs, with those that wait for them, and the ended ones to be remembered.
+
+        Waits for parents that nobody has created yet begin anew at `now_ms`.
+        """
+        records: dict[str, StateValue] = {}
+        pending: dict[str, list[tuple[str, str, int]]] = {}
+        for child, (parent, on) in self._waiting.items():
+            job = self.jobs.get(parent)
+            if job is None:
+                if parent not in self.ended:
+                    pending.setdefault(parent, []).append((child, on.value, now_ms))
+            elif verdict(on, job.state) == "wait" and len(job.continuations) < CONTINUATIONS_MAX:
+                job.continuations = (*job.continuations, (child, on))
+        records.update(self.jobs)
+        records.update((PENDING_KEY + parent, tuple(links)) for parent, links in pending.items())
+        ends = [(job.id, job.state.value, job.version) for job in self.ended.values()]
+        for block, start in enumerate(range(0, len(ends), BLOCK_MAX)):
+            records[f"{ENDED_KEY}{block}"] = tuple(ends[start : start + BLOCK_MAX])
+        return records
+
+    def _note_waiting(self, job_id: str, event: wire.JobEvent) -> None:
+        if event.name is not None:
+            return
+        if event.state is not State.AWAITING:
+            self._waiting.pop(job_id, None)
+        elif event.parent is not None and event.on is not None and lane_of_job(event.parent) == self.number:
+            self._waiting[job_id] = (event.parent, event.on)

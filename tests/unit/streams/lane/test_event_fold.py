@@ -1,0 +1,119 @@
+"""`state` follows from the events: a lane that is folded from them is the lane that wrote them."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from joblog.streams.contract import wire
+from joblog.streams.contract.ids import lane_of_job
+from joblog.streams.contract.states import ContinueOn, State
+from joblog.streams.elector.lane_records import read_state, write_state
+from joblog.streams.lane.event_fold import EventFold
+from joblog.streams.lane.features.memory import ENDED_KEY
+from joblog.streams.lane.job import Job
+from joblog.streams.lane.lane import Lane
+
+from tests.support.lane_world import LANES, RULES, World, done, facts, queue_in
+from tests.support.scene import NOW, create, id_of, worker
+
+
+def folded(world: World, number: int, kept: int = 10_000) -> EventFold:
+    fold = EventFold(number, kept)
+    for partition in world.partitions:
+        for key, kind, event, _ in partition.events:
+            if kind.startswith("job."):
+                fold.apply(key, event, NOW, None)
+    return fold
+
+
+def lane_of(fold: EventFold) -> Lane:
+    """What an elector makes of the records that the fold writes."""
+    lane = Lane(fold.number, LANES, RULES)
+    for key, value in fold.state(NOW).items():
+        record = write_state(value)
+        assert record is not None
+        lane.load(key, read_state(key, record), NOW)
+    lane.loaded(NOW)
+    return lane
+
+
+steps = st.lists(st.tuples(st.integers(0, LANES - 1), st.integers(0, 5), st.booleans()), min_size=1, max_size=25)
+
+
+def named(index: int, steps: list[tuple[int, int, bool]]) -> str:
+    """The id of the job that the step of this index may have made."""
+    return id_of(chr(ord("a") + index), steps[index][0])
+
+
+def act(world: World, index: int, step: tuple[int, int, bool], steps: list[tuple[int, int, bool]]) -> None:
+    """Create a job (perhaps one that waits for another), delete one, or let all runs succeed."""
+    lane, what, other = step
+    if what <= 2:
+        parent = {"parent": wire.Parent(named(index - 1, steps))} if index and other else {}
+        world.send(create(chr(ord("a") + index), lane=lane, lanes=LANES, **parent), lane)
+    elif what == 3:
+        world.send(wire.DeleteJob(job_id=named(index // 2, steps)), lane_of_job(named(index // 2, steps)))
+    else:
+        for number in range(LANES):
+            for job in list(world.lanes[number].jobs.values()):
+                if job.worker is not None:
+                    world.report(number, done(job.id, job.lease, job.worker))
+
+
+def turns(world: World) -> None:
+    for number in range(LANES):
+        world.turn(number, 100, 100)
+
+
+@given(steps=steps)
+@settings(max_examples=60, deadline=None)
+def test_a_lane_that_is_folded_from_its_events_is_the_lane_that_wrote_them(
+    steps: list[tuple[int, int, bool]],
+) -> None:
+    world = World()
+    for number in range(LANES):
+        world.report(number, worker(slots=2, queues=(queue_in(number, LANES),)))
+    for index, step in enumerate(steps):
+        act(world, index, step, steps)
+        turns(world)
+    for _ in range(3):  # until what lanes tell each other is read
+        turns(world)
+    for number, lane in enumerate(world.lanes):
+        made = lane_of(folded(world, number))
+        assert {key: facts(job) for key, job in made.jobs.items()} == {
+            key: facts(job) for key, job in lane.jobs.items()
+        }
+        assert {key: set(job.continuations) for key, job in made.jobs.items()} == {
+            key: set(job.continuations) for key, job in lane.jobs.items()
+        }
+        for job_id, fold in world.folds.items():
+            if lane_of_job(job_id) == number:
+                assert made.ended.get(job_id) == lane.ended.get(job_id), fold
+
+
+def test_only_so_many_ended_jobs_are_remembered_and_a_later_event_of_another_is_unknown() -> None:
+    fold = EventFold(0, 1)
+    for name in "ab":
+        spec = wire.Raw(b"{}")
+        fold.apply(id_of(name), wire.JobEvent(1, State.ENQUEUED, 0, "q", "t", spec=spec), NOW, None)
+        fold.apply(id_of(name), wire.JobEvent(2, State.DELETED, 0, "q", "t"), NOW, None)
+    assert list(fold.state(NOW)) == [f"{ENDED_KEY}0"]
+    assert fold.state(NOW)[f"{ENDED_KEY}0"] == ((id_of("b"), "Deleted", 2),)
+    fold.apply(id_of("a"), wire.JobEvent(3, State.ENQUEUED, 0, "q", "t"), NOW, None)
+    assert fold.unknown == {id_of("a")}
+    fold.apply(id_of("b"), wire.JobEvent(3, State.ENQUEUED, 0, "q", "t"), NOW, "trace")
+    again = EventFold(0, 1)
+    again.apply(id_of("a"), wire.JobEvent(1, State.ENQUEUED, 0, "q", "t", spec=wire.Raw(b"{}")), NOW, "trace")
+    fold.take(again)
+    assert not fold.unknown
+    assert set(fold.jobs) == {id_of("a"), id_of("b")}
+    assert all(isinstance(one, Job) for one in fold.state(NOW).values())
+
+
+def test_a_continuation_whose_parent_nobody_has_created_waits_for_it() -> None:
+    fold = EventFold(0, 1)
+    awaiting = wire.JobEvent(
+        1, State.AWAITING, 0, "q", "t", spec=wire.Raw(b"{}"), parent=id_of("p"), on=ContinueOn.SUCCEEDED
+    )
+    fold.apply(id_of("c", 1), awaiting, NOW, None)
+    assert fold.state(7) == {f"pending:{id_of('p')}": ((id_of("c", 1), "succeeded", 7),)}
+    fold.apply(id_of("c", 1), wire.JobEvent(2, State.DELETED, 0, "q", "t"), NOW, None)
+    assert fold.state(7) == {}
