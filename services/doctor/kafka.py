@@ -13,9 +13,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 from joblog.services.doctor.doctor import Finding, fail, ok, warn
+from joblog.services.doctor.lanes import examine_lanes
 from joblog.services.settings.model import Settings
 from joblog.streams.contract.record_headers import readable_headers
-from joblog.streams.contract.topics import TOPICS, Topic, TopicNames
+from joblog.streams.contract.topics import COMMANDS, DELAYS, REPORTS, TOPICS, Topic, TopicNames
 from joblog.streams.errors import InternalError
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.admin import topic_settings
@@ -53,13 +54,15 @@ def examine_kafka(settings: Settings) -> Iterator[Finding]:
     yield ok("brokers", f"{len(cluster.brokers)} at {settings.kafka.bootstrap_servers}, cluster {cluster.cluster_id}")
     yield from _broker_settings(client, cluster)
     there = [topic for topic in TOPICS if settings.names.of(topic) in cluster.topics]
-    yield from _partitions(settings, cluster)
+    wrong = list(_partitions(settings, cluster))
+    yield from wrong or [ok("topics", f"all {len(TOPICS)} exist, with {settings.lanes} lanes")]
     yield from _topic_settings(client, settings, cluster, there)
     if len(there) == len(TOPICS):
-        yield from _group(client, settings, "electors", "elector", "joblog elector", ("commands", "reports"))
-        delays = tuple(topic.name for topic in TOPICS if topic.name.startswith("delay."))
-        yield from _group(client, settings, "delays", "delays process", "joblog delays", delays)
+        yield from _group(client, settings, cluster, "electors", "elector", (COMMANDS, REPORTS))
+        yield from _group(client, settings, cluster, "delays", "delays process", DELAYS)
         yield from _dead_letters(client, settings, cluster)
+    if not wrong:
+        yield from examine_lanes(settings)
 
 
 def _broker_settings(client: AdminClient, cluster: ClusterMetadata) -> Iterator[Finding]:
@@ -112,6 +115,7 @@ def broker_findings(found: Config) -> Iterator[Finding]:
 
 
 def _partitions(settings: Settings, cluster: ClusterMetadata) -> Iterator[Finding]:
+    """Topics that are missing, or have partition counts that do not fit."""
     missing = missing_topics(cluster.topics, settings.names, TOPICS)
     if missing:
         yield fail("topics", f"missing: {', '.join(missing)}", "joblog topics create")
@@ -119,8 +123,6 @@ def _partitions(settings: Settings, cluster: ClusterMetadata) -> Iterator[Findin
     mistake = partition_mistake(counts, settings.names, settings.lanes, TOPICS)
     if mistake is not None:
         yield fail("partitions", mistake.finding, mistake.fix)
-    if not missing and mistake is None:
-        yield ok("topics", f"all {len(TOPICS)} exist, with {settings.lanes} lanes")
 
 
 def _topic_settings(
@@ -175,27 +177,31 @@ def replica_findings(name: str, config: Config, metadata: Any, brokers: int) -> 
 
 
 def _group(
-    client: AdminClient, settings: Settings, group: str, who: str, command: str, topics: tuple[str, ...]
+    client: AdminClient, settings: Settings, cluster: ClusterMetadata, group: str, who: str, topics: Sequence[Topic]
 ) -> Iterator[Finding]:
-    name = f"{settings.topic_prefix}{group}"
+    name, command = f"{settings.topic_prefix}{group}", f"joblog {who.split(maxsplit=1)[0]}"
+    partitions = [
+        TopicPartition(topic, number)
+        for topic in map(settings.names.of, topics)
+        for number in cluster.topics[topic].partitions
+    ]
     found = client.describe_consumer_groups([name], request_timeout=_TIMEOUT_S)[name].result()
     if not found.members:
         yield fail(group, f"no {who} is running", command)
     else:
         yield ok(group, f"{len(found.members)} running, group {found.state.name.lower()}")
-    lag = sum(_lags(client, name, [f"{settings.topic_prefix}{topic}" for topic in topics], settings.lanes).values())
+    lag = sum(_lags(client, name, partitions).values())
     if lag > LAG_MAX:
         yield warn(f"{group} lag", f"{lag} records are not read yet", f"start another: {command}; check the logs")
     else:
         yield ok(f"{group} lag", _at_most(lag))
 
 
-def _lags(client: AdminClient, group: str, topics: list[str], lanes: int) -> dict[tuple[str, int], int]:
+def _lags(client: AdminClient, group: str, partitions: list[TopicPartition]) -> dict[tuple[str, int], int]:
     """How many records of each partition the group has not read; all of them if it never committed an offset."""
-    wanted = [TopicPartition(topic, lane) for topic in topics for lane in range(lanes)]
     asked = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=_TIMEOUT_S)
     committed = {(one.topic, one.partition): one.offset for one in asked[group].result().topic_partitions}
-    low, high = _ends(client, wanted)
+    low, high = _ends(client, partitions)
     return {place: max(high[place] - max(committed.get(place, 0), low[place]), 0) for place in high}
 
 

@@ -9,7 +9,6 @@ from joblog.services.cli.output import print_rows
 from joblog.services.cli.values import settings_of
 from joblog.services.doctor.doctor import Check, Level, examine
 from joblog.services.doctor.kafka import examine_kafka
-from joblog.services.doctor.lanes import examine_lanes
 from joblog.services.doctor.postgres import examine_postgres
 from joblog.services.doctor.this_process import durability, variables, versions
 
@@ -18,7 +17,6 @@ CHECKS: Final[Sequence[tuple[str, Check]]] = (
     ("settings", variables),
     ("rules", durability),
     ("Kafka", examine_kafka),
-    ("lanes", examine_lanes),
     ("Postgres", examine_postgres),
 )
 

@@ -21,7 +21,7 @@ from joblog.services.roles.supervisor import RoleCommand, Supervisor
 from joblog.services.settings.model import Settings
 from joblog.services.settings.sources import write_addresses
 from joblog.streams.errors import SettingsError, StackError
-from joblog.streams.kafka.admin import alter_topics, create_topics, topic_differences
+from joblog.streams.kafka.admin import create_topics
 from joblog.streams.kafka.clients import KafkaConfig
 
 _READY_TIMEOUT_S: Final = 90.0
@@ -90,7 +90,6 @@ def _prepare(settings: Settings, addresses: StackAddresses) -> None:
     note("creating topics and tables ...")
     config = KafkaConfig(addresses.bootstrap_servers)
     create_topics(config, settings.names, settings.lanes)
-    alter_topics(config, topic_differences(config, settings.names))  # an earlier version may have created them
     upgrade(addresses.dsn, settings.postgres.schema_name)
     write_addresses(
         settings.directory,

@@ -185,6 +185,7 @@ def test_the_doctor_sees_lanes_that_do_not_fit(joblog: Joblog) -> None:
     assert found["partitions"]["level"] == "fail"
     assert "have 2 partitions, not 3" in found["partitions"]["finding"]
     assert found["partitions"]["fix"].startswith("set JOBLOG_LANES=2")
+    assert "Kafka" not in found, "no check of Kafka broke off"
 
 
 def test_the_doctor_sees_that_no_one_answers(joblog: Joblog) -> None:

@@ -1,14 +1,17 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from joblog.projections.monitor.models import LiveJobs, ParkedCode
 from joblog.services.doctor.doctor import Finding, Level, examine, ok
-from joblog.services.doctor.kafka import broker_findings, replica_findings, setting_findings
+from joblog.services.doctor.kafka import broker_findings, internal_errors, replica_findings, setting_findings
 from joblog.services.doctor.postgres import parked_records, skew, unserved_jobs
 from joblog.services.doctor.this_process import durability, variables, versions
 from joblog.services.settings.model import Settings
+from joblog.streams.contract import deadletters
 from joblog.streams.contract.ids import lane_of_queue, lane_of_shard
 from joblog.streams.contract.topics import COMMANDS, TOPICS, TopicNames
 
@@ -176,6 +179,28 @@ def test_parked_records_are_a_warning_and_internal_errors_fail() -> None:
     assert (failed.level, warned.level) == (Level.FAIL, Level.WARN)
     assert "2 with an internal error, such as lane 0, offset 9" in failed.finding
     assert "joblog parked list" in failed.fix
+
+
+class Letter:
+    """A dead letter, as far as the doctor looks at it."""
+
+    def __init__(self, code: str, offset: int) -> None:
+        self._headers = deadletters.headers(code, "reason", "delays", "t.delay.now", 1, offset)
+
+    def headers(self) -> Any:
+        return self._headers
+
+
+def test_dead_letters_that_cannot_be_read_to_the_end_are_a_warning_and_what_was_read_counts() -> None:
+    def letters() -> Iterator[Any]:
+        yield Letter("internal_error", 4)
+        yield Letter("undecodable", 5)
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    warned, failed = internal_errors(letters())
+    assert (warned.level, failed.level) == (Level.WARN, Level.FAIL)
+    assert failed.finding.startswith("1 with an internal error, such as t.delay.now/1@4")
+    assert list(internal_errors([])) == []
 
 
 @pytest.mark.parametrize(("told", "apart"), [(10.0, 0), (10.5, 0), (11.0, 0), (8.0, 2), (14.0, 3)])
