@@ -14,8 +14,7 @@
     ├── EnqueueError             Kafka did not acknowledge a command; its outcome is unknown
     ├── ElectorError
     │   ├── StepBack             a transaction failed or its outcome is unknown; reload and go on
-    │   │   ├── TooLarge         it was too large for the producer; go on with smaller ones
-    │   │   └── ProducerFenced   another producer has the transactional id: a twin, or a new owner of the lanes
+    │   │   └── TooLarge         it was too large for the producer; go on with smaller ones
     │   └── Fenced               another elector with the same id took over; this one must stop
     ├── TaskError
     │   ├── UnknownTask          no such task is registered in this process
@@ -100,10 +99,6 @@ class StepBack(ElectorError):
 
 class TooLarge(StepBack):
     """A transaction was larger than the producer takes: the next ones must be smaller."""
-
-
-class ProducerFenced(StepBack):
-    """A producer with the same transactional id was made after ours."""
 
 
 class Fenced(ElectorError):

@@ -69,14 +69,6 @@ class _JobEvent(wire.JobEvent, frozen=True):
     spec: Raw = wire.NO_RAW
 
 
-class _Carried(Struct, gc=False):
-    """What a JobSpec carries unread, decoded to see that it can be: that no number in it is too great."""
-
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
-    parameters: dict[str, Any] = {}
-
-
 class _Details(Struct, omit_defaults=True, gc=False):
     """What the types of job events add to what all have; the fields as in wire.JobEvent."""
 
@@ -120,8 +112,10 @@ WORKER_STATES: Final[Mapping[str, str]] = {
 
 _envelope: Final = json.Decoder(_Envelope).decode
 _job_event: Final = json.Decoder(_JobEvent).decode
-_carried: Final = json.Decoder(_Carried).decode
 _spec: Final = json.Decoder(wire.JobSpec).decode
+#: What a JobSpec carries unread, and what each is.
+_CARRIED: Final[tuple[tuple[str, type[Any]], ...]] = (("args", list), ("kwargs", dict), ("parameters", dict))
+_any: Final = json.Decoder().decode
 _worker_event: Final = json.Decoder(wire.WorkerEvent).decode
 _rejected: Final = json.Decoder(wire.CommandRejected).decode
 _encode: Final = json.Encoder().encode
@@ -178,12 +172,18 @@ def _job_fact(kind: str, subject: str | None, at: str, event: _JobEvent) -> JobF
     for field in REQUIRED.get(kind, ()):
         if getattr(event, field) is None:
             raise ValueError(f"{field}: missing")
+    for carried in (event.result, event.value):
+        if carried is not wire.NO_RAW:
+            _any(carried)  # no number in it may be too great
     details = str(_encode(_details(kind, event)), "utf-8")
     due = utc(event.due) if event.due is not None else None
     if event.spec is wire.NO_RAW or bytes(event.spec) == b"null":
         return JobFact(subject, kind, at, event, details, due)
-    _carried(event.spec)
-    return JobFact(subject, kind, at, event, details, due, str(event.spec, "utf-8"), _spec(event.spec))
+    created_with = _spec(event.spec)
+    said: dict[str, Any] = _any(event.spec)
+    if any(type(said.get(name, made())) is not made for name, made in _CARRIED):
+        raise ValueError("spec: args is no array, or kwargs or parameters no object")
+    return JobFact(subject, kind, at, event, details, due, str(event.spec, "utf-8"), created_with)
 
 
 def _details(kind: str, event: wire.JobEvent) -> _Details:

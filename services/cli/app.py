@@ -7,7 +7,8 @@ call wait a second for packages that it does not use, or that an installation wi
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -23,12 +24,16 @@ from typer.main import get_command, get_group
 
 
 class Target(NamedTuple):
-    """Where a command is, its line in the list, and the part of Joblog that an installation may lack."""
+    """Where a command is, its line in the list, and the extra (of `pip install 'joblog[extra]'`) that it needs.
+
+    The global options that have no effect on it are `ignored`.
+    """
 
     place: str
     help: str
     panel: str
     extra: str = ""
+    ignored: tuple[str, ...] = ("--log-format",)
 
 
 RUN: Final = "Run"
@@ -38,20 +43,28 @@ OPERATE: Final = "Operate"
 
 COMMANDS: Final[Mapping[str, Target]] = {
     "up": Target(
-        "cli.commands.up:up", "Run everything on this machine: Kafka, Postgres and all roles.", RUN, "embedded"
+        "cli.commands.up:up", "Run everything on this machine: Kafka, Postgres and all roles.", RUN, "embedded", ()
     ),
     "demo": Target(
         "cli.commands.demo:demo",
         "A detection service at work: runs that succeed, fail, recover and are withdrawn, and their clean-ups.",
         RUN,
         "demo",
+        ("--config", "--log-format"),
     ),
-    "elector": Target("cli.commands.roles:elector", "Run an elector: it decides what happens to jobs.", RUN),
+    "elector": Target(
+        "cli.commands.roles:elector", "Run an elector: it decides what happens to jobs.", RUN, ignored=()
+    ),
     "delays": Target(
-        "cli.commands.roles:delays", "Run the delays process: it reports scheduled jobs when they are due.", RUN
+        "cli.commands.roles:delays",
+        "Run the delays process: it reports scheduled jobs when they are due.",
+        RUN,
+        ignored=(),
     ),
-    "worker": Target("cli.commands.worker:worker", "Run a worker: it runs the jobs of your tasks.", RUN),
-    "projector": Target("cli.commands.projector:projector", "Run the projector: it keeps Postgres up to date.", RUN),
+    "worker": Target("cli.commands.worker:worker", "Run a worker: it runs the jobs of your tasks.", RUN, ignored=()),
+    "projector": Target(
+        "cli.commands.projector:projector", "Run the projector: it keeps Postgres up to date.", RUN, ignored=()
+    ),
     "enqueue": Target(
         "cli.commands.enqueue:enqueue", "Create a job, and print its id once Kafka has stored it.", JOBS
     ),
@@ -121,12 +134,20 @@ def load(name: str) -> Any:
 def tidied(command: Any) -> Any:
     """Tidy the help of a command and its subcommands: join the lines of a paragraph, and show no value for flags."""
     command.help = _LINE_END.sub(" ", command.help or "")
+    command.get_help_option = partial(_help_option, command.get_help_option)
     for parameter in command.params:
         if getattr(parameter, "is_flag", False):
             parameter.metavar = " "
     for one in getattr(command, "commands", {}).values():
         tidied(one)
     return command
+
+
+def _help_option(get: Callable[[Any], Any], ctx: Any) -> Any:
+    option = get(ctx)
+    if option is not None:
+        option.metavar = " "
+    return option
 
 
 app = typer.Typer(
@@ -149,16 +170,24 @@ def root(
     config: Annotated[
         Path | None, typer.Option(help="A TOML file with settings; also JOBLOG_CONFIG, or ./joblog.toml.")
     ] = None,
-    log_format: Annotated[LogFormat | None, typer.Option(help="How roles log on stderr.")] = None,
+    log_format: Annotated[
+        LogFormat | None,
+        typer.Option(help="Log format of up, elector, delays, worker and projector, which log to stderr."),
+    ] = None,
     show_version: Annotated[  # noqa: ARG001 - the callback answers
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Background jobs on Kafka: every step of every job is an event in the log.
 
-    Settings come from JOBLOG_* variables, .env, a TOML file, and the addresses that `joblog up` leaves behind.
+    Start with `joblog demo` or `joblog up`. Settings come from JOBLOG_* variables, .env, a TOML file, and the
+    addresses that `joblog up` leaves behind; `joblog config show` prints them.
     """
-    # Commands print what matters themselves; roles set up their own logging (roles/logs.py).
+    given = {"--config": config, "--log-format": log_format}
+    name = ctx.invoked_subcommand or ""
+    if idle := [option for option in COMMANDS[name].ignored if given[option] is not None]:
+        raise InvalidData(f"{idle[0]} has no effect on `joblog {name}`: leave it out")
+    # Commands print their results and errors; roles set up their own logging (roles/logs.py).
     logging.getLogger().addHandler(logging.NullHandler())
     ctx.obj = Cli(config, log_format)
 

@@ -8,15 +8,15 @@ from typing import Annotated, Any, Final
 
 import typer
 from joblog.services.cli.context import Cli
+from joblog.services.client.options import due_at
 from joblog.services.settings.model import Settings
+from joblog.streams.contract.fields import TASK_PATTERN, is_queue, wrong_queue
 from joblog.streams.errors import InvalidData
 from msgspec import DecodeError, json
 
 Queues = Annotated[
     str | None,
-    typer.Option(
-        help="Queues in the order of preference, with commas between them.", show_default="those of its tasks"
-    ),
+    typer.Option(help="Queues in order of preference, comma-separated.", show_default="those of the tasks"),
 ]
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -62,7 +62,37 @@ def parse_delay(text: str) -> timedelta:
     try:
         return timedelta(seconds=float(found[1]) * _UNITS[found[2] or "s"])
     except OverflowError as exc:
-        raise InvalidData(f"a delay of {text} leads beyond the calendar") from exc
+        raise InvalidData(f"{text} is too long a delay: write 90, 90s, 15m, 1.5h or 2d") from exc
+
+
+def parse_due(delay: str | None, at: str | None) -> datetime | None:
+    """The instant that --delay or --at names; None without either."""
+    if delay is not None and at is not None:
+        raise InvalidData("give --delay or --at, not both")
+    if delay is not None:
+        return due_at(parse_delay(delay), None)
+    return None if at is None else parse_instant(at)
+
+
+def queue_name(text: str | None) -> str | None:
+    """A queue's name, if one is given; InvalidData says what to write instead of one that no queue can have."""
+    if text is not None and not is_queue(text):
+        raise InvalidData(f"--queue: {wrong_queue(text)}")
+    return text
+
+
+def task_name(text: str | None) -> str | None:
+    """A task's name, if one is given; InvalidData for one that no task can have."""
+    if text is not None and not fullmatch(TASK_PATTERN, text):
+        raise InvalidData(f"--task: {text!r:.110} is not a task name: it must match {TASK_PATTERN}")
+    return text
+
+
+def check_filled(**options: str | None) -> None:
+    """InvalidData for an option that is given as an empty text."""
+    for name, text in options.items():
+        if text is not None and not text.strip():
+            raise InvalidData(f"--{name.replace('_', '-')} is empty: give a value, or leave it out")
 
 
 def parse_instant(text: str) -> datetime:

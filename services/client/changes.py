@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from joblog.services.client.json_values import encode_json
-from joblog.services.client.templates import Record, Rules, check_job_id
+from joblog.services.client.templates import CommandRecord, Rules, check_job_id
 from joblog.streams.contract import commands, wire
 from joblog.streams.contract.cloudevents import explained
 from joblog.streams.contract.codec import VALUE_BYTES_MAX, encode
@@ -16,7 +16,7 @@ from msgspec import Raw, json
 from pydantic import ValidationError
 
 
-def change_record(kind: type[commands.Change], job_id: str, fields: Mapping[str, Any], rules: Rules) -> Record:
+def change_record(kind: type[commands.Change], job_id: str, fields: Mapping[str, Any], rules: Rules) -> CommandRecord:
     """The command of this kind; raises InvalidData for what the contract does not allow."""
     check_job_id(job_id, rules.lanes)
     given = {name: value for name, value in fields.items() if value is not None or name == "value"}
@@ -41,4 +41,4 @@ def change_record(kind: type[commands.Change], job_id: str, fields: Mapping[str,
     )
     if len(value) > VALUE_BYTES_MAX:
         raise InvalidData(f"the command has {len(value)} bytes, more than the {VALUE_BYTES_MAX} of any command")
-    return Record(job_id, value)
+    return CommandRecord(job_id, value)

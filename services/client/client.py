@@ -6,11 +6,10 @@
         job_id = client.enqueue("images.shrink", "a.png", width=640)
         client.continue_with(job_id, "images.publish", "a.png")
 
-What becomes of a command is the elector's to decide: a `job.*` event, or a `command.rejected` with its reason.
+The elector decides what becomes of a command: a `job.*` event, or a `command.rejected` with its reason.
 """
 
 import logging
-import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -20,6 +19,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from joblog.services.client.changes import change_record
+from joblog.services.client.checks import agreeing, problems_of
 from joblog.services.client.options import (
     DEFAULT_OPTIONS,
     Call,
@@ -32,16 +32,16 @@ from joblog.services.client.options import (
     name_of,
     with_options,
 )
-from joblog.services.client.sending import Sender
-from joblog.services.client.templates import CreateTemplate, Record, Rules
+from joblog.services.client.sending import CommandSender
+from joblog.services.client.templates import CommandRecord, CreateTemplate, Rules
 from joblog.services.settings.model import Settings
 from joblog.services.tasks.task import Task
 from joblog.streams.contract import commands
-from joblog.streams.contract.fields import WORKER_PATTERN
 from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.contract.topics import TopicNames
-from joblog.streams.errors import SettingsError
+from joblog.streams.errors import InvalidData, SettingsError
 from joblog.streams.kafka.clients import KafkaConfig, producer
+from joblog.streams.kafka.durable_producer import DurableProducer
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +51,15 @@ AnyTask = Task[..., Any] | str
 class Client(AbstractContextManager["Client"]):
     """Sends commands to one installation. Thread-safe; make one for each process, and close it at the end.
 
-    - shards, shards_before: over how many lanes queues are and were spread, as in the settings `queue_shards` and
-      `queue_shards_before`.
-    - name: who asks, in the CloudEvents `source` of its commands; the host's name by default.
-    - timeout_s: until a command without acknowledgement is reported as unknown.
+    - lanes: the number of partitions of the installation's topics.
+    - shards, shards_before: the number of lanes that each queue has, and had, as the electors have it (the settings
+      `queue_shards` and `queue_shards_before`).
+    - filters: called around the creation of each job, in this order.
+    - name: part of the CloudEvents `source` of its commands; by default the host name.
+    - timeout_s: how long to wait for Kafka's acknowledgement.
     - args_bytes_max: the largest arguments of one job, as JSON.
+
+    Raises SettingsError for a value that is out of its range.
     """
 
     def __init__(
@@ -71,19 +75,22 @@ class Client(AbstractContextManager["Client"]):
         timeout_s: float = 10.0,
         args_bytes_max: int = 262_144,
     ) -> None:
-        self.name: Final = name or socket.gethostname()
-        if not re.fullmatch(WORKER_PATTERN, self.name):
-            raise SettingsError(f"a client's name must match {WORKER_PATTERN}, not {self.name!r}")
+        self.name: Final = socket.gethostname() if name is None else name
         source = f"/joblog/clients/{self.name}"
         self._rules = Rules(lanes, dict(shards or {}), source, args_bytes_max, dict(shards_before or {}))
+        for is_wrong, what in problems_of(self.name, self._rules, timeout_s):
+            if is_wrong:
+                raise SettingsError(f"client: {what}")
         self._filters = tuple(filters)
         client_id = f"{names.prefix}client-{self.name}"
         make = partial(producer, config, client_id, linger_ms=1, timeout_ms=round(timeout_s * 1000))
-        self._sender = Sender(make, config.bootstrap_servers, names.commands, lanes, timeout_s)
+        self._sender = CommandSender(
+            DurableProducer(make), config.bootstrap_servers, names.commands, lanes, timeout_s
+        )
 
     @classmethod
     def from_settings(cls, settings: Settings, *, filters: Sequence[ClientFilter] = ()) -> Self:
-        """The client of the installation that the settings describe."""
+        """A client of the installation that the settings describe."""
         return cls(
             settings.kafka.config(),
             settings.names,
@@ -97,7 +104,7 @@ class Client(AbstractContextManager["Client"]):
         )
 
     def close(self) -> None:
-        """Let go of the connections; calls that other threads still make get their answers first."""
+        """Close the connections, after the calls of other threads that are in progress."""
         self._sender.close()
 
     def __exit__(
@@ -110,8 +117,8 @@ class Client(AbstractContextManager["Client"]):
     def enqueue(self, task: AnyTask, /, *args: Any, options: JobOptions = DEFAULT_OPTIONS, **kwargs: Any) -> str:
         """Create a job that runs as soon as a worker is free; returns its id.
 
-        Raises InvalidData for what the contract does not allow, CreationCancelled when a filter does not want
-        the job, NotAcknowledged when the outcome is unknown, TopicsError when the topics do not fit.
+        Raises InvalidData for what the contract does not allow, CreationCancelled when a filter cancels the job,
+        NotAcknowledged when the outcome is unknown, TopicsError when the topics are missing or do not fit `lanes`.
         """
         return self.create(task, Call(args, kwargs), options)
 
@@ -126,6 +133,8 @@ class Client(AbstractContextManager["Client"]):
         **kwargs: Any,
     ) -> str:
         """Create a job that runs after a delay (a timedelta or seconds), or at an instant with a time zone."""
+        if options.run_at is not None:
+            raise InvalidData("options.run_at has no effect in schedule(): write at=..., or use enqueue()")
         run_at = due_at(delay, at)
         return self.create(task, Call(args, kwargs), with_options(options, run_at=run_at))
 
@@ -139,11 +148,15 @@ class Client(AbstractContextManager["Client"]):
         options: JobOptions = DEFAULT_OPTIONS,
         **kwargs: Any,
     ) -> str:
-        """Create a job that runs when the parent has ended in this way; if it ends otherwise, it is deleted."""
+        """Create a job that runs when the parent has ended in this way; if it ends otherwise, the job is deleted."""
+        if options.parent is not None:
+            raise InvalidData(
+                "options.parent has no effect in continue_with(): give the parent as its first argument"
+            )
         return self.create(task, Call(args, kwargs), with_options(options, parent=parent_id, on=on))
 
     def create(self, task: AnyTask, call: Call, options: JobOptions = DEFAULT_OPTIONS) -> str:
-        """What the methods above do, for arguments of any name (theirs cannot be `options`, `delay`, `at`, `on`)."""
+        """Create a job whose arguments may have any name: those above cannot be `options`, `delay`, `at` or `on`."""
         draft = self._filtered(drafted(task, call, options))
         if draft is None:
             raise CreationCancelled(f"a filter cancelled the creation of a job of {name_of(task)}")
@@ -157,17 +170,20 @@ class Client(AbstractContextManager["Client"]):
     ) -> list[str]:
         """Create a job for each call, a `Call` or (args, kwargs); returns their ids in the same order.
 
-        All calls are checked before the first is sent, so all are in memory at once. Jobs that a filter
-        cancels are left out. Raises as `enqueue` does.
+        All calls are checked before the first is sent, so all are in memory at once. Jobs that a filter cancels are
+        left out. Raises as `enqueue` does; as NotAcknowledged has the ids of all jobs, the call can be repeated.
         """
-        if options.job_id or options.idempotency_key:
-            raise SettingsError("many jobs cannot share one id or key: set them in each Call")
+        if options.job_id is not None or options.idempotency_key is not None:
+            raise InvalidData(
+                "many jobs cannot share one id or key: write Call(args, kwargs, idempotency_key, job_id)"
+            )
         each = (call if isinstance(call, Call) else Call(*call) for call in calls)
         if self._filters:
             return self._create_filtered([drafted(task, call, options) for call in each])
         first = drafted(task, Call(), options)
-        fill = CreateTemplate(first.task, first.options, self._rules).fill
-        records = [fill(call) for call in each]
+        template = CreateTemplate(first.task, first.options, self._rules)
+        fill = template.fill
+        records = [fill(call) if call.job_id is None else agreeing(template, call) for call in each]
         self._sender.send(records)
         return [record.job_id for record in records]
 
@@ -179,8 +195,12 @@ class Client(AbstractContextManager["Client"]):
             self._tell(record.job_id, draft)
         return [record.job_id for record in records]
 
-    def _record(self, draft: JobDraft) -> Record:
-        return CreateTemplate(draft.task, draft.options, self._rules).fill(Call(draft.args, draft.kwargs))
+    def _record(self, draft: JobDraft) -> CommandRecord:
+        options = draft.options
+        if options.job_id is None:
+            return CreateTemplate(draft.task, options, self._rules).fill(Call(draft.args, draft.kwargs))
+        template = CreateTemplate(draft.task, with_options(options, job_id=None), self._rules)
+        return agreeing(template, Call(draft.args, draft.kwargs, options.idempotency_key, options.job_id))
 
     def _filtered(self, draft: JobDraft) -> JobDraft | None:
         for one in self._filters:
@@ -208,9 +228,9 @@ class Client(AbstractContextManager["Client"]):
         expected_version: int | None = None,
         reason: str | None = None,
     ) -> None:
-        """Delete a job wherever it is; a running one is cancelled. One that failed long ago needs a snapshot.
+        """Delete a job in any state; a running one is cancelled. One that failed long ago needs a snapshot.
 
-        With an expected state or version the command is rejected if the job is elsewhere by then; so in all
+        With an expected state or version the command is rejected if the job has another one by then; so in all
         methods below.
         """
         self._change(commands.DeleteJob, job_id, expected_state, expected_version, reason, snapshot=snapshot)
@@ -225,7 +245,7 @@ class Client(AbstractContextManager["Client"]):
         expected_version: int | None = None,
         reason: str | None = None,
     ) -> None:
-        """Put a job into its queue, or another one of its lane, now. One that ended long ago needs a snapshot."""
+        """Put a job into its queue, or another one in the same lane. One that ended long ago needs a snapshot."""
         fields = {"queue": queue, "snapshot": snapshot}
         self._change(commands.RequeueJob, job_id, expected_state, expected_version, reason, **fields)
 
@@ -254,7 +274,7 @@ class Client(AbstractContextManager["Client"]):
         expected_version: int | None = None,
         reason: str | None = None,
     ) -> None:
-        """Set one of a job's parameters to a JSON value; it stays one: bytes are base64, times are texts."""
+        """Set one of a job's parameters to a JSON value; bytes are stored as base64, times as texts."""
         fields = {"name": name, "value": value}
         self._change(commands.SetParameter, job_id, expected_state, expected_version, reason, **fields)
 

@@ -1,14 +1,19 @@
 """What a job is created with besides its task and arguments, and what client filters get to see of it."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
 
 from joblog.services.tasks.task import Task
+from joblog.streams.contract.fields import is_queue, wrong_queue
 from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.contract.states import ContinueOn
 from joblog.streams.errors import InvalidData, JoblogError
+
+#: https://www.w3.org/TR/trace-context/#traceparent-header
+_is_traceparent: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.{1,900})?").fullmatch
 
 
 class CreationCancelled(JoblogError):
@@ -17,18 +22,21 @@ class CreationCancelled(JoblogError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOptions:
-    """How a job shall run; what is left out comes from its task, or else from Joblog's defaults.
+    """How a job is to run; what is left out comes from its task, or else from Joblog's defaults.
 
     - queue: the task's own, or `default`, if None.
     - priority: higher first, within the queue; -1000 to 1000.
-    - retry: None for the task's policy, or else ten attempts on Hangfire's curve.
-    - timeout: the longest run, a timedelta or seconds.
+    - retry: None for the task's policy, or else ten retries on Hangfire's curve.
+    - timeout: the longest run, a timedelta or seconds; None for the task's own. When it is over, the attempt fails; a
+      task with `isolation="process"` is killed, others are asked to stop by their cancellation token.
     - parameters: small JSON values that jobs and filters can read, and commands can change.
     - idempotency_key: a job with the same queue and key is created once, while it lives and for a while after.
     - job_id: an id made before, to repeat a call whose outcome is unknown.
     - run_at: not before this instant, which needs a time zone; a past one means now.
-    - parent, on: run when the job of this id has ended in this way.
+    - parent: run when the job with this id has ended; on: how it has to end, by default ContinueOn.SUCCEEDED.
     - traceparent: W3C trace context, handed to the run.
+
+    Raises InvalidData for what would have no effect.
     """
 
     queue: str | None = None
@@ -40,15 +48,31 @@ class JobOptions:
     job_id: str | None = None
     run_at: datetime | None = None
     parent: str | None = None
-    on: ContinueOn = ContinueOn.SUCCEEDED
+    on: ContinueOn | None = None
     traceparent: str | None = None
+
+    def __post_init__(self) -> None:
+        for problem in self._problems():
+            raise InvalidData(problem)
+        if self.parent is not None and self.on is None:
+            object.__setattr__(self, "on", ContinueOn.SUCCEEDED)
+
+    def _problems(self) -> Iterator[str]:
+        if self.on is not None and self.parent is None:
+            yield f"on has no effect without a parent: write parent=JOB_ID, on={self.on!s}, or leave it out"
+        if self.queue is not None and not is_queue(self.queue):
+            yield wrong_queue(self.queue)
+        if self.retry is not None and not isinstance(self.retry, RetryPolicy):
+            yield f"retry={self.retry!r:.60} is not a policy: write retry=RetryPolicy(attempts=3)"
+        if self.traceparent is not None and not _is_traceparent(self.traceparent):
+            yield f"traceparent {self.traceparent!r:.60} is not in the W3C form 00-TRACE_ID-PARENT_ID-FLAGS"
 
 
 DEFAULT_OPTIONS: Final = JobOptions()
 
 
 class Call(NamedTuple):
-    """One of many calls of a task. Key and id are as in JobOptions, but of this one job."""
+    """One of many calls of a task. Key and id are as in JobOptions, for this one job."""
 
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = {}
@@ -101,12 +125,17 @@ def queue_of(task: Task[..., Any] | str) -> str:
 
 
 def due_at(delay: timedelta | float | None, at: datetime | None) -> datetime:
-    """The instant that a delay from now (a timedelta or seconds) or a time names; one of them is given."""
-    if (delay is None) == (at is None):
-        raise InvalidData("give either a delay or a time (at)")
+    """The instant that a delay from now (a timedelta or seconds) or a time names; a negative delay is in the past.
+
+    Raises InvalidData unless exactly one is given, and for a delay that is no number or leads beyond the year 9999.
+    """
+    if delay is None and at is None:
+        raise InvalidData("give a delay or a time: delay=60, delay=timedelta(...) or at=datetime(...)")
+    if delay is not None and at is not None:
+        raise InvalidData("give a delay or a time (at), not both")
     if at is not None:
         return at
     try:
         return datetime.now(UTC) + (delay if isinstance(delay, timedelta) else timedelta(seconds=delay or 0))
     except (OverflowError, ValueError) as exc:
-        raise InvalidData(f"a delay of {delay} leads beyond the calendar") from exc
+        raise InvalidData(f"a delay of {delay} s does not lead to an instant before the year 10000") from exc

@@ -1,33 +1,25 @@
-"""Sends commands and waits until Kafka has them; many threads share one producer.
+"""Sends commands and waits until Kafka has acknowledged them; many threads share one producer.
 
-Acknowledgements come as callbacks, which one thread polls for everybody: a caller that polled for itself
-could sleep on while another caller's poll consumed its acknowledgement.
-
-An idempotent producer that hits a fatal error refuses everything from then on. Whoever notices puts a new one in
-its place: the polling thread, where `poll` raises the error, or a caller, where `produce` does.
+Acknowledgements arrive as callbacks, and one thread polls for all callers: a caller that polled for itself could
+wait on after the poll of another one had received its acknowledgement.
 """
 
-import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from joblog.services.client.templates import Record
+from confluent_kafka import KafkaError, KafkaException, Message
+from joblog.services.client.templates import CommandRecord
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.errors import EnqueueError, JoblogError, TopicsError
-
-log = logging.getLogger(__name__)
+from joblog.streams.kafka.durable_producer import DurableProducer
 
 _POLL_S: Final = 0.5
-#: Waits beyond the producer's own time-out, after which it must have reported every record.
+#: How much longer than the producer's own time-out to wait: by then it has reported every record.
 _REPORT_S: Final = 5.0
 _FULL_WAIT_S: Final = 0.005
-#: Between two new producers, should each fail at once, and until a broken one has reported what it held.
-_BROKEN_S: Final = 0.1
 
 
 class NotAcknowledged(EnqueueError):
@@ -48,7 +40,7 @@ class NotAcknowledged(EnqueueError):
 
 
 class _Delivery:
-    """The acknowledgements of one call: counted by the polling thread, awaited by the calling one."""
+    """The acknowledgements of one call: counted by the polling thread, awaited by the calling thread."""
 
     __slots__ = ("_done", "_expected", "_reported", "_waiting", "reason")
 
@@ -69,37 +61,33 @@ class _Delivery:
             self._done.set()
 
     def expect(self, count: int) -> None:
-        """All is sent; from now on the last report ends the waiting."""
+        """All records have been handed over: `wait` returns after this many reports."""
         self._expected = count
         if self._reported == count:
             self._done.set()
 
     def wait(self, timeout_s: float) -> set[str]:
-        """The jobs that nobody acknowledged."""
+        """Wait for the reports; returns the ids of the jobs that were not acknowledged."""
         self._done.wait(timeout_s)
         return self._waiting
 
 
-class Sender:
-    """A producer of commands with its polling thread. It does not survive a fork: make one in each process."""
+class CommandSender:
+    """A producer of commands and its polling thread. Cannot be used after a fork: make one in each process."""
 
-    def __init__(
-        self, make_producer: Callable[[], Producer], servers: str, topic: str, lanes: int, timeout_s: float
-    ) -> None:
-        self._make_producer = make_producer
+    def __init__(self, producer: DurableProducer, servers: str, topic: str, lanes: int, timeout_s: float) -> None:
+        self._producer = producer
         self._servers = servers
         self._topic = topic
         self._lanes = lanes
         self._timeout_s = timeout_s
-        self._producer = make_producer()
         self._pid = os.getpid()
         self._stop = threading.Event()
-        self._replacing = threading.Lock()
         self._checked = False
         self._thread = threading.Thread(target=self._poll, name="joblog-client", daemon=True)
         self._thread.start()
 
-    def send(self, records: Sequence[Record]) -> None:
+    def send(self, records: Sequence[CommandRecord]) -> None:
         """Send all, and return when Kafka has acknowledged all. Raises NotAcknowledged, TopicsError."""
         if os.getpid() != self._pid:
             raise JoblogError("this client was made before the process forked: make one after the fork")
@@ -114,7 +102,7 @@ class Sender:
             for record in records:
                 self._produce(record, delivery)
         except (KafkaException, BufferError) as exc:
-            raise NotAcknowledged(_told(exc), job_ids, job_ids) from exc
+            raise NotAcknowledged(_reason(exc), job_ids, job_ids) from exc
         delivery.expect(len(records))
         unacknowledged = delivery.wait(self._timeout_s + _REPORT_S)
         if unacknowledged:
@@ -122,31 +110,22 @@ class Sender:
             raise NotAcknowledged(f"brokers {self._servers}: {delivery.reason}", job_ids, left)
 
     def close(self) -> None:
-        """Stop; calls that still wait in other threads get their reports first."""
+        """Close the producer, after the calls of other threads that are in progress."""
         if self._stop.is_set() or os.getpid() != self._pid:
             return
-        with suppress(KafkaException):
-            self._producer.flush(self._timeout_s)
-        with self._replacing:
-            self._stop.set()
+        self._producer.flush(self._timeout_s)
+        self._stop.set()
         self._thread.join()
         self._producer.close()
 
-    def _produce(self, record: Record, delivery: _Delivery) -> None:
+    def _produce(self, record: CommandRecord, delivery: _Delivery) -> None:
         lane = lane_of_job(record.job_id)
         deadline: float | None = None
         while True:
-            current = self._producer
             try:
-                current.produce(
-                    self._topic, record.value, record.job_id, partition=lane, on_delivery=delivery.on_delivery
-                )
-            except KafkaException as exc:
-                if exc.args[0].code() == KafkaError._FATAL:  # without the flag that `fatal` reads
-                    self._replace(current, exc)
-                raise
+                self._producer.produce(self._topic, record.value, record.job_id, lane, delivery.on_delivery)
             except BufferError:
-                # The producer holds as much as it may; the polling thread makes room as brokers acknowledge.
+                # The producer's queue is full; the polling thread makes room as brokers acknowledge.
                 deadline = deadline or time.monotonic() + self._timeout_s
                 if time.monotonic() > deadline:
                     raise
@@ -155,10 +134,10 @@ class Sender:
                 return
 
     def _check_topic(self) -> None:
-        """Once: a job sent by the wrong number of lanes would be rejected, or wait where no one serves it."""
+        """Check the topic once: with another number of lanes a job would be rejected, or wait in the wrong lane."""
         if self._checked:
             return
-        found = self._producer.list_topics(self._topic, timeout=self._timeout_s).topics[self._topic]
+        found = self._producer.list_topics(self._topic, self._timeout_s).topics[self._topic]
         if found.error is not None:
             raise TopicsError(f"topic {self._topic} cannot be used: {found.error.str()}; see `joblog topics create`")
         if len(found.partitions) != self._lanes:
@@ -170,27 +149,9 @@ class Sender:
 
     def _poll(self) -> None:
         while not self._stop.is_set():
-            current = self._producer
-            try:
-                current.poll(_POLL_S)
-            except KafkaException as exc:  # for fatal errors only
-                self._replace(current, exc)
-                self._stop.wait(_BROKEN_S)
-
-    def _replace(self, broken: Producer, why: KafkaException) -> None:
-        """Go on with a new producer; what the broken one held is reported as not acknowledged."""
-        with self._replacing:
-            if self._producer is not broken or self._stop.is_set():
-                return
-            self._producer = self._make_producer()
-        log.warning("client.producer_replaced", extra={"error": _told(why)})
-        broken.purge()
-        # Twice, as it may raise its error once. Not closed: other threads may be about to hand it their records.
-        for _ in range(2):
-            with suppress(KafkaException):
-                broken.flush(_BROKEN_S)
+            self._producer.poll(_POLL_S)
 
 
-def _told(exc: Exception) -> str:
+def _reason(exc: Exception) -> str:
     error = exc.args[0] if exc.args else exc
     return error.str() if isinstance(error, KafkaError) else str(error)

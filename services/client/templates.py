@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 _KEYS: Final = TypeAdapter[str](Key)
 
 
-class Record(NamedTuple):
+class CommandRecord(NamedTuple):
     """A command that is ready to be sent; the id names the lane."""
 
     job_id: str
@@ -60,7 +60,7 @@ class CreateTemplate:
             name: msgspec.Raw(encode_json(value, f"parameter {name}")) for name, value in model.parameters.items()
         }
 
-    def fill(self, call: Call) -> Record:
+    def fill(self, call: Call) -> CommandRecord:
         """The command for one call; raises InvalidData for arguments that cannot be sent."""
         args = encode_json(call.args if isinstance(call.args, list | tuple) else _listed(call.args), "args")
         kwargs = encode_json(dict(call.kwargs), "kwargs") if call.kwargs else b"{}"
@@ -88,7 +88,7 @@ class CreateTemplate:
         )
         if len(value) > VALUE_BYTES_MAX:
             raise InvalidData(f"the command has {len(value)} bytes, more than the {VALUE_BYTES_MAX} of any command")
-        return Record(job_id, value)
+        return CommandRecord(job_id, value)
 
     def _command(self, args: msgspec.Raw, kwargs: msgspec.Raw, job_id: str, key: str | None) -> wire.CreateJob:
         model = self._model

@@ -222,12 +222,13 @@ def _dead_letters(client: AdminClient, settings: Settings, cluster: ClusterMetad
 
 def internal_errors(letters: Iterable[Message]) -> Iterator[Finding]:
     """Dead letters for an exception that nobody foresaw: a mistake in Joblog or in a filter, not in the record."""
-    found, place = 0, ""
+    found, place, last = 0, "", ""
     try:
         for letter in letters:
             headers = {name: _text(value) for name, value in readable_headers(letter) or ()}
             if headers.get("joblog-reason-code") == InternalError.code:
                 found += 1
+                last = f"{letter.partition()}:{letter.offset()}"
                 place = "{joblog-topic}/{joblog-partition}@{joblog-offset}".format_map(defaultdict(str, headers))
     except KafkaException as exc:
         yield warn("dead letters", f"could not all be read: {exc.args[0].str()}", _LIST_DEAD_LETTERS)
@@ -235,7 +236,7 @@ def internal_errors(letters: Iterable[Message]) -> Iterator[Finding]:
         yield fail(
             "dead letters",
             f"{found} with an internal error, such as {place}: processing them raised an unexpected exception",
-            f"{_LIST_DEAD_LETTERS}; the reason holds the traceback, which belongs in a bug report",
+            f"joblog deadletters show {last}; the reason is the traceback, which belongs in a bug report",
         )
 
 

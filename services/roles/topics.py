@@ -39,7 +39,7 @@ class CheckedRole:
     def __init__(
         self, role: Runnable, check: Callable[[], None], health: Health, *, watch_s: float = WATCH_S
     ) -> None:
-        self._role = role
+        self.role: Final = role
         self._check = check
         self._health = health
         self._watch_s = watch_s
@@ -49,7 +49,7 @@ class CheckedRole:
         if not self._wait(stop):
             return
         with self._watching(stop):
-            self._role.run(stop)
+            self.role.run(stop)
 
     def _wait(self, stop: threading.Event) -> bool:
         """Check as soon as brokers answer; false when `stop` was set before."""

@@ -10,7 +10,7 @@ from joblog.services.roles.topics import on_checked_topics
 from joblog.services.settings.model import Settings
 from joblog.services.tasks.task import TaskRegistry
 from joblog.services.worker.filters import installed_worker_filters
-from joblog.services.worker.settings import DEFAULT_SLOTS
+from joblog.services.worker.options import DEFAULT_SLOTS
 from joblog.services.worker.worker import Worker
 from joblog.streams.errors import SettingsError
 from joblog.streams.health import Health

@@ -15,7 +15,6 @@ from joblog.services.schemas.messages import (
     summary_of,
     tag_of,
     tag_of_struct,
-    tagged,
 )
 from joblog.streams.contract import deadletters, topics
 from joblog.streams.contract.topics import TOPICS, Topic, TopicNames
@@ -115,10 +114,10 @@ def _messages() -> dict[str, Schema]:
     """The messages of each topic, by their names."""
     made = {
         topics.COMMANDS.name: {tag_of(model): _public(model, topics.COMMANDS) for model in COMMANDS},
-        topics.REPORTS.name: {tag_of(model): _report(model) for model in REPORTS},
+        topics.REPORTS.name: {tag_of_struct(kind): _private(kind, topics.REPORTS) for kind in REPORTS},
         topics.EVENTS.name: {tag_of(model): _public(model, topics.EVENTS) for model in EVENTS},
         topics.STATE.name: {"state": _state()},
-        topics.ASSIGNMENTS.name: {tag_of_struct(kind): _assignment(kind) for kind in ASSIGNMENTS},
+        topics.ASSIGNMENTS.name: {tag_of_struct(kind): _private(kind, topics.ASSIGNMENTS) for kind in ASSIGNMENTS},
         topics.DEADLETTERS.name: {"deadletter": _deadletter()},
     }
     return made | {topic.name: {f"timer.{topic.name}": _timer(topic)} for topic in topics.DELAYS}
@@ -128,16 +127,12 @@ def _public(model: type[BaseModel], topic: Topic) -> Schema:
     return _message(tag_of(model), model, topic, CLOUD_EVENT, enveloped(model, REF))
 
 
-def _report(model: type[BaseModel]) -> Schema:
-    return _message(tag_of(model), model, topics.REPORTS, JSON, tagged(model, REF))
-
-
-def _assignment(kind: type[Struct]) -> Schema:
-    return _message(tag_of_struct(kind), kind, topics.ASSIGNMENTS, JSON, structured(kind))
+def _private(kind: type[Struct], topic: Topic) -> Schema:
+    return _message(tag_of_struct(kind), kind, topic, JSON, structured(kind, REF))
 
 
 def _timer(topic: Topic) -> Schema:
-    return _message(f"timer.{topic.name}", Timer, topic, JSON, structured(Timer))
+    return _message(f"timer.{topic.name}", Timer, topic, JSON, structured(Timer, REF))
 
 
 def _message(name: str, kind: type, topic: Topic, content: str, payload: Schema) -> Schema:

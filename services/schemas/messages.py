@@ -1,9 +1,10 @@
-"""What the generated documents say of messages: their models, as JSON Schemas with their CloudEvents envelope."""
+"""Messages as JSON Schemas, with their CloudEvents envelope."""
 
 from collections.abc import Iterable
+from inspect import getdoc
 from typing import Any, Final, get_args
 
-from joblog.streams.contract import commands, events, reports, wire
+from joblog.streams.contract import commands, events, wire
 from joblog.streams.contract.cloudevents import Envelope
 from msgspec import Struct, json, structs
 from pydantic import BaseModel
@@ -14,7 +15,7 @@ Models = tuple[type[BaseModel], ...]
 
 COMMANDS: Final[Models] = get_args(get_args(commands.Command)[0])
 EVENTS: Final[Models] = get_args(get_args(events.Event)[0])
-REPORTS: Final[Models] = get_args(get_args(reports.Report)[0])
+REPORTS: Final[tuple[type[Struct], ...]] = get_args(wire.AnyReport)
 ASSIGNMENTS: Final[tuple[type[Struct], ...]] = (wire.RunJob, wire.CancelJob)
 
 _DATA_TYPE: Final = "application/json"
@@ -33,7 +34,7 @@ def tag_of(model: type[BaseModel]) -> str:
 
 
 def summary_of(kind: type) -> str:
-    """The first sentence of what a class says of itself."""
+    """The first line of a class's docstring."""
     return (kind.__doc__ or "").partition("\n")[0].strip()
 
 
@@ -67,35 +68,35 @@ def without_tag(data: Schema) -> None:
     del data["properties"]["type"]
 
 
-def tagged(model: type[BaseModel], ref_template: str) -> Schema:
-    """A report: a plain JSON object that says its own type."""
-    said = model.model_json_schema(ref_template=ref_template, schema_generator=Untitled)
-    said["properties"]["type"] = {"const": tag_of(model)}
-    said["required"] = ["type", *said.get("required", ())]
-    return said
-
-
 def tag_of_struct(kind: type[Struct]) -> str:
     """The wire name of a message that exists as a struct only, or an empty text."""
     return str(kind.__struct_config__.tag or "")
 
 
-def structured(kind: type[Struct]) -> Schema:
-    """A message that exists as a msgspec struct only, whose fields are plain or carried JSON."""
+def structured(kind: type[Struct], ref_template: str) -> Schema:
+    """A message that exists as a msgspec struct only: a plain JSON object that says its own type."""
     fields = structs.fields(kind)
     tag = tag_of_struct(kind)
     tags = {"type": {"const": tag}} if tag else {}
     return {
         "title": kind.__name__,
-        "description": kind.__doc__,
+        "description": getdoc(kind),
         "type": "object",
-        "properties": {**tags, **{field.encode_name: json.schema(field.type) for field in fields}},
+        "properties": {**tags, **{field.encode_name: _of_field(field.type, ref_template) for field in fields}},
         "required": [*tags, *(field.encode_name for field in fields if field.required)],
     }
 
 
+def _of_field(kind: Any, ref_template: str) -> Schema:
+    """The schema of a struct's field; what it refers to is defined by the models of commands and events."""
+    (schema,), _ = json.schema_components([kind], ref_template=ref_template.replace("{model}", "{name}"))
+    retry, policy = (ref_template.format(model=name).encode() for name in ("Retry", "RetryPolicy"))
+    found: Schema = json.decode(json.encode(schema).replace(b'"%s"' % retry, b'"%s"' % policy))
+    return found
+
+
 def merged(schemas: Iterable[Schema]) -> Schema:
-    """The definitions of many schemas, taken out of them; one name must mean one thing."""
+    """The definitions of many schemas, taken out of them. ValueError if two of one name differ."""
     found: Schema = {}
     for schema in schemas:
         for name, definition in schema.pop("$defs", {}).items():

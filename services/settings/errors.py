@@ -51,7 +51,7 @@ def suggestion(name: str, known: list[str], cutoff: float = 0.6) -> str:
 def paths(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """All settings of a model, groups entered."""
     for name, field in model.model_fields.items():
-        path = (*prefix, field.alias or name)
+        path = (*prefix, name)
         group = field.annotation
         if isinstance(group, type) and issubclass(group, BaseModel):
             yield from paths(group, path)

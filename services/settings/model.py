@@ -2,31 +2,29 @@
 
 In order of decreasing precedence: environment (`JOBLOG_KAFKA__BOOTSTRAP_SERVERS`), `.env`, a TOML file
 (`JOBLOG_CONFIG`, or `joblog.toml` where the process runs), and the addresses that `joblog up` leaves in its
-directory. A secret may be in a file of its own: `JOBLOG_POSTGRES__DSN_FILE`. Times are in seconds.
+directory. A secret may be in a file of its own: `JOBLOG_POSTGRES__DSN_FILE`. Times are in seconds. A setting has the
+same name in the code, in a file and, in upper case, in the environment; an empty variable counts as not set.
 """
 
 import os
 import socket
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import pydantic_settings
 from joblog.services.settings.errors import explain, unread
+from joblog.services.settings.kafka import KafkaSettings
 from joblog.services.settings.sources import AddressesSource, SecretFiles, TomlSource, Yielding
-from joblog.services.settings.values import Modules, Queues, mapped
+from joblog.services.settings.values import FilledPath, Modules, QueueName, Queues, Secret, mapped
 from joblog.streams.contract.codec import VALUE_BYTES_MAX
-from joblog.streams.contract.fields import WORKER_PATTERN, QueueName
+from joblog.streams.contract.fields import WORKER_PATTERN
 from joblog.streams.contract.ids import LANES_MAX
 from joblog.streams.contract.shards import served_shards
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import SettingsError
-from joblog.streams.kafka.clients import KafkaConfig
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
-    SecretStr,
     StringConstraints,
     ValidationError,
     model_validator,
@@ -35,78 +33,21 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Name = Annotated[str, StringConstraints(pattern=WORKER_PATTERN, max_length=100)]
-
-
-#: Properties of librdkafka that can be passed on; all others are set by Joblog, or have settings of their own.
-EXTRA_PREFIXES: Final = ("socket.", "metadata.", "topic.metadata.", "sasl.kerberos.", "sasl.oauthbearer.", "ssl.")
-EXTRA_NAMES: Final = frozenset(
-    {"broker.address.family", "client.dns.lookup", "client.rack", "connections.max.idle.ms", "debug", "log_level"}
-)
-
-
-def _allowed(extra: Mapping[str, str]) -> Mapping[str, str]:
-    wrong = [name for name in extra if name not in EXTRA_NAMES and not name.startswith(EXTRA_PREFIXES)]
-    if wrong:
-        raise ValueError(
-            f"{', '.join(wrong)} cannot be set here; only {', '.join(sorted(EXTRA_NAMES))} "
-            f"and what begins with {', '.join(EXTRA_PREFIXES)}"
-        )
-    return extra
-
-
-class KafkaSettings(SecretFiles):
-    """Broker addresses and credentials."""
-
-    bootstrap_servers: str = Field("127.0.0.1:9092", min_length=1)
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "OAUTHBEARER"] | None = None
-    sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
-    sasl_password_file: Path | None = None
-    ssl_ca_location: Path | None = None
-    ssl_certificate_location: Path | None = None
-    ssl_key_location: Path | None = None
-    ssl_key_password: SecretStr | None = None
-    ssl_key_password_file: Path | None = None
-    extra: Annotated[dict[str, str], NoDecode, BeforeValidator(mapped), AfterValidator(_allowed)] = {}
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        protocol = self.security_protocol
-        sasl = (self.sasl_mechanism, self.sasl_username, self.sasl_password)
-        if not protocol.startswith("SASL") and any(value is not None for value in sasl):
-            raise ValueError(f"sasl_* is set, but security_protocol is {protocol}: use SASL_SSL or SASL_PLAINTEXT")
-        if protocol.startswith("SASL") and self.sasl_mechanism is None:
-            raise ValueError(f"security_protocol {protocol} needs a sasl_mechanism")
-        if (self.sasl_mechanism or "").startswith(("PLAIN", "SCRAM")) and None in sasl:
-            raise ValueError(f"sasl_mechanism {self.sasl_mechanism} needs sasl_username and sasl_password")
-        if not protocol.endswith("SSL") and any(
-            getattr(self, name) for name in vars(self) if name.startswith("ssl_")
-        ):
-            raise ValueError(f"ssl_* is set, but security_protocol is {protocol}: use SSL or SASL_SSL")
-        return self
-
-    def config(self) -> KafkaConfig:
-        """As the clients take it."""
-        named: dict[str, Any] = {"security.protocol": self.security_protocol} | {
-            name.replace("_", "."): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-            for name, value in vars(self).items()
-            if name.startswith(("sasl_", "ssl_")) and not name.endswith("_file") and value is not None
-        }
-        return KafkaConfig(self.bootstrap_servers, self.extra | named)
+#: A command must fit into one record together with its envelope and options.
+ARGS_BYTES_MAX: Final = VALUE_BYTES_MAX - 16_384
 
 
 class PostgresSettings(SecretFiles):
     """The read model; needed by the projector and by commands that show jobs.
 
     - dsn: `postgresql://user:password@host:port/database`.
-    - schema: where the tables are; another one beside it can be built from the log.
+    - schema_name: the schema that holds the tables; a second one can be built from the log beside it.
     - prepare: create or migrate the tables when a projector starts.
     """
 
-    dsn: SecretStr | None = None
-    dsn_file: Path | None = None
-    schema_name: str = Field("joblog", alias="schema", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
+    dsn: Secret | None = None
+    dsn_file: FilledPath | None = None
+    schema_name: str = Field("joblog", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
     prepare: bool = True
 
 
@@ -115,11 +56,12 @@ class ClientSettings(SecretFiles):
 
     - name: part of the commands' `source`; default: the host name.
     - timeout_s: how long to wait for Kafka's acknowledgement.
+    - args_bytes_max: the largest arguments of one job, as JSON.
     """
 
     name: Name | None = None
     timeout_s: Seconds = 10.0
-    args_bytes_max: int = Field(262_144, ge=2, le=VALUE_BYTES_MAX - 16_384)
+    args_bytes_max: int = Field(262_144, ge=2, le=ARGS_BYTES_MAX)
 
 
 class ElectorSettings(SecretFiles):
@@ -145,9 +87,13 @@ class WorkerSettings(SecretFiles):
     """The worker, which runs jobs.
 
     - tasks: modules with tasks.
-    - queues: in the order of preference; those that its tasks declare if empty, `default` as the last of them.
-    - slots: jobs at once; default: by the number of cores. prefetch: extra jobs to hold ready, for short jobs.
-    - renew_s: how often the lease is renewed; grace_s: how long running jobs may take to end at a stop.
+    - queues: in order of preference; if empty, those that its tasks declare, `default` last.
+    - slots: jobs to run at the same time; default: five for each core, at most 20.
+    - prefetch: extra jobs to hold ready, so that short jobs do not wait for the elector.
+    - renew_s: how often the lease is renewed.
+    - grace_s: how long running jobs may take to finish when the worker stops.
+    - release_after_s: how long a job may wait here for a free slot before it is given back.
+    - result_bytes_max: the largest result of a job, as JSON.
     """
 
     name: Name | None = None
@@ -162,11 +108,20 @@ class WorkerSettings(SecretFiles):
 
 
 class HttpSettings(SecretFiles):
-    """Where a role answers /livez, /readyz, /metrics and /version; port 0 is any free one."""
+    """Where a role serves /livez, /readyz, /metrics and /version; port 0 is any free one."""
 
     enabled: bool = True
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(0, ge=0, le=65_535)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        idle = sorted(self.model_fields_set - {"enabled"})
+        if not self.enabled and idle:
+            raise ValueError(
+                f"http.{idle[0]} has no effect: http.enabled is false: leave {idle[0]} out, or set enabled to true"
+            )
+        return self
 
 
 class LogSettings(SecretFiles):
@@ -179,7 +134,9 @@ class LogSettings(SecretFiles):
 class Settings(BaseSettings):
     """All settings; make it with `Settings.load`, which explains what is wrong by the variable's name.
 
-    - config: the TOML file; directory: where `joblog up` keeps its data and addresses.
+    - config: the TOML file.
+    - directory: where `joblog up` keeps its data and addresses.
+    - topic_prefix: what all topic names of the installation begin with.
     - lanes: partitions of the topics; fixed for the life of the installation.
     - replication: replicas of each topic, when it is created.
     - queue_shards: over how many neighbouring lanes each queue is spread that shall have more than one.
@@ -199,14 +156,15 @@ class Settings(BaseSettings):
         env_prefix="JOBLOG_",
         env_nested_delimiter="__",
         env_file=".env",
+        env_ignore_empty=True,
         dotenv_filtering="match_prefix",
         frozen=True,
         extra="forbid",
         hide_input_in_errors=True,
     )
 
-    config: Path | None = None
-    directory: Path = Path(".joblog")
+    config: FilledPath | None = None
+    directory: FilledPath = Path(".joblog")
     topic_prefix: str = Field("joblog.", pattern=r"^[A-Za-z0-9._-]{0,100}$")
     lanes: int = Field(4, ge=1, le=LANES_MAX)
     replication: int = Field(1, ge=1, le=10)
@@ -222,10 +180,10 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, config: Path | None = None, **overrides: Any) -> Self:
-        """Read all sources; `overrides` are stronger than any. SettingsError names what is wrong, and where."""
+        """Read all sources; `overrides` take precedence. SettingsError names what is wrong, and where."""
         if config is not None:
             overrides["config"] = config
-        # The same in a file is refused, too. What is near to no setting may be another program's.
+        # The same in a file is refused, too. A variable that resembles no setting may be another program's.
         wrong = [
             f"{name} is not a setting; did you mean {meant}?" for name, meant in unread(os.environ, cls) if meant
         ]
@@ -261,8 +219,8 @@ class Settings(BaseSettings):
                 raise ValueError(f"queue_shards_before: {queue} has {before} now, too: leave it out")
         if self.elector.lease_s < 3 * self.worker.renew_s:
             raise ValueError(
-                f"elector.lease_s ({self.elector.lease_s:g}) must be three times worker.renew_s "
-                f"({self.worker.renew_s:g}) at least: two lost renewals must not cost a worker its jobs"
+                f"elector.lease_s ({self.elector.lease_s:g}) must be at least three times worker.renew_s "
+                f"({self.worker.renew_s:g}), so that a worker survives two lost renewals"
             )
         return self
 
@@ -271,17 +229,17 @@ class Settings(BaseSettings):
         return TopicNames(self.topic_prefix)
 
     @property
-    def shards_served(self) -> Mapping[str, int]:
+    def shards_served(self) -> dict[str, int]:
         """Over how many lanes electors and workers look after each queue that has, or had, more than one."""
         return served_shards(self.queue_shards, self.queue_shards_before)
 
     @property
     def instance(self) -> str:
-        """The name of the process that must have one which outlives restarts."""
+        """The elector's id: a name that stays the same over restarts."""
         return self.elector.id or socket.gethostname()
 
     def dsn(self) -> str:
-        """Where Postgres is; SettingsError if nobody said it."""
+        """The address of Postgres; SettingsError if it is not set."""
         if self.postgres.dsn is None:
             raise SettingsError(
                 "no Postgres is set: give JOBLOG_POSTGRES__DSN or JOBLOG_POSTGRES__DSN_FILE (postgres.dsn), "

@@ -1,4 +1,4 @@
-"""The weaker sources of settings: a TOML file, and the addresses that `joblog up` leaves; and secrets in files."""
+"""Sources of settings: a TOML file, the addresses that `joblog up` leaves, and files that hold one secret."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from pydantic_settings import (
 DEFAULT_FILE: Final = Path("joblog.toml")
 DEFAULT_DIRECTORY: Final = Path(".joblog")
 ADDRESSES_FILE: Final = "addresses.json"
-#: What `config show` calls the origin of what lies in that file.
+#: What `config show` calls that file.
 UP: Final = "addresses of joblog up"
 _SECRET_BYTES_MAX: Final = 65_536
 
@@ -50,7 +50,7 @@ def _secret(name: str, path: str, given: Mapping[str, Any]) -> str:
 
 
 class Yielding(PydanticBaseSettingsSource):
-    """A source that leaves out `x_file` where a stronger one gives `x`, and `x` where that gives `x_file`."""
+    """A source that leaves out `x_file` where one of higher precedence has `x`, and `x` where that has `x_file`."""
 
     def __init__(self, source: PydanticBaseSettingsSource) -> None:
         super().__init__(source.settings_cls)
@@ -86,15 +86,20 @@ class TomlSource(PydanticBaseSettingsSource):
         if not named and not path.exists():
             return {}
         try:
-            return tomllib.loads(path.read_text(encoding="utf-8"))
+            found = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as exc:
             raise SettingsError(f"the file {path} (--config, JOBLOG_CONFIG) cannot be read: {exc.strerror}") from exc
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
             raise SettingsError(f"{path} is not TOML: {exc}") from exc
+        if "config" in found:
+            raise SettingsError(
+                f"{path}: config has no effect in a file; name the file with --config or JOBLOG_CONFIG instead"
+            )
+        return found
 
 
 class AddressesSource(PydanticBaseSettingsSource):
-    """What the stack of this directory is reached by, as long as nobody says otherwise."""
+    """The addresses of the stack in this directory; the source of lowest precedence."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
         return self().get(field_name), field_name, False
@@ -108,7 +113,7 @@ class AddressesSource(PydanticBaseSettingsSource):
         except (OSError, ValueError) as exc:
             raise SettingsError(f"{path}, written by `joblog up`, cannot be read: {exc}; delete it") from exc
         if not isinstance(found, dict):
-            raise SettingsError(f"{path}, written by `joblog up`, is no JSON object; delete it")
+            raise SettingsError(f"{path}, written by `joblog up`, is not a JSON object; delete it")
         return found
 
 

@@ -1,11 +1,13 @@
-"""Values of settings that are texts where they come from: lists, tables, names of modules and queues."""
+"""Types of settings that need more than pydantic's own: lists and tables written as text, names, paths."""
 
 import json
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
-from joblog.streams.contract.fields import QUEUE_PATTERN
-from pydantic import AfterValidator, BeforeValidator
+from joblog.streams.contract.fields import is_queue, wrong_queue
+from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
 
 
@@ -14,7 +16,7 @@ def _listed(given: Any) -> Any:
 
 
 def mapped(given: Any) -> Any:
-    """A JSON object, or the text of one, as an environment variable holds it."""
+    """A mapping, or the text of a JSON object, as an environment variable holds it."""
     if not isinstance(given, str):
         return given
     try:
@@ -28,17 +30,44 @@ def mapped(given: Any) -> Any:
 
 def _module(name: str) -> str:
     if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
-        meant = ".".join(part for part in name.removesuffix(".py").split("/") if part.isidentifier())
-        raise ValueError(f"{name!r} is no name of a module: give a module name: {meant or 'myapp.tasks'}")
+        parts = [part for part in re.split(r"[./]", name.removesuffix(".py")) if part]
+        meant = ".".join(parts) if parts and all(part.isidentifier() for part in parts) else "a name like myapp.tasks"
+        raise ValueError(f"{name!r} is not a module name: write {meant}")
     return name
 
 
 def _queue(name: str) -> str:
-    if not re.fullmatch(QUEUE_PATTERN, name):
-        raise ValueError(f"{name!r} is no name of a queue: it must match {QUEUE_PATTERN}")
+    if not is_queue(name):
+        raise ValueError(wrong_queue(name))
     return name
 
 
-#: Lists, or text with commas, as an environment variable holds it.
-Modules = Annotated[tuple[Annotated[str, AfterValidator(_module)], ...], NoDecode, BeforeValidator(_listed)]
-Queues = Annotated[tuple[Annotated[str, AfterValidator(_queue)], ...], NoDecode, BeforeValidator(_listed)]
+def _distinct(what: str) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
+    def check(names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"{what} {name} is listed twice: list it once")
+        return names
+
+    return check
+
+
+def _filled(given: Any) -> Any:
+    if given in ("", Path()):
+        raise ValueError("it is empty: leave it out instead")
+    return given
+
+
+def _filled_secret(given: SecretStr) -> SecretStr:
+    _filled(given.get_secret_value())
+    return given
+
+
+QueueName = Annotated[str, AfterValidator(_queue)]
+ModuleName = Annotated[str, AfterValidator(_module)]
+#: A path; an empty text would mean the current directory.
+FilledPath = Annotated[Path, BeforeValidator(_filled)]
+Secret = Annotated[SecretStr, AfterValidator(_filled_secret)]
+#: Lists, or text with commas between the names, as an environment variable holds it.
+Modules = Annotated[tuple[ModuleName, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct("module"))]
+Queues = Annotated[tuple[QueueName, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct("queue"))]

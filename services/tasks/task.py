@@ -10,7 +10,7 @@ from re import fullmatch
 from types import ModuleType
 from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
 
-from joblog.streams.contract.fields import QUEUE_PATTERN, SECONDS_MAX, TASK_PATTERN
+from joblog.streams.contract.fields import SECONDS_MAX, TASK_PATTERN, is_queue, wrong_queue
 from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.errors import SettingsError, TaskError, UnknownTask
 
@@ -73,14 +73,26 @@ def task(
     timeout: timedelta | float | None = None,
     isolation: Isolation | str = Isolation.THREAD,
 ) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """Make a function, sync or async, a task; `timeout` is a timedelta or seconds.
+    """Make a function, sync or async, a task.
 
-    SettingsError when the name or queue is not one that messages may carry, or the time-out is not positive.
+    - name: what jobs call it by; it outlives the function's own name.
+    - queue: where its jobs go if their creator names no other.
+    - retry: its retry policy; None for ten retries on Hangfire's curve.
+    - timeout: the longest run, a timedelta or seconds. When it is over, the attempt fails, and its policy decides
+      on a retry. With `isolation="process"` the run is killed. Otherwise it is asked to stop: an async task is
+      cancelled; a sync one has to look at its CancellationToken, and keeps its slot until it returns.
+    - isolation: `"thread"` (for async functions: the worker's event loop), or `"process"`.
+
+    Raises SettingsError for a value that no task can have.
     """
+    if not isinstance(name, str):
+        raise SettingsError('a task needs a name: write @task("myapp.do_something") above the function')
     if not fullmatch(TASK_PATTERN, name):
         raise SettingsError(f"{name!r} cannot be the name of a task: it must match {TASK_PATTERN}")
-    if not fullmatch(QUEUE_PATTERN, queue):
-        raise SettingsError(f"task {name}: {queue!r} cannot be a queue: it must match {QUEUE_PATTERN}")
+    if not is_queue(queue):
+        raise SettingsError(f"task {name}: {wrong_queue(queue)}")
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise SettingsError(f"task {name}: retry={retry!r:.60} is not a policy: write retry=RetryPolicy(attempts=3)")
     timeout_s = timeout / timedelta(seconds=1) if isinstance(timeout, timedelta) else timeout
     if timeout_s is not None and not 0 < timeout_s <= SECONDS_MAX:
         raise SettingsError(f"task {name}: a time-out of {timeout_s} s is not between 0 and {SECONDS_MAX} s")

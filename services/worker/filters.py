@@ -1,4 +1,4 @@
-"""Worker filters: code of the user's around every run.
+"""Worker filters: user code that is called around every run.
 
 `joblog worker` uses those that installed packages offer as entry points of the group `joblog.worker_filters`,
 in the order of their names.
@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Final, Protocol, TypeAlias
 
 from joblog.services.tasks.context import JobContext
-from joblog.services.worker.execution.run import Failed, Succeeded
+from joblog.services.worker.execution.results import Failed, Succeeded
 from joblog.streams.plugins import make_filter
 
 ENTRY_POINTS: Final = "joblog.worker_filters"

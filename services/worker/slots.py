@@ -1,13 +1,13 @@
 """The slots of a worker: which waiting run starts when, and never more at once than there are slots.
 
-There is no lock here. Every step is one operation on a deque or dict, which Python makes atomic: a run is
-waiting until somebody takes it out of `_waiting`, to start it or to give it back, and a slot is free until
-somebody takes it out of `_free`. A lock would be contended by all slots at once whenever the interpreter
-switches threads while one holds it, which trebled the cost of a short job.
+There is no lock here. Every step is one operation on a deque or dict, which Python makes atomic: a run waits until
+one thread takes it out of `_waiting`, to start it or to give it back, and a slot is free until one thread takes it
+out of `_free`. All slots would contend for a lock whenever the interpreter switches threads while one holds it;
+that tripled the cost of a short job.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from joblog.services.worker.execution.run import Run, RunKey
 
 
 class Executor(Protocol):
-    """Runs elsewhere, at once, what it is given; calls `Slots.start_next` before, `Slots.following` after."""
+    """Performs runs elsewhere; calls `Slots.start_next` before each of them and `Slots.following` after it."""
 
     def start(self, run: Run) -> None: ...
 
@@ -23,8 +23,8 @@ class Executor(Protocol):
 class Slots:
     """Starts runs while slots are free: in the order of the queues, then of arrival.
 
-    A slot is free again when its run has really come back. A thread whose run was cancelled or timed out
-    keeps its slot: it cannot be stopped, and it still costs what it costs.
+    A slot is free again when its run has returned. A thread whose run was cancelled or timed out keeps its slot:
+    it cannot be stopped, and still uses what it uses.
 
     `add`, `withdraw` and `withdraw_older` belong to the worker's loop.
     """
@@ -40,13 +40,14 @@ class Slots:
         self._withdrawn: Counter[int] = Counter()
         self._threads: Executor | None = None
         self._loop: Executor | None = None
+        self._fault: Callable[[Run, Exception], None] | None = None
 
-    def connect(self, threads: Executor, loop: Executor) -> None:
-        """Name the executors, which need the slots and so are made later."""
-        self._threads, self._loop = threads, loop
+    def connect(self, threads: Executor, loop: Executor, fault: Callable[[Run, Exception], None]) -> None:
+        """Set the executors, which are made after the slots, and `fault`, which ends a run that they cannot start."""
+        self._threads, self._loop, self._fault = threads, loop, fault
 
     def add(self, runs: Iterable[Run]) -> None:
-        """Let these wait; the first one starts here, if a slot is free."""
+        """Let these runs wait for a slot, and start the first one if a slot is free."""
         for run in runs:
             self._added[run.job.lane] += 1
             self._waiting[run.key] = run
@@ -66,8 +67,9 @@ class Slots:
                 return
             run = self._take()
             if run is not None:
-                self._executor(run).start(run)
-                return
+                if self._start(run):
+                    return
+                continue
             # Meanwhile another run may have come, and found no slot because this one was taken: look again.
             self._free.append(None)
 
@@ -81,7 +83,8 @@ class Slots:
             return None
         if run.known.is_async is over.known.is_async:
             return run
-        self._executor(run).start(run)
+        if not self._start(run):
+            self.start_next()
         return None
 
     def withdraw(self, run: Run) -> bool:
@@ -94,7 +97,7 @@ class Slots:
         return True
 
     def withdraw_older(self, arrived_before: float) -> list[Run]:
-        """Take out the waiting runs that arrived before this instant (monotonic seconds)."""
+        """Take out the waiting runs that arrived before this instant."""
         old: list[Run] = []
         for run in list(self._waiting.values()):
             if run.arrived_at >= arrived_before:
@@ -130,7 +133,16 @@ class Slots:
                     return run
         return None
 
-    def _executor(self, run: Run) -> Executor:
+    def _start(self, run: Run) -> bool:
+        """Hand a run to its executor; false if it cannot be started: it has ended, and its slot is free again."""
         executor = self._loop if run.known.is_async else self._threads
         assert executor is not None, "the slots were not connected to their executors"
-        return executor
+        assert self._fault is not None
+        try:
+            executor.start(run)
+        except Exception as exc:  # noqa: BLE001 - the caller may be the thread of another run
+            self._running.pop(run, None)
+            self._free.append(None)
+            self._fault(run, exc)
+            return False
+        return True

@@ -115,7 +115,7 @@ def _decoded(text: Any) -> bytes:
 def _binary(value: bytes, named: Mapping[str, str]) -> dict[str, Any]:
     kind = named.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
-        raise UndecodableRecord(f"content-type must be JSON, not {kind:.50}")
+        raise UndecodableRecord(f"content-type must be JSON, not {kind!r:.50}")
     attributes: dict[str, Any] = {
         key.removeprefix(_PREFIX): text for key, text in named.items() if key.startswith(_PREFIX)
     }

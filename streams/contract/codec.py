@@ -1,21 +1,27 @@
 """Records to commands and reports, and events to records; the fast way first, the careful way after."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import MAXYEAR, MINYEAR, datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
-from joblog.streams.contract import commands, reports, wire
+from joblog.streams.contract import commands, wire
 from joblog.streams.contract.cloudevents import DEPTH_MAX, DIGITS_MAX, Headers, check_text, explained, read_envelope
-from joblog.streams.contract.fields import JOB_ID_PATTERN, QUEUE_PATTERN, TASK_PATTERN
+from joblog.streams.contract.fields import JOB_ID_PATTERN, QUEUE_PATTERN, TASK_PATTERN, WORKER_PATTERN
+from joblog.streams.contract.unreadable import NOT_READABLE
 from joblog.streams.contract.upcast import upcast_command
 from joblog.streams.errors import InvalidData, UndecodableRecord, UnknownType
-from msgspec import DecodeError, Raw, Struct, json
+from msgspec import DecodeError, Meta, Raw, Struct, json
+from msgspec import ValidationError as StructError
 from pydantic import TypeAdapter, ValidationError
 
 #: The largest value of a command or report, bytes: arguments and results have their own, smaller limit.
 VALUE_BYTES_MAX: Final = 1_048_576
+#: The most slots that a worker may announce: the largest number that its column in Postgres holds.
+SLOTS_MAX: Final = 2**31 - 1
+
+BACKSLASH: Final = ord("\\")
 
 encode: Final = json.Encoder().encode
 
@@ -33,51 +39,82 @@ class _Envelope(Struct, gc=False):
     data_base64: Any = None
 
 
+Attribute = Annotated[str, Meta(min_length=1, max_length=1000)]
+
+
+class _Creation(Struct, gc=False):
+    """The envelope of a create command in its usual shape, decoded in one pass: what `_is_proper` checks, typed."""
+
+    specversion: Literal["1.0"]
+    id: Attribute
+    source: Attribute
+    type: Literal["job.create"]
+    data: wire.CreateJob
+    subject: str | None = None
+    time: str | None = None
+    causationid: str | None = None
+    traceparent: Annotated[str, Meta(max_length=1000)] | None = None
+    data_base64: None = None
+
+
 _envelope: Final = json.Decoder(_Envelope).decode
+_creation: Final = json.Decoder(_Creation).decode
+_CHANGES: Final[Mapping[str, json.Decoder[Any]]] = {
+    kind.type: json.Decoder(kind) for kind in (wire.DeleteJob, wire.RequeueJob, wire.RescheduleJob, wire.SetParameter)
+}
 _COMMANDS: Final[Mapping[str, json.Decoder[wire.Command]]] = {
-    kind.type: json.Decoder(kind)
-    for kind in (wire.CreateJob, wire.DeleteJob, wire.RequeueJob, wire.RescheduleJob, wire.SetParameter)
+    wire.CreateJob.type: json.Decoder(wire.CreateJob),
+    **_CHANGES,
 }
 _report: Final[json.Decoder[wire.AnyReport]] = json.Decoder(wire.AnyReport)
 _command_model: Final = TypeAdapter[commands.Command](commands.Command)
-_report_model: Final = TypeAdapter[reports.Report](reports.Report)
 
 
 def read_command(value: bytes | None, headers: Headers | None) -> wire.Received:
     """The command in a record; raises a ContractError that says what is wrong with it."""
     if value is not None and headers is None and _is_plain(value):
         try:
-            envelope = _envelope(value)
-            if _is_proper(envelope):
-                decoder = _COMMANDS[envelope.type]
-                command = decoder.decode(envelope.data)
-                if _is_create(command) if isinstance(command, wire.CreateJob) else _is_change(command):
-                    return wire.Received(envelope.id, envelope.source, command, envelope.traceparent)
-        except (DecodeError, KeyError, RecursionError):
-            pass  # not the fast shape: the careful way accepts more spellings, or says what is wrong
+            creation = _creation(value)
+            if _is_create(creation.data):
+                return wire.Received(creation.id, creation.source, creation.data, creation.traceparent)
+        except (DecodeError, RecursionError):
+            if (changed := _read_change(value)) is not None:
+                return changed
     return _read_command_carefully(value, headers)
 
 
+def _read_change(value: bytes) -> wire.Received | None:
+    """A command on an existing job, if it has the fast shape; the careful way accepts more, or says what is wrong."""
+    try:
+        envelope = _envelope(value)
+        if _is_proper(envelope):
+            command = _CHANGES[envelope.type].decode(envelope.data)
+            if _is_change(command):
+                return wire.Received(envelope.id, envelope.source, command, envelope.traceparent)
+    except (DecodeError, KeyError, RecursionError):
+        pass
+    return None
+
+
 def read_report(value: bytes | None) -> wire.AnyReport:
-    """The report in a record; raises a ContractError that says what is wrong with it."""
+    """The report in a record; raises a ContractError that says what is wrong with it.
+
+    Only Joblog's own roles write reports, so there is one way to read them, by their structs. What those do not check
+    (names, text that no database keeps, what is carried unread) is checked here.
+    """
     if value is None:
         raise UndecodableRecord("the record has no value")
-    if _is_plain_text(value):
-        try:
-            report = _report.decode(value)
-            if _is_report(report, value):
-                return report
-        except (DecodeError, RecursionError):
-            pass
     _check_size(value)
     try:
-        model = _report_model.validate_json(value)
-    except ValidationError as error:
-        raise InvalidData(explained(error)) from error
-    check_text(model.model_dump())
-    text = model.model_dump_json()
-    _check_size(text.encode())  # numbers may have become longer
-    return _report.decode(text)
+        report = _report.decode(value)
+        if b"\\" in value and b"\\u0000" in value:  # one byte is found four times as fast as six
+            check_text(_any(value))
+        _check_report(report)
+    except StructError as error:
+        raise InvalidData(str(error)) from error
+    except NOT_READABLE as error:
+        raise UndecodableRecord(f"not JSON: {error}") from error
+    return report
 
 
 def _is_plain(value: bytes) -> bool:
@@ -86,19 +123,11 @@ def _is_plain(value: bytes) -> bool:
     It has no \\u escapes and no endless numbers, is proper UTF-8, not too long, and has fewer brackets than the
     depth that is refused.
     """
-    return _is_shallow(value) and _is_plain_text(value)
-
-
-def _is_shallow(value: bytes) -> bool:
-    return value.count(b"[") + value.count(b"{") <= DEPTH_MAX
-
-
-def _is_plain_text(value: bytes) -> bool:
-    if len(value) > VALUE_BYTES_MAX:
+    if value.count(b"[") + value.count(b"{") > DEPTH_MAX or len(value) > VALUE_BYTES_MAX:
         return False
     if len(value) > DIGITS_MAX and _has_long_number(value):
         return False
-    if b"\\" in value and b"\\u" in value:  # one byte is found four times as fast as two
+    if BACKSLASH in value and b"\\u" in value:  # a number is found four times as fast as a byte string
         return False
     if value.isascii():
         return True
@@ -139,22 +168,49 @@ def _is_create(create: wire.CreateJob) -> bool:
         _array(create.args)
     if create.kwargs is not wire.EMPTY_OBJECT:
         _object(create.kwargs)
-    for one in create.parameters.values():
-        json.decode(one)
+    if create.parameters:
+        for one in create.parameters.values():
+            json.decode(one)
     return (
         _is_queue(create.queue)
         and _is_task(create.task)
-        and (create.job_id is None or _is_job_id(create.job_id))
+        and (create.job_id is None or _job_id(create.job_id) is not None)
         and (create.parent is None or _is_job_id(create.parent.job_id))
         and (create.run_at is None or _is_time(create.run_at))
     )
 
 
-def _is_report(report: wire.AnyReport, value: bytes) -> bool:
-    """Whether its ids lead somewhere, and what it carries unread is not too deep."""
-    if isinstance(report, wire.RunSucceeded):
-        return _is_shallow(value)
-    return not isinstance(report, wire.ContinuationAdded) or (_is_job_id(report.child) and _is_job_id(report.job_id))
+def _check_report(report: wire.AnyReport) -> None:
+    """Refuse what could not be written again, or by nobody be read: ids and names that are none, an odd result."""
+    if type(report) is wire.RunSucceeded:
+        if report.result is not wire.NO_RAW:
+            _check_carried(report.result, "result")
+    elif isinstance(report, wire.ContinuationAdded):
+        _check_names(_is_job_id, "a job id", report.job_id, report.child)
+    elif isinstance(report, wire.WorkerAnnounced):
+        _check_names(_is_worker, "the id of a worker", report.worker)
+        _check_names(_is_queue, "the name of a queue", *report.queues, *report.all_queues)
+        _check_names(_is_task, "the name of a task", *report.tasks, *report.policies)
+        if not _is_time(report.started_at):
+            raise InvalidData("started_at lies beyond the calendar")
+        if max(report.slots, report.all_slots) > SLOTS_MAX:
+            raise InvalidData(f"slots must be at most {SLOTS_MAX}")
+
+
+def _check_carried(value: Raw, where: str) -> None:
+    """Refuse JSON that is carried unread and that no reader could take: odd text, endless numbers, great depth."""
+    try:
+        said, text = _any(value), bytes(value)
+    except NOT_READABLE as error:
+        raise InvalidData(f"{where}: {error}") from error
+    if text.count(b"[") + text.count(b"{") >= DEPTH_MAX:
+        check_text({where: said})
+
+
+def _check_names(is_one: Callable[[str], bool], what: str, *names: str) -> None:
+    for name in names:
+        if not is_one(name):
+            raise InvalidData(f"{name!r:.100} is not {what}")
 
 
 def _is_change(change: wire.Change) -> bool:
@@ -167,12 +223,14 @@ def _is_change(change: wire.Change) -> bool:
     )
 
 
+_any: Final = json.Decoder().decode
 _array: Final = json.Decoder(list[Any]).decode
 _object: Final = json.Decoder(dict[str, Any]).decode
 # In all of these `$` would let a line end follow; a full match does not.
 _job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
 _queue: Final = re.compile(QUEUE_PATTERN).fullmatch
 _task: Final = re.compile(TASK_PATTERN).fullmatch
+_worker: Final = re.compile(WORKER_PATTERN).fullmatch
 
 
 def _is_time(instant: datetime) -> bool:
@@ -192,6 +250,10 @@ def _is_queue(text: str) -> bool:
 @lru_cache(maxsize=10_000)
 def _is_task(text: str) -> bool:
     return _task(text) is not None
+
+
+def _is_worker(text: str) -> bool:
+    return _worker(text) is not None
 
 
 def _check_size(value: bytes) -> None:

@@ -1,5 +1,6 @@
 """The fields that messages share: one type for each, with the bounds that pydantic and msgspec both enforce."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -42,6 +43,21 @@ def _in_utc(value: datetime) -> datetime:
 
 #: RFC 3339 with a zone; kept in UTC.
 Instant = Annotated[datetime, AfterValidator(_in_utc)]
+
+
+_is_queue: Final = re.compile(QUEUE_PATTERN).fullmatch
+
+
+def is_queue(name: str) -> bool:
+    """Whether a queue can have this name."""
+    return _is_queue(name) is not None
+
+
+def wrong_queue(name: str) -> str:
+    """Why this cannot be the name of a queue, and what to write instead."""
+    lower = name.strip().lower()
+    fix = f"write {lower}" if is_queue(lower) else f"it must match {QUEUE_PATTERN}"
+    return f"{name!r:.110} is not a queue name: {fix}"
 
 
 class Message(BaseModel):

@@ -7,11 +7,11 @@
     RetryPolicy.hangfire(attempts=3)  # Hangfire's curve: 15 to 44 s, 16 to 74 s, 31 to 118 s, ...
     RetryPolicy.none()
 
-A policy that is written out, `RetryPolicy(...)`, raises SettingsError for a field that its curve does not read.
-Messages may carry such fields, as those do that carry all of them; there they mean nothing.
+A policy raises SettingsError for what would have no effect, with the line to write instead, and for values out of
+range. A policy in a message may carry fields without effect, since a log that was written once must stay readable.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final, Self, TypedDict, Unpack
@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final, Self, TypedDict, Unpack
 from joblog.streams.contract.fields import ATTEMPTS_MAX, SECONDS_MAX, Seconds, StrictMessage, Text
 from joblog.streams.errors import SettingsError
 from msgspec import Meta, Struct
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 
 class Curve(StrEnum):
@@ -66,15 +66,17 @@ class Conditions(TypedDict, total=False):
 
 
 class RetryPolicy(StrictMessage):
-    """When a failed job is tried again, and what happens after the last time.
+    """When a failed job is tried again, and what happens after the last retry.
 
     - attempts: retries after the first run, 0 for none.
+    - curve: how the delays grow; `delays_s`, or `base_s`, `factor`, `max_s` and `jitter`, belong to one of them.
+    - jitter: the share of each delay that is drawn at random, 0 to 1.
     - only_on / except_on: names of exception types, bare (`ValueError`) or with their module; a type matches
-      by its own name or that of any of its bases. `except_on` wins.
-    - count_lost: whether a run that ended because its worker was lost spends a retry.
-    - lost_max: how many lost runs are repeated at once; the next one fails, so that a job which kills its
+      by its own name or that of any of its bases.
+    - on_exceeded: whether the job fails or is deleted when its retries are spent.
+    - count_lost: whether a run whose worker was lost counts as a failure, and so spends a retry.
+    - lost_max: how many lost runs are repeated at once before one counts as a failure, so that a job which kills its
       workers ends.
-    - jitter: share of the delay that is drawn at random (exponential only), 0 to 1.
     """
 
     attempts: Attempts = 10
@@ -90,26 +92,23 @@ class RetryPolicy(StrictMessage):
     count_lost: bool = False
     lost_max: Attempts = 5
 
-    # Not a validator, nor `__init__`: those would be asked for messages, too, and an old log must stay readable.
+    # Not a validator, nor `__init__`: pydantic would call those for messages, too, and an old log must stay readable.
     # What pydantic parses or copies is made without arguments.
     def __new__(cls, **given: Any) -> Self:
-        for name, fix in _idle(given):
-            raise SettingsError(f"RetryPolicy: {name} has no effect on this curve; write {fix}")
+        if given:
+            for problem in _problems(given):
+                raise SettingsError(f"RetryPolicy: {problem}")
         return super().__new__(cls)
 
     @classmethod
     def fixed(cls, *delays: timedelta | float, attempts: int | None = None, **conditions: Unpack[Conditions]) -> Self:
         """Retries after these delays (timedeltas or seconds), one for each; with more attempts the last repeats."""
-        delays_s = tuple(one / timedelta(seconds=1) if isinstance(one, timedelta) else one for one in delays)
-        if not delays_s:
+        if not delays:
             raise SettingsError("RetryPolicy.fixed: give a delay; without retries, write RetryPolicy.none()")
+        if isinstance(delays[0], list | tuple):
+            raise SettingsError(f"RetryPolicy.fixed: give each delay by itself; write {_fixed(delays[0])}")
+        delays_s = tuple(one / timedelta(seconds=1) if isinstance(one, timedelta) else one for one in delays)
         count = len(delays_s) if attempts is None else attempts
-        if count < len(delays_s):
-            fix = _fixed(delays_s[:count], count) if count > 0 else "RetryPolicy.none()"
-            raise SettingsError(
-                f"RetryPolicy.fixed: {count} attempts leave {len(delays_s) - count} of {len(delays_s)} delays "
-                f"without effect; write {fix}"
-            )
         return cls(curve=Curve.FIXED, delays_s=delays_s, attempts=count, **conditions)
 
     @classmethod
@@ -124,11 +123,6 @@ class RetryPolicy(StrictMessage):
         **conditions: Unpack[Conditions],
     ) -> Self:
         """Retries after base_s * factor^(n - 1) seconds, at most max_s, of which a share is drawn at random."""
-        if base_s > max_s:
-            raise SettingsError(
-                f"RetryPolicy.exponential: base_s ({base_s:g}) has no effect above max_s ({max_s:g}); "
-                f"write {_fixed((max_s,), attempts)}"
-            )
         return cls(
             curve=Curve.EXPONENTIAL,
             base_s=base_s,
@@ -150,33 +144,74 @@ class RetryPolicy(StrictMessage):
         return cls(attempts=0, **conditions)
 
 
-def _idle(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The fields given by name that the curve does not read, and the line that was meant.
+def _problems(given: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a policy that is written out: values, then names without effect, each with the fix."""
+    for name in ("only_on", "except_on"):
+        yield from _misspelt_types(name, given.get(name, ()))
+    try:
+        made = RetryPolicy.model_validate(given)
+    except ValidationError as exc:
+        found = exc.errors(include_url=False, include_context=False)[0]
+        yield f"{'.'.join(map(str, found['loc']))}: {found['msg']}"
+        return
+    yield from _idle(made, given)
+    yield from _contradictions(made)
+
+
+def _misspelt_types(name: str, types: Any) -> Iterator[str]:
+    """Exception types are given by their names: what else people write."""
+    several = types if isinstance(types, list | tuple) else (types,)
+    if several is not types or any(isinstance(one, type) for one in several):
+        names = tuple(one.__name__ if isinstance(one, type) else one for one in several)
+        yield f"{name} holds the names of exception types; write {name}={names!r}"
+
+
+def _idle(made: RetryPolicy, given: Mapping[str, Any]) -> Iterator[str]:
+    """Fields given by name that the curve does not read.
 
     A default beside the name of the curve is a policy written out in full, as `model_dump` gives it.
     """
-    curve = given.get("curve", Curve.HANGFIRE)
     for name, reader in CURVES_OF_FIELDS.items():
-        if name not in given or curve == reader or curve not in tuple(Curve):
-            continue
-        value = tuple(given[name]) if isinstance(given[name], list) else given[name]
-        if "curve" not in given or value != RetryPolicy.model_fields[name].default:
-            yield name, _meant(given, reader)
+        is_written_out = "curve" in given and getattr(made, name) == RetryPolicy.model_fields[name].default
+        if name in given and made.curve is not reader and not is_written_out:
+            yield f"{name} has no effect on this curve; write {_meant(made, given, reader)}"
 
 
-def _meant(given: Mapping[str, Any], curve: Curve) -> str:
-    attempts = given.get("attempts", 10)
+def _contradictions(made: RetryPolicy) -> Iterator[str]:
+    """Values without effect beside the others."""
+    if made.attempts == 0:
+        if made.curve is not Curve.HANGFIRE:
+            yield "delays have no effect without attempts; write RetryPolicy.none()"
+        for name in ("only_on", "except_on"):
+            if getattr(made, name):
+                yield f"{name} has no effect without retries: leave it out, or give attempts"
+    for name in set(made.only_on).intersection(made.except_on):
+        yield f"{name} is in only_on and in except_on, which wins: leave it out of one of them"
+    if made.count_lost and made.lost_max != RetryPolicy.model_fields["lost_max"].default:
+        yield "lost_max has no effect with count_lost=True, by which each lost run counts: leave one of them out"
+    match made.curve:
+        case Curve.FIXED if (idle := len(made.delays_s) - made.attempts) > 0:
+            fix = _fixed(made.delays_s, made.attempts)
+            yield f"{made.attempts} attempts leave {idle} of {len(made.delays_s)} delays without effect; write {fix}"
+        case Curve.EXPONENTIAL if made.base_s > made.max_s:
+            fix = _fixed((made.max_s,), made.attempts)
+            yield f"base_s ({made.base_s:g}) has no effect above max_s ({made.max_s:g}); write {fix}"
+        case Curve.EXPONENTIAL if made.base_s == 0 or (made.factor == 1 and made.jitter == 0):
+            yield f"these delays do not grow; write {_fixed((made.base_s,), made.attempts)}"
+
+
+def _meant(made: RetryPolicy, given: Mapping[str, Any], curve: Curve) -> str:
     if curve is Curve.FIXED:
-        delays = given["delays_s"]
-        return _fixed(delays if isinstance(delays, list | tuple) else (delays,), attempts)
+        return _fixed(made.delays_s, made.attempts)
     fields = [f"{name}={given[name]!r}" for name, of in CURVES_OF_FIELDS.items() if of is curve and name in given]
-    return f"RetryPolicy.exponential({', '.join([*fields, f'attempts={attempts}'])})"
+    return f"RetryPolicy.exponential({', '.join([*fields, f'attempts={made.attempts}'])})"
 
 
-def _fixed(delays: tuple[Any, ...] | list[Any], attempts: int) -> str:
+def _fixed(delays: Sequence[Any], attempts: int | None = None) -> str:
     """The line that gives these delays; those beyond the last attempt are left out."""
-    used = [repr(one) for one in delays[: max(attempts, 1)]]
-    return f"RetryPolicy.fixed({', '.join([*used, *([f'attempts={attempts}'] if attempts != len(used) else [])])})"
+    count = len(delays) if attempts is None else attempts
+    used = [repr(one).removesuffix(".0") for one in delays[: max(count, 1)]]
+    return f"RetryPolicy.fixed({', '.join([*used, *([f'attempts={count}'] if count != len(used) else [])])})"
 
 
 class Retry(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):

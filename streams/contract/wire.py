@@ -140,12 +140,16 @@ class Report(Wire, frozen=True, tag_field="type", kw_only=True):
 
 
 class RunReport(Report, frozen=True, kw_only=True):
+    """What a worker reports of a run; one that carries an old lease is rejected."""
+
     job_id: JobId
     lease: Version
     worker: WorkerId
 
 
 class RunSucceeded(RunReport, frozen=True, kw_only=True, tag="run.succeeded"):
+    """The run ended well. `started_ms` is the worker's clock at its start, unix milliseconds, for the latency."""
+
     result: Raw = NO_RAW
     result_omitted: Text | None = None
     duration_ms: NonNegative
@@ -153,6 +157,8 @@ class RunSucceeded(RunReport, frozen=True, kw_only=True, tag="run.succeeded"):
 
 
 class RunFailed(RunReport, frozen=True, kw_only=True, tag="run.failed"):
+    """The run raised, timed out, or its arguments did not fit. `retry` is the task's own policy, if it has one."""
+
     exception: JobException
     duration_ms: NonNegative
     started_ms: Count
@@ -160,16 +166,32 @@ class RunFailed(RunReport, frozen=True, kw_only=True, tag="run.failed"):
 
 
 class RunReleased(RunReport, frozen=True, kw_only=True, tag="run.released"):
+    """The worker gives the job back without an outcome; no retry is spent.
+
+    `started` tells whether the run had begun: then its attempt number is not given again.
+    """
+
     reason: Text
     started: bool = False
 
 
 class JobDue(Report, frozen=True, kw_only=True, tag="job.due"):
+    """The time for which a job was scheduled has come; stale when the job has another version by now."""
+
     job_id: JobId
     version: Version
 
 
 class WorkerAnnounced(Report, frozen=True, kw_only=True, tag="worker.announced"):
+    """A worker is alive and offers its slots to one lane; sent every few seconds, and whenever it changes.
+
+    - partition: the partition of `assignments` that it reads.
+    - queues: those it works in this lane, in its order of preference; all_queues: all it works.
+    - slots: jobs it will hold of this lane at once, prefetched ones included.
+    - policies: the retry policies of those tasks that have one of their own.
+    - home: whether this lane writes the worker's events.
+    """
+
     worker: WorkerId
     partition: Count
     queues: tuple[QueueName, ...]
@@ -185,16 +207,22 @@ class WorkerAnnounced(Report, frozen=True, kw_only=True, tag="worker.announced")
 
 
 class WorkerStopping(Report, frozen=True, kw_only=True, tag="worker.stopping"):
+    """A worker leaves a lane, after it finished or gave back what it held."""
+
     worker: WorkerId
 
 
 class ContinuationAdded(Report, frozen=True, kw_only=True, tag="continuation.added"):
+    """From the lane of a continuation to that of its parent: report to `child` when `job_id` ends that way."""
+
     job_id: JobId
     child: JobId
     on: ContinueOn
 
 
 class ParentEnded(Report, frozen=True, kw_only=True, tag="parent.ended"):
+    """From the lane of a parent to that of its continuation: run, or be deleted."""
+
     job_id: JobId
     parent: JobId
     state: State | None

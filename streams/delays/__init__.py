@@ -2,7 +2,7 @@
 
 - wheel: when a record leaves its tier, and what is held of a partition; pure.
 - partition: a partition and its records, timers or what becomes a dead letter. reader: the member of the group.
-- firing: what leaves a tier is sent. producer: sends through fatal errors. process: the loop around them.
+- firing: sends what leaves a tier. process: the loop around them.
 
 The tiers are data in contract/tiers.py. May import contract and kafka; knows nothing of lanes or electors.
 """

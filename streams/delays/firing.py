@@ -8,23 +8,25 @@ acknowledgement comes out of the producer's `poll`, and the process starts over 
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import msgspec
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaError, KafkaException
 from joblog.streams.contract import deadletters
 from joblog.streams.contract.tiers import tier_for
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.contract.unforeseen import internal_error
 from joblog.streams.contract.wire import JobDue, Timer
 from joblog.streams.delays.partition import Partition, Unusable, decode_timer, failed
-from joblog.streams.delays.producer import LastingProducer
 from joblog.streams.delays.wheel import Held
+from joblog.streams.kafka.durable_producer import DurableProducer
 from joblog.streams.metrics import Meters
 
 log = logging.getLogger(__name__)
 
 ROLE: Final = "delays"
+#: The partition of a dead letter is its key's to choose.
+BY_KEY: Final = -1
 #: Records sent of one partition before the others have their turn.
 SENT_MAX: Final = 1_000
 #: A record whose delivery failed is sent again after this.
@@ -39,7 +41,7 @@ class Firing:
     """Sends records of all partitions with one producer; `clock` gives unix seconds."""
 
     def __init__(
-        self, producer: LastingProducer, names: TopicNames, meters: Meters, clock: Callable[[], float]
+        self, producer: DurableProducer, names: TopicNames, meters: Meters, clock: Callable[[], float]
     ) -> None:
         self._producer = producer
         self._names = names
@@ -84,45 +86,40 @@ class Firing:
     def _fire(self, source: Partition, record: Record, timer: Timer) -> None:
         self._producer.produce(
             self._names.reports,
-            key=timer.job_id,
-            value=_encode(JobDue(job_id=timer.job_id, version=timer.version)),
-            partition=source.lane,
-            on_delivery=partial(self._fired, source, record, timer.due_ms),
+            _encode(JobDue(job_id=timer.job_id, version=timer.version)),
+            timer.job_id,
+            source.lane,
+            partial(self._fired, source, record, timer.due_ms),
         )
 
     def _move(self, source: Partition, record: Record, timer: Timer, value: bytes, tier: str) -> None:
         self._producer.produce(
-            self._names.delay(tier),
-            key=timer.job_id,
-            value=value,
-            partition=source.lane,
-            on_delivery=partial(self._moved, source, record, tier),
+            self._names.delay(tier), value, timer.job_id, source.lane, partial(self._moved, source, record, tier)
         )
 
     def _park(self, source: Partition, record: Record, what: Unusable) -> None:
         why = deadletters.headers(what.code, what.reason, ROLE, source.topic, source.lane, what.offset, what.headers)
         self._producer.produce(
             self._names.deadletters,
-            key=deadletters.key(what.key),
-            value=deadletters.value(what.value),
-            headers=why,
-            on_delivery=partial(self._parked, source, record, what),
+            deadletters.value(what.value),
+            deadletters.key(what.key),
+            BY_KEY,
+            partial(self._parked, source, record, what),
+            why,
         )
 
     # --- acknowledgements, which the producer's poll and flush call ---
 
-    def _fired(self, source: Partition, record: Record, due_ms: int, error: KafkaError | None, _: Message) -> None:
+    def _fired(self, source: Partition, record: Record, due_ms: int, error: KafkaError | None, _: Any) -> None:
         if self._is_done(source, record, error):
             self._meters.inc("joblog_timers_fired_total")
             self._meters.observe("joblog_timer_lateness_seconds", self._clock() - due_ms / 1000)
 
-    def _moved(self, source: Partition, record: Record, tier: str, error: KafkaError | None, _: Message) -> None:
+    def _moved(self, source: Partition, record: Record, tier: str, error: KafkaError | None, _: Any) -> None:
         if self._is_done(source, record, error):
             self._meters.inc("joblog_timers_moved_total", tier)
 
-    def _parked(
-        self, source: Partition, record: Record, what: Unusable, error: KafkaError | None, _: Message
-    ) -> None:
+    def _parked(self, source: Partition, record: Record, what: Unusable, error: KafkaError | None, _: Any) -> None:
         if self._is_done(source, record, error):
             self._meters.inc("joblog_quarantined_records_total", ROLE, what.code)
             log.warning(

@@ -23,12 +23,12 @@ from confluent_kafka import KafkaError, KafkaException
 from joblog.streams.contract.tiers import WAITS_MS
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.delays.firing import ROLE, Firing
-from joblog.streams.delays.producer import LastingProducer
 from joblog.streams.delays.reader import LIMITS, DelayReader, Limits, client_id
 from joblog.streams.errors import JoblogError
 from joblog.streams.health import Health
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
+from joblog.streams.kafka.durable_producer import DurableProducer
 from joblog.streams.metrics import Meters
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Delays:
         self._clock = clock
         self._commit_at = 0.0
         make = partial(clients.producer, config, client_id(names, instance), linger_ms=0)
-        self._producer = LastingProducer(make, ROLE, meters)
+        self._producer = DurableProducer(make, lambda: meters.inc("joblog_producer_rebuilds_total", ROLE))
         self._firing = Firing(self._producer, names, meters, clock)
         self._make_reader = partial(
             DelayReader, config, names, lanes, instance=instance, meters=meters, limits=limits, finish=self._finish
@@ -108,7 +108,7 @@ class Delays:
         for partition in self._reader.partitions:
             self._firing.send(partition, now_ms)
         self._reader.resume()
-        self._producer.poll()
+        self._producer.poll(0)
         if time.monotonic() >= self._commit_at:
             self._commit_at = time.monotonic() + COMMIT_INTERVAL_S
             self._reader.commit()

@@ -27,6 +27,11 @@ class Registration:
         self._group = instance_id
         self._token = token_hex(8)
 
+    @property
+    def brokers(self) -> str:
+        """The address that is asked."""
+        return self._config.bootstrap_servers
+
     def register(self) -> None:
         """Be the latest. Raises KafkaException when no broker answers."""
         entry = ConsumerGroupTopicPartitions(self._group, [TopicPartition(self._topic, 0, 0, self._token)])

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from joblog.streams.contract.topics import DELAY_TIERS, TopicNames
 from joblog.streams.elector.writer import Writer
-from joblog.streams.errors import ProducerFenced, StepBack, TooLarge
+from joblog.streams.errors import StepBack, TooLarge
 from joblog.streams.kafka.bounded import Bounded, Hung
 from joblog.streams.kafka.clients import TRANSACTION_TIMEOUT_S, KafkaConfig, transactional_producer
 
@@ -21,14 +21,6 @@ LEFT_BEHIND_MAX: Final = 3
 PAUSE_S: Final = 0.2
 #: How long to wait for the coordinator before looking whether to go on.
 INIT_S: Final = 2
-_FENCED: Final = frozenset(
-    {
-        KafkaError._FENCED,
-        KafkaError.PRODUCER_FENCED,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-        KafkaError.FENCED_INSTANCE_ID,
-    }
-)
 #: Longer than the transaction's own time-out: the answer of the coordinator is worth waiting for.
 _WAIT_S: Final = TRANSACTION_TIMEOUT_S + 5
 
@@ -105,8 +97,5 @@ class TransactionLog:
             producer.commit_transaction(_WAIT_S)
         except BufferError as error:
             raise TooLarge(f"the transaction is larger than the producer takes: {error}") from error
-        except KafkaException as error:
-            kind = ProducerFenced if error.args[0].code() in _FENCED else StepBack
-            raise kind(f"the transaction failed: {error}") from error
-        except Hung as error:
+        except (KafkaException, Hung) as error:
             raise StepBack(f"the transaction failed: {error}") from error

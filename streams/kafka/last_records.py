@@ -8,29 +8,35 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 
 def last_records(consumer: Consumer, topic: str, each: int, timeout_s: float) -> Iterator[Message]:
-    """The last records of each partition, `each` at most, in no order between partitions; one is held at a time.
+    """The last records of each partition, `each` at most, in no order between partitions.
 
     Raises KafkaException when the topic cannot be read, or not to its end within `timeout_s`.
     """
+    starts = []
+    for number in partitions_of(consumer, topic):
+        low, high = watermarks(consumer, TopicPartition(topic, number))
+        starts.append(TopicPartition(topic, number, max(low, high - each)))
+    return read_to_end(consumer, starts, timeout_s)
+
+
+def partitions_of(consumer: Consumer, topic: str) -> list[int]:
+    """The partitions of a topic; raises KafkaException when it is not there, or no broker answers."""
     found = consumer.list_topics(topic, timeout=10).topics[topic]
     if found.error is not None:
         raise KafkaException(found.error)
-    starts = []
-    for number in found.partitions:
-        low, high = _watermarks(consumer, TopicPartition(topic, number))
-        starts.append(TopicPartition(topic, number, max(low, high - each)))
-    return _to_end(consumer, starts, time.monotonic() + timeout_s)
+    return list(found.partitions)
 
 
 @retry(retry=retry_if_exception_type(KafkaException), stop=stop_after_delay(10), wait=wait_fixed(0.2), reraise=True)
-def _watermarks(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
-    """The first and the next offset; the leader may have moved since it was asked for."""
+def watermarks(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
+    """The first and the next offset; repeated, as the partition's leader may have moved."""
     low, high = consumer.get_watermark_offsets(place, timeout=10)
     return low, high
 
 
-def _to_end(consumer: Consumer, starts: list[TopicPartition], deadline: float) -> Iterator[Message]:
-    waiting = {one.partition for one in starts}
+def read_to_end(consumer: Consumer, starts: list[TopicPartition], timeout_s: float) -> Iterator[Message]:
+    """The records from these places to the ends of their partitions; raises KafkaException after `timeout_s`."""
+    waiting, deadline = {one.partition for one in starts}, time.monotonic() + timeout_s
     consumer.assign(starts)
     while waiting:
         if time.monotonic() > deadline:

@@ -76,7 +76,7 @@ class Installation:
             **{name: value for name, value in os.environ.items() if not name.startswith("JOBLOG_")},
             "JOBLOG_KAFKA__BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
             "JOBLOG_POSTGRES__DSN": self.dsn,
-            "JOBLOG_POSTGRES__SCHEMA": self.schema,
+            "JOBLOG_POSTGRES__SCHEMA_NAME": self.schema,
             "JOBLOG_TOPIC_PREFIX": self.names.prefix,
             "JOBLOG_LANES": str(self.lanes),
             "JOBLOG_ELECTOR__LEASE_S": "6",

@@ -145,7 +145,7 @@ def first(job: dict[str, Any], state: str) -> dict[str, Any]:
 @pytest.fixture
 def staying(stack: StackAddresses, directory: Path) -> Iterator[subprocess.Popen[str]]:
     """A demonstration of one run on servers that run already, which has come to its end and stays up."""
-    options = ["--runs", "1", "--bootstrap", stack.bootstrap_servers, "--dsn", stack.dsn]
+    options = ["--runs", "1", "--bootstrap-servers", stack.bootstrap_servers, "--dsn", stack.dsn]
     process = subprocess.Popen(
         [*COMMAND, *options, "--directory", str(directory)],
         stdout=subprocess.PIPE,

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from joblog.projections.projector.decode import JobFact, read_event
-from joblog.streams.contract import codec, commands, events, reports, upcast, wire
+from joblog.streams.contract import codec, commands, events, upcast, wire
 from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.elector.lane_records import LaneRecord, read_state, write_state
 from joblog.streams.lane.job import Job
 from msgspec import DecodeError, msgpack, structs
 from msgspec import json as fast_json
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 
 from tests.support.messages import COMMANDS, EVENTS, REPORTS, enveloped, meaning, tag_of, written
 
@@ -28,13 +28,12 @@ NOW = 1_800_000_000_000
 ID = "01a3185c-5000-8002-8000-000000000061"
 
 _command = TypeAdapter[commands.Command](commands.Command)
-_report = TypeAdapter[reports.Report](reports.Report)
 _event = TypeAdapter[events.Event](events.Event)
 
 
-def names_of(models: tuple[type[BaseModel], ...]) -> list[str]:
+def names_of(messages: tuple[type[Any], ...]) -> list[str]:
     """The golden files of these messages: `job.create`, and `job.create.2` if it ever gets another shape."""
-    tags = {tag_of(model) for model in models}
+    tags = {tag_of(one) for one in messages}
     return [name for name in GOLDEN if name.rstrip("0123456789").rstrip(".") in tags]
 
 
@@ -70,9 +69,10 @@ def test_a_golden_command_is_read_either_way_with_all_that_it_says(name: str) ->
 
 @pytest.mark.parametrize("name", names_of(REPORTS))
 def test_a_golden_report_is_read_with_all_that_it_says(name: str) -> None:
-    model = _report.validate_json(GOLDEN[name])
-    assert in_time(model.model_dump(mode="json", exclude_unset=True)) == in_time(json.loads(GOLDEN[name]))
-    assert meaning(codec.read_report(GOLDEN[name])) == meaning(model)
+    found, said = meaning(codec.read_report(GOLDEN[name])), in_time(json.loads(GOLDEN[name]))
+    assert {field: found[field] for field in said.keys() - {"type"}} == {
+        field: one for field, one in said.items() if field != "type"
+    }
 
 
 @pytest.mark.parametrize("name", names_of(EVENTS))

@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 from msgspec import json
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
-from tests.mutants.catalog import MUTANTS
 
 from tests.conftest import running_stack
+from tests.mutants.catalog import MUTANTS
 from tests.mutants.mutant import Mutant, stale
 from tests.mutants.workspace import Outcome, Workspace
 
@@ -104,15 +105,17 @@ def _report(results: Sequence[Result], output: str) -> None:
                 "without": one.mutant.without,
                 "verdict": one.verdict.lower(),
                 "killed_by": one.outcome.failed,
+                "message": one.outcome.message,
                 "error": one.outcome.broken,
                 "seconds": round(one.outcome.seconds, 1),
             }
             print(json.encode(line).decode())
         return
-    table = Table("mutant", "without", "verdict", "killed by", "s")
+    table = Table("mutant", "without", "verdict", "killed by", "s", show_lines=True)
     for one in results:
         seconds = f"{one.outcome.seconds:.0f}"
-        table.add_row(one.mutant.name, one.mutant.without, one.verdict, one.outcome.failed or "", seconds)
+        killer = f"{one.outcome.failed or ''}\n  {one.outcome.message}".rstrip()
+        table.add_row(one.mutant.name, one.mutant.without, one.verdict, escape(killer), seconds)
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
     for one in results:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
 from tests.mutants.mutant import Mutant
+from tests.support.electors import OtherSituation
 
 PACKAGES = ("streams", "projections", "services")
 NOT_COPIED = shutil.ignore_patterns(
@@ -19,6 +20,8 @@ NOT_COPIED = shutil.ignore_patterns(
 )
 #: A test that hangs without its defence has failed; the longest of them takes 60 s.
 TEST_TIMEOUT_S = 150
+#: Of the line that says why a test failed.
+MESSAGE_MAX = 120
 FAILED, PASSED = 1, 0  # exit codes of pytest; others mean that the tests could not be run
 
 IMPORTED = """
@@ -28,9 +31,14 @@ print(*(module.__file__ for module in (joblog.projections, joblog.services, jobl
 
 
 class Outcome(NamedTuple):
-    """How the tests ended: the first that failed, if one did; `broken`, if they could not be run."""
+    """How the tests ended.
+
+    - failed: the first test that failed, if one did. message: the first line of why.
+    - broken: what pytest printed, if the tests could not be run.
+    """
 
     failed: str | None
+    message: str
     broken: str | None
     seconds: float
 
@@ -86,23 +94,20 @@ class Workspace:
         self._report.unlink(missing_ok=True)
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
         command += [f"--timeout={TEST_TIMEOUT_S}", f"--junitxml={self._report}", *options, *tests]
-        run = subprocess.run(
-            command,
-            cwd=self._root,
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
+        run = subprocess.run(command, cwd=self._root, env=self._environment, capture_output=True, check=False)
         seconds = time.monotonic() - began
-        failed = _failed(self._report) if run.returncode == FAILED else None
+        failed, message = _failed(self._report) if run.returncode == FAILED else (None, "")
+        if OtherSituation.__name__ in message:
+            failed = None
         broken = None if failed or run.returncode == PASSED else (run.stdout + run.stderr).decode(errors="replace")
-        return Outcome(failed, broken, seconds)
+        return Outcome(failed, message, broken, seconds)
 
 
-def _failed(report: Path) -> str | None:
-    """The test that failed. An error outside of a test, as in a fixture, is none: the servers may be away."""
+def _failed(report: Path) -> tuple[str | None, str]:
+    """The test that failed, and why. An error outside of a test, as in a fixture, is none: a server may be away."""
     for case in ET.parse(report).iter("testcase"):  # noqa: S314  # written by pytest a moment ago
-        if case.find("failure") is not None:
-            return f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
-    return None
+        failure = case.find("failure")
+        if failure is not None:
+            name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+            return name, failure.get("message", "").partition("\n")[0][:MESSAGE_MAX]
+    return None, ""

@@ -4,6 +4,7 @@ The test plays the clients and the workers.
 """
 
 import json as standard_json
+import os
 import signal
 import subprocess
 import sys
@@ -17,13 +18,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupState, Producer, TopicPartition
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_queue, murmur2, new_job_id
+from joblog.streams.contract.states import State
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, TopicNames
-from joblog.streams.elector.lane_records import LaneRecord, read_state
-from joblog.streams.kafka.clients import KafkaConfig, producer, reader
+from joblog.streams.elector.lane_records import LaneRecord, read_state, write_state
+from joblog.streams.kafka.clients import KafkaConfig, admin, producer, reader
 from msgspec import Raw, json
+
+from tests.support.jobs import in_state
 
 #: An elector that logs to stderr and, told to stop, leaves its metrics in a file. SIGUSR1 sets its clock on an hour.
 PROGRAM = """
@@ -58,6 +62,14 @@ finally:
 WORKER = "w-1"
 PARTITION = (murmur2(WORKER.encode()) & 0x7FFFFFFF) % ASSIGNMENT_PARTITIONS
 
+#: Records of live jobs that take seconds to load; and how much of that an elector may have done when it is stopped.
+SLOW_RECORDS = 150_000
+LOADING_S = 0.2
+
+
+class OtherSituation(Exception):
+    """The processes were faster or slower than the test needs: nothing is tested."""
+
 
 class ElectorProcess:
     """One elector in a process of its own."""
@@ -73,6 +85,18 @@ class ElectorProcess:
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+
+    def sleep_while_loading(self) -> None:
+        """Send SIGSTOP when it has computed for a while: nothing but the loading of many jobs takes so long."""
+        began, deadline = self._cpu_s(), time.monotonic() + 30
+        while self._cpu_s() < began + LOADING_S:
+            assert time.monotonic() < deadline, "it does not load anything"
+            time.sleep(0.005)
+        self.send(signal.SIGSTOP)
+
+    def _cpu_s(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def kill(self) -> None:
         self.process.kill()
@@ -99,6 +123,16 @@ class Electors:
         self._prefix, self._directory = names.prefix, directory
         self._started: list[ElectorProcess] = []
 
+    def each_with_a_lane(self, log: "Log") -> tuple[ElectorProcess, ElectorProcess]:
+        """Two electors: the first has lane 0, the second lane 1."""
+        pair = {one.owner: one for one in (self("a"), self("b"))}
+        deadline = time.monotonic() + 60
+        while not log.both_own():
+            assert time.monotonic() < deadline, "the electors do not share the lanes"
+        log.warm_up()
+        owners = log.owners()
+        return pair[str(owners[0])], pair[str(owners[1])]
+
     def __call__(self, instance: str, **options: Any) -> ElectorProcess:
         arguments = [*self._arguments, standard_json.dumps(options)]
         made = ElectorProcess(arguments, instance, f"{self._prefix}elector-{instance}", self._directory)
@@ -119,6 +153,9 @@ class Log:
         self.reader: Consumer = reader(kafka, "test")
         topics = [(names.events, lanes), (names.assignments, ASSIGNMENT_PARTITIONS), (names.deadletters, lanes)]
         self.reader.assign([TopicPartition(topic, n, 0) for topic, count in topics for n in range(count)])
+        self._uncommitted: Consumer = reader(kafka, "test", **{"isolation.level": "read_uncommitted"})
+        self._admin = admin(kafka)
+        self.created: list[str] = []
         self.events: list[dict[str, Any]] = []
         self.assignments: list[wire.AnyAssignment] = []
         self.deadletters: list[tuple[bytes | None, dict[str, bytes]]] = []
@@ -173,12 +210,17 @@ class Log:
     def runs(self) -> list[wire.RunJob]:
         return [one for one in self.poll().assignments if isinstance(one, wire.RunJob)]
 
+    def close(self) -> None:
+        self.reader.close()
+        self._uncommitted.close()
+
     # --- what is written ---
 
     def create(self, lane: int, **data: Any) -> str:
         job_id = new_job_id(lane, 1_700_000_000_000)
         body = {"task": "t", "queue": self.queues[lane], "job_id": job_id, **data}
         self.command("job.create", body, lane)
+        self.created.append(job_id)
         return job_id
 
     def command(self, kind: str, data: dict[str, Any], lane: int) -> None:
@@ -190,7 +232,14 @@ class Log:
             self.renew(WORKER, lane, slots, tasks, home=lane == 0)
 
     def renew(
-        self, worker: str, lane: int, slots: int = 1000, tasks: tuple[str, ...] = ("t",), *, home: bool = True
+        self,
+        worker: str,
+        lane: int,
+        slots: int = 1000,
+        tasks: tuple[str, ...] = ("t",),
+        *,
+        home: bool = True,
+        **record: Any,
     ) -> None:
         """The word of a worker for one lane; with `home` that lane writes the worker's events."""
         word = wire.WorkerAnnounced(
@@ -204,7 +253,7 @@ class Log:
             started_at=datetime(2026, 1, 1, tzinfo=UTC),
             home=home,
         )
-        self.report(word, lane)
+        self.report(word, lane, **record)
 
     def report(self, report: wire.AnyReport, lane: int, **record: Any) -> None:
         self.producer.produce(self.names.reports, json.encode(report), "k", lane, **record)
@@ -245,6 +294,49 @@ class Log:
     def each_owned_by(self, *electors: ElectorProcess) -> bool:
         """Whether these have the lanes, in the order of the lanes."""
         return self.owners() == {lane: elector.owner for lane, elector in enumerate(electors)}
+
+    def is_given(self, elector: ElectorProcess, lanes: set[int]) -> bool:
+        """Whether the group has settled, and gives these lanes to an elector, which may not have taken them yet."""
+        name = f"{self.names.prefix}electors"
+        group = self._admin.describe_consumer_groups([name])[name].result(10)
+        if group.state is not ConsumerGroupState.STABLE:
+            return False
+        mine = [one for one in group.members if one.group_instance_id == elector.owner]
+        return {place.partition for one in mine for place in one.assignment.topic_partitions} == lanes
+
+    # --- transactions ---
+
+    def has_open_transaction(self, lane: int) -> bool:
+        """Whether events lie in the lane's partition that no transaction has committed or aborted yet."""
+        place = TopicPartition(self.names.events, lane)
+        committed = self.reader.get_watermark_offsets(place, timeout=10)[1]
+        return self._uncommitted.get_watermark_offsets(place, timeout=10)[1] > committed
+
+    def make_slow_to_load(self, lane: int) -> None:
+        """Write so much to the lane's state that whoever loads it needs seconds."""
+        job = in_state(State.AWAITING, queue=self.queues[lane])
+        for number in range(SLOW_RECORDS):
+            job.id = new_job_id(lane, 1_600_000_000_000, number)
+            self.producer.produce(self.names.state, write_state(job), job.id, lane)
+            if number % 10_000 == 0:
+                self.producer.flush()
+        assert self.producer.flush(30) == 0
+
+    def leave_open(self, transactional_id: str, lane: int) -> Producer:
+        """A transaction of somebody who writes to a lane and ends without a word; it may live for ten minutes."""
+        dead = Producer(
+            {
+                **self.kafka.common(transactional_id),
+                "transactional.id": transactional_id,
+                "transaction.timeout.ms": 600_000,
+            }
+        )
+        dead.init_transactions(10)
+        dead.begin_transaction()
+        for topic in (self.names.events, self.names.state):
+            dead.produce(topic, b"never committed", "k", lane)
+        assert dead.flush(10) == 0
+        return dead
 
     # --- load ---
 

@@ -1,4 +1,4 @@
-"""Valid messages of every kind, made from the models' own annotations, and what messages mean."""
+"""Valid messages of every kind, made from their own annotations, and what messages mean."""
 
 import inspect
 import json
@@ -9,17 +9,30 @@ from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from hypothesis import strategies as st
-from joblog.streams.contract import commands, events, reports
+from joblog.streams.contract import commands, events, fields, wire
+from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.errors import ContractError
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 from pydantic import BaseModel
 
 Data = dict[str, Any]
 
 COMMANDS: tuple[type[BaseModel], ...] = get_args(get_args(commands.Command)[0])
-REPORTS: tuple[type[BaseModel], ...] = get_args(get_args(reports.Report)[0])
+REPORTS: tuple[type[Struct], ...] = get_args(wire.AnyReport)
 EVENTS: tuple[type[BaseModel], ...] = get_args(get_args(events.Event)[0])
 ATTRIBUTES = {"specversion": "1.0", "id": "e-1", "source": "/shop"}
+
+#: Names in reports, for which their structs have no patterns; and structs within them that a model describes, too.
+NAMES: dict[str, Any] = {
+    **dict.fromkeys(("job_id", "child", "parent"), fields.JobId),
+    **dict.fromkeys(("queues", "all_queues"), tuple[fields.QueueName, ...]),
+    "worker": fields.WorkerId,
+    "tasks": tuple[fields.TaskName, ...],
+    "policies": dict[fields.TaskName, RetryPolicy],
+    "retry": RetryPolicy | None,
+    "exception": events.JobException,
+    "result": Any,
+}
 
 #: Any character but halves of surrogate pairs, which no UTF-8 holds, and NUL, which is refused.
 CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\x00")
@@ -39,8 +52,10 @@ def has_tag(model: type[BaseModel]) -> bool:
     return field is not None and get_origin(field.annotation) is Literal
 
 
-def tag_of(model: type[BaseModel]) -> str:
-    return str(model.model_fields["type"].default)
+def tag_of(message: type[Any]) -> str:
+    if issubclass(message, Struct):
+        return str(message.__struct_config__.tag)
+    return str(message.model_fields["type"].default)
 
 
 def fields_of(model: type[BaseModel]) -> dict[str, bool]:
@@ -58,6 +73,16 @@ def fitting(model: type[BaseModel]) -> st.SearchStrategy[Data]:
         required.add("type")
     return st.fixed_dictionaries(
         {name: one for name, one in made.items() if name in required},
+        optional={name: one for name, one in made.items() if name not in required},
+    )
+
+
+def fitting_struct(kind: type[Struct]) -> st.SearchStrategy[Data]:
+    """JSON objects that are this report."""
+    made = {field.name: _values(NAMES.get(field.name, field.type), []) for field in structs.fields(kind)}
+    required = {field.name for field in structs.fields(kind) if field.required}
+    return st.fixed_dictionaries(
+        {"type": st.just(kind.__struct_config__.tag), **{name: made[name] for name in required}},
         optional={name: one for name, one in made.items() if name not in required},
     )
 
@@ -152,5 +177,5 @@ def _named(bounds: list[Any], name: str) -> Iterator[Any]:
 
 
 COMMAND = st.one_of(*map(fitting, COMMANDS))
-REPORT = st.one_of(*map(fitting, REPORTS))
+REPORT = st.one_of(*map(fitting_struct, REPORTS))
 EVENT = st.one_of(*map(fitting, EVENTS))

@@ -3,9 +3,9 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from importlib import import_module
 from inspect import Signature, signature
+from math import isfinite
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
@@ -17,14 +17,14 @@ from joblog.projections.schema.schema import drop
 from joblog.services.bench.election import election, waiting
 from joblog.services.bench.latency import delays, latency, latency_under_load
 from joblog.services.bench.measurement import Measurement
+from joblog.services.bench.processes import Cluster
 from joblog.services.bench.projection import projection
-from joblog.services.bench.roles import Cluster
 from joblog.services.bench.throughput import enqueue_many, throughput
-from joblog.services.cli.context import Output, OutputOption, note
+from joblog.services.cli.context import Cli, Output, OutputOption, note
 from joblog.services.cli.output import print_rows
 from joblog.services.cli.values import settings_of
 from joblog.streams.contract.topics import TOPICS, TopicNames
-from joblog.streams.errors import SettingsError
+from joblog.streams.errors import InvalidData, SettingsError
 from joblog.streams.kafka.admin import create_topics
 from joblog.streams.kafka.clients import KafkaConfig, admin
 
@@ -32,6 +32,9 @@ app = typer.Typer(no_args_is_help=True)
 
 COLUMNS: Final = ("bench", "metric", "value", "unit", "run")
 TIMEOUT_S: Final = 600.0
+#: What `latency` measures if not told otherwise: so many jobs, or under load so many seconds.
+UNLOADED_JOBS: Final = 300
+LOADED_S: Final = 15.0
 #: Jobs that an embedded broker handles before it is measured: its JVM gets faster for about that long.
 WARM_UP_JOBS: Final = 200_000
 _LAST: Final = ("lanes", "embedded", "timeout", "output")
@@ -39,7 +42,14 @@ _LAST: Final = ("lanes", "embedded", "timeout", "output")
 Clusters: TypeAlias = Callable[[], AbstractContextManager[Cluster]]
 Bench = TypeVar("Bench", bound=Callable[..., Iterator[Measurement]])
 
-JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="How many jobs.")]
+
+def _finite(value: float) -> float:
+    if not isfinite(value):
+        raise typer.BadParameter("give a finite number")
+    return value
+
+
+JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="Number of jobs.")]
 LanesOption = Annotated[
     int, typer.Option("--lanes", min=1, max=4096, help="Number of lanes of the benchmark's topics.")
 ]
@@ -49,21 +59,24 @@ EmbeddedOption = Annotated[
         "--embedded", help="Start Kafka and Postgres for the benchmark instead of using those of the settings."
     ),
 ]
-TimeoutOption = Annotated[float, typer.Option("--timeout", min=1, help="Give up after this many seconds.")]
+TimeoutOption = Annotated[
+    float, typer.Option("--timeout", min=1, callback=_finite, help="Give up after this many seconds.")
+]
 
 
 @app.callback()
 def bench() -> None:
     """Benchmark this installation, on topics and tables of its own that are removed afterwards.
 
-    All processes run on this machine; the brokers and the database are those of the settings, or are started here and
-    warmed up with --embedded. With --output json each figure is one object per line: bench, metric, value, unit, run.
+    All of Joblog's processes run on this machine. Kafka and Postgres are those of the settings; with --embedded they
+    are started here and warmed up first, which takes about half a minute. --output json prints one object per figure:
+    bench, metric, value, unit, run.
     """
 
 
 @contextmanager
 def fresh(kafka: KafkaConfig, dsn: str, lanes: int) -> Iterator[Cluster]:
-    """Topics and tables of a benchmark's own."""
+    """Topics and tables for one benchmark, removed at its end."""
     token = token_hex(4)
     names, schema = TopicNames(f"joblog-bench-{token}."), f"joblog_bench_{token}"
     create_topics(kafka, names, lanes)
@@ -71,7 +84,7 @@ def fresh(kafka: KafkaConfig, dsn: str, lanes: int) -> Iterator[Cluster]:
     try:
         yield Cluster(kafka, dsn, names, schema, lanes)
     finally:
-        client = admin(kafka)  # kept until the end: its answers go with it
+        client = admin(kafka)  # must outlive its futures
         deletions = client.delete_topics([names.of(topic) for topic in TOPICS])
         for deletion in deletions.values():
             deletion.result(60)
@@ -80,7 +93,9 @@ def fresh(kafka: KafkaConfig, dsn: str, lanes: int) -> Iterator[Cluster]:
 
 @contextmanager
 def _brokers(ctx: typer.Context, embedded: bool) -> Iterator[tuple[KafkaConfig, str]]:
-    """Where Kafka is, and the database's DSN."""
+    """The brokers, and the database's DSN."""
+    if embedded and (ctx.find_object(Cli) or Cli()).config is not None:
+        raise SettingsError("--config has no effect with --embedded: leave one of them out")
     if not embedded:
         settings = settings_of(ctx)
         yield settings.kafka.config(), settings.dsn()
@@ -101,13 +116,13 @@ def _brokers(ctx: typer.Context, embedded: bool) -> Iterator[tuple[KafkaConfig, 
 
 def _warm_up(kafka: KafkaConfig, dsn: str) -> None:
     """Warm up a broker that has just started, so that its JVM has compiled the hot code."""
-    note(f"warming the broker up with {WARM_UP_JOBS:,} jobs ...")
+    note(f"warming up the broker with {WARM_UP_JOBS:,} jobs ...")
     with fresh(kafka, dsn, 4) as one:
         deque(throughput(one, WARM_UP_JOBS, TIMEOUT_S, postgres=False), maxlen=0)
 
 
 def _command(name: str) -> Callable[[Bench], Bench]:
-    """Makes a command of a function that measures: it gets clusters and its own options; all others are added."""
+    """Make a command of a function that measures: it gets clusters and its own options; shared options are added."""
 
     def made(measure: Bench) -> Bench:
         def command(
@@ -117,8 +132,11 @@ def _command(name: str) -> Callable[[Bench], Bench]:
             output: OutputOption = Output.TABLE,
             **own: Any,
         ) -> None:
-            with _brokers(ctx, embedded) as (kafka, dsn):
-                measurements = measure(partial(fresh, kafka, dsn, lanes), **own)
+            where: list[tuple[KafkaConfig, str]] = []
+            # Options are checked here, before servers are started; clusters are made when a benchmark begins.
+            measurements = measure(lambda: fresh(*where[0], lanes), **own)
+            with _brokers(ctx, embedded) as found:
+                where.append(found)
                 print_rows((one.row() for one in measurements), COLUMNS, output)
 
         _, *own = signature(measure).parameters.values()
@@ -136,7 +154,7 @@ def _command(name: str) -> Callable[[Bench], Bench]:
 def throughput_command(
     cluster: Clusters, jobs: JobsOption = 100_000, timeout: TimeoutOption = TIMEOUT_S
 ) -> Iterator[Measurement]:
-    """Jobs per second, enqueued and worked at the same time: into the log, and into Postgres.
+    """Jobs per second, created and run at the same time: into the log, and into Postgres.
 
     Example: joblog bench throughput --jobs 100000 --output json
     """
@@ -150,27 +168,38 @@ def throughput_command(
 @_command("latency")
 def latency_command(
     cluster: Clusters,
-    jobs: JobsOption = 300,
-    load: Annotated[float, typer.Option(min=0, help="Background load in jobs per second; 0 for none.")] = 0,
-    seconds: Annotated[float, typer.Option(min=1, help="How long to measure under load.")] = 15,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Number of jobs without load.", show_default="300")
+    ] = None,
+    load: Annotated[
+        float, typer.Option(min=0, callback=_finite, help="Other jobs per second meanwhile; 0 for none.")
+    ] = 0,
+    seconds: Annotated[
+        float | None, typer.Option(min=1, help="How long to measure under load.", show_default="15")
+    ] = None,
     timeout: TimeoutOption = TIMEOUT_S,
 ) -> Iterator[Measurement]:
-    """Milliseconds from enqueueing a job to its start, at rest or under load.
+    """Milliseconds from creating a job to its start, without other jobs or under load.
 
     Example: joblog bench latency --load 5000
     """
+    if load > 0 and jobs is not None:
+        raise InvalidData("--jobs has no effect with --load: give --seconds instead")
+    if load == 0 and seconds is not None:
+        raise InvalidData("--seconds has no effect without --load: give --jobs instead")
+    return _latency(cluster, jobs or UNLOADED_JOBS, load, seconds or LOADED_S, timeout)
+
+
+def _latency(cluster: Clusters, jobs: int, load: float, seconds: float, timeout: float) -> Iterator[Measurement]:
     with cluster() as one:
-        if load > 0:
-            yield from latency_under_load(one, load, seconds, timeout)
-        else:
-            yield from latency(one, jobs, timeout)
+        yield from latency_under_load(one, load, seconds, timeout) if load > 0 else latency(one, jobs, timeout)
 
 
 @_command("delays")
 def delays_command(
     cluster: Clusters, jobs: JobsOption = 1_000, timeout: TimeoutOption = TIMEOUT_S
 ) -> Iterator[Measurement]:
-    """Milliseconds from the instant a job is scheduled for to its start.
+    """Milliseconds from the time that a job is scheduled for to its start.
 
     Example: joblog bench delays --jobs 1000
     """
@@ -195,7 +224,7 @@ def waiting_command(
     cluster: Clusters,
     jobs: JobsOption = 100_000,
     waiting_jobs: Annotated[
-        int, typer.Option("--waiting", min=1000, help="Jobs that wait while the elector is measured.")
+        int, typer.Option("--waiting", min=1000, help="Number of jobs that wait while the elector is measured.")
     ] = 1_000_000,
     timeout: TimeoutOption = TIMEOUT_S,
 ) -> Iterator[Measurement]:

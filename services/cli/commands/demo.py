@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 import typer
 from joblog.services.cli.context import Output, OutputOption
-from joblog.services.cli.values import parse_delay
+from joblog.services.cli.values import check_filled, parse_delay
 from joblog.services.detection.console import Printer
 from joblog.services.detection.manager import RETRIES, RUN_DELAY
 from joblog.services.detection.names import CLEANUP_QUEUE, RUN_QUEUE, SERVER
@@ -32,35 +32,37 @@ _PIPE_WIDTH: Final = 120
 
 def demo(
     *,
-    directory: Annotated[Path, typer.Option(help="Directory for the servers' data and the photographs.")] = Path(
-        ".joblog/demo"
-    ),
+    directory: Annotated[Path, typer.Option(help="Directory for data, logs and photographs.")] = Path(".joblog/demo"),
     runs: Annotated[int, typer.Option(min=1, max=100, help="Number of detection runs to request.")] = len(STORIES),
     minute: Annotated[
         str,
-        typer.Option(help="Length of a minute in the retry policy (1, 2 and 4 minutes); 60s is real time."),
+        typer.Option(help="How long a minute lasts in the retry delays of 1, 2 and 4 minutes; 60s is real time."),
     ] = "2s",
-    bootstrap: Annotated[
-        str | None, typer.Option(help="Kafka address; a broker is started if none is given.")
+    bootstrap_servers: Annotated[
+        str | None, typer.Option(help="Use these Kafka brokers.", show_default="a broker of its own")
     ] = None,
-    dsn: Annotated[str | None, typer.Option(help="Postgres DSN; a server is started if none is given.")] = None,
+    dsn: Annotated[
+        str | None, typer.Option(help="Use the Postgres with this DSN.", show_default="a server of its own")
+    ] = None,
     end: Annotated[
-        bool, typer.Option("--exit", help="Exit when all runs have ended; exit code 0 if all went as expected.")
+        bool, typer.Option("--exit", help="Exit when all runs have ended, with code 0 if all went as expected.")
     ] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """A detection service at work: runs that succeed, fail, recover and are withdrawn, and their clean-ups.
 
-    It starts Kafka and Postgres, an elector, a delays process, a projector and a worker; requests detection runs
-    on a Kafka topic; and shows what becomes of them. All of it stays up until Ctrl-C, to try other commands on.
+    It starts Kafka and Postgres, an elector, a delays process, a projector and a worker; requests detection runs on a
+    Kafka topic; and shows every step of their jobs. Everything stays up until Ctrl-C, so that you can try other
+    commands.
 
     Example: joblog demo --exit --output json
     """
+    check_filled(bootstrap_servers=bootstrap_servers, dsn=dsn)
     lasting = parse_delay(minute)
     if not timedelta(seconds=0.1) <= lasting <= timedelta(hours=1):
-        raise InvalidData(f"--minute {minute}: a minute can last 0.1 s to 1 h")
+        raise InvalidData(f"--minute must be 100ms to 1h, not {minute}")
     configure_logs("auto", "WARNING", "demo")
-    # stdout is for the document alone, if one is wanted.
+    # With --output json, stdout has the document only.
     is_document = output is Output.JSON
     seen_by_people = (sys.stderr if is_document else sys.stdout).isatty()
     width = None if seen_by_people else _PIPE_WIDTH
@@ -71,7 +73,7 @@ def demo(
         signal.signal(number, signal.default_int_handler)
     try:
         with (
-            set_up(directory.resolve(), bootstrap, dsn, printer.progress) as stage,
+            set_up(directory.resolve(), bootstrap_servers, dsn, printer.progress) as stage,
             opened(stage, plan(runs), lasting, printer) as show,
         ):
             try:
@@ -86,7 +88,7 @@ def demo(
 
 
 def perform(show: Show, printer: Printer, output: Output) -> int:
-    """From the first request to the last clean-up, and the report; the exit code."""
+    """Everything from the first request to the last clean-up, and the report; returns the exit code."""
     stage = show.stage
     printer.shortened = f"{stage.directory}/"
     show.wait_until_ready()
@@ -103,7 +105,7 @@ def perform(show: Show, printer: Printer, output: Output) -> int:
 
 
 def introduce(show: Show, printer: Printer) -> None:
-    """What is where."""
+    """Print what runs where."""
     stage, minute_s = show.stage, show.minute / timedelta(seconds=1)
     printer.head("Ready")
     printer.fact("Kafka", f"{stage.kafka.bootstrap_servers}, topics {stage.names.prefix}*, {stage.lanes} lanes")
@@ -122,10 +124,10 @@ def host_of(dsn: str) -> str:
 
 
 def stay(show: Show, printer: Printer) -> None:
-    """Say what can be tried, and watch on until interrupted."""
+    """Print commands to try, and go on watching until interrupted."""
     stage = show.stage
     failed = next((job.id for job in show.jobs if job.state is State.FAILED), "<id>")
-    printer.head("Everything stays up until Ctrl-C. To try, in another terminal:")
+    printer.head("Everything stays up until you press Ctrl-C. Try in another terminal:")
     command = "joblog" if which("joblog") else str(Path(sys.executable).with_name("joblog"))
     for line in (
         f"export JOBLOG_CONFIG={stage.config_file}",

@@ -10,10 +10,10 @@ from joblog.services.cli.commands.jobs import print_job
 from joblog.services.cli.context import Output, OutputOption, note
 from joblog.services.cli.output import print_document
 from joblog.services.cli.postgres import Aside, monitor_of, unserved
-from joblog.services.cli.values import NotJson, given, parse_delay, parse_instant, parse_json, settings_of
+from joblog.services.cli.values import NotJson, given, parse_delay, parse_due, parse_json, queue_name, settings_of
 from joblog.services.client.client import Client
-from joblog.services.client.options import Call, JobOptions, due_at
-from joblog.streams.contract.fields import ATTEMPTS_MAX
+from joblog.services.client.options import Call, JobOptions
+from joblog.streams.contract.fields import ATTEMPTS_MAX, PRIORITY_MAX
 from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.contract.states import FINAL_STATES, ContinueOn, State
 from joblog.streams.errors import InvalidData, JoblogError
@@ -29,54 +29,66 @@ def enqueue(
     ] = None,
     *,
     kwargs: Annotated[str, typer.Option(help="Keyword arguments, a JSON object.")] = "{}",
-    queue: Annotated[str | None, typer.Option(help="The queue; `default` if not given.")] = None,
-    priority: Annotated[int, typer.Option(help="Priority, -1000 to 1000; higher runs first.")] = 0,
+    queue: Annotated[str | None, typer.Option(help="The queue.", show_default=DEFAULT_QUEUE)] = None,
+    priority: Annotated[
+        int, typer.Option(min=-PRIORITY_MAX, max=PRIORITY_MAX, help="Priority; higher runs first.")
+    ] = 0,
     delay: Annotated[str | None, typer.Option(help="Run after a delay: 90s, 15m, 1.5h, 2d.")] = None,
     at: Annotated[str | None, typer.Option(help="Run at an ISO 8601 time; UTC if it has no zone.")] = None,
     parent: Annotated[str | None, typer.Option(help="Run when the job with this id has ended.")] = None,
     on: Annotated[
-        ContinueOn, typer.Option(case_sensitive=False, help="How the parent has to end for the job to run.")
-    ] = ContinueOn.SUCCEEDED,
-    attempts: Annotated[
-        int | None, typer.Option(min=0, max=ATTEMPTS_MAX, help="Retries after the first run, 0 for none.")
+        ContinueOn | None,
+        typer.Option(
+            case_sensitive=False, help="How the parent has to end for the job to run.", show_default="succeeded"
+        ),
     ] = None,
-    timeout: Annotated[str | None, typer.Option(help="Time limit of a run: 90s, 15m.")] = None,
+    attempts: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=ATTEMPTS_MAX, help="Retries after the first run, 0 for none.", show_default="as its task says"
+        ),
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option(help="Time limit of a run: 90s, 15m.", show_default="as its task says")
+    ] = None,
     idempotency_key: Annotated[
         str | None, typer.Option(help="Idempotency key: calls with the same key create one job.")
     ] = None,
     job_id: Annotated[str | None, typer.Option(help="Job id chosen by the caller, to repeat a call safely.")] = None,
-    parameter: Annotated[list[str] | None, typer.Option(help="name=JSON; may be repeated.")] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=JSON", help="A parameter of the job; may be repeated.")
+    ] = None,
     wait: Annotated[
-        str | None, typer.Option(help="Wait up to this long (90s) for the job to end, and show it.")
+        str | None, typer.Option(help="Wait up to this long for the job to finish, and show it: 90s, 15m.")
     ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Create a job, and print its id once Kafka has stored it.
 
-    With --wait the command waits until the job has ended and shows it; the exit code is 1 unless it succeeded. A
-    warning on stderr tells if no running worker serves the queue, as far as Postgres knows.
+    With --wait the exit code is 1 unless the job succeeded. A note on stderr says if no running worker would take the
+    job, as far as Postgres knows.
 
     Example: joblog enqueue images.shrink a.png --kwargs '{"width": 640}' --queue images
 
     Example: joblog enqueue reports.send 17 --at 2027-01-31T06:00:00Z
     """
+    if on is not None and parent is None:
+        raise InvalidData("--on has no effect without --parent JOB_ID")
     options = JobOptions(
-        queue=queue,
+        queue=queue_name(queue),
         priority=priority,
         retry=None if attempts is None else RetryPolicy.model_validate(given(attempts=attempts)),
-        timeout=parse_delay(timeout) if timeout else None,
-        parameters=dict(_parameter(one) for one in parameter or []),
+        timeout=None if timeout is None else parse_delay(timeout),
+        parameters=_parameters(parameter or []),
         idempotency_key=idempotency_key,
         job_id=job_id,
-        run_at=due_at(parse_delay(delay) if delay else None, parse_instant(at) if at else None)
-        if delay or at
-        else None,
+        run_at=parse_due(delay, at),
         parent=parent,
         on=on,
     )
     named = parse_json(kwargs, "--kwargs")
     if not isinstance(named, dict):
-        raise InvalidData(f"--kwargs: a JSON object, not {kwargs!r:.100}")
+        raise InvalidData(f"--kwargs needs a JSON object, such as '{{\"width\": 640}}', not {kwargs!r:.100}")
     settings = settings_of(ctx)
     with ExitStack() as stack:
         # Check first that waiting is possible: after an error the job would seem not to have been created.
@@ -93,7 +105,7 @@ def enqueue(
             print(created, flush=True)
         running = aside.running()
         if running is not None and (waiting := unserved(queue or DEFAULT_QUEUE, task, running)):
-            note(f"note: {waiting}; the job waits for one")
+            note(f"note: the job waits: {waiting}")
         if monitor is not None and patience is not None:
             _show_end(monitor, created, patience, output)
 
@@ -102,7 +114,7 @@ def _show_end(monitor: Monitor, job_id: str, patience: timedelta, output: Output
     found = monitor.wait_for(job_id, FINAL_STATES, patience.total_seconds())
     if found is None:
         now = _now(monitor, job_id)
-        raise JoblogError(f"job {job_id} has not ended within {patience.total_seconds():g} s: {now}")
+        raise JoblogError(f"job {job_id} did not finish within {patience.total_seconds():g} s: {now}")
     print_job(found, output)
     if found.state is not State.SUCCEEDED:
         raise typer.Exit(1)
@@ -134,8 +146,13 @@ def _argument(text: str) -> Any:
         return text
 
 
-def _parameter(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InvalidData(f"--parameter: name=JSON, not {text!r:.100}")
-    return name, _argument(value)
+def _parameters(texts: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidData(f"--parameter needs NAME=JSON, such as tenant=7, not {text!r:.100}")
+        if name in found:
+            raise InvalidData(f"--parameter {name} is given twice: give each name once")
+        found[name] = _argument(value)
+    return found

@@ -9,20 +9,25 @@ from joblog.projections.monitor.models import JobDetails, Rejected
 from joblog.services.cli.context import JobIdArgument, LimitOption, Output, OutputOption, note
 from joblog.services.cli.output import print_block, print_document, print_rows, shown
 from joblog.services.cli.postgres import monitor_of
-from joblog.services.cli.values import parse_delay, parse_instant, settings_of
+from joblog.services.cli.values import check_filled, parse_due, queue_name, settings_of, task_name
 from joblog.services.client.client import Client
-from joblog.services.client.options import due_at
 from joblog.services.settings.model import Settings
 from joblog.streams.contract.states import FINAL_STATES, State
-from joblog.streams.errors import JoblogError, ProjectionError, SettingsError
+from joblog.streams.errors import InvalidData, JoblogError, ProjectionError, SettingsError
 
 app = typer.Typer(no_args_is_help=True)
 
+_STATES = ", ".join(State)
 JobIds = Annotated[list[str], typer.Argument(metavar="JOB_ID", help="Job ids.")]
-Reason = Annotated[str | None, typer.Option(help="Reason, recorded in the job's history.")]
+Reason = Annotated[str | None, typer.Option(help="The reason, recorded in the job's history.")]
 Expected = Annotated[
     State | None,
-    typer.Option("--expected-state", case_sensitive=False, help="Reject the command if the job is in another state."),
+    typer.Option(
+        "--expected-state",
+        case_sensitive=False,
+        metavar=" ",
+        help=f"Reject the command if the job is not in this state: {_STATES}.",
+    ),
 ]
 _COLUMNS = ("id", "state", "changed_at", "queue", "task", "attempt", "reason")
 
@@ -42,14 +47,14 @@ def show(ctx: typer.Context, job_id: JobIdArgument, output: OutputOption = Outpu
         found = monitor.job(job_id)
         refused = monitor.rejected(job_id=job_id, limit=1).items if found is None else ()
     if found is None:
-        raise JoblogError(f"no job {job_id} is known; {_why_unknown(refused)}")
+        raise JoblogError(f"there is no job {job_id}; {_why_unknown(refused)}")
     print_job(found, output)
 
 
 def _why_unknown(refused: Sequence[Rejected]) -> str:
     """Rejected commands on this job, if there are any."""
     if not refused:
-        return "one created just now may not have reached Postgres yet"
+        return "if it was created just now, it may not have reached Postgres yet"
     last = refused[0]
     return f"{last.command or 'a command'} for it was rejected at {last.at:%Y-%m-%d %H:%M:%SZ}: {last.reason}"
 
@@ -89,22 +94,31 @@ def _told(data: Mapping[str, Any]) -> str:
 def list_jobs(
     ctx: typer.Context,
     *,
-    state: Annotated[list[State] | None, typer.Option(case_sensitive=False, help="May be repeated.")] = None,
-    queue: Annotated[str | None, typer.Option(help="Only of this queue.")] = None,
-    task: Annotated[str | None, typer.Option(help="Only of this task.")] = None,
-    worker: Annotated[str | None, typer.Option(help="Only of this worker.")] = None,
-    search: Annotated[str | None, typer.Option(help="Job id, or part of the last exception's text.")] = None,
+    state: Annotated[
+        list[State] | None,
+        typer.Option(case_sensitive=False, metavar=" ", help=f"{_STATES}; may be repeated."),
+    ] = None,
+    queue: Annotated[str | None, typer.Option(help="Only jobs of this queue.")] = None,
+    task: Annotated[str | None, typer.Option(help="Only jobs of this task.")] = None,
+    worker: Annotated[str | None, typer.Option(help="Only jobs of this worker.")] = None,
+    search: Annotated[str | None, typer.Option(help="A job id, or a part of the last exception's text.")] = None,
     order: Annotated[
-        Order, typer.Option(case_sensitive=False, help="Sort by last change, creation or (Scheduled) due time.")
+        Order,
+        typer.Option(
+            case_sensitive=False, help="By last change (newest, oldest), creation, or, if Scheduled, due time."
+        ),
     ] = Order.NEWEST,
     limit: LimitOption = 50,
-    cursor: Annotated[str | None, typer.Option(help="Cursor printed by the previous page.")] = None,
+    cursor: Annotated[str | None, typer.Option(help="The cursor that the previous page printed.")] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List jobs.
+    """List jobs, the last changed first.
 
     Example: joblog job list --state Failed --queue images --limit 20
     """
+    check_filled(worker=worker, search=search, cursor=cursor)
+    queue_name(queue)
+    task_name(task)
     with monitor_of(settings_of(ctx)) as monitor:
         page = monitor.jobs(
             limit=limit,
@@ -156,17 +170,18 @@ def requeue(
     ctx: typer.Context,
     job_ids: JobIds,
     *,
-    queue: Annotated[str | None, typer.Option(help="Move it to another queue in the same lane.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Move the jobs to another queue of the same lane.")] = None,
     reason: Reason = None,
     expected_state: Expected = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Put jobs into their queue again, from any state; retries begin anew.
+    """Put jobs into their queue again, from any state; retries are counted from 0 again.
 
     A job that ended long ago is restored from Postgres.
 
     Example: joblog job requeue 019ab3c4-5d6e-8001-9f3a-2b4c6d8e0f12
     """
+    queue_name(queue)
     settings = settings_of(ctx)
     with Client.from_settings(settings) as client:
         for job_id in job_ids:
@@ -186,12 +201,14 @@ def reschedule(
     expected_state: Expected = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Move jobs to another instant, from any state.
+    """Schedule jobs for another time, from any state.
 
     Example: joblog job reschedule 019ab3c4-5d6e-8001-9f3a-2b4c6d8e0f12 --delay 1h
     """
     settings = settings_of(ctx)
-    run_at = due_at(parse_delay(delay) if delay else None, parse_instant(at) if at else None)
+    run_at = parse_due(delay, at)
+    if run_at is None:
+        raise InvalidData("give --delay or --at: the instant to move the jobs to")
     with Client.from_settings(settings) as client:
         for job_id in job_ids:
             snapshot = snapshot_of(settings, job_id)
@@ -205,7 +222,7 @@ def snapshot_of(settings: Settings, job_id: str, states: Collection[State] = FIN
         with monitor_of(settings) as monitor:
             snapshot = monitor.snapshot(job_id)
     except (SettingsError, ProjectionError) as exc:
-        note(f"warning: sent without a snapshot, so that only a job that is remembered comes back: {exc}")
+        note(f"warning: Postgres was not asked, so a job that ended long ago will be rejected as unknown: {exc}")
         return None
     return snapshot if snapshot and snapshot["state"] in states else None
 
@@ -214,4 +231,4 @@ def _sent(what: str, job_id: str, output: Output) -> None:
     if output is Output.JSON:
         print_document({"command": f"job.{what}", "job_id": job_id}, output)
     else:
-        note(f"{what} {job_id}: sent; `joblog job show {job_id}` tells what became of it")
+        note(f"{what} {job_id}: sent; `joblog job show {job_id}` shows the result")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -12,53 +13,79 @@ from typing import Annotated, Final
 
 import typer
 from joblog.projections.schema.migrate import upgrade
-from joblog.services.cli.context import note
+from joblog.services.cli.context import Output, OutputOption, note
+from joblog.services.cli.output import print_document
 from joblog.services.cli.values import Queues, from_here, given, settings_of
 from joblog.services.embedded.ports import HOST, PORT_MAX, choose_ports
 from joblog.services.embedded.stack import EmbeddedStack, StackAddresses
 from joblog.services.roles.runner import stopped_by_signals
 from joblog.services.roles.supervisor import RoleCommand, Supervisor
 from joblog.services.settings.model import Settings
-from joblog.services.settings.sources import write_addresses
+from joblog.services.settings.sources import UP, origins, write_addresses
 from joblog.streams.errors import SettingsError, StackError
 from joblog.streams.kafka.admin import create_topics
 from joblog.streams.kafka.clients import KafkaConfig
 
 _READY_TIMEOUT_S: Final = 90.0
 _POLL_S: Final = 0.2
-#: How often it is looked whether the broker and the database still run; one that died is started again.
+#: How often to check that the broker and the database still run; one that died is started again.
 _SERVERS_S: Final = 5.0
-#: Where a role may listen so that it can be asked on this machine whether it is ready.
+#: Settings of servers and roles that are not started by `joblog up`.
+_IDLE: Final = frozenset(
+    {
+        "kafka.bootstrap_servers",
+        "kafka.security_protocol",
+        "postgres.dsn",
+        "postgres.dsn_file",
+        "replication",
+        "http.port",
+        "elector.id",
+    }
+)
+#: Where a role may listen so that it can be probed on this machine.
 _ASKED_HOSTS: Final = frozenset({HOST, "localhost", "0.0.0.0"})  # noqa: S104 - the user's choice
 
 
 def up(
     ctx: typer.Context,
     *,
-    directory: Annotated[Path | None, typer.Option(help="Where all data is kept.", show_default="./.joblog")] = None,
-    kafka_port: Annotated[
-        int | None, typer.Option(min=0, max=PORT_MAX, help="Kafka's port; a free one, and then always that.")
+    directory: Annotated[
+        Path | None, typer.Option(help="Directory for all data and addresses.", show_default="./.joblog")
     ] = None,
-    postgres_port: Annotated[int | None, typer.Option(min=0, max=PORT_MAX, help="Postgres' port, likewise.")] = None,
+    kafka_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=PORT_MAX, help="Port for Kafka.", show_default="a free one, kept for the next start"),
+    ] = None,
+    postgres_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=PORT_MAX, help="Port for Postgres.", show_default="a free one, kept for the next start"
+        ),
+    ] = None,
     tasks: Annotated[
-        str | None, typer.Option(help="Run a worker, too, with the tasks of these modules.", show_default="no worker")
+        str | None,
+        typer.Option(help="Also run a worker with the tasks of these modules, comma-separated.", show_default="none"),
     ] = None,
     queues: Queues = None,
-    only_stack: Annotated[bool, typer.Option("--only-stack", help="Kafka and Postgres, and no roles.")] = False,
+    only_stack: Annotated[bool, typer.Option("--only-stack", help="Start Kafka and Postgres only.")] = False,
+    output: OutputOption = Output.TABLE,
 ) -> None:
     """Run everything on this machine: Kafka, Postgres and all roles.
 
-    Nothing has to be installed; starts after the first take seconds. Other joblog commands in the same directory find
-    the addresses by themselves. Press Ctrl-C to stop everything in order.
+    Nothing has to be installed. The first start takes about a minute, later ones seconds; data is kept. Other joblog
+    commands in the same directory find the addresses by themselves. Press Ctrl-C to stop everything.
 
     Example: joblog up --tasks myapp.tasks --queues critical,default
     """
     settings = settings_of(ctx, **given(directory=directory), worker=given(tasks=tasks, queues=queues))
-    if settings.kafka.security_protocol != "PLAINTEXT":
-        raise SettingsError(
-            f"joblog up starts a Kafka of its own, which knows no {settings.kafka.security_protocol}: "
-            "unset kafka.security_protocol, kafka.sasl_* and kafka.ssl_* here (JOBLOG_KAFKA__SECURITY_PROTOCOL ...)"
-        )
+    for is_wrong, what in (
+        (only_stack and tasks is not None, "--tasks has no effect with --only-stack, which runs no worker"),
+        (only_stack and queues is not None, "--queues has no effect with --only-stack, which runs no worker"),
+        (queues is not None and not settings.worker.tasks, "--queues has no effect without --tasks: no worker runs"),
+    ):
+        if is_wrong:
+            raise SettingsError(what)
+    _refuse_idle(settings)
     for name in settings.worker.tasks:
         _look_for(name)
     stop = threading.Event()
@@ -68,14 +95,35 @@ def up(
         try:
             _prepare(settings, addresses)
             roles = [] if only_stack else _roles(stack.directory, settings)
-            _run(stack, addresses, settings, roles, stop)
+            _run(stack, addresses, settings, roles, stop, output)
         finally:
             note("stopping Kafka and Postgres ...")
             stack.stop()
 
 
+def _refuse_idle(settings: Settings) -> None:
+    """SettingsError for settings that would have no effect here, though other commands would follow them."""
+    sources = origins(Settings, settings.config, settings.directory)
+    idle = [f"{name} ({label})" for name, label in sources.items() if label != UP and _is_idle(name, settings)]
+    if idle:
+        raise SettingsError(
+            "`joblog up` starts its own Kafka, Postgres and roles, so these settings have no effect on it: "
+            f"{', '.join(idle)}. Unset them here, or name a settings file without them with --config"
+        )
+
+
+def _is_idle(name: str, settings: Settings) -> bool:
+    match name:
+        case "http.enabled":
+            return not settings.http.enabled
+        case "http.host":
+            return settings.http.host not in _ASKED_HOSTS
+        case _:
+            return name in _IDLE or name.startswith(("kafka.sasl_", "kafka.ssl_"))
+
+
 def _look_for(module: str) -> None:
-    """SettingsError when there is no such module: said before all else has started, as the worker ends with it."""
+    """SettingsError if there is no such module, before anything starts: the worker would end with the same error."""
     from_here()
     try:
         found = find_spec(module)
@@ -95,7 +143,7 @@ def _prepare(settings: Settings, addresses: StackAddresses) -> None:
         settings.directory,
         {
             "kafka": {"bootstrap_servers": addresses.bootstrap_servers},
-            "postgres": {"dsn": addresses.dsn, "schema": settings.postgres.schema_name},
+            "postgres": {"dsn": addresses.dsn, "schema_name": settings.postgres.schema_name},
             "topic_prefix": settings.topic_prefix,
             "lanes": settings.lanes,
             "queue_shards": settings.queue_shards,
@@ -105,7 +153,7 @@ def _prepare(settings: Settings, addresses: StackAddresses) -> None:
 
 
 def _roles(directory: Path, settings: Settings) -> Sequence[RoleCommand]:
-    """In the order in which they start, each with a port that it keeps."""
+    """The roles in the order in which they start, each with a port that it keeps."""
     elector = f"up-{blake2b(str(directory).encode(), digest_size=4).hexdigest()}"  # a name that nobody else chooses
     arguments = {"projector": ["projector"], "elector": ["elector", "--id", elector], "delays": ["delays"]}
     if settings.worker.tasks:
@@ -121,13 +169,14 @@ def _run(
     settings: Settings,
     roles: Sequence[RoleCommand],
     stop: threading.Event,
+    output: Output,
 ) -> None:
-    """Until told to stop: look after the roles and the servers."""
+    """Keep the roles and the servers running until told to stop."""
     supervisor = Supervisor(roles, _environment(settings, addresses), _write)
     try:
         _wait_until_ready(supervisor, stop)
         if not stop.is_set():
-            _tell(addresses, roles, settings)
+            _tell(addresses, roles, settings, output)
         looked_at = time.monotonic()
         while not stop.wait(_POLL_S):
             supervisor.check()
@@ -149,7 +198,7 @@ def _wait_until_ready(supervisor: Supervisor, stop: threading.Event) -> None:
 
 
 def _environment(settings: Settings, addresses: StackAddresses) -> dict[str, str]:
-    """What the roles get: this environment, and above all the addresses of this stack, and to answer how they are."""
+    """The roles' environment: this one, the addresses of this stack, and HTTP, by which they are probed."""
     host = settings.http.host
     ours = {
         "JOBLOG_DIRECTORY": str(settings.directory.resolve()),
@@ -169,17 +218,21 @@ def _write(name: str, line: str) -> None:
     note(f"{name:<9} | {line}")
 
 
-def _tell(addresses: StackAddresses, roles: Sequence[RoleCommand], settings: Settings) -> None:
-    """Where everything is, on stdout, for people and for scripts that wait for the last line."""
+def _tell(addresses: StackAddresses, roles: Sequence[RoleCommand], settings: Settings, output: Output) -> None:
+    """Print where everything is, on stdout; the last line says that all is ready."""
     rows = [("Kafka", addresses.bootstrap_servers), ("Postgres", without_password(addresses.dsn))]
     rows += [(role.name, f"{role.url}/metrics") for role in roles]
+    if output is Output.JSON:
+        print_document({**{name.lower(): at for name, at in rows}, "directory": str(settings.directory)}, output)
+        sys.stdout.flush()
+        return
     if roles and not settings.worker.tasks:
-        rows.append(("no worker", "no job will run: give --tasks, such as --tasks myapp.tasks"))
+        rows.append(("no worker", "jobs will wait: start again with --tasks, such as --tasks myapp.tasks"))
     for name, address in rows:
         print(f"{name:<10} {address}")
-    print(f"ready: data in {settings.directory}; Ctrl-C stops all", flush=True)
+    print(f"ready: data in {settings.directory}; press Ctrl-C to stop", flush=True)
 
 
 def without_password(dsn: str) -> str:
-    """An address of ours as it may be shown; the file with the addresses has all of it."""
+    """A DSN that may be shown; the file with the addresses has the password."""
     return re.sub(r"(//[^:/@]*):[^@/]*@", r"\1@", dsn)

@@ -1,4 +1,4 @@
-"""What can be watched: queues, workers, counts, rejected commands, parked events."""
+"""Commands that show the read model: queues, workers, counts, rejected commands, parked events."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -8,7 +8,7 @@ from joblog.services.cli.commands.jobs import print_page
 from joblog.services.cli.context import LimitOption, Output, OutputOption
 from joblog.services.cli.output import print_document, print_rows
 from joblog.services.cli.postgres import monitor_of
-from joblog.services.cli.values import parse_delay, settings_of
+from joblog.services.cli.values import check_filled, parse_delay, settings_of
 from joblog.streams.contract.fields import SECONDS_MAX
 from joblog.streams.contract.states import State
 
@@ -16,7 +16,7 @@ queue = typer.Typer(no_args_is_help=True)
 rejected = typer.Typer(no_args_is_help=True)
 parked = typer.Typer(no_args_is_help=True)
 
-Cursor = Annotated[str | None, typer.Option(help="Where the last list ended.")]
+Cursor = Annotated[str | None, typer.Option(help="The cursor that the previous page printed.")]
 
 
 @queue.callback()
@@ -36,14 +36,16 @@ def list_queues(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None
     if output is Output.JSON:
         print_rows(rows, (), output)
         return
-    # All states at once are wider than many a terminal; those in which no job is say nothing.
+    # All states side by side are wider than most terminals; empty ones are left out.
     states = [state for state in State if any(one.counts[state] for one in found)]
     print_rows([{**row, **row["counts"]} for row in rows], ("name", "workers", "oldest_waiting_s", *states), output)
 
 
 def workers(
     ctx: typer.Context,
-    gone_within: Annotated[str, typer.Option(help="Show those that ended within this time, too.")] = "1h",
+    gone_within: Annotated[
+        str, typer.Option(help="Also show workers that stopped or were lost this recently.")
+    ] = "1h",
     output: OutputOption = Output.TABLE,
 ) -> None:
     """List the workers.
@@ -66,13 +68,17 @@ def stats(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
         found = monitor.statistics()
     document = found.model_dump(mode="json")
     if output is Output.TABLE:
-        document = {**document.pop("counts"), **{f"{name}_ever": document.pop(name) for name in _EVER}, **document}
+        document = {
+            **document.pop("counts"),
+            **{f"{name}_in_total": document.pop(name) for name in _TOTALS},
+            **document,
+        }
     print_document(document, output)
 
 
-#: More than any worker is remembered for; further back there is no calendar.
+#: Longer than any worker is remembered; a larger timedelta would leave the calendar.
 _GONE_WITHIN_MAX = timedelta(seconds=SECONDS_MAX)
-_EVER = ("succeeded", "failed", "deleted")
+_TOTALS = ("succeeded", "failed", "deleted")
 
 
 @rejected.callback()
@@ -88,6 +94,7 @@ def list_rejected(
 
     Example: joblog rejected list --limit 10
     """
+    check_filled(cursor=cursor)
     with monitor_of(settings_of(ctx)) as monitor:
         page = monitor.rejected(limit=limit, cursor=cursor)
     print_page(page.items, page.next_cursor, ("at", "command", "code", "job_id", "reason", "position"), output)
@@ -102,10 +109,11 @@ def about_parked() -> None:
 def list_parked(
     ctx: typer.Context, limit: LimitOption = 50, cursor: Cursor = None, output: OutputOption = Output.TABLE
 ) -> None:
-    """List events that the projector could not apply, the last first, and why.
+    """List events that the projector could not apply, newest first, with the reasons.
 
     Example: joblog parked list --output json
     """
+    check_filled(cursor=cursor)
     with monitor_of(settings_of(ctx)) as monitor:
         page = monitor.parked(limit=limit, cursor=cursor)
     print_page(page.items, page.next_cursor, ("at", "lane", "log_offset", "code", "reason"), output)

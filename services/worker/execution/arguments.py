@@ -1,4 +1,4 @@
-"""From the JSON of a job's spec to the arguments of its task, by the annotations of the task's function."""
+"""Reads the arguments of a task from the JSON of a job, by the annotations of the task's function."""
 
 from inspect import Parameter, signature
 from typing import Any, Final, Literal, NamedTuple
@@ -21,7 +21,7 @@ _REST: Final = ("var_args_schema", "var_kwargs_schema")
 _BY_PLACE: Final = frozenset({Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD})
 
 
-class Call(msgspec.Struct, gc=False):
+class TaskCall(msgspec.Struct, gc=False):
     """The part of a JobSpec that a run needs."""
 
     args: list[Any] = []
@@ -29,10 +29,10 @@ class Call(msgspec.Struct, gc=False):
     timeout_s: float | None = None
 
 
-_CALLS: Final = msgspec.json.Decoder(Call)
+_CALLS: Final = msgspec.json.Decoder(TaskCall)
 
 
-def read_call(spec: msgspec.Raw) -> Call:
+def read_call(spec: msgspec.Raw) -> TaskCall:
     """The call in a JobSpec; ArgumentsError when it cannot be decoded."""
     try:
         return _CALLS.decode(spec)
@@ -69,7 +69,7 @@ class ArgumentReader:
         except (PydanticUserError, SchemaError, NameError, TypeError) as exc:
             raise SettingsError(f"task {task.name}: its annotations cannot be read from JSON: {exc}") from exc
 
-    def read(self, call: Call, context: JobContext) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def read(self, call: TaskCall, context: JobContext) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and keyword arguments for the function; ArgumentsError when they do not fit it."""
         args: tuple[Any, ...]
         kwargs: dict[str, Any]
@@ -82,7 +82,7 @@ class ArgumentReader:
             return self._inject(args, kwargs, context)
         return args, kwargs
 
-    def _read_strict(self, call: Call, error: ValidationError) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _read_strict(self, call: TaskCall, error: ValidationError) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What is strict takes a date, an enum or a set from JSON only; slower, so it is not the first try."""
         if self._json_validator is not None:
             named = {name: msgspec.json.encode(value) for name, value in call.kwargs.items()}

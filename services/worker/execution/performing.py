@@ -1,4 +1,4 @@
-"""One run: find its arguments, call its task, and make an outcome of whatever happens."""
+"""Around one run: read its arguments, call its task, and turn what happens into an outcome."""
 
 import asyncio
 import concurrent.futures
@@ -8,14 +8,15 @@ from typing import Final
 
 from joblog.services.tasks.context import CURRENT, Cause, JobCancelled, JobContext
 from joblog.services.tasks.task import ArgumentsError, Isolation
-from joblog.services.worker.execution.arguments import Call, read_call
-from joblog.services.worker.execution.failures import describe
+from joblog.services.worker.execution.arguments import TaskCall, read_call
 from joblog.services.worker.execution.processes import ProcessRuns
-from joblog.services.worker.execution.results import success_of
-from joblog.services.worker.execution.run import Failed, Outcome, Released, Run, Succeeded
+from joblog.services.worker.execution.results import Failed, Outcome, Released, Succeeded, describe, success_of
+from joblog.services.worker.execution.run import Run
 from joblog.services.worker.filters import WorkerFilter
-from joblog.services.worker.meters import RunMeters
-from joblog.services.worker.reporting.ending import Endings
+from joblog.services.worker.reports import Endings, RunMeters
+
+#: Why a run goes back that was about to start.
+LEASE_OVER: Final = "the lease was over before the job could start"
 
 _CANCELLATIONS: Final = (JobCancelled, asyncio.CancelledError, concurrent.futures.CancelledError)
 
@@ -23,7 +24,7 @@ _CANCELLATIONS: Final = (JobCancelled, asyncio.CancelledError, concurrent.future
 class Performer:
     """Performs runs in the thread, or asyncio task, that calls it; never raises.
 
-    Both ways do the same: begin, filters before, arguments, call, result, filters after, end.
+    Both methods take the same steps: begin, filters before, arguments, call, result, filters after, end.
     """
 
     def __init__(
@@ -44,17 +45,20 @@ class Performer:
         """A sync run, or the wait for one in a process of its own."""
         try:
             self._perform(run)
-        except BaseException as exc:  # noqa: BLE001 - a fault of ours; the run must be told all the same
-            self._endings.end(run, Failed(describe(exc)))
+        except BaseException as exc:  # noqa: BLE001 - an error of ours; the run has to be reported all the same
+            self._endings.fault(run, exc)
 
     async def perform_async(self, run: Run) -> None:
         """An async run, on the event loop."""
         try:
             await self._perform_async(run)
         except BaseException as exc:  # noqa: BLE001 - as above
-            self._endings.end(run, Failed(describe(exc)))
+            self._endings.fault(run, exc)
 
     def _perform(self, run: Run) -> None:
+        if not run.may_start:
+            self._endings.release(run, LEASE_OVER)
+            return
         context = self._begin(run)
         outcome: Outcome
         try:
@@ -72,6 +76,9 @@ class Performer:
         self._end(run, context, outcome)
 
     async def _perform_async(self, run: Run) -> None:
+        if not run.may_start:
+            self._endings.release(run, LEASE_OVER)
+            return
         context = self._begin(run)
         outcome: Outcome
         try:
@@ -91,7 +98,7 @@ class Performer:
         CURRENT.set(context)
         return context
 
-    def _prepare(self, run: Run, context: JobContext) -> Call:
+    def _prepare(self, run: Run, context: JobContext) -> TaskCall:
         run.token.raise_if_cancelled()
         for each in self._filters:
             each.before_run(context)

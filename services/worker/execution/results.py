@@ -1,17 +1,17 @@
-"""From what a task returned to the JSON of its result, or the reason why there is none."""
+"""How a run ended, within the limits of the contract: what its task returned or raised, as a report can carry it."""
 
 import inspect
 import json
 import re
+import sys
+import traceback
 from collections.abc import Coroutine
 from itertools import accumulate
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
-from joblog.services.worker.execution.failures import keepable, text_of
-from joblog.services.worker.execution.run import Succeeded
 from joblog.streams.contract.cloudevents import DEPTH_MAX, DIGITS_MAX
-from joblog.streams.contract.wire import NO_RAW
+from joblog.streams.contract.wire import NO_RAW, JobException
 from joblog.streams.errors import TaskError
 from msgspec import Raw
 from pydantic_core import to_json
@@ -22,7 +22,7 @@ LEVELS_MAX: Final = DEPTH_MAX - 1
 
 # \u0000, unless its backslash is itself escaped. Postgres can keep it neither in text nor in jsonb.
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-# What may be numbers that not everybody can read, or parts of strings.
+# Possibly numbers that not every JSON parser can read, or parts of strings.
 _NOT_FINITE: Final = re.compile(rb"NaN|Infinity")
 _LONG: Final = re.compile(rb"(?<!\d)\d{%d}" % (DIGITS_MAX + 1))
 # A bracket, or a string, in which brackets are text.
@@ -30,8 +30,30 @@ _BRACKET: Final = re.compile(rb'[][{}]|"[^"\\]*(?:\\.[^"\\]*)*"')
 _STEPS: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
 
+class Succeeded(msgspec.Struct, frozen=True, tag="succeeded"):
+    """The task returned; `result` is its JSON, unless `omitted` says why it is left out."""
+
+    result: Raw
+    omitted: str | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The task raised, ran too long, or could not be called."""
+
+    exception: JobException
+
+
+class Released(msgspec.Struct, frozen=True, tag="released"):
+    """The job goes back without an outcome; that does not count as a failure."""
+
+    reason: str
+
+
+Outcome: TypeAlias = Succeeded | Failed | Released
+
+
 class NeverAwaited(TaskError):
-    """A task returned an awaitable, which nobody awaits: what it stands for did not happen."""
+    """A task returned an awaitable, which nothing awaits: its work was not done."""
 
 
 class _OddNumberError(ValueError):
@@ -39,7 +61,7 @@ class _OddNumberError(ValueError):
 
 
 def success_of(value: object, result_bytes_max: int) -> Succeeded:
-    """The outcome of a run whose task returned this; NeverAwaited if the task is not over with that."""
+    """The outcome of a run whose task returned this; NeverAwaited if it is an awaitable."""
     if inspect.isawaitable(value):
         if isinstance(value, Coroutine):
             value.close()
@@ -50,7 +72,7 @@ def success_of(value: object, result_bytes_max: int) -> Succeeded:
 
 
 def write_result(value: object, bytes_max: int) -> tuple[Raw, str | None]:
-    """The result as JSON, and None; or no result, and why it is left out. Never raises an Exception."""
+    """The result as JSON and None, or no result and why it is left out. Never raises an Exception."""
     if value is None:
         return NO_RAW, None
     try:
@@ -90,3 +112,65 @@ def _depth(data: bytes) -> str | None:
         return None
     levels = max(accumulate(_STEPS.get(found[0], 0) for found in _BRACKET.finditer(data)))
     return f"the result is nested deeper than {LEVELS_MAX} levels" if levels > LEVELS_MAX else None
+
+
+MESSAGE_BYTES_MAX: Final = 10_000
+DETAILS_BYTES_MAX: Final = 65_536
+DETAILS_LINES_MAX: Final = 100
+_NAME_CHARS_MAX: Final = 1_000
+_TYPES_MAX: Final = 50
+# Postgres keeps neither NUL nor half a surrogate pair.
+_UNKEEPABLE: Final = re.compile("[\0\ud800-\udfff]")
+
+
+def describe(error: BaseException, *, frames_skipped: int = 0) -> JobException:
+    """Type, bases, text and traceback of an exception, without its first `frames_skipped` frames."""
+    types = tuple(type_name(base) for base in type(error).__mro__ if base is not object)
+    trace = error.__traceback__
+    for _ in range(frames_skipped):
+        trace = trace.tb_next if trace is not None and trace.tb_next is not None else trace
+    return JobException(
+        type=types[0],
+        message=_first_bytes(text_of(error), MESSAGE_BYTES_MAX),
+        details=last_lines("".join(traceback.format_exception(type(error), error, trace))),
+        types=types[:_TYPES_MAX],
+    )
+
+
+def type_name(kind: type) -> str:
+    """`ValueError` for a built-in, otherwise with its module: `package.module.Class`."""
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return keepable(name)[:_NAME_CHARS_MAX]
+
+
+def text_of(error: BaseException) -> str:
+    """The text of an exception, even if its own `__str__` fails."""
+    try:
+        return str(error)
+    except Exception as exc:  # noqa: BLE001 - a task's exception may do anything in __str__
+        return f"<no text: its __str__ raised {type_name(type(exc))}>"
+
+
+def stack_of(thread: int) -> str:
+    """The stack of a thread, for a run that timed out; empty if the thread has just ended."""
+    frame = sys._current_frames().get(thread)
+    return last_lines("".join(traceback.format_stack(frame))) if frame is not None else ""
+
+
+def last_lines(text: str) -> str:
+    """The end of a traceback, where its cause is: its last lines, and bytes, up to the limits."""
+    lines = text.splitlines(keepends=True)
+    kept = "".join(lines[-DETAILS_LINES_MAX:])
+    data = keepable(kept).encode()
+    if len(data) > DETAILS_BYTES_MAX:
+        data = data[-DETAILS_BYTES_MAX:]
+    return data.decode(errors="ignore")
+
+
+def keepable(text: str) -> str:
+    """The text with U+FFFD for each NUL and lone surrogate."""
+    return _UNKEEPABLE.sub("\ufffd", text)
+
+
+def _first_bytes(text: str, bytes_max: int) -> str:
+    return keepable(text[:bytes_max]).encode()[:bytes_max].decode(errors="ignore")

@@ -1,53 +1,33 @@
-"""One job in a worker: from its assignment to the one report of its end."""
+"""One job in a worker, from its assignment to the report of its end; and the leases under which it runs."""
 
+import logging
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 from joblog.services.tasks.context import CancellationToken
 from joblog.services.tasks.task import Isolation, Task, TaskRegistry
 from joblog.services.worker.execution.arguments import ArgumentReader
 from joblog.streams.contract.retry import Retry
-from joblog.streams.contract.wire import JobException, RunJob
-from msgspec import Raw
+from joblog.streams.contract.wire import RunJob
 
-#: Job id and lease: what names a run, in an assignment, in its cancellation and in its report.
+log = logging.getLogger(__name__)
+
+#: Job id and lease, which identify a run in its assignment, its cancellation and its report.
 RunKey: TypeAlias = tuple[str, int]
-
-
-class Succeeded(msgspec.Struct, frozen=True, tag="succeeded"):
-    """The task returned; `result` is its JSON, unless `omitted` tells why there is none."""
-
-    result: Raw
-    omitted: str | None = None
-
-
-class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """The task raised, ran too long, or could not be called."""
-
-    exception: JobException
-
-
-class Released(msgspec.Struct, frozen=True, tag="released"):
-    """The job goes back without an outcome; the attempt is not spent."""
-
-    reason: str
-
-
-Outcome: TypeAlias = Succeeded | Failed | Released
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KnownTask:
-    """A task with what can be made once for all its runs."""
+    """A task, and what is made once for all its runs."""
 
     task: Task[..., Any]
     arguments: ArgumentReader
     retry: Retry | None
-    #: Runs as an asyncio task; false for async functions in a process, which have a loop of their own.
+    #: Whether it runs on the worker's event loop; an async function in a process has a loop of its own.
     is_async: bool
 
     @classmethod
@@ -62,17 +42,67 @@ class KnownTask:
 
 
 def known_tasks(registry: TaskRegistry) -> dict[str, KnownTask]:
-    """Every task of the registry, made ready; SettingsError for one that no worker could call."""
+    """The tasks of a registry by name; SettingsError for one that no worker could call."""
     return {task.name: KnownTask.of(task) for task in registry}
+
+
+def clock() -> float:
+    """Seconds of a clock that nobody sets and that goes on while the machine is suspended.
+
+    Python's `time.monotonic` stands still in a suspended Linux, and a lease does not (clock_gettime(2)).
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class AssignmentRecord(NamedTuple):
+    """An assignment as it came, and where it was: what goes to the dead letters if it cannot be handled."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+    @property
+    def position(self) -> str:
+        return f"{self.topic}/{self.partition}@{self.offset}"
+
+
+class Leases:
+    """How long this worker surely keeps the jobs of each lane; all instants are those of `clock`.
+
+    - renewed_at: for each lane, when the last renewal was sent that Kafka has acknowledged.
+
+    The worker's loop notes the renewals. The threads that start runs ask it before each start, without a lock: a
+    process that was stopped for longer than its lease wakes in all of its threads at once.
+    """
+
+    __slots__ = ("_lasts_s", "renewed_at")
+
+    def __init__(self, lanes: Iterable[int], lasts_s: float, now: float) -> None:
+        """A lease lasts for `lasts_s` seconds from when its renewal was sent."""
+        self._lasts_s = lasts_s
+        self.renewed_at = dict.fromkeys(lanes, now)
+
+    def renew(self, lane: int, sent_at: float) -> None:
+        """Kafka has acknowledged a renewal that was sent then; an older one changes nothing."""
+        self.renewed_at[lane] = max(self.renewed_at[lane], sent_at)
+
+    def is_held(self, lane: int, now: float) -> bool:
+        return now - self.renewed_at[lane] <= self._lasts_s
+
+    def over(self, now: float) -> set[int]:
+        """The lanes whose electors may have given the worker's jobs to others."""
+        return {lane for lane in self.renewed_at if not self.is_held(lane, now)}
 
 
 @dataclass(slots=True, eq=False)
 class Run:
     """One assignment while the worker has it.
 
-    `held` is the worker's book of the runs whose end is not reported yet. Taking a run out of it, by
-    `claim`, is what gives the right to report, so that a run that returns in the moment in which it is
-    cancelled or times out is still reported once. Times are monotonic seconds, except `started_ms`.
+    `held` are the worker's runs whose end is not reported yet. Whoever takes a run out of it, by `claim`, has to
+    report it, and nobody else may: so a run that returns as it is cancelled or times out is reported once. Times are
+    those of `clock`, except `started_ms`.
     """
 
     job: RunJob
@@ -80,6 +110,8 @@ class Run:
     worker: str
     held: MutableMapping[RunKey, "Run"]
     arrived_at: float
+    leases: Leases
+    record: AssignmentRecord
     key: RunKey = field(init=False)
     token: CancellationToken = field(init=False, default_factory=CancellationToken)
     started_at: float = 0.0
@@ -94,33 +126,41 @@ class Run:
 
     def begin(self) -> None:
         """Note the time of the start."""
-        self.started_at, self.started_ms = time.monotonic(), time.time_ns() // 1_000_000
+        self.started_at, self.started_ms = clock(), time.time_ns() // 1_000_000
 
     def limit(self, timeout_s: float | None) -> None:
-        """Give the run so many seconds from its start; None for the task's own time-out, if it has one."""
+        """Set the time-out, counted from the start; None for the task's own, if it has one."""
         chosen = self.known.task.timeout_s if timeout_s is None else timeout_s
         if chosen is not None:
             self.timeout_s = chosen
             self.deadline = self.started_at + chosen
 
+    @property
+    def may_start(self) -> bool:
+        """Whether the job is surely still this worker's."""
+        return self.leases.is_held(self.job.lane, clock())
+
     def claim(self) -> bool:
-        """Whether the caller may report the end of this run: true once."""
+        """Whether the caller has to report the end of this run: true once."""
         return self.held.pop(self.key, None) is not None
 
     def interruptible_by(self, interrupt: Callable[[], object]) -> None:
-        """From now on `stop` calls this, which happens here if it was called before."""
+        """Let `stop` call this from now on; called here if the run has been stopped before."""
         # In this order: `stop` sets the token first and then looks for the interrupt.
         self.interrupt = interrupt
         if self.token.is_cancelled:
             interrupt()
 
     def stop(self, reason: str) -> None:
-        """Ask the run to stop, and interrupt it where that can be done."""
+        """Ask the run to stop, and interrupt it where that can be done. Never raises."""
         self.token.cancel(reason)
         if self.interrupt is not None:
-            self.interrupt()
+            try:
+                self.interrupt()
+            except Exception:  # the callers have more runs to stop, and this one to report
+                log.exception("run.not_interrupted", extra={"job_id": self.job.job_id})
 
     @property
     def duration_ms(self) -> float:
-        """How long the run takes so far; 0 before it began."""
-        return (time.monotonic() - self.started_at) * 1000 if self.started_at else 0.0
+        """How long the run has taken so far; 0 before it began."""
+        return (clock() - self.started_at) * 1000 if self.started_at else 0.0

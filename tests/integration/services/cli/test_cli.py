@@ -24,7 +24,7 @@ from joblog.services.settings.model import Settings
 from joblog.streams.contract import deadletters
 from joblog.streams.contract.states import State
 from joblog.streams.contract.topics import TOPICS, TopicNames
-from joblog.streams.errors import JoblogError, ProjectionError, SchemaError, TopicsError
+from joblog.streams.errors import InvalidData, JoblogError, ProjectionError, SchemaError, TopicsError
 from joblog.streams.kafka.admin import create_topics
 from joblog.streams.kafka.clients import KafkaConfig, producer
 from psycopg import sql
@@ -68,7 +68,7 @@ def environment_of(stack: StackAddresses, prefix: str, schema: str) -> Environme
     return {
         "JOBLOG_KAFKA__BOOTSTRAP_SERVERS": stack.bootstrap_servers,
         "JOBLOG_POSTGRES__DSN": stack.dsn,
-        "JOBLOG_POSTGRES__SCHEMA": schema,
+        "JOBLOG_POSTGRES__SCHEMA_NAME": schema,
         "JOBLOG_TOPIC_PREFIX": prefix,
         "JOBLOG_LANES": "2",
         "JOBLOG_CLIENT__TIMEOUT_S": "10",
@@ -209,20 +209,57 @@ def test_dead_letters_are_listed_newest_first(joblog: Joblog, kafka: KafkaConfig
         headers = deadletters.headers("undecodable", f"reason {n}", "elector", names.commands, 1, n)
         sender.produce(names.deadletters, f"value {n}".encode(), b"key", headers=headers)
         assert sender.flush(30) == 0
+    with pytest.raises(JoblogError, match="there is no dead letter 0:17"):
+        joblog("deadletters", "show", "0:17")
+    with pytest.raises(JoblogError, match="there is no dead letter 99999:0"):
+        joblog("deadletters", "show", "99999:0")
     rows = joblog.rows("deadletters", "list", "--limit", "2")
     assert [row["value"] for row in rows] == ["value 2", "value 1"]
-    assert {
-        name: rows[0][name] for name in ("key", "reason_code", "reason", "role", "topic", "partition", "offset")
-    } == {
+    assert {name: rows[0][name] for name in ("key", "code", "reason", "role", "topic", "partition", "offset")} == {
         "key": "key",
-        "reason_code": "undecodable",
+        "code": "undecodable",
         "reason": "reason 2",
         "role": "elector",
         "topic": names.commands,
-        "partition": "1",
-        "offset": "2",
+        "partition": 1,
+        "offset": 2,
     }
-    assert "reason 2" in joblog("deadletters", "list")
+    table = joblog("deadletters", "list")
+    assert "reason 2" in table
+    assert "value 2" not in table
+
+
+def test_one_dead_letter_is_shown_safely_and_saved_as_it_came(
+    joblog: Joblog, kafka: KafkaConfig, names: TopicNames, tmp_path: Path
+) -> None:
+    joblog("topics", "create")
+    sender = producer(kafka, "test")
+    values = [b"\x1b[2Jred\n", b"\xff\x00\xfe", b"x" * 3_000, None]
+    for n, value in enumerate(values):
+        headers = deadletters.headers("undecodable", f"reason {n}", "elector", names.commands, 1, n, [("own", b"h")])
+        sender.produce(names.deadletters, value, b"key", 0, headers=headers)
+    assert sender.flush(30) == 0
+    ids = [row["id"] for row in reversed(joblog.rows("deadletters", "list"))]
+    escape, binary, long = (joblog("deadletters", "show", one) for one in ids[:3])
+    assert "\nvalue\n\N{REPLACEMENT CHARACTER}[2Jred\n" in escape
+    assert '"own"' in escape
+    assert "\nvalue, in base64\n/wD+\n" in binary
+    assert "x" * 2_000 in long
+    assert "x" * 2_001 not in long
+    (whole,) = joblog.rows("deadletters", "show", ids[2])
+    assert (whole["value"], whole["value_bytes"], whole["headers"]) == (
+        "x" * 3_000,
+        3_000,
+        [{"name": "own", "value": "h"}],
+    )
+    (nothing,) = joblog.rows("deadletters", "show", ids[3])
+    assert (nothing["value"], nothing["value_bytes"]) == (None, None)
+    joblog("deadletters", "show", ids[1], "--save", str(tmp_path / "saved"))
+    assert (tmp_path / "saved").read_bytes() == values[1]
+    with pytest.raises(InvalidData, match="exists already"):
+        joblog("deadletters", "show", ids[1], "--save", str(tmp_path / "saved"))
+    with pytest.raises(InvalidData, match="write PARTITION:OFFSET"):
+        joblog("deadletters", "show", "nonsense")
 
 
 def test_a_job_is_created_runs_and_is_shown(running: Joblog) -> None:
@@ -280,7 +317,7 @@ def test_a_failed_job_is_deleted_by_what_postgres_knows_of_it(
     settings = Settings.load(
         postgres={
             "dsn": running.environment["JOBLOG_POSTGRES__DSN"],
-            "schema": running.environment["JOBLOG_POSTGRES__SCHEMA"],
+            "schema_name": running.environment["JOBLOG_POSTGRES__SCHEMA_NAME"],
         }
     )
     snapshot = snapshot_of(settings, job["id"], {State.FAILED})
@@ -296,7 +333,10 @@ def test_a_queue_that_nobody_serves_is_told(running: Joblog) -> None:
         app, ["enqueue", "cli.add", "1", "--queue", "nobody", "-o", "json"], env=running.environment
     )
     assert list(json.loads(result.stdout)) == ["id"]
-    assert result.stderr == "note: no running worker serves the queue nobody; the job waits for one\n"
+    assert result.stderr == (
+        "note: the job waits: no running worker serves the queue nobody; "
+        "those that know cli.add serve default (--queue)\n"
+    )
     with pytest.raises(JoblogError, match="it is Enqueued, no running worker serves the queue nobody"):
         running("enqueue", "cli.add", "1", "--queue", "nobody", "--wait", "2s")
     with pytest.raises(JoblogError, match="it is Scheduled, due at 2"):

@@ -1,6 +1,7 @@
 """`joblog topics` and what the doctor says of topics, on the real broker."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +46,7 @@ def joblog(stack: StackAddresses, topics: TopicNames, schema: str) -> Joblog:
         {
             "JOBLOG_KAFKA__BOOTSTRAP_SERVERS": stack.bootstrap_servers,
             "JOBLOG_POSTGRES__DSN": stack.dsn,
-            "JOBLOG_POSTGRES__SCHEMA": schema,
+            "JOBLOG_POSTGRES__SCHEMA_NAME": schema,
             "JOBLOG_TOPIC_PREFIX": topics.prefix,
             "JOBLOG_LANES": "2",
         }
@@ -113,4 +114,6 @@ def test_a_dead_letter_with_an_internal_error_fails_and_others_are_a_warning(
     finding = joblog.found("fail")["dead letters"]
     assert f"{topics.delay('now')}/1@4" in finding["finding"]
     assert "1 with an internal error" in finding["finding"]
-    assert finding["fix"].startswith("joblog deadletters list")
+    shown = re.match(r"joblog (deadletters) (show) (\d:\d+);", finding["fix"])
+    assert shown is not None
+    assert "internal_error" in joblog(*shown.groups()).stdout

@@ -54,7 +54,7 @@ def settings_of(stack: StackAddresses, names: TopicNames, schema: str, lanes: in
         topic_prefix=names.prefix,
         lanes=lanes,
         kafka={"bootstrap_servers": stack.bootstrap_servers, "extra": {"log_level": "0"}},
-        postgres={"dsn": stack.dsn, "schema": schema},
+        postgres={"dsn": stack.dsn, "schema_name": schema},
         worker={"tasks": "topictasks"},
         http={"enabled": False},
         logs={"format": "json"},

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from joblog.services.tasks.task import TaskRegistry, task
 from joblog.services.worker.worker import Worker
 from joblog.streams.contract.topics import TopicNames
-from joblog.streams.contract.wire import CancelJob, RunSucceeded
+from joblog.streams.contract.wire import CancelJob, RunFailed, RunSucceeded
 from joblog.streams.errors import SettingsError
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig
@@ -41,6 +42,12 @@ def fail() -> None: raise LookupError("not here")
 def spin(mark: str = os.devnull) -> None:
     with open(mark, "w") as file: file.write(str(os.getpid()))
     while True: time.sleep(0.01)
+
+@task("p.hold", isolation="process")
+def hold(mark: str, gate: str) -> str:
+    with open(mark, "w") as file: file.write(str(os.getpid()))
+    while not os.path.exists(gate): time.sleep(0.01)
+    return "done"
 
 @task("p.crash", isolation="process")
 def crash() -> None: os._exit(7)
@@ -91,6 +98,23 @@ def test_runs_in_processes_are_reported_as_others_and_can_be_killed(
         elector.assign("p.pid")
         assert isinstance(elector.end(6), RunSucceeded)
         assert len(elector.ends) == 6
+
+
+def test_a_process_that_is_killed_costs_the_job_in_it_and_no_other(
+    kafka: KafkaConfig, topics: TopicNames, lanes: int, process_tasks: TaskRegistry, tmp_path: Path
+) -> None:
+    with running(kafka, topics, lanes, process_tasks, slots=3) as it:
+        gate, marks = tmp_path / "gate", [tmp_path / f"mark-{number}" for number in range(3)]
+        victim, *others = [it.elector.assign("p.hold", str(mark), str(gate)) for mark in marks]
+        it.elector.until(lambda: all(mark.exists() and mark.read_text() for mark in marks))
+        os.kill(int(marks[0].read_text()), signal.SIGKILL)
+        failed = it.elector.end()
+        assert (type(failed), failed.job_id) == (RunFailed, victim.job_id)
+        assert failed.exception.message == "the process of the run ended with exit code -9"
+        gate.touch()
+        it.elector.end(3)
+        assert [type(end) for end in it.elector.ends[1:]] == [RunSucceeded, RunSucceeded]
+        assert {end.job_id for end in it.elector.ends[1:]} == {job.job_id for job in others}
 
 
 def test_a_task_that_a_process_could_not_find_is_refused_at_the_start(kafka: KafkaConfig, topics: TopicNames) -> None:

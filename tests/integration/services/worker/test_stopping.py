@@ -3,11 +3,9 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +19,8 @@ from joblog.streams.contract.wire import RunReleased, RunSucceeded, WorkerAnnoun
 from joblog.streams.kafka.admin import create_topics
 from joblog.streams.kafka.clients import KafkaConfig
 
-from tests.support.worker_elector import TIMEOUT_S, Elector, Running, running
+from tests.support.worker_command import WorkerCommand, worker_command
+from tests.support.worker_elector import TIMEOUT_S, Running, running
 
 pytestmark = pytest.mark.broker
 
@@ -137,57 +136,15 @@ def patient(mark: str) -> str:
 """
 
 
-class Command:
-    """`joblog worker` in a process group of its own; the test plays the elector."""
-
-    def __init__(self, elector: Elector, process: subprocess.Popen[str]) -> None:
-        self.elector, self.process = elector, process
-
-    def end(self) -> list[str]:
-        """The log of a worker that was told to stop, once it has ended well."""
-        _, err = self.process.communicate(timeout=TIMEOUT_S)
-        assert self.process.returncode == 0, err
-        return err.splitlines()
+CommandOf = Callable[[str, float], AbstractContextManager[WorkerCommand]]
 
 
 @pytest.fixture
-def command(
-    kafka: KafkaConfig, topics: TopicNames, lanes: int, tmp_path: Path
-) -> Callable[[str, float], AbstractContextManager[Command]]:
+def command(kafka: KafkaConfig, topics: TopicNames, lanes: int, tmp_path: Path) -> CommandOf:
     """Starts a worker with tasks of this source and this grace time."""
-
-    @contextmanager
-    def started(tasks: str, grace_s: float) -> Iterator[Command]:
-        (tmp_path / "command_tasks.py").write_text(tasks)
-        environment = {
-            "JOBLOG_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-            "JOBLOG_TOPIC_PREFIX": topics.prefix,
-            "JOBLOG_LANES": str(lanes),
-            "JOBLOG_WORKER__GRACE_S": str(grace_s),
-            "JOBLOG_HTTP__ENABLED": "false",
-        }
-        elector = Elector(kafka, topics, lanes)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "joblog.services.cli", "worker", "--tasks", "command_tasks", "--slots", "2"],
-            env={**os.environ, **environment},
-            cwd=tmp_path,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            elector.until(lambda: elector.of(WorkerAnnounced))
-            yield Command(elector, process)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            elector.close()
-
-    return started
-
-
-CommandOf = Callable[[str, float], AbstractContextManager[Command]]
+    return lambda tasks, grace_s: worker_command(
+        kafka, topics, lanes, tmp_path, tasks, JOBLOG_WORKER__GRACE_S=str(grace_s)
+    )
 
 
 def test_a_workers_process_does_not_outlive_its_grace_time_whatever_its_tasks_do(

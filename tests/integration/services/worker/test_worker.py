@@ -3,17 +3,22 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
+from confluent_kafka import Message, TopicPartition
 from joblog.services.tasks.context import CancellationToken
 from joblog.services.tasks.task import TaskRegistry, task
+from joblog.services.worker.announcing import LaneBook
+from joblog.services.worker.intake import Intake
 from joblog.services.worker.worker import Worker
+from joblog.streams.contract.codec import encode
 from joblog.streams.contract.ids import lane_of_queue, new_job_id
 from joblog.streams.contract.topics import TopicNames
-from joblog.streams.contract.wire import CancelJob, RunFailed, RunReleased, RunSucceeded, WorkerAnnounced
+from joblog.streams.contract.wire import CancelJob, RunFailed, RunJob, RunReleased, RunSucceeded, WorkerAnnounced
 from joblog.streams.errors import TopicsError
 from joblog.streams.health import Health
 from joblog.streams.kafka import clients
@@ -138,35 +143,109 @@ def test_records_for_other_workers_are_not_touched(start: Start, kafka: KafkaCon
         assert it.count("joblog_quarantined_records_total", role="worker", reason="undecodable") == 0
 
 
-def test_a_record_that_cannot_be_read_is_counted_and_passed_over(
-    start: Start, kafka: KafkaConfig, topics: TopicNames
+def write_raw(it: Running, kafka: KafkaConfig, topics: TopicNames, value: bytes | str) -> WorkerAnnounced:
+    """Send a record to the worker that no elector would write."""
+    announced: WorkerAnnounced = it.elector.of(WorkerAnnounced)[0]
+    producer = clients.producer(kafka, "test-other")
+    producer.produce(topics.assignments, value, announced.worker, announced.partition)
+    producer.flush(TIMEOUT_S)
+    return announced
+
+
+def dead_letters(
+    kafka: KafkaConfig, topics: TopicNames, lanes: int, count: int
+) -> list[tuple[bytes, dict[str, str]]]:
+    """So many dead letters, once they are there: their values, and the headers that say why."""
+    consumer = clients.reader(kafka, "test-deadletters", **{"enable.partition.eof": False})
+    consumer.assign([TopicPartition(topics.deadletters, lane, 0) for lane in range(lanes)])
+    found: list[Message] = []
+    deadline = time.monotonic() + TIMEOUT_S
+    try:
+        while len(found) < count:
+            assert time.monotonic() < deadline
+            found += consumer.consume(100, 0.1)
+    finally:
+        consumer.close()
+    return [
+        (one.value() or b"", {name: str(bytes(text), "utf-8") for name, text in one.headers() or ()}) for one in found
+    ]
+
+
+def test_a_record_that_cannot_be_read_is_parked_and_passed_over(
+    start: Start, kafka: KafkaConfig, topics: TopicNames, lanes: int
 ) -> None:
     with start() as it:
-        announced = it.elector.of(WorkerAnnounced)[0]
-        producer = clients.producer(kafka, "test-other")
-        producer.produce(topics.assignments, b"not JSON", announced.worker, announced.partition)
-        producer.flush(TIMEOUT_S)
+        announced = write_raw(it, kafka, topics, b"not JSON")
         it.elector.assign("add", 1)
         assert isinstance(it.elector.end(), RunSucceeded)
         assert it.count("joblog_quarantined_records_total", role="worker", reason="undecodable") == 1
+        [(value, headers)] = dead_letters(kafka, topics, lanes, 1)
+        assert value == b"not JSON"
+        assert (headers["joblog-reason-code"], headers["joblog-role"]) == ("undecodable", "worker")
+        place = (topics.assignments, str(announced.partition), "0")
+        assert tuple(headers[f"joblog-{name}"] for name in ("topic", "partition", "offset")) == place
 
 
 def test_a_job_whose_assignment_cannot_be_read_fails_with_the_reason(
     start: Start, kafka: KafkaConfig, topics: TopicNames, lanes: int
 ) -> None:
     with start() as it:
-        announced = it.elector.of(WorkerAnnounced)[0]
-        producer = clients.producer(kafka, "test-other")
         lane = lane_of_queue("default", lanes)
-        said = {"type": "job.run", "job_id": new_job_id(lane, 1), "lease": 7, "lane": lane, "task": 3}
-        producer.produce(topics.assignments, json.dumps(said), announced.worker, announced.partition)
-        producer.flush(TIMEOUT_S)
+        run = {"type": "job.run", "job_id": new_job_id(lane, 1), "lease": 7, "lane": lane, "task": 3}
+        announced = write_raw(it, kafka, topics, json.dumps(run))
         report = it.elector.end()
         assert isinstance(report, RunFailed)
-        assert (report.job_id, report.lease, report.worker) == (said["job_id"], 7, announced.worker)
+        assert (report.job_id, report.lease, report.worker) == (run["job_id"], 7, announced.worker)
         assert report.exception.type == "joblog.Unreadable"
         assert "The assignment cannot be read: " in report.exception.message
         assert it.elector.heard[-1][0] == lane
+        [(value, _)] = dead_letters(kafka, topics, lanes, 1)
+        assert json.loads(value) == run
+
+
+def test_an_error_of_the_worker_itself_costs_one_job_which_is_parked_and_fails(
+    start: Start, kafka: KafkaConfig, topics: TopicNames, lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Intake._take
+
+    def broken(intake: Intake, job: RunJob, *rest: Any) -> None:
+        if job.task == "gated":
+            raise RuntimeError("nobody foresaw this")
+        take(intake, job, *rest)
+
+    monkeypatch.setattr(Intake, "_take", broken)
+    with start() as it:
+        job = it.elector.assign("gated")
+        report = it.elector.end()
+        assert (report.job_id, type(report)) == (job.job_id, RunFailed)
+        assert "RuntimeError: nobody foresaw this" in report.exception.message
+        it.elector.assign("add", 1)
+        assert isinstance(it.elector.end(2), RunSucceeded)
+        assert it.count("joblog_quarantined_records_total", role="worker", reason="internal_error") == 1
+        [(value, headers)] = dead_letters(kafka, topics, lanes, 1)
+        assert value == encode(job)
+        assert headers["joblog-reason-code"] == "internal_error"
+        assert headers["joblog-reason"].startswith("Traceback")
+
+
+def test_an_error_in_the_workers_loop_gives_back_what_runs_and_the_worker_goes_on(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with start() as it:
+        before = it.worker.id
+        job = it.elector.assign("obey")
+        it.elector.until(lambda: it.started("obey"))
+
+        def broken(*_: Any) -> None:
+            monkeypatch.undo()
+            raise RuntimeError("nobody foresaw this")
+
+        monkeypatch.setattr(LaneBook, "offers", broken)
+        report = it.elector.end()
+        assert (report.job_id, type(report), report.worker) == (job.job_id, RunReleased, before)
+        it.elector.until(lambda: it.elector.of(WorkerAnnounced)[-1].worker not in {before})
+        it.elector.assign("add", 1)
+        assert isinstance(it.elector.end(2), RunSucceeded)
 
 
 @pytest.mark.parametrize("what", ["nan", "nul", "object"])

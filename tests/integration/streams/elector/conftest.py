@@ -19,7 +19,7 @@ from tests.support.electors import Electors, Log
 def log(kafka: KafkaConfig, topics: TopicNames, lanes: int) -> Iterator[Log]:
     made = Log(kafka, topics, lanes)
     yield made
-    made.reader.close()
+    made.close()
 
 
 @pytest.fixture

@@ -20,14 +20,15 @@ from joblog.projections.monitor.models import Worker
 from joblog.projections.questions import LIMIT_MAX, InvalidQuestion
 from joblog.services.cli import app as cli
 from joblog.services.cli.app import COMMANDS, app, load
-from joblog.services.cli.context import fail, note
+from joblog.services.cli.context import Output, fail, note
+from joblog.services.cli.output import print_rows
 from joblog.services.cli.postgres import ASIDE_S, Aside, unserved
 from joblog.services.client.options import CreationCancelled
 from joblog.services.roles.kafka_errors import refused
 from joblog.services.settings.errors import paths, variable
 from joblog.services.settings.model import Settings
 from joblog.services.settings.sources import write_addresses
-from joblog.streams.errors import EnqueueError, InvalidData, JoblogError, SettingsError, TopicsError
+from joblog.streams.errors import BrokersAway, EnqueueError, InvalidData, JoblogError, SettingsError, TopicsError
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
 from typer.testing import CliRunner
@@ -88,10 +89,19 @@ def test_help_has_whole_paragraphs_and_no_options_of_completion(name: str) -> No
         assert "--install-completion" not in str(one.params)
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_printed_as_it_is_written(name: str) -> None:
+    """Square brackets would be taken for markup, and disappear."""
+    for command in leaves(name):
+        _, out, _ = run(*command, "--help")
+        assert "``" not in out
+        assert "<bool>" not in out
+
+
 def test_what_a_worker_is_by_default_is_told() -> None:
     _, out, _ = run("worker", "--help")
     told = " ".join(re.sub("[│╭╮╰╯─]", " ", out).split())
-    for default in ("those of its tasks", "5 for each core", "the host's name", "any free one"):
+    for default in ("those of the tasks", "5 for each core", "the host's name", "any free one"):
         assert default in told
 
 
@@ -138,6 +148,7 @@ def test_a_command_whose_packages_are_missing_names_the_extra(monkeypatch: pytes
         (InvalidData("x"), 2, False),
         (InvalidQuestion("x"), 2, False),
         (EnqueueError("x"), 1, True),
+        (BrokersAway("x"), 1, True),
         (TopicsError("x"), 1, True),
         (CreationCancelled("x"), 1, False),
     ],
@@ -176,18 +187,94 @@ def test_errors_end_the_process_without_a_traceback(tmp_path: Path) -> None:
         ("enqueue", "a.b", "--delay", "1s", "--at", "2027-01-01"),
         ("enqueue", "a.b", "--parameter", "name"),
         ("enqueue", "a.b", "[" * 5_000),
+        ("enqueue", "a.b", "--delay", ""),
+        ("enqueue", "a.b", "--at", ""),
+        ("enqueue", "a.b", "--timeout", ""),
+        ("enqueue", "a.b", "--timeout", "0"),
+        ("enqueue", "a.b", "--wait", ""),
+        ("enqueue", "a.b", "--queue", ""),
+        ("enqueue", "a.b", "--idempotency-key", ""),
+        ("enqueue", "a.b", "--job-id", ""),
+        ("enqueue", "a.b", "--parent", ""),
+        ("enqueue", "a.b", "--parameter", "=1"),
         ("job", "reschedule", JOB),
+        ("job", "reschedule", JOB, "--delay", ""),
+        ("job", "requeue", JOB, "--queue", "Images"),
     ],
     ids=" ".join,
 )
-def test_input_that_makes_no_sense_is_refused(arguments: tuple[str, ...]) -> None:
+def test_input_that_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
+    monkeypatch.setenv("JOBLOG_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    monkeypatch.setenv("JOBLOG_CLIENT__TIMEOUT_S", "0.5")
     with pytest.raises(InvalidData):
         run(*arguments)
 
 
 @pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("enqueue", "a.b", "--on", "ended"), "--on has no effect without --parent JOB_ID"),
+        (("enqueue", "a.b", "--delay", "1s", "--at", "2027-01-01"), "--delay or --at, not both"),
+        (("enqueue", "a.b", "--parameter", "a=1", "--parameter", "a=2"), "--parameter a is given twice"),
+        (("enqueue", "a.b", "--queue", "Images"), "'Images' is not a queue name: write images"),
+        (
+            ("enqueue", "a.b", "--kwargs", "[1]"),
+            """--kwargs needs a JSON object, such as '{"width": 640}'""",
+        ),
+        (("job", "reschedule", JOB), "give --delay or --at"),
+        (("job", "reschedule", JOB, "--delay", "1s", "--at", "2027-01-01"), "--delay or --at, not both"),
+        (("job", "list", "--queue", "Images"), "'Images' is not a queue name: write images"),
+        (("job", "list", "--queue", ""), "'' is not a queue name"),
+        (("job", "list", "--task", ""), "'' is not a task name"),
+        (("job", "list", "--worker", ""), "--worker is empty"),
+        (("job", "list", "--search", " "), "--search is empty"),
+        (("job", "list", "--cursor", ""), "--cursor is empty"),
+        (("rejected", "list", "--cursor", ""), "--cursor is empty"),
+        (("parked", "list", "--cursor", ""), "--cursor is empty"),
+        (("up", "--queues", "a"), "--queues has no effect without --tasks"),
+        (("up", "--only-stack", "--tasks", "a"), "--tasks has no effect with --only-stack"),
+        (("demo", "--bootstrap-servers", ""), "--bootstrap-servers is empty"),
+        (("demo", "--dsn", ""), "--dsn is empty"),
+        (("bench", "latency", "--seconds", "5"), "--seconds has no effect without --load"),
+        (("bench", "latency", "--load", "5", "--jobs", "9"), "--jobs has no effect with --load"),
+        (("bench", "latency", "--load", "nan"), "--load"),
+        (("bench", "latency", "--timeout", "inf"), "--timeout"),
+        (("--log-format", "json", "job", "list"), "--log-format has no effect on `joblog job`"),
+        (("--config", "x.toml", "demo"), "--config has no effect on `joblog demo`"),
+        (("--config", "x.toml", "bench", "all", "--embedded"), "--config has no effect with --embedded"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_options_without_effect_are_refused(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], told: str
+) -> None:
+    monkeypatch.setenv("JOBLOG_POSTGRES__DSN", "postgresql://me@127.0.0.1:1/x")
+    monkeypatch.setenv("JOBLOG_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    monkeypatch.setenv("JOBLOG_CLIENT__TIMEOUT_S", "0.5")
+    try:
+        code, _, err = run(*arguments)
+    except JoblogError as exc:
+        code, err = fail(exc), str(exc)
+    assert told in " ".join(re.sub("[│╭╮╰╯─]", " ", err).split())
+    assert code == 2
+
+
+def test_roles_take_the_log_format(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "joblog.services.cli", "--log-format", "json", "elector", "--id", "not a name"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        timeout=60,
+    )
+    assert "JOBLOG_ELECTOR__ID" in done.stderr
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
+        ("enqueue", "a.b", "--priority", "2000"),
         ("enqueue", "a.b", "--attempts", "5000"),
         ("enqueue", "a.b", "--attempts", "-1"),
         ("up", "--kafka-port", "99999"),
@@ -213,7 +300,7 @@ def test_numbers_have_their_limits(arguments: tuple[str, ...]) -> None:
         ),
         (("topics", "create"), {"KAFKA__EXTRA": '{"socket.timeout.ms": "abc"}'}, '"socket.timeout.ms"'),
         (("delays",), {"KAFKA__EXTRA": '{"socket.timeout.ms": "abc"}'}, "socket.timeout.ms"),
-        (("worker", "--tasks", ".tasks"), {}, "'.tasks' is no name of a module"),
+        (("worker", "--tasks", ".tasks"), {}, "'.tasks' is not a module name: write tasks"),
         (("worker",), {"WORKER__TASKS": ""}, "a worker needs modules with tasks"),
         (("enqueue", "a.b", "--wait", "1s"), {"KAFKA__EXTRA": "{}"}, "no Postgres is set"),
     ],
@@ -253,7 +340,7 @@ def test_everything_on_this_machine_refuses_the_settings_of_a_guarded_broker(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("JOBLOG_KAFKA__SECURITY_PROTOCOL", "SSL")
-    with pytest.raises(SettingsError, match="which knows no SSL: unset kafka"):
+    with pytest.raises(SettingsError, match=r"no effect on it: kafka.security_protocol \(environment\)"):
         run("up", "--directory", str(tmp_path / "up"))
     assert not (tmp_path / "up").exists()
 
@@ -329,7 +416,11 @@ def worker(*queues: str) -> Worker:
 
 def test_what_keeps_a_job_waiting_is_told() -> None:
     assert unserved("shop", "a.b", []) == "no running worker serves the queue shop"
-    assert unserved("shop", "a.b", [worker("default")]) == "no running worker serves the queue shop"
+    assert unserved("shop", "c", [worker("default")]) == "no running worker serves the queue shop"
+    assert (
+        unserved("shop", "a.b", [worker("default"), worker("x", "default")])
+        == "no running worker serves the queue shop; those that know a.b serve default, x (--queue)"
+    )
     assert unserved("shop", "c", [worker("shop")]) == "no running worker of the queue shop knows the task c"
     assert unserved("shop", "a.b", [worker("default"), worker("shop")]) is None
 
@@ -339,6 +430,18 @@ def test_a_command_does_not_wait_for_a_postgres_that_is_nowhere() -> None:
     assert Aside(Settings.load()).running() is None
     assert Aside(Settings.load(postgres={"dsn": "postgresql://me@127.0.0.1:1/x"})).running() is None
     assert time.monotonic() - began < ASIDE_S
+
+
+def test_a_list_without_rows_says_so_and_is_empty_json(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows([], ("id",), Output.TABLE)
+    print_rows([], ("id",), Output.JSON)
+    assert capsys.readouterr().out == "none\n"
+
+
+def test_dead_letters_without_a_broker_are_no_matter_of_topics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBLOG_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    with pytest.raises(BrokersAway, match=r"127\.0\.0\.1:1"):
+        run("deadletters", "list")
 
 
 def test_notes_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:

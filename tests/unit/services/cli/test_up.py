@@ -1,10 +1,15 @@
+import json
+import re
 from pathlib import Path
 
 import pytest
-from joblog.services.cli.commands.up import _environment, _roles, _tell
+from joblog.services.cli.commands.up import _environment, _refuse_idle, _roles, _tell
+from joblog.services.cli.context import Output
 from joblog.services.embedded.stack import StackAddresses
 from joblog.services.settings.errors import paths, variable
 from joblog.services.settings.model import HttpSettings, Settings
+from joblog.services.settings.sources import write_addresses
+from joblog.streams.errors import SettingsError
 
 ADDRESSES = StackAddresses("127.0.0.1:20001", "postgresql://joblog@127.0.0.1:20002/joblog")
 
@@ -64,20 +69,56 @@ def test_the_worker_is_given_what_is_set(place: Path) -> None:
 
 
 def test_what_runs_where_is_told_without_the_password(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _tell(StackAddresses("127.0.0.1:1", "postgresql://joblog:hunter2@127.0.0.1:2/joblog"), [], Settings.load())
+    addresses = StackAddresses("127.0.0.1:1", "postgresql://joblog:hunter2@127.0.0.1:2/joblog")
+    _tell(addresses, [], Settings.load(), Output.TABLE)
     out = capsys.readouterr().out
     assert "postgresql://joblog@127.0.0.1:2/joblog" in out
     assert "no worker" not in out
-    _tell(ADDRESSES, _roles(place, Settings.load()), Settings.load())
-    assert "no worker  no job will run: give --tasks" in capsys.readouterr().out
+    _tell(ADDRESSES, _roles(place, Settings.load()), Settings.load(), Output.TABLE)
+    assert "no worker  jobs will wait: start again with --tasks" in capsys.readouterr().out
+    _tell(addresses, _roles(place, Settings.load()), Settings.load(), Output.JSON)
+    document = json.loads(capsys.readouterr().out)
+    assert document["postgres"] == "postgresql://joblog@127.0.0.1:2/joblog"
+    assert list(document) == ["kafka", "postgres", "projector", "elector", "delays", "directory"]
 
 
 @pytest.mark.parametrize(
     ("host", "used"),
     [("127.0.0.1", "127.0.0.1"), ("localhost", "localhost"), ("10.0.0.1", "127.0.0.1")],
 )
-def test_the_roles_can_be_asked_on_this_machine(
+def test_the_roles_can_be_probed_on_this_machine(
     place: Path, monkeypatch: pytest.MonkeyPatch, host: str, used: str
 ) -> None:
-    (place / "joblog.toml").write_text(f"[http]\nenabled = false\nhost = '{host}'\n")
+    (place / "joblog.toml").write_text(f"[http]\nhost = '{host}'\n")
     assert settings_of_a_role(monkeypatch).http == HttpSettings(host=used)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("replication = 3", "replication (joblog.toml)"),
+        ("[kafka]\nbootstrap_servers = 'x:1'", "kafka.bootstrap_servers (joblog.toml)"),
+        ("[kafka]\nsecurity_protocol = 'SSL'\nssl_ca_location = 'ca'", "kafka.ssl_ca_location (joblog.toml)"),
+        ("[postgres]\ndsn = 'postgresql://x'", "postgres.dsn (joblog.toml)"),
+        ("[http]\nport = 9101", "http.port (joblog.toml)"),
+        ("[http]\nenabled = false", "http.enabled (joblog.toml)"),
+        ("[http]\nhost = '10.0.0.1'", "http.host (joblog.toml)"),
+        ("[elector]\nid = 'one'", "elector.id (joblog.toml)"),
+    ],
+)
+def test_settings_of_other_servers_are_refused(place: Path, text: str, named: str) -> None:
+    (place / "joblog.toml").write_text(text)
+    with pytest.raises(SettingsError, match=re.escape(named)):
+        _refuse_idle(Settings.load())
+
+
+def test_the_addresses_of_the_last_start_and_what_roles_read_are_no_mistake(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / ".joblog").mkdir()
+    write_addresses(place / ".joblog", {"kafka": {"bootstrap_servers": "x:1"}, "postgres": {"dsn": "postgresql://x"}})
+    (place / "joblog.toml").write_text("lanes = 2\n[http]\nhost = 'localhost'\n[worker]\nslots = 3\n")
+    _refuse_idle(Settings.load())
+    monkeypatch.setenv("JOBLOG_KAFKA__BOOTSTRAP_SERVERS", "y:1")
+    with pytest.raises(SettingsError, match=re.escape("kafka.bootstrap_servers (environment)")):
+        _refuse_idle(Settings.load())

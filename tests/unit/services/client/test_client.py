@@ -1,7 +1,9 @@
 import os
+import re
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from joblog.services.client.client import Client
@@ -17,7 +19,9 @@ from joblog.services.client.options import (
 from joblog.services.client.sending import NotAcknowledged
 from joblog.services.settings.model import Settings
 from joblog.services.tasks.task import task
-from joblog.streams.contract.ids import lane_of_queue, new_job_id
+from joblog.streams.contract.ids import hashed_job_id, lane_of_queue, new_job_id
+from joblog.streams.contract.retry import RetryPolicy
+from joblog.streams.contract.states import ContinueOn
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import EnqueueError, InvalidData, JoblogError, SettingsError
 from joblog.streams.kafka.clients import KafkaConfig
@@ -106,8 +110,10 @@ def test_a_filter_can_refuse_a_job() -> None:
 
 
 def test_many_jobs_cannot_share_a_key() -> None:
-    with client() as unheard, pytest.raises(SettingsError, match="Call"):
+    with client() as unheard, pytest.raises(InvalidData, match="Call"):
         unheard.enqueue_many("a.b", [()], JobOptions(idempotency_key="k"))
+    with client() as unheard, pytest.raises(InvalidData, match="Call"):
+        unheard.enqueue_many("a.b", [()], JobOptions(job_id=""))
 
 
 def test_a_closed_client_says_so_and_may_be_closed_again() -> None:
@@ -147,3 +153,83 @@ def test_a_client_of_the_settings_has_what_they_say() -> None:
         assert made.name == "shop"
         with pytest.raises(NotAcknowledged):
             made.enqueue("a.b")
+
+
+JOB = new_job_id(lane_of_queue("default", 4), 1)
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"on": ContinueOn.ENDED}, "on has no effect without a parent: write parent=JOB_ID, on=ended"),
+        ({"queue": "Images"}, "'Images' is not a queue name: write images"),
+        ({"queue": ""}, "'' is not a queue name: it must match"),
+        ({"queue": "a b"}, "'a b' is not a queue name: it must match"),
+        ({"retry": 3}, "write retry=RetryPolicy(attempts=3)"),
+        ({"traceparent": "x" * 2_000}, "W3C form"),
+        ({"traceparent": TRACE.upper()}, "W3C form"),
+    ],
+    ids=str,
+)
+def test_options_without_effect_are_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidData, match=re.escape(told)):
+        JobOptions(**options)
+
+
+def test_a_parent_is_to_succeed_by_default() -> None:
+    assert JobOptions(parent=JOB) == JobOptions(parent=JOB, on=ContinueOn.SUCCEEDED)
+    assert JobOptions().on is None
+    assert JobOptions(traceparent=TRACE, retry=RetryPolicy.none(), queue="a-b_1").traceparent == TRACE
+
+
+def test_options_that_a_method_sets_itself_are_refused() -> None:
+    with client() as unheard:
+        with pytest.raises(InvalidData, match=re.escape("options.run_at has no effect in schedule(): write at=")):
+            unheard.schedule("a.b", delay=1, options=JobOptions(run_at=datetime.now(UTC)))
+        with pytest.raises(InvalidData, match=re.escape("options.parent has no effect in continue_with()")):
+            unheard.continue_with(JOB, "a.b", options=JobOptions(parent=JOB))
+        with pytest.raises(InvalidData, match="give a delay or a time: delay=60"):
+            unheard.schedule("a.b")
+        with pytest.raises(InvalidData, match="not both"):
+            unheard.reschedule(JOB, delay=1, at=datetime.now(UTC))
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), timedelta(0)])
+def test_a_time_limit_is_a_positive_number(timeout: float) -> None:
+    with client() as unheard, pytest.raises(InvalidData, match="timeout_s"):
+        unheard.enqueue("a.b", options=JobOptions(timeout=timeout))
+
+
+def test_a_job_id_and_a_key_must_name_the_same_job() -> None:
+    by_key = hashed_job_id(lane_of_queue("default", 4), "default", "k")
+    with client() as unheard:
+        with pytest.raises(InvalidData, match=f"which is {by_key}: leave one of them out"):
+            unheard.enqueue("a.b", options=JobOptions(job_id=JOB, idempotency_key="k"))
+        with pytest.raises(InvalidData, match="leave one of them out"):
+            unheard.enqueue_many("a.b", [Call(idempotency_key="k", job_id=JOB)])
+        # As a call is repeated whose outcome is unknown.
+        with pytest.raises(NotAcknowledged, match=by_key):
+            unheard.enqueue("a.b", options=JobOptions(job_id=by_key, idempotency_key="k"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"name": ""}, "its name ''"),
+        ({"lanes": 0}, "lanes must be 1 to 4096, not 0"),
+        ({"lanes": 5_000}, "lanes must be 1 to 4096"),
+        ({"timeout_s": 0}, "timeout_s must be above 0"),
+        ({"timeout_s": float("nan")}, "timeout_s must be above 0"),
+        ({"timeout_s": float("inf")}, "timeout_s must be above 0"),
+        ({"args_bytes_max": 1}, "args_bytes_max must be 2 to"),
+        ({"args_bytes_max": 10_000_000}, "args_bytes_max must be 2 to"),
+        ({"shards": {"hot": 5}}, "shards: hot has 5; it can have 1 to 4 (lanes)"),
+        ({"shards": {"hot": 0}}, "shards: hot has 0"),
+        ({"shards": {"Hot": 1}}, "shards: 'Hot' is not a queue name: write hot"),
+    ],
+    ids=str,
+)
+def test_a_client_refuses_what_it_cannot_work_with(arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(told)):
+        Client(NOBODY, TopicNames(), **{"lanes": 4, **arguments})

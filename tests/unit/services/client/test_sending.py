@@ -9,9 +9,10 @@ from typing import Any, cast
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
-from joblog.services.client.sending import NotAcknowledged, Sender
-from joblog.services.client.templates import Record
+from joblog.services.client.sending import CommandSender, NotAcknowledged
+from joblog.services.client.templates import CommandRecord
 from joblog.streams.contract.ids import new_job_id
+from joblog.streams.kafka.durable_producer import DurableProducer
 
 Report = Callable[[KafkaError | None, Any], None]
 
@@ -38,7 +39,7 @@ class FakeProducer:
             self._is_broken = True
             self._changed.notify_all()
 
-    def produce(self, _topic: str, _value: bytes, key: str, partition: int, on_delivery: Report) -> None:
+    def produce(self, _topic: str, _value: bytes, key: str, partition: int, on_delivery: Report, **_: Any) -> None:
         with self._changed:
             if self._is_broken:
                 raise KafkaException(KafkaError(KafkaError._FATAL))
@@ -77,6 +78,9 @@ class FakeProducer:
     def list_topics(self, topic: str, timeout: float) -> Any:
         return SimpleNamespace(topics={topic: SimpleNamespace(error=None, partitions=[timeout])})
 
+    def __len__(self) -> int:
+        return len(self.held)
+
     def purge(self) -> None: ...
     def close(self) -> None: ...
 
@@ -86,7 +90,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.producers: list[FakeProducer] = []
-        self.sender = Sender(self._make, "nowhere", "commands", 1, timeout_s=5)
+        self.sender = CommandSender(DurableProducer(self._make), "nowhere", "commands", 1, timeout_s=5)
 
     def _make(self) -> Producer:
         self.producers.append(FakeProducer())
@@ -94,7 +98,7 @@ class Bench:
 
     def send(self) -> str:
         job_id = new_job_id(0, 1)
-        self.sender.send([Record(job_id, b"{}")])
+        self.sender.send([CommandRecord(job_id, b"{}")])
         return job_id
 
     def is_at_work(self, count: int) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joblog.services.client.changes import change_record
 from joblog.services.client.options import Call, JobOptions
-from joblog.services.client.templates import CreateTemplate, Record, Rules
+from joblog.services.client.templates import CommandRecord, CreateTemplate, Rules
 from joblog.streams.contract import commands
 from joblog.streams.contract.codec import VALUE_BYTES_MAX, read_command
 from joblog.streams.contract.ids import hashed_job_id, lane_of_job, lane_of_queue, lane_of_shard, new_job_id
@@ -24,11 +24,11 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 keys = st.text(st.characters(exclude_characters="\x00", exclude_categories=("Cs",)), min_size=1, max_size=50)
 
 
-def make(task: str = "a.b", call: Call | None = None, rules: Rules = RULES, **options: Any) -> Record:
+def make(task: str = "a.b", call: Call | None = None, rules: Rules = RULES, **options: Any) -> CommandRecord:
     return CreateTemplate(task, JobOptions(**options), rules).fill(call or Call())
 
 
-def create_in(record: Record) -> CreateJob:
+def create_in(record: CommandRecord) -> CreateJob:
     command = read_command(record.value, None).command
     assert isinstance(command, CreateJob)
     return command

@@ -190,6 +190,12 @@ class Letter:
     def headers(self) -> Any:
         return self._headers
 
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return 17
+
 
 def test_dead_letters_that_cannot_be_read_to_the_end_are_a_warning_and_what_was_read_counts() -> None:
     def letters() -> Iterator[Any]:
@@ -200,6 +206,7 @@ def test_dead_letters_that_cannot_be_read_to_the_end_are_a_warning_and_what_was_
     warned, failed = internal_errors(letters())
     assert (warned.level, failed.level) == (Level.WARN, Level.FAIL)
     assert failed.finding.startswith("1 with an internal error, such as t.delay.now/1@4")
+    assert failed.fix.startswith("joblog deadletters show 0:17;")
     assert list(internal_errors([])) == []
 
 

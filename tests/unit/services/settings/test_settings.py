@@ -9,7 +9,7 @@ from joblog.services.settings.errors import paths, variable
 from joblog.services.settings.model import Settings
 from joblog.services.settings.sources import origins, write_addresses
 from joblog.streams.errors import SettingsError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +97,11 @@ def test_lists_and_tables_in_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"QUEUE_SHARDS_BEFORE": '{"hot": 1}'}, "queue_shards_before: hot has 1 now, too"),
         ({"QUEUE_SHARDS_BEFORE": '{"hot": 2}', "QUEUE_SHARDS": '{"hot": 2}'}, "leave it out"),
         ({"TOPIC_PREFIX": "a b"}, "JOBLOG_TOPIC_PREFIX"),
-        ({"POSTGRES__SCHEMA": "a-b"}, "JOBLOG_POSTGRES__SCHEMA"),
+        ({"POSTGRES__SCHEMA_NAME": "a-b"}, "JOBLOG_POSTGRES__SCHEMA_NAME"),
+        (
+            {"POSTGRES__SCHEMA": "jobs"},
+            "postgres.schema (JOBLOG_POSTGRES__SCHEMA) is not a setting; did you mean schema_name?",
+        ),
         ({"POSTGRES__DSN": "a", "POSTGRES__DSN_FILE": "b"}, "both dsn and dsn_file"),
         ({"POSTGRES__DSN_FILE": "/nowhere"}, "dsn_file"),
         ({"WORKER__RENEW_S": "6"}, "elector.lease_s"),
@@ -288,7 +292,7 @@ def test_a_name_that_no_queue_can_have_is_told_with_its_variable(monkeypatch: py
 
 @pytest.mark.parametrize("given", ["tasks.py", "./tasks", "./tasks.py"])
 def test_a_file_is_no_module(given: str) -> None:
-    with pytest.raises(SettingsError, match=r"JOBLOG_WORKER__TASKS.*give a module name: tasks$"):
+    with pytest.raises(SettingsError, match=r"JOBLOG_WORKER__TASKS.*is not a module name: write tasks$"):
         Settings.load(worker={"tasks": given})
 
 
@@ -348,3 +352,90 @@ def test_origins_name_the_strongest_source(tmp_path: Path, monkeypatch: pytest.M
         "replication": ".env",
         "http.port": "environment",
     }
+
+
+SASL = {"KAFKA__SECURITY_PROTOCOL": "SASL_SSL", "KAFKA__SASL_MECHANISM": "GSSAPI"}
+SSL = {"KAFKA__SECURITY_PROTOCOL": "SSL"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"HTTP__ENABLED": "false", "HTTP__PORT": "9101"}, "http.port has no effect: http.enabled is false"),
+        ({"HTTP__ENABLED": "false", "HTTP__HOST": "10.0.0.1"}, "http.host has no effect: http.enabled is false"),
+        ({**SASL, "KAFKA__SASL_USERNAME": "me"}, "GSSAPI does not use sasl_username"),
+        ({**SASL, "KAFKA__SASL_MECHANISM": "OAUTHBEARER", "KAFKA__SASL_PASSWORD": "x"}, "does not use sasl_password"),
+        ({**SSL, "KAFKA__SSL_KEY_PASSWORD": "x"}, "ssl_key_password has no effect without ssl_key_location"),
+        ({**SSL, "KAFKA__SSL_KEY_LOCATION": "k"}, "ssl_key_location has no effect without ssl_certificate_location"),
+        ({**SSL, "KAFKA__SSL_CERTIFICATE_LOCATION": "k"}, "ssl_certificate_location needs ssl_key_location"),
+        ({"KAFKA__EXTRA": '{"debug": 1}'}, "kafka.extra"),
+        ({"WORKER__QUEUES": "a,b,a"}, "queue a is listed twice"),
+        ({"WORKER__TASKS": "a,a"}, "module a is listed twice"),
+        ({"WORKER__QUEUES": "Images"}, "'Images' is not a queue name: write images"),
+        ({"QUEUE_SHARDS": '{"Hot": 1}'}, "'Hot' is not a queue name: write hot"),
+        ({"CLIENT__TIMEOUT_S": "nan"}, "JOBLOG_CLIENT__TIMEOUT_S"),
+        ({"CLIENT__TIMEOUT_S": "inf"}, "JOBLOG_CLIENT__TIMEOUT_S"),
+        ({"WORKER__GRACE_S": "nan"}, "JOBLOG_WORKER__GRACE_S"),
+        ({"WORKER__GRACE_S": "-1"}, "JOBLOG_WORKER__GRACE_S"),
+        ({"WORKER__SLOTS": "0"}, "JOBLOG_WORKER__SLOTS"),
+        ({"WORKER__PREFETCH": "-1"}, "JOBLOG_WORKER__PREFETCH"),
+        ({"LOGS__LEVEL": "info"}, "JOBLOG_LOGS__LEVEL"),
+    ],
+    ids=str,
+)
+def test_what_would_have_no_effect_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], told: str
+) -> None:
+    set_all(monkeypatch, **variables)
+    with pytest.raises(SettingsError) as refused:
+        Settings.load()
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize("path", list(paths(Settings)), ids=".".join)
+def test_an_empty_variable_is_as_if_it_were_not_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: tuple[str, ...]
+) -> None:
+    before = Settings.load()
+    monkeypatch.setenv(variable(path), "")
+    assert Settings.load() == before
+    monkeypatch.delenv(variable(path))
+    (tmp_path / ".env").write_text(f"{variable(path)}=\n")
+    assert Settings.load() == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "directory = ''",
+        "[kafka]\nbootstrap_servers = ''",
+        "[kafka]\nsasl_username = ''",
+        "[postgres]\ndsn = ''",
+        "[postgres]\ndsn_file = ''",
+        "[postgres]\nschema_name = ''",
+        "[http]\nhost = ''",
+        "[client]\nname = ''",
+        "[elector]\nid = ''",
+        "[worker]\nname = ''",
+        "[worker]\nqueues = ['']",
+        "[worker]\ntasks = ['']",
+    ],
+)
+def test_an_empty_text_in_the_file_is_a_mistake(tmp_path: Path, text: str) -> None:
+    (tmp_path / "joblog.toml").write_text(text)
+    with pytest.raises(SettingsError, match="JOBLOG"):
+        Settings.load()
+
+
+def test_a_file_cannot_name_another_file(tmp_path: Path) -> None:
+    (tmp_path / "joblog.toml").write_text("config = 'other.toml'")
+    with pytest.raises(
+        SettingsError, match=r"joblog\.toml: config has no effect in a file; .*--config.*JOBLOG_CONFIG"
+    ):
+        Settings.load()
+
+
+def test_settings_have_one_name_in_code_files_and_the_environment() -> None:
+    groups = [field.annotation for field in Settings.model_fields.values()]
+    models = [Settings, *(one for one in groups if isinstance(one, type) and issubclass(one, BaseModel))]
+    assert [name for model in models for name, field in model.model_fields.items() if field.alias] == []

@@ -49,8 +49,15 @@ def test_a_name_that_messages_cannot_carry_is_refused(name: str) -> None:
 
 
 def test_a_queue_that_messages_cannot_carry_is_refused() -> None:
-    with pytest.raises(SettingsError, match="Loud"):
+    with pytest.raises(SettingsError, match="task t: 'Loud' is not a queue name: write loud"):
         task("t", queue="Loud")
+
+
+def test_a_decorator_without_a_name_and_a_number_for_a_policy_are_refused_with_the_line_to_write() -> None:
+    with pytest.raises(SettingsError, match=r'write @task\("myapp.do_something"\)'):
+        task(count)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=r"write retry=RetryPolicy\(attempts=3\)"):
+        task("t", retry=3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), float("inf"), timedelta(0)])

@@ -12,19 +12,21 @@ import msgspec
 import pytest
 from joblog.services.tasks.context import CancellationToken, JobContext, current_job
 from joblog.services.tasks.task import TaskRegistry, task
+from joblog.services.worker.assignments import Arrived, Unreadable, read_assignment
 from joblog.services.worker.execution.loop import LoopExecutor
 from joblog.services.worker.execution.performing import Performer
 from joblog.services.worker.execution.processes import ProcessRuns
-from joblog.services.worker.execution.run import Failed, Run, Succeeded, known_tasks
+from joblog.services.worker.execution.results import Failed, Succeeded
+from joblog.services.worker.execution.run import Leases, Run, clock, known_tasks
 from joblog.services.worker.execution.threads import ThreadExecutor
 from joblog.services.worker.filters import Ended, WorkerFilter
 from joblog.services.worker.intake import Intake
-from joblog.services.worker.meters import RunMeters
-from joblog.services.worker.reporting.ending import Endings
-from joblog.services.worker.reporting.outbox import Letter, Outbox
-from joblog.services.worker.reporting.reporting import Reports
+from joblog.services.worker.report_sender import ReportSender
+from joblog.services.worker.reports import Endings, Reports, RunMeters
 from joblog.services.worker.slots import Slots
 from joblog.services.worker.worker import Worker
+from joblog.streams.contract.codec import encode
+from joblog.streams.contract.record_headers import Headers
 from joblog.streams.contract.retry import Curve, Retry, RetryPolicy
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.contract.wire import AnyReport, CancelJob, RunFailed, RunJob, RunReleased, RunSucceeded
@@ -33,8 +35,11 @@ from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
 from msgspec import Raw
 
+from tests.support.assigned import WORKER, arrived, record_of
+
 LANE = 1
 TIMEOUT_S = 10
+LEASE_S = 600.0
 JOB_ID = "018f0000-0000-8001-8000-{:012x}"
 
 
@@ -122,34 +127,46 @@ TASKS = TaskRegistry.of(
 )
 
 
-class RecordingOutbox(Outbox):
+class RecordingSender(ReportSender):
     """Keeps what would be sent."""
 
     def __init__(self) -> None:
-        self.letters: list[Letter] = []
+        self.sent: list[bytes] = []
+        self.lanes: list[int] = []
+        self.parked: list[tuple[bytes | None, dict[str, str]]] = []
 
     def send(self, lane: int, key: str, value: bytes) -> None:
-        self.letters.append(Letter(lane, key, value))
+        assert key == msgspec.json.decode(value)["job_id"]
+        self.lanes.append(lane)
+        self.sent.append(value)
+
+    def park(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        assert key == WORKER.encode()
+        self.parked.append((value, {name: bytes(text or b"").decode() for name, text in headers}))
 
 
 class Bench:
     def __init__(self, filters: tuple[WorkerFilter, ...] = (), slots: int = 2) -> None:
-        self.outbox = RecordingOutbox()
+        self.sender = RecordingSender()
         self.meters = Meters()
-        reports, meters = Reports(self.outbox), RunMeters(self.meters)
+        reports, meters = Reports(self.sender), RunMeters(self.meters)
         self.endings = Endings(reports, meters)
         self.slots = Slots(slots, ("default",))
-        performer = Performer(self.endings, meters, ProcessRuns(1, 1_000), filters, 262_144)
+        performer = Performer(self.endings, meters, ProcessRuns(1_000), filters, 262_144)
         self.threads = ThreadExecutor(self.slots, performer.perform)
         self.loop = LoopExecutor(self.slots, performer.perform_async)
-        self.slots.connect(self.threads, self.loop)
+        self.slots.connect(self.threads, self.loop, self.endings.fault)
+        self.leases = Leases((LANE,), LEASE_S, clock())
         self.intake = Intake(
             worker="w:1",
+            lanes=LANE + 1,
             queues=["default"],
             known=known_tasks(TASKS),
             slots=self.slots,
             endings=self.endings,
             reports=reports,
+            meters=meters,
+            leases=self.leases,
         )
         self._jobs = 0
 
@@ -157,9 +174,9 @@ class Bench:
         self.loop.close()
         self.threads.close()
 
-    def assign(self, name: str, *args: Any, queue: str = "default", **spec: Any) -> RunJob:
+    def job(self, name: str, *args: Any, queue: str = "default", **spec: Any) -> RunJob:
         self._jobs += 1
-        job = RunJob(
+        return RunJob(
             job_id=JOB_ID.format(self._jobs),
             lease=self._jobs,
             attempt=3,
@@ -170,17 +187,20 @@ class Bench:
             parameters=Raw(b'{"b":2}'),
             ready_ms=time.time_ns() // 1_000_000 - 500,
         )
-        self.intake.accept([job])
+
+    def assign(self, name: str, *args: Any, **spec: Any) -> RunJob:
+        job = self.job(name, *args, **spec)
+        self.intake.accept([arrived(job)])
         return job
 
     @property
     def reports(self) -> list[AnyReport]:
-        return [msgspec.json.decode(letter.value, type=AnyReport) for letter in self.outbox.letters]
+        return [msgspec.json.decode(value, type=AnyReport) for value in self.sender.sent]
 
     def report(self, count: int = 1) -> Any:
         """The last of so many reports, once they are there."""
-        self.until(lambda: len(self.outbox.letters) >= count)
-        assert len(self.outbox.letters) == count
+        self.until(lambda: len(self.sender.sent) >= count)
+        assert len(self.sender.sent) == count
         return self.reports[-1]
 
     def until(self, condition: Callable[[], object]) -> None:
@@ -211,7 +231,7 @@ def test_a_run_is_reported_with_its_result(bench: Bench, name: str) -> None:
     assert (bytes(report.result), report.result_omitted) == (b"3", None)
     assert before <= report.started_ms <= time.time_ns() // 1_000_000
     assert 0 <= report.duration_ms < TIMEOUT_S * 1_000
-    assert bench.outbox.letters[0][:2] == (LANE, job.job_id)
+    assert bench.sender.lanes == [LANE]
 
 
 @pytest.mark.parametrize("name", ["who", "who_async"])
@@ -269,7 +289,7 @@ def test_a_task_that_returns_what_nobody_awaits_fails(bench: Bench, name: str) -
 def test_a_cancelled_run_stops_and_is_not_reported(bench: Bench, name: str) -> None:
     job = bench.assign(name)
     bench.until(lambda: bench.counted("joblog_jobs_started_total", task=name))
-    bench.intake.accept([CancelJob(job_id=job.job_id, lease=job.lease, reason="deleted")])
+    bench.intake.accept([arrived(CancelJob(job_id=job.job_id, lease=job.lease, reason="deleted"))])
     bench.until(lambda: not bench.slots.running)
     assert bench.reports == []
     assert bench.intake.held == {}
@@ -288,7 +308,7 @@ def test_a_run_cancelled_in_the_batch_it_came_in_is_not_reported(bench: Bench) -
         spec=Raw(b"{}"),
         ready_ms=0,
     )
-    bench.intake.accept([job, cancel])
+    bench.intake.accept([arrived(job), arrived(cancel)])
     bench.until(lambda: not bench.slots.running)
     assert (bench.reports, bench.intake.held) == ([], {})
 
@@ -297,7 +317,7 @@ def test_a_job_cancelled_while_it_waits_never_starts(bench: Bench) -> None:
     blocking = [bench.assign("obey") for _ in range(2)]
     waiting = bench.assign("add", 1)
     for job in (waiting, *blocking):
-        bench.intake.accept([CancelJob(job_id=job.job_id, lease=job.lease, reason="deleted")])
+        bench.intake.accept([arrived(CancelJob(job_id=job.job_id, lease=job.lease, reason="deleted"))])
     bench.until(lambda: not bench.slots.running)
     assert bench.counted("joblog_jobs_started_total", task="add") == 0
     assert bench.reports == []
@@ -305,14 +325,14 @@ def test_a_job_cancelled_while_it_waits_never_starts(bench: Bench) -> None:
 
 def test_a_cancellation_under_another_lease_is_not_ours(bench: Bench) -> None:
     job = bench.assign("obey")
-    bench.intake.accept([CancelJob(job_id=job.job_id, lease=job.lease + 1, reason="deleted")])
+    bench.intake.accept([arrived(CancelJob(job_id=job.job_id, lease=job.lease + 1, reason="deleted"))])
     assert not bench.intake.held[job.job_id, job.lease].token.is_cancelled
     bench.intake.give_up("over")
 
 
 def test_an_assignment_that_comes_twice_runs_once(bench: Bench) -> None:
     job = bench.assign("obey")
-    bench.intake.accept([job])
+    bench.intake.accept([arrived(job)])
     assert len(bench.intake.held) == len(bench.slots.running) + len(bench.slots.waiting) == 1
     bench.intake.give_up("over")
 
@@ -446,14 +466,159 @@ def test_a_filter_that_wants_to_leave_the_process_fails_the_run(name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["add", "add_async"])
-def test_a_fault_of_the_worker_itself_fails_the_run(bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_meters: RunMeters, _run: Run) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(RunMeters, "started", broken)
+def test_a_run_whose_lease_is_over_is_not_started_but_released(bench: Bench, name: str) -> None:
+    bench.leases.renewed_at[LANE] -= LEASE_S + 1
     bench.assign(name, 1)
-    assert bench.report().exception.type == "MemoryError"
+    report = bench.report()
+    assert (type(report), report.started) == (RunReleased, False)
+    assert (
+        bench.meters.registry.get_sample_value("joblog_jobs_started_total", {"queue": "default", "task": name})
+        is None
+    )
+
+
+def break_method(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, times: int = 1) -> None:
+    """Let a method raise what nobody foresaw, so many times."""
+    before = getattr(owner, name)
+    left = iter(range(times))
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        if next(left, None) is not None:
+            raise MemoryError("no room")
+        return before(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, broken)
+
+
+def is_parked(bench: Bench, job: RunJob) -> None:
+    [(value, headers)] = bench.sender.parked
+    assert value == encode(job)
+    assert (headers["joblog-reason-code"], headers["joblog-role"]) == ("internal_error", "worker")
+    assert (headers["joblog-topic"], headers["joblog-partition"], headers["joblog-offset"]) == (
+        "assignments",
+        "3",
+        "7",
+    )
+    assert headers["joblog-reason"].startswith("Traceback")
+    assert headers["joblog-reason"].rstrip().endswith("MemoryError: no room")
+    labels = {"role": "worker", "reason": "internal_error"}
+    assert bench.meters.registry.get_sample_value("joblog_quarantined_records_total", labels) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "method"),
+    [
+        ("add", Slots, "add"),
+        ("add", ThreadExecutor, "start"),
+        ("add", Run, "begin"),
+        ("add", RunMeters, "started"),
+        ("add_async", LoopExecutor, "start"),
+        ("add_async", Run, "begin"),
+        ("add_async", RunMeters, "started"),
+    ],
+)
+def test_an_error_of_the_worker_parks_the_assignment_fails_its_run_and_nothing_else(
+    bench: Bench, name: str, owner: type, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_method(monkeypatch, owner, method)
+    job = bench.assign(name, 1)
+    report = bench.report()
+    assert (report.job_id, report.exception.type, report.exception.message) == (job.job_id, "MemoryError", "no room")
+    is_parked(bench, job)
     bench.until(lambda: not bench.slots.running)
+    for number in range(4):  # more than there are slots: none was lost
+        bench.assign(name, number)
+        assert isinstance(bench.report(number + 2), RunSucceeded)
+
+
+def test_an_error_while_one_assignment_is_taken_does_not_concern_those_around_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [bench.job("add", number) for number in range(3)]
+
+    def take(intake: Intake, job: RunJob, *rest: Any) -> None:
+        if job is jobs[1]:
+            raise MemoryError("no room")
+        before(intake, job, *rest)
+
+    before = Intake._take
+    monkeypatch.setattr(Intake, "_take", take)
+    bench.intake.accept(map(arrived, jobs))
+    bench.report(3)
+    ends = {report.job_id: type(report) for report in bench.reports}  # type: ignore[union-attr]
+    assert ends == {jobs[0].job_id: RunSucceeded, jobs[1].job_id: RunFailed, jobs[2].job_id: RunSucceeded}
+    is_parked(bench, jobs[1])
+
+
+@pytest.mark.parametrize("name", ["add", "add_async"])
+def test_a_run_is_reported_even_if_its_outcome_cannot_be(
+    bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_method(monkeypatch, Reports, "ended")
+    job = bench.assign(name, 1)
+    assert bench.report().exception.type == "MemoryError"
+    is_parked(bench, job)
+
+
+@pytest.mark.parametrize("name", ["add", "add_async"])
+def test_a_run_that_cannot_be_counted_is_reported_once(
+    bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_method(monkeypatch, RunMeters, "ended")
+    bench.assign(name, 1)
+    assert isinstance(bench.report(), RunSucceeded)
+    bench.until(lambda: not bench.slots.running)
+    assert bench.report()
+    assert bench.sender.parked == []
+
+
+def test_a_run_that_times_out_is_reported_though_it_cannot_be_interrupted(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("the loop is closed")
+
+    bench.assign("obey")
+    bench.until(lambda: [run for run in bench.slots.running if run.started_ms])
+    [run] = bench.slots.running
+    run.interrupt = broken
+    bench.endings.time_out(run)
+    assert bench.report().exception.type == "joblog.streams.errors.JobTimeout"
+    assert "run.not_interrupted" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("value", "lane"),
+    [
+        (b"not JSON", None),
+        (b'{"type":"job.cancel","job_id":"j","lease":1}', None),
+        (
+            b'{"type":"job.run","job_id":"j","lease":2,"lane":1,"task":"\xc3(","queue":"q","attempt":1,"spec":{}}',
+            LANE,
+        ),
+        (b'{"type":"job.run","job_id":"j","lease":2,"lane":9,"task":"t","queue":"q"}', None),
+    ],
+)
+def test_an_assignment_that_cannot_be_read_is_parked_and_its_run_fails(
+    bench: Bench, value: bytes, lane: int | None
+) -> None:
+    unreadable = read_assignment(value, LANE + 1)
+    assert isinstance(unreadable, Unreadable)
+    after = bench.job("add", 1)
+    bench.intake.accept([Arrived(record_of(value), unreadable), arrived(after)])
+    failed = [report for report in bench.reports if isinstance(report, RunFailed)]
+    [(parked, headers)] = bench.sender.parked
+    assert (parked, headers["joblog-reason-code"], headers["joblog-offset"]) == (value, "undecodable", "7")
+    assert headers["joblog-reason"] == unreadable.reason
+    labels = {"role": "worker", "reason": "undecodable"}
+    assert bench.meters.registry.get_sample_value("joblog_quarantined_records_total", labels) == 1
+    if lane is None:
+        assert failed == []
+    else:
+        [report] = failed
+        assert (report.job_id, report.lease, report.worker, bench.sender.lanes[0]) == ("j", 2, WORKER, lane)
+        assert "The assignment cannot be read: " in report.exception.message
+    bench.until(lambda: after.job_id in [report.job_id for report in bench.reports])  # type: ignore[union-attr]
 
 
 def test_a_run_that_was_stopped_before_it_could_be_interrupted_is_interrupted_at_once(bench: Bench) -> None:
@@ -481,7 +646,7 @@ def test_a_worker_has_the_threads_it_cannot_do_without_before_the_first_job(
         meters=Meters(),
         health=Health("worker"),
     )
-    with worker._executors(RecordingOutbox()):
+    with worker._executors(RecordingSender()):
         assert {thread.name for thread in set(threading.enumerate()) - before} == names
 
 

@@ -8,22 +8,25 @@ from typing import Any
 import pytest
 from joblog.services.tasks.context import CancellationToken, Cause
 from joblog.services.tasks.task import TaskRegistry, task
+from joblog.services.worker.assignments import Arrived
 from joblog.services.worker.execution.loop import LoopExecutor
 from joblog.services.worker.execution.performing import Performer
 from joblog.services.worker.execution.processes import ProcessRuns
-from joblog.services.worker.execution.run import Outcome, Released, Run, known_tasks
+from joblog.services.worker.execution.results import Outcome, Released
+from joblog.services.worker.execution.run import Run, clock, known_tasks
 from joblog.services.worker.execution.threads import ThreadExecutor
-from joblog.services.worker.meters import RunMeters
-from joblog.services.worker.reporting.ending import Endings
+from joblog.services.worker.options import WorkerOptions
+from joblog.services.worker.reports import Endings, RunMeters
 from joblog.services.worker.session import Parts, Session
-from joblog.services.worker.settings import WorkerSettings
 from joblog.services.worker.slots import Slots
 from joblog.streams.contract.wire import RunJob, WorkerAnnounced
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
 from msgspec import Raw
 
-SETTINGS = WorkerSettings(queues=("a", "default"), lanes=4, slots=2, renew_s=0.1, lease_s=0.5)
+from tests.support.assigned import arrived
+
+SETTINGS = WorkerOptions(queues=("a", "default"), lanes=4, slots=2, renew_s=0.1, lease_s=0.5)
 WELL, ILL = SETTINGS.queues_of_lanes
 TIMEOUT_S = 30.0
 
@@ -36,6 +39,11 @@ class Kafka:
         self.assigned: list[RunJob] = []
         self.ended: dict[str, Outcome] = {}
         self.goodbyes: list[int] = []
+        self.released: list[RunJob] = []
+        self.is_readable = True
+        self.unread_since = 0.0
+        self.fetched_asleep: RunJob | None = None
+        self.error: Exception | None = None
 
     def announce(self, lane: int, _announced: WorkerAnnounced, acknowledged: Callable[[], None]) -> None:
         if lane not in self.away:
@@ -44,19 +52,28 @@ class Kafka:
     def stopping(self, lane: int, _worker: str) -> None:
         self.goodbyes.append(lane)
 
-    def refused(self, *_: Any) -> None:
-        pytest.fail("nothing is refused here")
+    def refused(self, job: RunJob, _worker: str, _reason: str) -> None:
+        self.released.append(job)
 
     def ended_run(self, run: Run, outcome: Outcome) -> None:
         self.ended[run.job.job_id] = outcome
 
-    def take(self, timeout_s: float) -> list[RunJob]:
+    def read_at(self, now: float) -> float:
+        return now if self.is_readable else self.unread_since
+
+    def take(self, timeout_s: float) -> list[Arrived]:
+        if self.fetched_asleep is not None:
+            job, self.fetched_asleep = self.fetched_asleep, None
+            time.sleep(2 * SETTINGS.lease_s)
+            return [arrived(job)]
         assigned, self.assigned = self.assigned, []
         if not assigned:
             time.sleep(min(timeout_s, 0.01))
-        return assigned
+        return list(map(arrived, assigned))
 
-    def turn(self) -> None: ...
+    def turn(self) -> None:
+        if self.error is not None:
+            raise self.error
 
     def drain(self, _timeout_s: float) -> bool:
         return True
@@ -84,24 +101,34 @@ class Life:
         known, meters, reports = known_tasks(TaskRegistry.of(patient)), Meters(), Reports(self.kafka)
         endings = Endings(reports, RunMeters(meters))  # type: ignore[arg-type]
         slots = Slots(SETTINGS.slots, SETTINGS.queues)
-        performer = Performer(endings, RunMeters(meters), ProcessRuns(1, 1_000), (), 1_000)
-        slots.connect(ThreadExecutor(slots, performer.perform), LoopExecutor(slots, performer.perform_async))
-        parts = Parts(SETTINGS, known, slots, self.kafka, reports, endings, Health("worker"), meters)  # type: ignore[arg-type]
-        session = Session(parts, "w", self.kafka)  # type: ignore[arg-type]
+        performer = Performer(endings, RunMeters(meters), ProcessRuns(1_000), (), 1_000)
+        threads, loop = ThreadExecutor(slots, performer.perform), LoopExecutor(slots, performer.perform_async)
+        slots.connect(threads, loop, endings.fault)
+        parts = Parts(
+            SETTINGS, known, slots, self.kafka, reports, endings, RunMeters(meters), Health("worker"), meters
+        )  # type: ignore[arg-type]
+        self.session = Session(parts, "w", self.kafka)  # type: ignore[arg-type]
         self.stop = threading.Event()
-        self.thread = threading.Thread(target=lambda: (session.run(self.stop), self.over.set()))
+        self.thread = threading.Thread(target=self._run)
         self.thread.start()
+
+    def _run(self) -> None:
+        self.is_well = self.session.run(self.stop)
+        self.over.set()
+
+    def job(self, lane: int) -> RunJob:
+        queue = SETTINGS.queues_of_lanes[lane][0]
+        spec = Raw(b'{"args":[%d]}' % lane)
+        return RunJob(
+            job_id=f"job-{lane}", lease=1, attempt=1, lane=lane, task="patient", queue=queue, spec=spec, ready_ms=1
+        )
 
     def run(self, lane: int) -> str:
         """Assign a job of a lane, and wait until it runs."""
-        job_id = f"job-{lane}"
-        queue = SETTINGS.queues_of_lanes[lane][0]
-        spec = Raw(b'{"args":[%d]}' % lane)
-        self.kafka.assigned.append(
-            RunJob(job_id=job_id, lease=1, attempt=1, lane=lane, task="patient", queue=queue, spec=spec, ready_ms=1)
-        )
+        job = self.job(lane)
+        self.kafka.assigned.append(job)
         self.until(lambda: lane in self.tokens)
-        return job_id
+        return job.job_id
 
     def until(self, condition: Callable[[], Any]) -> None:
         deadline = time.monotonic() + TIMEOUT_S
@@ -140,3 +167,35 @@ def test_a_worker_that_no_lane_hears_gives_up_without_a_word(life: Life) -> None
     assert life.tokens[WELL].reason == Cause.LEASE_LOST
     assert life.kafka.ended == {}
     assert sorted(life.kafka.goodbyes) == sorted((WELL, ILL))
+
+
+def test_what_was_fetched_while_the_process_slept_through_its_lease_does_not_start(life: Life) -> None:
+    life.run(WELL)
+    life.kafka.fetched_asleep = life.job(ILL)
+    assert life.over.wait(TIMEOUT_S)
+    assert ILL not in life.tokens
+    assert life.tokens[WELL].reason == Cause.LEASE_LOST
+
+
+def test_a_worker_that_cannot_read_its_assignments_gives_back_what_it_runs(life: Life) -> None:
+    job_id = life.run(WELL)
+    life.kafka.unread_since = clock()
+    life.kafka.is_readable = False
+    assert life.over.wait(TIMEOUT_S)
+    assert clock() - life.kafka.unread_since >= SETTINGS.lease_s
+    assert isinstance(life.kafka.ended[job_id], Released)
+    assert life.tokens[WELL].reason == Cause.LEASE_LOST
+    assert sorted(life.kafka.goodbyes) == sorted((WELL, ILL))
+
+
+def test_an_error_in_the_loop_ends_the_session_and_gives_back_what_runs(
+    life: Life, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = life.run(WELL)
+    life.kafka.error = RuntimeError("nobody foresaw this")
+    assert life.over.wait(TIMEOUT_S)
+    assert not life.is_well
+    assert isinstance(life.kafka.ended[job_id], Released)
+    assert life.tokens[WELL].is_cancelled
+    assert sorted(life.kafka.goodbyes) == sorted((WELL, ILL))
+    assert [record.exc_text for record in caplog.records if record.message == "worker.session_failed"]

@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joblog.services.tasks.task import task
 from joblog.services.worker.execution.loop import LoopExecutor
-from joblog.services.worker.execution.run import KnownTask, Run, RunKey
+from joblog.services.worker.execution.run import KnownTask, Leases, Run, RunKey
 from joblog.services.worker.execution.threads import ThreadExecutor
 from joblog.services.worker.slots import Slots
 from joblog.streams.contract.wire import RunJob
 from msgspec import Raw
+
+from tests.support.assigned import record_of
 
 QUEUES = ("first", "second", "third")
 
@@ -43,7 +45,7 @@ def run_of(number: int, queue: str = "first", known: KnownTask = SYNC, arrived_a
         spec=Raw(b"{}"),
         ready_ms=0,
     )
-    return Run(job, known, "w", held, arrived_at)
+    return Run(job, known, "w", held, arrived_at, Leases((job.lane,), inf, 0.0), record_of(None))
 
 
 class Recorder:
@@ -58,7 +60,7 @@ class Recorder:
 
 def slots_of(count: int) -> tuple[Slots, Recorder]:
     slots, recorder = Slots(count, QUEUES), Recorder()
-    slots.connect(recorder, recorder)
+    slots.connect(recorder, recorder, pytest.fail)
     return slots, recorder
 
 
@@ -177,7 +179,7 @@ def executing(count: int, perform: Callable[[Run], None]) -> Iterator[Slots]:
 
     slots = Slots(count, QUEUES)
     threads, loop = ThreadExecutor(slots, perform), LoopExecutor(slots, perform_async)
-    slots.connect(threads, loop)
+    slots.connect(threads, loop, pytest.fail)
     try:
         yield slots
     finally:

@@ -32,6 +32,7 @@ def refusal(value: bytes | None, headers: Any = None) -> ContractError:
         ([("ce_specversion", b"2.0"), *BINARY[1:]], b"{}", "undecodable", "specversion must be 1.0, not '2.0'"),
         (BINARY[:1] + BINARY[2:], b'{"task":"t"}', "invalid_data", "id: Field required"),
         ([*BINARY, ("content-type", "application/avro")], b"{}", "undecodable", "content-type must be JSON"),
+        ([*BINARY, ("content-type", b"\x00")], b"{}", "undecodable", "content-type must be JSON, not '\\x00'"),
         ([*BINARY, ("ce_time", b"\xff")], b"{}", "undecodable", "a header is not UTF-8"),
         ([*BINARY, ("ce_id", b"a\x00b")], b'{"task":"t"}', "invalid_data", "event.id holds a NUL character"),
         ([*BINARY, ("ce_id", b"a" * 1001)], b'{"task":"t"}', "invalid_data", "id: String should have at most 1000"),

@@ -1,5 +1,6 @@
 import pickle
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -158,10 +159,71 @@ def test_delays_without_an_attempt_and_bases_above_the_longest_delay_are_refused
         RetryPolicy.exponential(base_s=20, max_s=10)
 
 
-def test_what_pydantic_refuses_it_still_explains() -> None:
-    for wrong in ({"curve": "bogus", "delays_s": [1]}, {"curve": [], "jitter": 1}, {"bogus": 1}, {"attempts": -1}):
-        with pytest.raises(ValidationError):
-            RetryPolicy(**wrong)
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: RetryPolicy.none(only_on=("KeyError",)), "only_on has no effect without retries: leave it out"),
+        (lambda: RetryPolicy(attempts=0, except_on=("KeyError",)), "except_on has no effect without retries"),
+        (lambda: RetryPolicy(only_on=("A", "B"), except_on=("B",)), "B is in only_on and in except_on, which wins"),
+        (lambda: RetryPolicy(count_lost=True, lost_max=3), "lost_max has no effect with count_lost=True"),
+        (lambda: RetryPolicy(curve=Curve.FIXED, delays_s=(1, 2, 4), attempts=2), "write RetryPolicy.fixed(1, 2)"),
+        (lambda: RetryPolicy(curve=Curve.FIXED, delays_s=(1,), attempts=0), "write RetryPolicy.none()"),
+        (lambda: RetryPolicy(curve="exponential", base_s=9, max_s=2), "write RetryPolicy.fixed(2, attempts=10)"),
+        (lambda: RetryPolicy.exponential(base_s=2, attempts=0), "write RetryPolicy.none()"),
+        (lambda: RetryPolicy.exponential(base_s=0), "write RetryPolicy.fixed(0, attempts=10)"),
+        (lambda: RetryPolicy.exponential(base_s=3, factor=1, attempts=4), "write RetryPolicy.fixed(3, attempts=4)"),
+        (lambda: RetryPolicy.fixed([1, 2, 4]), "write RetryPolicy.fixed(1, 2, 4)"),  # type: ignore[arg-type]
+        (lambda: RetryPolicy(only_on="KeyError"), "write only_on=('KeyError',)"),
+        (lambda: RetryPolicy(except_on=KeyError), "write except_on=('KeyError',)"),
+        (lambda: RetryPolicy(only_on=(KeyError, "A")), "write only_on=('KeyError', 'A')"),
+    ],
+)
+def test_what_contradicts_itself_is_refused_with_the_line_to_write(make: Callable[[], object], told: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(told)):
+        make()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"curve": "bogus", "delays_s": [1]},
+        {"curve": [], "jitter": 1},
+        {"bogus": 1},
+        {"attempts": -1},
+        {"attempts": 1_001},
+        {"attempts": 1.5},
+        {"curve": "fixed", "delays_s": (-1,)},
+        {"curve": "fixed", "delays_s": (float("nan"),)},
+        {"curve": "fixed", "delays_s": (float("inf"),)},
+        {"curve": "exponential", "factor": 0.5},
+        {"curve": "exponential", "jitter": 2},
+        {"on_exceeded": "bury"},
+        {"lost_max": -1},
+    ],
+    ids=str,
+)
+def test_a_value_out_of_range_is_a_mistake_that_names_the_field(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="RetryPolicy: .*" + "|".join(wrong)):
+        RetryPolicy(**wrong)
+    with pytest.raises(ValidationError):
+        RetryPolicy.model_validate(wrong)
+
+
+def test_what_is_limited_by_name_is_refused_as_if_written_out() -> None:
+    for make in (
+        lambda: RetryPolicy.fixed(-1),
+        lambda: RetryPolicy.hangfire(-1),
+        lambda: RetryPolicy.hangfire(1_001),
+    ):
+        with pytest.raises(SettingsError, match="RetryPolicy: "):
+            make()
+
+
+def test_policies_that_differ_from_the_default_in_effect_only_are_made() -> None:
+    assert RetryPolicy.none(count_lost=True).count_lost
+    assert RetryPolicy.exponential(base_s=3, factor=1, jitter=0.5).jitter == 0.5
+    assert RetryPolicy(count_lost=True, lost_max=5).count_lost
+    assert RetryPolicy.hangfire(0) == RetryPolicy.none()
 
 
 @given(fitting(RetryPolicy))

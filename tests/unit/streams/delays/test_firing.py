@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaError, KafkaException
 from joblog.streams.contract import deadletters
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.contract.wire import JobDue, Timer
@@ -29,13 +29,28 @@ class SlowProducer:
         self.refusal: KafkaError | None = None
 
     def produce(
-        self, topic: str, *, on_delivery: Callable[[KafkaError | None, Message], None], **record: Any
+        self,
+        topic: str,
+        value: bytes | None,
+        key: str | bytes | None,
+        partition: int,
+        on_delivery: Callable[[KafkaError | None, Any], None],
+        headers: Any = None,
     ) -> None:
         if self.refusal is not None:
             raise KafkaException(self.refusal)
         if len(self.sent) == self.room:
             raise BufferError("queue full")
-        self.sent.append({"topic": topic, "on_delivery": on_delivery, **record})
+        self.sent.append(
+            {
+                "topic": topic,
+                "value": value,
+                "key": key,
+                "partition": partition,
+                "on_delivery": on_delivery,
+                "headers": headers,
+            }
+        )
 
     def answer(self, error: KafkaError | None = None) -> None:
         answered, self.sent = self.sent, []

@@ -14,12 +14,14 @@ from joblog.streams.elector.lane_records import LaneRecord
 from joblog.streams.elector.turn import CARRIED_BYTES_MAX, FANOUT_MAX, Turn
 from joblog.streams.elector.writer import Writer
 from joblog.streams.errors import InternalError
+from joblog.streams.lane.features.continuations import Continuations
 from joblog.streams.lane.features.verdicts import CONTINUATIONS_MAX
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.lane import Lane
+from joblog.streams.lane.output import BYTES_MAX
 from joblog.streams.lane.rules import LaneRules
 from joblog.streams.lane.transitions import PARAMETERS_BYTES_MAX, Election
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from tests.support.scene import NOW, create, id_of, queue_in, succeeded, worker
 
@@ -30,7 +32,7 @@ UNREADABLE = object()
 #: What the client lets into one record, with some room for what Kafka adds.
 RECORD_BYTES_MAX = 2_000_000 - 1_000
 QUEUE = queue_in(0, LANES)
-#: JSON that the careful reader writes longer than it came: escapes that it takes for good, numbers in full.
+#: JSON that would be longer if it were written anew: escapes, numbers with an exponent.
 LONGER = Raw(b"[" + b",".join([b"1e15"] * 200_000) + b',"\\u0041"]')
 
 
@@ -177,7 +179,7 @@ def test_a_run_whose_report_cannot_be_read_fails_with_the_reason_and_the_record_
     exception = turn.outputs[0].events[-1][3].exception
     assert exception.type == "joblog.Unreadable"
     assert "The report run.succeeded cannot be read: " in exception.message
-    assert "run.succeeded.duration_ms: Input should be a valid number" in exception.message
+    assert "Expected `float`, got `str` - at `$.duration_ms`" in exception.message
     assert len(turn.parked) == 2
 
 
@@ -187,7 +189,7 @@ def test_a_run_whose_report_cannot_be_read_fails_with_the_reason_and_the_record_
         wire.ContinuationAdded(job_id=id_of("a"), child="not an id", on=ContinueOn.SUCCEEDED),
         wire.ContinuationAdded(job_id=id_of("a"), child=new_job_id(LANES, NOW, 1), on=ContinueOn.SUCCEEDED),
         worker(queues=(QUEUE,), partition=ASSIGNMENT_PARTITIONS),
-        wire.RunSucceeded(job_id=id_of("a"), lease=2, worker="w", duration_ms=1.0, started_ms=NOW, result=LONGER),
+        worker("w" * 201, queues=(QUEUE,)),
     ],
 )
 def test_a_report_that_would_lead_to_a_record_nobody_can_write_is_parked(report: wire.AnyReport) -> None:
@@ -205,8 +207,20 @@ def test_a_turn_that_tells_many_jobs_of_an_end_takes_no_more() -> None:
     assert not turn.is_full
     many = tuple((new_job_id(1, NOW, n), ContinueOn.FINISHED) for n in range(FANOUT_MAX + 1))
     lane.jobs[id_of("a")].continuations = many
+    lane.pipeline.follow(id_of("a"), next(one for one in lane.features if isinstance(one, Continuations)))
     turn.take(command(wire.DeleteJob(job_id=id_of("a"))))
     assert turn.is_full
+
+
+def test_a_turn_whose_transaction_is_half_full_takes_no_more() -> None:
+    turn, _ = new_turn()
+    size = 0
+    while not turn.is_full:
+        value = command(create(chr(200 + size // 500_000), queue=QUEUE, args=Raw(b'["' + b"x" * 500_000 + b'"]')))
+        turn.take(value)
+        size += 500_000
+        assert size < BYTES_MAX, "it takes whatever comes"
+    assert size > BYTES_MAX // 8
 
 
 def test_markers_are_skipped_after_the_records_before_them() -> None:
@@ -254,6 +268,16 @@ def test_the_largest_command_fits_into_every_record_that_it_leads_to() -> None:
     sizes = written(turn)
     assert {topic for topic, _ in sizes} == {"events", "state", "commands", "deadletters"}
     assert max(size for _, size in sizes) < RECORD_BYTES_MAX
+
+
+def test_a_result_is_written_as_it_came_and_fits_into_its_event() -> None:
+    turn, lane = new_turn()
+    turn.take(command(create("a", queue=QUEUE)))
+    turn.take(Record(NAMES.reports, encode(worker(queues=(QUEUE,)))))
+    turn.assign()
+    turn.take(Record(NAMES.reports, encode(structs.replace(succeeded("a", 2), result=LONGER))))
+    assert lane.ended.get(id_of("a")) == (State.SUCCEEDED, 3)
+    assert len(LONGER) < max(size for _, size in written(turn)) < RECORD_BYTES_MAX
 
 
 def test_a_dead_letter_fits_whatever_it_was() -> None:

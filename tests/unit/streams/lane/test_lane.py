@@ -8,6 +8,7 @@ from joblog.streams.contract.states import State
 from joblog.streams.contract.wire import JobDue, RequeueJob, RescheduleJob, SetParameter, Timer
 from joblog.streams.lane.job import Job, scheduled
 from joblog.streams.lane.lane import OVERDUE_MAX
+from joblog.streams.lane.output import BYTES_MAX
 from joblog.streams.lane.rules import LaneRules
 from msgspec import Raw, json
 
@@ -167,6 +168,20 @@ def test_many_overdue_jobs_are_elected_some_at_a_time() -> None:
     assert len(scene.events) == 1
 
 
+def test_overdue_jobs_are_elected_in_parts_that_fit_into_a_transaction() -> None:
+    scene, large = Scene(), Raw(b'["' + b"x" * 500_000 + b'"]')
+    for number in range(100):
+        scene.given(create(chr(200 + number), args=large, run_at=AT_TEN))
+    elected, turns = 0, 0
+    scene.when(Tick(8_000_000))
+    while scene.events:
+        assert len(scene.events) * len(large) < BYTES_MAX + len(large)
+        elected, turns = elected + len(scene.events), turns + 1
+        scene.when(Tick(0))
+    assert elected == 100
+    assert turns > 1
+
+
 def test_a_filter_that_elects_the_past_again_and_again_does_not_stop_the_lane() -> None:
     class Past:
         name, order, states = "past", 50, frozenset({State.ENQUEUED})
@@ -190,6 +205,11 @@ def test_a_lane_that_was_taken_over_goes_on_as_if_nothing_had_happened() -> None
     assert scene.lane.jobs == before
     scene.when(succeeded("a", 2)).then("a4 Succeeded", "c2 Processing #1 by w")
     scene.when(Tick(7_300_000, caught_up=False)).then("d2 Enqueued")
+
+
+def test_a_lane_that_was_taken_over_remembers_what_ended() -> None:
+    scene = Scene().given(worker(), create("a")).given(succeeded("a", 2)).reloaded()
+    scene.when(create("a")).then("rejected duplicate")
 
 
 def test_a_worker_that_said_nothing_to_the_new_owner_is_lost_after_its_lease() -> None:

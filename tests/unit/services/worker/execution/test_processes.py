@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import secrets
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +22,24 @@ from joblog.services.roles import worker as wiring_worker
 from joblog.services.roles.logs import configure_logs
 from joblog.services.settings.model import LogSettings, Settings, WorkerSettings
 from joblog.services.tasks.task import TaskRegistry
-from joblog.services.worker.execution.processes import ProcessRuns, RunProcess, run_in_child
-from joblog.services.worker.execution.run import Failed, Run, Succeeded, known_tasks
+from joblog.services.worker.execution.child import run_in_child
+from joblog.services.worker.execution.processes import ProcessEnded, ProcessRuns, RunProcess
+from joblog.services.worker.execution.results import Failed, Succeeded
+from joblog.services.worker.execution.run import Leases, Run, known_tasks
 from joblog.services.worker.worker import Worker
 from joblog.streams.contract.wire import RunJob
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
 from msgspec import Raw
 
+from tests.support.assigned import record_of
+
 TIMEOUT_S = 60
 
 #: A worker's process that starts a child in the worker's way, and is killed before the child is done.
 PARENT = """
 import multiprocessing, os, sys, time
-from joblog.services.worker.execution.processes import end_with_parent
+from joblog.services.worker.execution.child import end_with_parent
 
 def busy(mark):
     end_with_parent()
@@ -108,6 +114,24 @@ def wait(where: str) -> str:
         time.sleep(0.01)
     return "done"
 
+@task("pid", isolation="process")
+def pid() -> int:
+    return os.getpid()
+
+@task("hold", isolation="process")
+def hold(mark: str, gate: str) -> str:
+    pathlib.Path(mark + ".new").write_text(str(os.getpid()))
+    pathlib.Path(mark + ".new").rename(mark)
+    while not pathlib.Path(gate).exists():
+        time.sleep(0.01)
+    return "done"
+
+@task("orphan", isolation="process")
+def orphan(mark: str) -> None:
+    if os.fork() == 0:  # keeps all that it inherits open
+        time.sleep(600)
+    hold.function(mark, "/nowhere")
+
 @task("program", isolation="process")
 def program() -> str:
     code = "import signal; print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, signal.pthread_sigmask(0, ()))"
@@ -133,25 +157,25 @@ def log() -> None:
 
 
 class Runs:
-    """One process for the tasks above."""
+    """Processes for the tasks above."""
 
-    def __init__(self, where: Path, set_up: Callable[[], object] | None = None) -> None:
+    def __init__(self, where: Path, set_up: Callable[[], object] | None = None, count: int = 1) -> None:
         module = f"waiting_tasks_{secrets.token_hex(4)}"
         (where / f"{module}.py").write_text(WAITING)
         self.where = where
         self._known = known_tasks(TaskRegistry.load(module))
-        self._runs = ProcessRuns(1, 1_000, set_up)
-        self._thread = ThreadPoolExecutor(1)
+        self._runs = ProcessRuns(1_000, set_up)
+        self._threads = ThreadPoolExecutor(count)
 
     def close(self) -> None:
         (self.where / "gate").touch()
         self._runs.close()
-        self._thread.shutdown()
+        self._threads.shutdown()
 
     def begin(self, name: str, *args: object) -> tuple[Run, Any]:
         """A run, and the future of its end."""
-        run = Run(job_of(name, *args), self._known[name], "w", {}, 0.0)
-        return run, self._thread.submit(self._runs.perform, run, None)
+        run = Run(job_of(name, *args), self._known[name], "w", {}, 0.0, Leases((0,), inf, 0.0), record_of(None))
+        return run, self._threads.submit(self._runs.perform, run, None)
 
     def result(self, name: str, *args: object) -> Any:
         ended = self.begin(name, *args)[1].result(TIMEOUT_S)
@@ -171,8 +195,8 @@ def where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextmanager
-def runs_in(where: Path, set_up: Callable[[], object] | None = None) -> Iterator[Runs]:
-    made = Runs(where, set_up)
+def runs_in(where: Path, set_up: Callable[[], object] | None = None, count: int = 1) -> Iterator[Runs]:
+    made = Runs(where, set_up, count)
     try:
         yield made
     finally:
@@ -187,12 +211,19 @@ def until(condition: Callable[[], Any]) -> Any:
     return found
 
 
-def signal_children(number: signal.Signals) -> None:
-    """What a control group does, and a terminal; also to children that have only just begun."""
+def children_for_runs() -> Iterator[psutil.Process]:
+    """The processes of runs; not those that Python makes for itself."""
     for child in psutil.Process().children():
         with suppress(psutil.NoSuchProcess):
             if any("spawn_main" in word for word in child.cmdline()):
-                child.send_signal(number)
+                yield child
+
+
+def signal_children(number: signal.Signals) -> None:
+    """What a control group does, and a terminal; also to children that have only just begun."""
+    for child in children_for_runs():
+        with suppress(psutil.NoSuchProcess):
+            child.send_signal(number)
 
 
 def test_a_signal_to_all_processes_of_a_worker_leaves_runs_their_time(where: Path) -> None:
@@ -220,6 +251,99 @@ def test_a_run_that_is_stopped_ends_in_order(where: Path) -> None:
             ended.result(TIMEOUT_S)
         until(lambda: not psutil.pid_exists(pid))
         assert (where / "finalized").exists()  # it was not killed
+
+
+def held(runs: Runs, name: str, gate: Path) -> tuple[int, Any]:
+    """A run of `hold`: its process, and the future of its end."""
+    mark = runs.where / name
+    _, ended = runs.begin("hold", str(mark), str(gate))
+    until(mark.exists)
+    return int(mark.read_text()), ended
+
+
+def test_a_process_that_is_killed_costs_its_own_run_only(where: Path) -> None:
+    with runs_in(where, count=4) as runs:
+        gate = where / "gate"
+        held_runs = [held(runs, f"mark-{number}", gate) for number in range(4)]
+        (victim, lost), *others = held_runs
+        os.kill(victim, signal.SIGKILL)
+        with pytest.raises(ProcessEnded, match="exit code -9"):
+            lost.result(TIMEOUT_S)
+        _, next_one = held(runs, "mark-next", gate)  # the slot has another process
+        gate.touch()
+        ends = [msgspec.json.decode(ended.result(TIMEOUT_S).result) for _, ended in [*others, (0, next_one)]]
+        assert ends == ["done"] * 4
+
+
+def test_processes_that_are_killed_while_idle_cost_no_run(where: Path) -> None:
+    with runs_in(where, count=3) as runs:
+        gate = where / "gate"
+        idle = [held(runs, f"idle-{number}", gate) for number in range(3)]
+        gate.touch()
+        for _, ended in idle:
+            ended.result(TIMEOUT_S)
+        running, goes_on = held(runs, "running", where / "gate-2")
+        for pid in {pid for pid, _ in idle} - {running}:
+            os.kill(pid, signal.SIGKILL)
+        assert {type(runs.result("pid")) for _ in range(3)} == {int}
+        (where / "gate-2").touch()
+        assert msgspec.json.decode(goes_on.result(TIMEOUT_S).result) == "done"
+
+
+def test_runs_begin_although_all_processes_were_killed_just_now(where: Path) -> None:
+    with runs_in(where, count=2) as runs:
+        for _ in range(5):
+            os.kill(runs.result("pid"), signal.SIGKILL)
+            assert runs.result("pid") > 0
+
+
+def test_no_more_runs_are_lost_than_processes_are_killed(where: Path) -> None:
+    with runs_in(where, count=4) as runs:
+        runs.result("pid")
+        futures = [runs.begin("pid")[1] for _ in range(300)]
+        kills = 0
+        while not all(future.done() for future in futures):
+            children = [child.pid for child in children_for_runs()]
+            if kills < 20 and children:
+                with suppress(ProcessLookupError):
+                    os.kill(random.choice(children), signal.SIGKILL)
+                    kills += 1
+            time.sleep(0.05)
+        lost = [future.exception(TIMEOUT_S) for future in futures if future.exception(TIMEOUT_S) is not None]
+        assert {type(error) for error in lost} <= {ProcessEnded}
+        assert len(lost) <= kills
+
+
+def test_a_run_whose_process_died_fails_though_a_child_of_the_process_lives(where: Path) -> None:
+    with runs_in(where) as runs:
+        mark = where / "orphan"
+        _, ended = runs.begin("orphan", str(mark))
+        pid = int(until(lambda: mark.exists() and mark.read_text()))
+        grandchildren = psutil.Process(pid).children()
+        try:
+            os.kill(pid, signal.SIGKILL)
+            with pytest.raises(ProcessEnded):
+                ended.result(TIMEOUT_S)
+        finally:
+            for grandchild in grandchildren:
+                grandchild.kill()
+
+
+def test_a_run_that_is_told_to_stop_too_late_leaves_its_process_to_the_next_run(where: Path) -> None:
+    with runs_in(where) as runs:
+        for number in range(3):
+            run, ended = runs.begin("pid")
+            while not ended.done():
+                pass
+            assert isinstance(ended.result(), Succeeded)
+            # The next run has the process when the first one is told to stop.
+            mark, gate = where / f"mark-{number}", where / f"gate-{number}"
+            _, following = runs.begin("hold", str(mark), str(gate))
+            until(mark.exists)
+            run.stop("too late")
+            gate.touch()
+            assert msgspec.json.decode(following.result(TIMEOUT_S).result) == "done"
+            assert mark.read_text() == bytes(ended.result().result).decode()
 
 
 def test_a_process_that_is_over_already_is_ended_without_a_word() -> None:
@@ -254,7 +378,9 @@ def test_processes_log_as_their_worker_was_told_to(where: Path) -> None:
     settings = Settings(
         worker=WorkerSettings(tasks=("logging_tasks",), name="w"), logs=LogSettings(format="json", level="DEBUG")
     )
-    worker = wiring_worker.worker(settings)(Meters(), Health("worker"))
+    checked = wiring_worker.worker(settings)(Meters(), Health("worker"))
+    assert isinstance(checked, CheckedRole)
+    worker = checked.role
     assert isinstance(worker, Worker)
     set_up = worker._set_up_child
     assert isinstance(set_up, partial)

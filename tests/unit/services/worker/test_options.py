@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from joblog.services.worker.announcing import new_worker_id
 from joblog.services.worker.assignments import partition_of
-from joblog.services.worker.reporting.announcing import new_worker_id
-from joblog.services.worker.settings import DEFAULT_SLOTS, NAME_CHARS_MAX, WorkerSettings
+from joblog.services.worker.options import DEFAULT_SLOTS, NAME_CHARS_MAX, WorkerOptions
 from joblog.streams.contract.fields import WORKER_PATTERN
 from joblog.streams.contract.ids import lane_of_queue, lane_of_shard
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS
@@ -40,12 +40,12 @@ QUEUE = st.from_regex(r"[a-z0-9_-]{1,8}", fullmatch=True)
 )
 def test_an_impossible_setting_is_refused_by_name(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
-        WorkerSettings(**{"queues": ("a",), "lanes": 4, **wrong})
+        WorkerOptions(**{"queues": ("a",), "lanes": 4, **wrong})
 
 
 def test_a_worker_has_five_slots_a_core_and_twenty_at_most() -> None:
     assert 5 <= DEFAULT_SLOTS <= 20
-    assert WorkerSettings(queues=("a",), lanes=4).slots == DEFAULT_SLOTS
+    assert WorkerOptions(queues=("a",), lanes=4).slots == DEFAULT_SLOTS
 
 
 @given(st.lists(QUEUE, min_size=1, max_size=6, unique=True), st.integers(1, 8), st.integers(1, 8))
@@ -53,7 +53,7 @@ def test_lanes_come_in_the_order_of_the_queues_and_hold_all_their_shards(
     queues: list[str], lanes: int, shards: int
 ) -> None:
     sharded = min(shards, lanes)
-    found = WorkerSettings(queues=tuple(queues), lanes=lanes, shards={queues[-1]: sharded}).queues_of_lanes
+    found = WorkerOptions(queues=tuple(queues), lanes=lanes, shards={queues[-1]: sharded}).queues_of_lanes
     assert next(iter(found)) == lane_of_queue(queues[0], lanes)
     for queue in queues:
         wanted = {lane_of_shard(queue, lanes, n) for n in range(sharded if queue == queues[-1] else 1)}

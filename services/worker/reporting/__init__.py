@@ -1,1 +1,0 @@
-"""What a worker tells the electors: announcements and the ends of runs."""

@@ -1,0 +1,224 @@
+"""What the worker writes to the log: what it offers, how each run ended, and the records that it could not handle."""
+
+import logging
+from collections.abc import Callable
+from typing import Final, assert_never, cast
+
+from joblog.services.tasks.context import Cause
+from joblog.services.worker.execution.results import Failed, Outcome, Released, Succeeded, describe, stack_of
+from joblog.services.worker.execution.run import AssignmentRecord, Run
+from joblog.services.worker.report_sender import ReportSender
+from joblog.streams.contract import deadletters
+from joblog.streams.contract.wire import (
+    JobException,
+    RunFailed,
+    RunJob,
+    RunReleased,
+    RunReport,
+    RunSucceeded,
+    WorkerAnnounced,
+    WorkerStopping,
+)
+from joblog.streams.errors import InternalError, JobTimeout
+from joblog.streams.metrics import Meters
+from msgspec.json import Encoder
+from prometheus_client import Counter, Histogram
+
+log = logging.getLogger(__name__)
+
+ROLE: Final = "worker"
+#: How much of an exception's text is in the worker's log; all of it is in the job's history.
+REASON_CHARACTERS_MAX: Final = 200
+
+_JSON: Final = Encoder()
+
+
+class Reports:
+    """Writes reports into the lane they belong to; may be called from any thread."""
+
+    def __init__(self, sender: ReportSender) -> None:
+        self._sender = sender
+
+    def ended(self, run: Run, outcome: Outcome) -> None:
+        """Report the end of a run; only who claimed it may."""
+        self._sender.send(run.job.lane, run.job.job_id, _JSON.encode(_report(run, outcome)))
+
+    def refused(self, job: RunJob, worker: str, reason: str) -> None:
+        """Give back at once what cannot be run here."""
+        released = RunReleased(job_id=job.job_id, lease=job.lease, worker=worker, reason=reason)
+        self._sender.send(job.lane, job.job_id, _JSON.encode(released))
+
+    def failed(self, lane: int, report: RunFailed) -> None:
+        """Report a run that never began."""
+        self._sender.send(lane, report.job_id, _JSON.encode(report))
+
+    def announce(self, lane: int, announced: WorkerAnnounced, acknowledged: Callable[[], None]) -> None:
+        self._sender.renew(lane, announced.worker, _JSON.encode(announced), acknowledged)
+
+    def stopping(self, lane: int, worker: str) -> None:
+        self._sender.send(lane, worker, _JSON.encode(WorkerStopping(worker=worker)))
+
+    def park(self, record: AssignmentRecord, code: str, reason: str) -> None:
+        """Send an assignment to the dead letters, as it came."""
+        headers = deadletters.headers(code, reason, ROLE, record.topic, record.partition, record.offset)
+        self._sender.park(deadletters.key(record.key), deadletters.value(record.value), headers)
+
+
+def _report(run: Run, outcome: Outcome) -> RunReport:
+    job, worker = run.job, run.worker
+    match outcome:
+        case Succeeded(result, omitted):
+            return RunSucceeded(
+                job_id=job.job_id,
+                lease=job.lease,
+                worker=worker,
+                result=result,
+                result_omitted=omitted,
+                duration_ms=run.duration_ms,
+                started_ms=run.started_ms,
+            )
+        case Failed(exception):
+            return RunFailed(
+                job_id=job.job_id,
+                lease=job.lease,
+                worker=worker,
+                exception=exception,
+                duration_ms=run.duration_ms,
+                started_ms=run.started_ms,
+                retry=run.known.retry,
+            )
+        case Released(reason):
+            return RunReleased(
+                job_id=job.job_id, lease=job.lease, worker=worker, reason=reason, started=run.started_ms > 0
+            )
+        case _:
+            assert_never(outcome)
+
+
+class RunMeters:
+    """Counts runs by queue and task; both are bounded, since a worker runs only what it knows."""
+
+    def __init__(self, meters: Meters) -> None:
+        self._meters = meters
+        self._on_start: Final[dict[tuple[str, str], tuple[Counter, Histogram]]] = {}
+        self._on_end: Final[dict[tuple[str, str, str], tuple[Counter, Histogram]]] = {}
+
+    def started(self, run: Run) -> None:
+        labels = (run.job.queue, run.job.task)
+        found = self._on_start.get(labels)
+        if found is None:
+            found = self._on_start[labels] = (
+                cast("Counter", self._meters.child("joblog_jobs_started_total", *labels)),
+                cast("Histogram", self._meters.child("joblog_job_wait_seconds", *labels)),
+            )
+        found[0].inc()
+        found[1].observe(max(0.0, (run.started_ms - run.job.ready_ms) / 1000))
+
+    def ended(self, run: Run, outcome: str) -> None:
+        """`outcome` is succeeded, failed, released or cancelled."""
+        labels = (run.job.queue, run.job.task, outcome)
+        found = self._on_end.get(labels)
+        if found is None:
+            found = self._on_end[labels] = (
+                cast("Counter", self._meters.child("joblog_jobs_finished_total", *labels)),
+                cast("Histogram", self._meters.child("joblog_job_duration_seconds", *labels[:2])),
+            )
+        found[0].inc()
+        if run.started_ms:
+            found[1].observe(run.duration_ms / 1000)
+
+    def parked(self, code: str) -> None:
+        """An assignment went to the dead letters, for the reason that the code names."""
+        self._meters.inc("joblog_quarantined_records_total", ROLE, code)
+
+
+class Endings:
+    """The ends of runs: each is claimed by one caller, counted once and reported once. For any thread; never raises.
+
+    Whatever goes wrong in here, a run that was claimed is reported: nobody else can do that any more, and the
+    elector would wait for it as long as the worker renews its lease.
+    """
+
+    def __init__(self, reports: Reports, meters: RunMeters) -> None:
+        self._reports = reports
+        self._meters = meters
+
+    def end(self, run: Run, outcome: Outcome) -> None:
+        """The run came back with this outcome; too late if it was timed out or cancelled in between."""
+        if run.claim():
+            self._close(run, outcome)
+        else:
+            log.info("run.discarded", extra={**_facts(run), "reason": run.token.reason})
+
+    def release(self, run: Run, reason: str) -> None:
+        """Give the job back, unless its end has been reported."""
+        if run.claim():
+            self._close(run, Released(reason))
+
+    def time_out(self, run: Run) -> None:
+        """Report the failure now, and stop the run. A thread may go on; what it returns is discarded."""
+        if run.claim():
+            error = describe(JobTimeout(f"the job ran longer than {run.timeout_s:g} s"))
+            where = stack_of(run.thread) if run.thread is not None else ""
+            run.stop(Cause.TIMEOUT)
+            self._close(run, Failed(JobException(error.type, error.message, where, error.types)))
+
+    def cancel(self, run: Run, reason: str) -> None:
+        """Stop the run and report nothing: its lease is void, and a report would be rejected."""
+        if run.claim():
+            run.stop(reason)
+            self._count(run, "cancelled")
+            log.info("run.cancelled", extra={**_facts(run), "reason": reason})
+
+    def fault(self, run: Run, error: BaseException) -> None:
+        """An error that nobody foresaw, outside of the task: park the run's assignment, and fail it."""
+        if run.claim():
+            self._close_after_fault(run, error)
+
+    def _close(self, run: Run, outcome: Outcome) -> None:
+        try:
+            self._reports.ended(run, outcome)
+        except Exception as exc:  # noqa: BLE001 - an outcome that cannot be written, or a fault of ours
+            self._close_after_fault(run, exc)
+            return
+        match outcome:
+            case Succeeded(omitted=omitted):
+                self._count(run, "succeeded")
+                if omitted is not None:
+                    log.warning("run.result_omitted", extra={**_facts(run), "reason": omitted})
+            case Failed(exception):
+                self._count(run, "failed")
+                error = {"error": exception.type, "reason": exception.message[:REASON_CHARACTERS_MAX]}
+                log.warning("run.failed", extra={**_facts(run), **error})
+            case Released(reason):
+                self._count(run, "released")
+                log.info("run.released", extra={**_facts(run), "reason": reason})
+
+    def _close_after_fault(self, run: Run, error: BaseException) -> None:
+        try:
+            self.park(run.record, error, _facts(run))
+        except Exception:  # the report matters more
+            log.exception("run.not_parked", extra=_facts(run))
+        try:
+            self._reports.ended(run, Failed(describe(error)))
+        except Exception:  # all that is left to do is to say so
+            log.exception("run.not_reported", extra=_facts(run))
+        self._count(run, "failed")
+
+    def park(self, record: AssignmentRecord, error: BaseException, facts: dict[str, object]) -> None:
+        """Send an assignment that led to an error of the worker's own to the dead letters, with the traceback."""
+        log.error("worker.internal_error", exc_info=error, extra={**facts, "position": record.position})
+        details = describe(error).details[-deadletters.REASON_CHARACTERS_MAX :]
+        self._reports.park(record, InternalError.code, details)
+        self._meters.parked(InternalError.code)
+
+    def _count(self, run: Run, outcome: str) -> None:
+        try:
+            self._meters.ended(run, outcome)
+        except Exception:  # the run is reported, and the caller has more to do than to count
+            log.exception("run.not_counted", extra={**_facts(run), "outcome": outcome})
+
+
+def _facts(run: Run) -> dict[str, object]:
+    job = run.job
+    return {"job_id": job.job_id, "attempt": job.attempt, "queue": job.queue, "task": job.task}

@@ -1,0 +1,8 @@
+"""All mutants."""
+
+from typing import Final
+
+from tests.mutants import clients, electors, lanes
+from tests.mutants.mutant import Mutant
+
+MUTANTS: Final[tuple[Mutant, ...]] = (*electors.MUTANTS, *lanes.MUTANTS, *clients.MUTANTS)
