@@ -20,6 +20,8 @@ _POLL_S: Final = 0.5
 #: How much longer than the producer's own time-out to wait: by then it has reported every record.
 _REPORT_S: Final = 5.0
 _FULL_WAIT_S: Final = 0.005
+#: How long a call that has handed over its records keeps the producer from lingering for more.
+_HURRY_S: Final = 0.1
 
 
 class NotAcknowledged(EnqueueError):
@@ -40,7 +42,11 @@ class NotAcknowledged(EnqueueError):
 
 
 class _Delivery:
-    """The acknowledgements of one call: counted by the polling thread, awaited by the calling thread."""
+    """The acknowledgements of one call, awaited by the calling thread.
+
+    They come in the polling thread and in those that flush, several at a time: they are counted by a list, whose
+    `append` is one step for all threads, as `+=` on a number is not.
+    """
 
     __slots__ = ("_done", "_expected", "_reported", "_waiting", "reason")
 
@@ -48,7 +54,7 @@ class _Delivery:
         self._waiting = set(job_ids)
         self._done = threading.Event()
         self._expected = -1
-        self._reported = 0
+        self._reported: list[None] = []
         self.reason = "no report came"
 
     def on_delivery(self, error: KafkaError | None, message: Message) -> None:
@@ -56,14 +62,14 @@ class _Delivery:
             self._waiting.discard((message.key() or b"").decode())
         else:
             self.reason = error.str()
-        self._reported += 1
-        if self._reported == self._expected:
+        self._reported.append(None)
+        if len(self._reported) == self._expected:
             self._done.set()
 
     def expect(self, count: int) -> None:
         """All records have been handed over: `wait` returns after this many reports."""
         self._expected = count
-        if self._reported == count:
+        if len(self._reported) == count:
             self._done.set()
 
     def wait(self, timeout_s: float) -> set[str]:
@@ -104,6 +110,7 @@ class CommandSender:
         except (KafkaException, BufferError) as exc:
             raise NotAcknowledged(_reason(exc), job_ids, job_ids) from exc
         delivery.expect(len(records))
+        self._producer.flush(_HURRY_S)
         unacknowledged = delivery.wait(self._timeout_s + _REPORT_S)
         if unacknowledged:
             left = [job_id for job_id in job_ids if job_id in unacknowledged]

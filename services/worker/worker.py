@@ -126,9 +126,11 @@ class Worker:
 
     def _sender(self) -> ReportSender:
         settings = self._settings
+        # With jobs at hand a slot does not wait for the elector to have its report, and larger requests are cheaper.
+        linger_ms = 5 if settings.prefetch else 1
         timeout_ms = round(settings.lease_s * 1000)
         producer = DurableProducer(
-            partial(clients.producer, self._config, settings.name, linger_ms=1, timeout_ms=timeout_ms),
+            partial(clients.producer, self._config, settings.name, linger_ms=linger_ms, timeout_ms=timeout_ms),
             on_replaced=partial(self._meters.inc, "joblog_producer_rebuilds_total", "worker"),
         )
         return ReportSender(producer, self._names, self._meters)

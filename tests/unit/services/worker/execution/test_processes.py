@@ -20,6 +20,7 @@ import psutil
 import pytest
 from joblog.services.roles import worker as wiring_worker
 from joblog.services.roles.logs import configure_logs
+from joblog.services.roles.topics import CheckedRole
 from joblog.services.settings.model import LogSettings, Settings, WorkerSettings
 from joblog.services.tasks.task import TaskRegistry
 from joblog.services.worker.execution.child import run_in_child
