@@ -218,6 +218,9 @@ class Tables:
         moved = len(rows) - len(new)
         try:
             blocks = blocks_of(rows)
+        except (struct.error, ValueError) as error:  # a value that no column holds
+            raise _NotSimple from error
+        try:
             with self._connection.cursor() as cursor:
                 for statement, block in blocks.items():
                     with cursor.copy(SQL[statement]) as copy:
@@ -232,8 +235,6 @@ class Tables:
                 cursor.execute(SQL["count_new"], counted(new, moves))
                 if batch.ends:
                     cursor.execute(SQL["count_ends"], ends_of(batch.ends))
-        except (struct.error, UnicodeEncodeError) as error:
-            raise _NotSimple from error
         except psycopg.Error as error:
             if database.is_data(error):
                 raise _NotSimple from error

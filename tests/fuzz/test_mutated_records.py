@@ -234,7 +234,7 @@ def projected(entries: Entries) -> list[tuple[Any, ...]]:
     while len(rest):
         usual = Entries(rest.records).batch()
         if usual.is_regular:
-            with suppress(struct.error, UnicodeEncodeError):  # the tables then take the rows one by one
+            with suppress(struct.error, ValueError):  # the tables then take the rows one by one
                 blocks_of(usual.jobs.values())
         batch = rest.build({})
         made += [rows.job_row(row) for row in batch.jobs.values()]
