@@ -1,4 +1,4 @@
-"""The doctor looks at the lanes: whether one was set aside, and what helps."""
+"""Checks of the lanes: whether one was set aside, and what helps; called when all topics are as they should be."""
 
 from collections.abc import Iterator
 from typing import Final

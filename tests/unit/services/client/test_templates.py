@@ -25,8 +25,8 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 keys = st.text(st.characters(exclude_characters="\x00", exclude_categories=("Cs",)), min_size=1, max_size=50)
 
 
-def make(task: str = "a.b", call: Call | None = None, **options: Any) -> CommandRecord:
-    return CreateTemplate(task, JobOptions(**options), RULES).fill(call or Call())
+def make(task: str = "a.b", call: Call | None = None, rules: Rules = RULES, **options: Any) -> CommandRecord:
+    return CreateTemplate(task, JobOptions(**options), rules).fill(call or Call())
 
 
 def create_in(record: CommandRecord) -> CreateJob:
@@ -108,6 +108,28 @@ def test_a_key_always_gives_the_same_id_in_one_of_the_shards() -> None:
     ids = [make(queue="hot", idempotency_key=f"key {n}").job_id for n in range(50)]
     assert ids == [make(queue="hot", idempotency_key=f"key {n}").job_id for n in range(50)]
     assert {lane_of_job(one) for one in ids} == {lane_of_shard("hot", 8, shard) for shard in range(3)}
+
+
+def test_after_a_queue_shrank_new_jobs_go_to_the_lanes_that_are_left_and_former_ids_are_accepted() -> None:
+    shrunk = RULES._replace(shards={"hot": 2}, shards_before={"hot": 3})
+    left = {lane_of_shard("hot", 8, shard) for shard in range(2)}
+    keyed = [make(rules=shrunk, queue="hot", idempotency_key=f"key {n}").job_id for n in range(50)]
+    assert {lane_of_job(make(rules=shrunk, queue="hot").job_id) for _ in range(100)} == left
+    assert {lane_of_job(one) for one in keyed} == left
+    former = [make(queue="hot", idempotency_key=f"key {n}").job_id for n in range(50)]
+    stay = [(one, now) for one, now in zip(former, keyed, strict=True) if lane_of_job(one) in left]
+    assert len(stay) > 20
+    assert all(one == now for one, now in stay)
+    given_up = new_job_id(lane_of_shard("hot", 8, 2), 1)
+    assert make(rules=shrunk, queue="hot", job_id=given_up).job_id == given_up
+
+
+def test_after_a_queue_grew_keys_give_the_same_ids_while_the_former_number_is_named() -> None:
+    grown = RULES._replace(shards={"hot": 6}, shards_before={"hot": 3})
+    former = [make(queue="hot", idempotency_key=f"key {n}").job_id for n in range(50)]
+    assert [make(rules=grown, queue="hot", idempotency_key=f"key {n}").job_id for n in range(50)] == former
+    lanes = {lane_of_job(make(rules=grown, queue="hot").job_id) for _ in range(300)}
+    assert lanes == {lane_of_shard("hot", 8, shard) for shard in range(6)}
 
 
 def test_a_key_gives_the_id_that_an_elector_derives() -> None:
