@@ -123,6 +123,11 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     FENCE,
     NOT_OURS,
     GROUP_OFFSETS,
+    together(
+        FENCE,
+        GROUP_OFFSETS,
+        f"{_ZOMBIES}::test_an_elector_that_slept_through_its_session_commits_nothing_and_disturbs_nobody",
+    ),
     POSITIONS,
     BROKER_CLOCK,
     ELECTOR_CLOCK,

@@ -29,12 +29,13 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         f"{_SESSION}::test_a_lane_that_is_away_costs_its_own_runs_only",
     ),
     mutant(
-        "worker-slept",
-        "the look at the lease before anything starts",
-        "services/worker/session.py",
-        "            self._fence(clock())\n",
-        "",
-        f"{_SESSION}::test_what_was_fetched_while_the_process_slept_through_its_lease_does_not_start",
+        "worker-may-start",
+        "the look at the lease before a run starts",
+        "services/worker/execution/run.py",
+        "return self.leases.is_held(self.job.lane, clock())",
+        "return True",
+        "tests/integration/services/worker/test_leases.py::"
+        "test_a_worker_that_slept_through_its_lease_starts_nothing_that_it_was_given_before",
     ),
     mutant(
         "worker-cancels",
