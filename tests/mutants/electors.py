@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.mutants.mutant import Mutant, mutant
+from tests.mutants.mutant import Mutant, mutant, together
 
 _HERE: Final = "tests/integration/streams/elector"
 _DECIDES: Final = f"{_HERE}/test_elector.py"
