@@ -2,13 +2,14 @@
 
 from typing import Final
 
-from tests.mutants.mutant import Mutant, mutant, together
+from tests.mutants.mutant import Mutant, Patch, mutant, together
 
 _HERE: Final = "tests/integration/streams/elector"
 _DECIDES: Final = f"{_HERE}/test_elector.py"
 _ZOMBIES: Final = f"{_HERE}/test_zombies.py"
 _REBALANCES: Final = f"{_HERE}/test_rebalances.py"
 _LEASES: Final = f"{_HERE}/test_leases.py"
+_RECOVERY: Final = "streams/elector/recovery.py"
 _POSITIONS: Final = f"{_HERE}/test_positions.py"
 
 KEPT_LANES: Final = mutant(
@@ -131,4 +132,49 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     POSITIONS,
     BROKER_CLOCK,
     ELECTOR_CLOCK,
+    mutant(
+        "twin",
+        "the end of an elector after which another was started with its id",
+        _RECOVERY,
+        "            if not is_latest:\n",
+        "            if False:\n",
+        f"{_ZOMBIES}::test_of_two_electors_under_one_name_one_ends_although_there_is_much_to_do",
+    ),
+    Mutant(
+        "doubtful-commit",
+        "loading the lanes again after a transaction whose outcome is unknown",
+        (
+            Patch(_RECOVERY, "        self.reload(self._owned.lanes)\n", "        self.reload(())\n"),
+            Patch(
+                _RECOVERY,
+                "        self._owned.drop()\n        self._end_if_replaced",
+                "        self._end_if_replaced",
+            ),
+        ),
+        (f"{_DECIDES}::test_a_doubtful_commit_neither_loses_nor_doubles",),
+    ),
+    mutant(
+        "failed-turn",
+        "loading the lanes again after a record that failed",
+        _RECOVERY,
+        "        self.reload(error.lanes)\n",
+        "        self.reload(())\n",
+        f"{_DECIDES}::test_a_record_that_fails_in_an_unforeseen_way_is_parked_and_leaves_no_trace_in_the_lane",
+    ),
+    mutant(
+        "smaller-turns",
+        "smaller turns after one that was too large",
+        _RECOVERY,
+        "            self.turn_size.shrink()\n",
+        "            pass\n",
+        f"{_DECIDES}::test_transactions_become_smaller_when_one_was_too_large",
+    ),
+    mutant(
+        "markers",
+        "a position behind the markers of transactions",
+        "streams/elector/elector.py",
+        "        turn.skip_markers(self._owned.markers(ends))\n",
+        "",
+        f"{_DECIDES}::test_a_lane_stands_behind_the_markers_of_transactions",
+    ),
 )
