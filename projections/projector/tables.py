@@ -36,6 +36,7 @@ from joblog.projections.projector.event_batch import (
     parked,
     unforeseen,
 )
+from joblog.projections.projector.fold import JobRow
 from joblog.projections.projector.rows import (
     counted,
     ends_of,
@@ -223,11 +224,7 @@ class Tables:
         new = [row for row in rows if row.first_version == 1]
         moved = len(rows) - len(new)
         try:
-            with self._connection.cursor() as cursor:
-                for statement, block in blocks_of(rows):
-                    with cursor.copy(SQL[statement]) as copy:
-                        for part in block:
-                            copy.write(part)
+            self._copy_blocks(rows)
             with self._connection.pipeline(), self._connection.cursor() as cursor:
                 if moved:
                     cursor.execute(SQL["move_jobs"], prepare=False)
@@ -243,6 +240,17 @@ class Tables:
                 raise _NotSimple from error
             raise
         return ()
+
+    def _copy_blocks(self, rows: Collection[JobRow]) -> None:
+        """_NotSimple for a value that no block can hold."""
+        try:
+            with self._connection.cursor() as cursor:
+                for statement, block in blocks_of(rows):
+                    with cursor.copy(SQL[statement]) as copy:
+                        for part in block:
+                            copy.write(part)
+        except (struct.error, ValueError) as error:
+            raise _NotSimple from error
 
     def _put_any(self, batch: Batch, meanwhile: Callable[[], None]) -> Remarks:
         """Jobs and history, some of which the tables may hold."""
