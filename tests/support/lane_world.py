@@ -16,7 +16,7 @@ from joblog.streams.elector.lane_records import read_state, write_state
 from joblog.streams.lane.features.continuations import PENDING_KEY
 from joblog.streams.lane.features.failed_jobs import FailedJobs
 from joblog.streams.lane.features.memory import ENDED_KEY
-from joblog.streams.lane.features.workers import WORKER_KEY
+from joblog.streams.lane.features.workers import SUSPECT_LOSSES, WORKER_KEY
 from joblog.streams.lane.filters import FilterChain, RetryFilter
 from joblog.streams.lane.job import Job, deleted, evolve, new_job
 from joblog.streams.lane.lane import Lane
@@ -244,11 +244,15 @@ class World:
         held = [(job_id, name, lease) for name, worker in lane.workers for job_id, lease in worker.held.items()]
         running = [job for job in lane.jobs.values() if job.state is State.PROCESSING]
         assert sorted(held) == sorted((job.id, job.worker, job.lease) for job in running)
+        for _, worker in lane.workers:
+            suspects = [job_id for job_id in worker.held if lane.jobs[job_id].lost >= SUSPECT_LOSSES]
+            assert suspects == ([worker.suspect] if worker.suspect is not None else [])
 
     def _check_waiting(self, lane: Lane) -> None:
         """Every job that waits has one place, and no place is counted whose job has left it."""
         states = Counter(job.state for job in lane.jobs.values())
-        assert sum(len(queue) for queue in lane.pipeline.store.ready.values()) == states[State.ENQUEUED]
+        store = lane.pipeline.store
+        assert sum(map(len, store.ready.values())) + len(store.held) == states[State.ENQUEUED]
         assert all(lane.pipeline.store.ready.values())
         assert len(lane.pipeline.store.due) == states[State.SCHEDULED]
         assert [len(one.waiting) for one in lane.features if isinstance(one, FailedJobs)] == [states[State.FAILED]]

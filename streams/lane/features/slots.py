@@ -16,12 +16,14 @@ class WorkerSlots:
       the broker's clock (`Lane.heard`), None if it has not announced itself since the lane was loaded.
     - gone: the event with which it left, while jobs that it held are still to be elected anew.
     - written_ms: when its last event was written.
+    - suspect: the job among them that may be what kills workers (SUSPECT_LOSSES in workers.py), None if none is.
     """
 
-    __slots__ = ("announced", "assigned", "gone", "held", "seen_log_ms", "seen_ms", "tasks", "written_ms")
+    __slots__ = ("announced", "assigned", "gone", "held", "seen_log_ms", "seen_ms", "suspect", "tasks", "written_ms")
 
     def __init__(self, announced: wire.WorkerAnnounced, clock_ms: int) -> None:
         self.held: dict[str, int] = {}
+        self.suspect: str | None = None
         self.written_ms = 0
         self.gone: str | None = None
         self.seen_log_ms: int | None = None
@@ -86,6 +88,8 @@ class WorkerRegistry:
         known = self._all.get(worker) if worker is not None else None
         if known is not None:
             known.held.pop(job_id, None)
+            if known.suspect == job_id:
+                known.suspect = None
 
     def _serve(self, queues: tuple[str, ...], worker: str) -> None:
         for queue in dict.fromkeys(queues):  # a queue that is named twice counts once

@@ -4,7 +4,7 @@ A worker's last announcement is its record. The jobs that it holds are not in it
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 from joblog.streams.contract import wire
@@ -24,6 +24,12 @@ from msgspec import Raw, msgpack, structs
 WORKER_KEY: Final = "worker:"
 
 
+#: A job whose worker was lost so often may be what kills workers. A worker gets one such job of a lane at a time, so
+#: that others, which merely run beside it, are not lost with it until that is a failure (RetryPolicy.lost_max).
+#: Not after the first loss: a machine that dies should not slow down all the jobs that it had.
+SUSPECT_LOSSES: Final = 2
+
+
 class Workers(Feature):
     """The workers that announced themselves to this lane, and the assignment of its ready jobs to their slots.
 
@@ -37,6 +43,8 @@ class Workers(Feature):
         super().__init__(pipeline)
         self.registry = WorkerRegistry()
         self.is_unfilled = False
+        #: Jobs that are held back because each worker runs another suspect, in the order in which they came.
+        self._apart: deque[str] = deque()
 
     # --- loading ---
 
@@ -46,7 +54,10 @@ class Workers(Feature):
     def loaded(self, clock_ms: int) -> None:
         for job in self.pipeline.store.jobs.values():
             if job.state is PROCESSING and job.worker is not None:
-                self._known_or_ghost(job.worker, clock_ms).held[job.id] = job.lease
+                worker = self._known_or_ghost(job.worker, clock_ms)
+                worker.held[job.id] = job.lease
+                if job.lost >= SUSPECT_LOSSES:
+                    worker.suspect = job.id
 
     def _known_or_ghost(self, worker: str, clock_ms: int) -> WorkerSlots:
         """The worker, or an entry for one that may still announce itself until its lease is over."""
@@ -164,6 +175,8 @@ class Workers(Feature):
 
         Stops when the turn's budget is spent; `is_unfilled` then says that the next turn has to continue.
         """
+        if self._apart:
+            self._release_suspects()
         queues = self.pipeline.store.ready
         for queue in tuple(queues):
             if out.budget.is_spent:
@@ -192,7 +205,26 @@ class Workers(Feature):
                 idle += 1
             else:
                 idle = 0
-                self._start(job, worker, election, out)
+                found = worker if job.lost < SUSPECT_LOSSES else self._without_suspect(job, names)
+                if found is not None:
+                    self._start(job, found, election, out)
+                else:
+                    self.pipeline.store.hold(job)
+                    self._apart.append(job.id)
+
+    def _release_suspects(self) -> None:
+        """Let as many suspects into their queues as there are workers without one."""
+        free = sum(worker.suspect is None and worker.room > 0 for _, worker in self.registry)
+        for _ in range(min(free, len(self._apart))):
+            self.pipeline.store.release(self._apart.popleft())
+
+    def _without_suspect(self, suspect: Job, names: Iterable[str]) -> WorkerSlots | None:
+        """The first of these workers that may start a suspect."""
+        for name in names:
+            worker = self.registry.get(name)
+            if worker is not None and worker.suspect is None and worker.room > 0 and suspect.task in worker.tasks:
+                return worker
+        return None
 
     def _must_wait(self, job: Job) -> bool:
         return any(hook(job) is not None for hook in self.pipeline.hooks.may_start)
@@ -206,6 +238,8 @@ class Workers(Feature):
         if started.state is not PROCESSING:  # a filter elected otherwise
             return
         worker.held[job_id] = started.lease
+        if started.lost >= SUSPECT_LOSSES:
+            worker.suspect = job_id
         out.budget.spend(1, len(spec) + len(parameters))
         run = wire.RunJob(
             job_id=job_id,

@@ -16,6 +16,7 @@ from tests.support.scene import (
     Tick,
     create,
     id_of,
+    name_of,
     released,
     succeeded,
     worker,
@@ -279,3 +280,66 @@ def test_what_a_lost_worker_held_is_elected_anew_in_parts_and_it_gets_nothing_me
         turns += 1
     assert again == 100
     assert turns > 1
+
+
+# --- jobs that may be what kills workers ---
+
+
+def killed(scene: Scene, name: str) -> str:
+    """The worker dies with all that it has; another one comes, whose name is given back."""
+    scene.given(Tick(15_001))
+    following = f"{name}'"
+    scene.when(worker(following, slots=10))
+    return following
+
+
+def running(scene: Scene) -> str:
+    """The letters of the jobs that run."""
+    jobs = scene.lane.jobs.values()
+    return "".join(sorted(name_of(job.id) for job in jobs if job.state is State.PROCESSING))
+
+
+def test_a_job_that_kills_its_workers_fails_alone_and_those_that_ran_beside_it_do_not() -> None:
+    policy = Retry(attempts=0, lost_max=5)
+    scene = Scene().given(worker(slots=10), *(create(name, retry=policy) for name in "abc"))
+    name, deaths = "w", 0
+    while id_of("a") in scene.lane.jobs and scene.job("a").state is not State.FAILED:
+        if "a" in running(scene):
+            name, deaths = killed(scene, name), deaths + 1
+            assert deaths <= 6
+        else:  # the one that runs ends well, and makes room
+            (other,) = running(scene)
+            scene.when(succeeded(other, scene.job(other).lease, by=name))
+    assert deaths == 6
+    for _ in "bc":
+        for other in running(scene):
+            scene.when(succeeded(other, scene.job(other).lease, by=name))
+    assert [name_of(job_id) for job_id in scene.lane.jobs] == ["a"]
+
+
+def test_after_one_loss_all_jobs_of_the_worker_start_again_at_once() -> None:
+    scene = Scene().given(worker(slots=10), *map(create, "abc"))
+    killed(scene, "w")
+    assert running(scene) == "abc"
+
+
+def test_suspects_run_one_on_each_worker_and_others_beside_them() -> None:
+    scene = Scene().given(worker(slots=10), *map(create, "abc"))
+    name = killed(scene, killed(scene, "w"))
+    assert running(scene) == "a"
+    scene.when(create("d"))
+    assert running(scene) == "ad"
+    scene.when(worker("v", slots=10))
+    assert running(scene) == "abd"
+    scene.when(succeeded("a", scene.job("a").lease, by=name))
+    assert running(scene) == "bcd"
+
+
+def test_a_suspect_that_waits_can_be_deleted_and_survives_a_takeover() -> None:
+    scene = Scene().given(worker(slots=10), *map(create, "abc"))
+    name = killed(scene, killed(scene, "w"))
+    scene.when(wire.DeleteJob(job_id=id_of("b"))).then("b6 Deleted")
+    scene.reloaded().when(worker(name, slots=10))
+    assert running(scene) == "a"
+    scene.when(succeeded("a", scene.job("a").lease, by=name))
+    assert running(scene) == "c"
