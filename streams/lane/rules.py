@@ -1,4 +1,4 @@
-"""The numbers that lanes decide by."""
+"""The settings that lanes decide by."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from joblog.streams.contract.shards import shard_of_lane, shards_of
 
 @dataclass(frozen=True, slots=True)
 class LaneRules:
-    """The numbers that a lane decides by; all times in milliseconds.
+    """The settings that a lane decides by; all times in milliseconds.
 
-    - lease_ms: a worker that did not renew for so long is lost.
-    - overdue_ms: a scheduled job so late is elected without its timer.
-    - pending_ms: how long a continuation waits for a parent that nobody has created yet.
-    - alive_ms: how often a renewing worker is written as an event.
+    - lease_ms: a worker that did not renew for this long is lost.
+    - overdue_ms: a scheduled job that is this late is elected without its timer.
+    - pending_ms: how long a continuation waits for a parent that is not created yet.
+    - alive_ms: how often an event is written for a worker that renews.
     - failed_kept, failed_ms: how many Failed jobs stay at hand for a requeue, and for how long.
     - remembered: how many ended jobs a lane remembers.
     - shards, shards_before: over how many lanes each queue is, and was, spread (contract/shards.py); one for those

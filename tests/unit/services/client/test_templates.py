@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -268,3 +269,42 @@ def test_a_template_serves_many_calls() -> None:
     records = [fill(Call([n])) for n in range(100)]
     assert len({record.job_id for record in records}) == 100
     assert [json.decode(bytes(create_in(record).args)) for record in records] == [[n] for n in range(100)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"queue": "hot", "priority": -3, "traceparent": TRACE, "timeout": 3, "parameters": {'"mark"': ["\\", "é€"]}},
+        {"retry": RetryPolicy.fixed(1, 2), "parent": new_job_id(5, 1), "on": ContinueOn.ENDED},
+        {"run_at": datetime(2027, 1, 31, tzinfo=UTC), "idempotency_key": "k"},
+    ],
+)
+def test_many_commands_are_what_each_would_be_alone(options: dict[str, Any]) -> None:
+    template = CreateTemplate("a.b", JobOptions(**options), RULES)
+    calls = [Call(["a.png", n, None], {"é": '"'} if n % 2 else {}) for n in range(10)]
+    calls += [Call([0], {}, "key of its own"), Call([0], {}, None, new_job_id(lane_of_queue("default", 8), 1))]
+    if "queue" in options:
+        calls.pop()
+    records = template.fill_all(calls)
+    for record, call in zip(records, calls, strict=True):
+        has_id = call.idempotency_key or call.job_id or "idempotency_key" in options
+        alone = template.fill(call if has_id else call._replace(job_id=record.job_id))
+        assert alone.job_id == record.job_id
+        assert without_time(alone) == without_time(record)
+
+
+def without_time(record: CommandRecord) -> bytes:
+    return re.sub(rb'"time":"[^"]+"', b"", record.value, count=1)
+
+
+def test_ids_of_many_jobs_differ_and_spread_over_the_shards() -> None:
+    records = CreateTemplate("a.b", JobOptions(queue="hot"), RULES).fill_all([Call()] * 2_000)
+    assert len({record.job_id for record in records}) == 2_000
+    assert len({record.job_id[-12:] for record in records}) == 2_000
+    assert {lane_of_job(record.job_id) for record in records} == {lane_of_shard("hot", 8, n) for n in range(3)}
+
+
+def test_one_call_of_many_that_cannot_be_sent_is_refused() -> None:
+    with pytest.raises(InvalidData, match="args_bytes_max"):
+        CreateTemplate("a.b", JobOptions(), RULES).fill_all([Call(), Call(["x" * 1_001])])
