@@ -107,7 +107,7 @@ def read_report(value: bytes | None) -> wire.AnyReport:
     _check_size(value)
     try:
         report = _report.decode(value)
-        if b"\\" in value and b"\\u0000" in value:  # one byte is found four times as fast as six
+        if BACKSLASH in value and b"\\u0000" in value:  # a number is found four times as fast as a byte string
             check_text(_any(value))
         _check_report(report)
     except StructError as error:
