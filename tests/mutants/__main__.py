@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell(f"{len(tests)} tests without a mutant")
         whole = spaces[0].run(tests, "-n", str(asked.jobs), "--dist", "worksteal")
         if whole.failed or whole.broken:
-            return _fail(f"the tests fail with all defences in place: {whole.failed or whole.broken}")
+            why = f"{whole.failed}: {whole.message}" if whole.failed else whole.broken
+            return _fail(f"the tests fail with all defences in place: {why}")
         _tell(f"they pass ({whole.seconds:.0f} s); now {len(mutants)} mutants")
         results = _run(mutants, spaces)
     _report(results, asked.output)

@@ -32,8 +32,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "worker-may-start",
         "the look at the lease before a run starts",
         "services/worker/execution/run.py",
-        "return self.leases.is_held(self.job.lane, clock())",
-        "return True",
+        "        if not self.leases.is_held(self.job.lane, now):\n",
+        "        if False:\n",
         "tests/integration/services/worker/test_leases.py::"
         "test_a_worker_that_slept_through_its_lease_starts_nothing_that_it_was_given_before",
     ),

@@ -30,13 +30,17 @@ from msgspec import Raw, json
 from tests.support.jobs import in_state
 
 #: An elector that logs to stderr and, told to stop, leaves its metrics in a file. SIGUSR1 sets its clock on an hour.
+#: `first_fetch_s` is how long the first answer of a distant broker takes after lanes were assigned; an elector with
+#: `go` waits, when all is made, for this file.
 PROGRAM = """
 import json, logging, signal, sys, threading, time
 from pathlib import Path
+from confluent_kafka import Consumer
 from prometheus_client import generate_latest
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.elector.elector import Elector
 from joblog.streams.health import Health
+from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.lane.rules import LaneRules
 from joblog.streams.metrics import Meters
@@ -50,12 +54,48 @@ bootstrap, prefix, lanes, instance, metrics, options = sys.argv[1:]
 options = json.loads(options)
 if "rules" in options:
     options["rules"] = LaneRules(**options["rules"])
+first_fetch_s = options.pop("first_fetch_s", 0)
+
+class Distant(Consumer):
+    # Until the first answer there are no records, and the client knows the ends of before: librdkafka keeps them.
+
+    assigned_at, ends = 0.0, {}
+
+    def unassign(self):
+        for place in self.assignment():
+            self.ends[place.topic, place.partition] = super().get_watermark_offsets(place, cached=True)
+        super().unassign()
+
+    def assign(self, partitions):
+        self.assigned_at = time.monotonic()
+        super().assign(partitions)
+
+    def is_waiting(self):
+        return time.monotonic() < self.assigned_at + first_fetch_s
+
+    def consume(self, count, wait_s):
+        if self.is_waiting():
+            time.sleep(wait_s)
+            return []
+        return super().consume(count, wait_s)
+
+    def get_watermark_offsets(self, place, **options):
+        known = self.ends.get((place.topic, place.partition)) if self.is_waiting() else None
+        return known or super().get_watermark_offsets(place, **options)
+
+clients.Consumer = lambda config: (Distant if "group.instance.id" in config else Consumer)(config)
 meters = Meters()
+go = options.pop("go", None)
+elector = Elector(
+    KafkaConfig(bootstrap), TopicNames(prefix), int(lanes), instance=instance, meters=meters,
+    health=Health("elector"), **options
+)
+if go is not None:
+    print("at the start", file=sys.stderr, flush=True)
+    while not Path(go).exists():
+        time.sleep(0.01)
 try:
-    Elector(
-        KafkaConfig(bootstrap), TopicNames(prefix), int(lanes), instance=instance, meters=meters,
-        health=Health("elector"), **options
-    ).run(stop)
+    elector.run(stop)
 finally:
     Path(metrics).write_bytes(generate_latest(meters.registry))
 """
@@ -138,6 +178,18 @@ class Electors:
         made = ElectorProcess(arguments, instance, f"{self._prefix}elector-{instance}", self._directory)
         self._started.append(made)
         return made
+
+    @contextmanager
+    def at_the_start(self, instance: str) -> Iterator[ElectorProcess]:
+        """An elector that is ready to join the group, and does so at the end of the block."""
+        go = self._directory / f"go-{instance}"
+        made = self(instance, go=str(go))
+        deadline = time.monotonic() + 60
+        while "at the start" not in made.log.read_text():
+            assert time.monotonic() < deadline, "the process does not start"
+            time.sleep(0.01)
+        yield made
+        go.touch()
 
     def kill_all(self) -> None:
         for one in self._started:

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.broker
 
 def hold_up_a_rebalance(start: Electors, log: Log, wait_until: Any, slow: ElectorProcess) -> ElectorProcess:
     """Let an elector join while another one sleeps; return it when lane 0 was given back, and nobody has it yet."""
-    slow.send(signal.SIGSTOP)
-    joined = start("d")
+    with start.at_the_start("d") as joined:
+        slow.send(signal.SIGSTOP)
     wait_until(lambda: log.owners()[0] is None, 60, "the lane to be given back")
     return joined
 
@@ -49,8 +49,8 @@ def test_a_lane_that_another_elector_had_meanwhile_is_loaded_from_the_log(
 
 
 def test_no_worker_is_lost_since_a_rebalance_took_long(start: Electors, log: Log, wait_until: Any) -> None:
-    rules = {"lease_ms": 2_000}
-    first, second = start("a", rules=rules), start("b", rules=rules)
+    first = start("a", rules={"lease_ms": 2_000}, first_fetch_s=0.5)
+    second = start("b")
     wait_until(lambda: log.each_owned_by(first, second), 60, "the electors to share the lanes")
     with all_along(lambda: log.renew(WORKER, 0), 0.2):
         time.sleep(3)

@@ -48,9 +48,9 @@ def test_a_transaction_that_a_dead_elector_left_open_holds_nobody_up(
     open_for_minutes = log.leave_open(victim.owner, lane=0)
     killed = time.monotonic()
     # The session's 6 s, and the patience of a busy machine: the transaction itself would last ten minutes.
-    log.pulse(lambda: log.everywhere(killed), 30)
-    assert log.each_owned_by(other, other)
-    wait_until(lambda: decided_once(log), 30, "every job to be decided")
+    log.pulse(lambda: log.everywhere(killed), 90)
+    wait_until(lambda: log.each_owned_by(other, other), 60, "the other elector to have both lanes")
+    wait_until(lambda: decided_once(log), 60, "every job to be decided")
     assert not log.has_open_transaction(0)
     del open_for_minutes
 
@@ -61,12 +61,12 @@ def test_an_elector_that_slept_through_its_session_commits_nothing_and_disturbs_
     sleeper, other = start.each_with_a_lane(log)
     sleeper.send(signal.SIGSTOP)
     slept = time.monotonic()
-    log.pulse(lambda: log.everywhere(slept) and log.each_owned_by(other, other), 40)
+    log.pulse(lambda: log.everywhere(slept) and log.each_owned_by(other, other), 90)
     sleeper.send(signal.SIGCONT)
-    log.pulse(log.both_own, 40)
+    log.pulse(log.both_own, 90)
     woke = time.monotonic()
-    log.pulse(lambda: log.everywhere(woke), 40)
-    wait_until(lambda: decided_once(log), 30, "every job to be decided")
+    log.pulse(lambda: log.everywhere(woke), 90)
+    wait_until(lambda: decided_once(log), 60, "every job to be decided")
     sleeper.stop()
     other.stop()
     assert other.metric("joblog_producer_rebuilds_total") == 1, "the elector that took the lanes over was fenced"
@@ -79,9 +79,9 @@ def test_of_two_electors_under_one_name_one_ends_although_there_is_much_to_do(
     log.warm_up()
     second = start("a")
     ended = lambda: [one for one in (first, second) if one.process.poll() is not None]  # noqa: E731
-    log.pulse(lambda: bool(ended()), 40)
+    log.pulse(lambda: bool(ended()), 90)
     alone = time.monotonic()
-    log.pulse(lambda: log.everywhere(alone), 40)
-    wait_until(lambda: decided_once(log), 30, "every job to be decided")
+    log.pulse(lambda: log.everywhere(alone), 90)
+    wait_until(lambda: decided_once(log), 60, "every job to be decided")
     assert len(ended()) == 1
     assert "Fenced" in ended()[0].log.read_text()
