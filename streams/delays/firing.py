@@ -11,8 +11,7 @@ from typing import Final
 import msgspec
 from confluent_kafka import KafkaError, Message, Producer
 from joblog.streams.contract import deadletters
-from joblog.streams.contract.tiers import tier_for
-from joblog.streams.contract.topics import TopicNames
+from joblog.streams.contract.topics import TopicNames, tier_for
 from joblog.streams.contract.wire import JobDue, Timer
 from joblog.streams.delays.partition import Partition, Undecodable, decode_timer
 from joblog.streams.delays.wheel import Held

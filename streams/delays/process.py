@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from joblog.streams.contract.tiers import WAITS_MS
-from joblog.streams.contract.topics import TopicNames
+from joblog.streams.contract.topics import WAITS_MS, TopicNames
 from joblog.streams.delays.firing import Firing
 from joblog.streams.delays.reader import LIMITS, DelayReader, Limits, client_id
 from joblog.streams.health import Health
