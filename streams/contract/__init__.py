@@ -13,8 +13,8 @@ tests/contract hold that. What may be imported: pydantic, msgspec and joblog.str
 
 A message gets a new field: add it with a default to the model and, at the same place, to its struct; a private
 message has the struct only. Never rename a field or use its name for something else. Then `make schemas`, and a
-golden file beside the old one (`job.create.2.json`). Readers of events and reports ignore unknown fields; commands with
-an unknown field are refused, so electors are upgraded before the clients that write it.
+golden file beside the old one (`job.create.2.json`). Readers of events and reports ignore unknown fields; commands
+with an unknown field are refused, so electors are upgraded before the clients that write it.
 
 A message gets a new type: a model with its own `type`, a member of `Command` or `Event`, its struct in wire.py, its
 row where it is handled (README, "How to add something"), a golden file. Unknown types are parked, so readers are

@@ -145,7 +145,7 @@ def test_no_role_minds_mutated_records_and_each_is_accounted_for(
     random = Random(SEED)
     running = Running(installation, monkeypatch)
     names = installation.names
-    worker = wait_until(lambda: announced(running), 30, "the worker")
+    worker = wait_until(lambda: announced(running), 60, "the worker")
     now_ms = time.time_ns() // 1_000_000 - 600_000
     records = [one for topic in SENT for one in sent(topic, random, now_ms)]
     records = [for_worker(one) if one.topic == "assignments" else one for one in records]
@@ -169,26 +169,26 @@ def test_no_role_minds_mutated_records_and_each_is_accounted_for(
         return all(log.get(job, [""])[-1] == "job.succeeded" for job in beside)
 
     wait_until(ended, 60, "the jobs beside them")
-    wait_until(lambda: not running.electors_lag(), 30, "the electors to have read all")
-    wait_until(lambda: only_waiting(running), 30, "the timers that are due")
+    wait_until(lambda: not running.electors_lag(), 60, "the electors to have read all")
+    wait_until(lambda: only_waiting(running), 60, "the timers that are due")
     undecodable = running.metric("worker", "joblog_quarantined_records_total")
     running.end("worker")
     running.end("delays")
-    wait_until(lambda: not running.electors_lag(), 30, "the electors to have read the rest")
+    wait_until(lambda: not running.electors_lag(), 60, "the electors to have read the rest")
     stale = running.metric("elector", "joblog_stale_reports_total")
     forwarded = running.metric("elector", "joblog_commands_forwarded_total")
     assert running.metric("elector", "joblog_producer_rebuilds_total") == 1
     assert running.metric("elector", "joblog_transactions_total", result="failed") == 0
     assert running.metric("elector", "joblog_quarantined_records_total", reason="internal_error") == 0
     running.end("elector")
-    wait_until(lambda: not installation.differences(), 30, "Postgres to equal the log")
+    wait_until(lambda: not installation.differences(), 60, "Postgres to equal the log")
     running.end("projector")
 
     account = Account.of(running, foreign={one.value for one in records if one.topic == "events"})
     check_commands(running, account, written["commands"] + BESIDE, forwarded)
     check_reports(running, account, written["reports"], stale)
     check_timers(running, account, written["delay.now"])
-    check_assignments(running, worker, undecodable)
+    check_assignments(running, account, worker, undecodable)
     check_events(running)
     assert not account.dead, "dead letters of records that could be read"
     runs = installation.runs()
@@ -378,8 +378,8 @@ def check_timers(running: Running, account: Account, written: int) -> None:
     assert outcomes["fired"] > 0
 
 
-def check_assignments(running: Running, worker: str, undecodable: float) -> None:
-    """Each was counted as unreadable, or reported on, or cancels a run."""
+def check_assignments(running: Running, account: Account, worker: str, undecodable: float) -> None:
+    """Each was parked, or reported on, or cancels a run."""
     reported, unreadable = set(), 0
     for message in running.read(running.at.names.reports, running.at.lanes):
         try:
@@ -397,6 +397,7 @@ def check_assignments(running: Running, worker: str, undecodable: float) -> None
             if isinstance(said, wire.RunJob) and said.lane >= running.at.lanes:
                 raise ValueError("lane")
         except NOT_READABLE:
+            assert account.is_dead(message)
             unreadable += 1
         else:
             (runs if isinstance(said, wire.RunJob) else cancelled).add((said.job_id, said.lease))
