@@ -6,9 +6,10 @@
 SELECT
     j.id::text, j.lane, j.state, j.version, j.attempt, j.retry, j.priority, j.queue, j.task, j.created_at,
     j.changed_at, j.due, j.worker, j.lease, j.parent::text, j.continue_on, j.exception_type, j.exception_message,
-    j.spec, coalesce(j.parameters, '{}') AS parameters, p.state AS parent_state, h.reason, h.data, j.log_offset
+    j.spec, coalesce(j.parameters, '{}') AS parameters, p.state AS parent_state, j.log_offset,
+    h.events[j.state_version - h.version + 1] AS event
 FROM jobs AS j
-LEFT JOIN history AS h ON h.job = j.id AND h.version = j.state_version
+LEFT JOIN history AS h ON h.job = j.id AND j.state_version BETWEEN h.version AND h.last_version
 LEFT JOIN jobs AS p ON p.id = j.parent
 WHERE j.id = %(id)s
 
@@ -18,8 +19,10 @@ SELECT state FROM jobs WHERE id = %(id)s
 
 -- name: history
 -- The events of a job, newest first.
-SELECT version, type, state, traversed, attempt, at, reason, data, lane, log_offset
-FROM history WHERE job = %(id)s ORDER BY version DESC LIMIT %(limit)s
+SELECT event
+FROM (SELECT version, events FROM history WHERE job = %(id)s ORDER BY version DESC LIMIT %(limit)s) AS h
+CROSS JOIN unnest(h.events) WITH ORDINALITY AS listed (event, place)
+ORDER BY h.version DESC, place DESC LIMIT %(limit)s
 
 -- name: continuations
 -- The jobs that wait, or waited, for this one.
@@ -52,10 +55,20 @@ SELECT
     j.id::text, j.lane, j.state, j.version, j.attempt, j.retry, j.priority, j.queue, j.task, j.created_at,
     j.changed_at, j.due, j.worker, j.lease, j.parent::text, j.continue_on, j.exception_type, j.exception_message,
     CASE WHEN octet_length(j.spec::text) <= %(text_max)s THEN j.spec END AS spec,
-    p.state AS parent_state, h.reason,
-    CASE WHEN octet_length(h.data::text) <= %(text_max)s THEN h.data END AS data
+    p.state AS parent_state,
+    CASE WHEN NOT h.is_long THEN h.event END AS event,
+    CASE WHEN h.is_long THEN (h.event::json #> '{4,reason}')::text END AS reason
 FROM page AS j
-LEFT JOIN history AS h ON h.job = j.id AND h.version = j.state_version
+LEFT JOIN LATERAL (
+    SELECT event, octet_length(event) > %(text_max)s AND greatest(
+        octet_length((event::json #> '{4,result}')::text), octet_length((event::json #> '{4,exception}')::text), 0
+    ) > %(text_max)s AS is_long
+    FROM (
+        SELECT events[j.state_version - version + 1] AS event
+        FROM history WHERE job = j.id AND j.state_version BETWEEN version AND last_version
+        OFFSET 0
+    ) AS current
+) AS h ON true
 LEFT JOIN jobs AS p ON p.id = j.parent
 
 -- name: jobs_newest

@@ -5,8 +5,10 @@ from datetime import datetime
 from typing import Any
 
 from joblog.projections.monitor.models import Continuation, HistoryEntry, Job, JobDetails, Queue, Rejected
+from joblog.projections.schema.history import read, shown
 from joblog.streams.contract.events import JobException
 from joblog.streams.contract.states import State
+from msgspec import json
 
 Row = Mapping[str, Any]
 
@@ -34,10 +36,11 @@ def with_durations(rows: Iterable[Row]) -> tuple[HistoryEntry, ...]:
     entries: list[HistoryEntry] = []
     left_at: datetime | None = None
     for row in rows:
-        is_transition = row["type"] != "job.parameter_set"
-        lasted = (left_at - row["at"]).total_seconds() if is_transition and left_at is not None else None
-        entries.append(HistoryEntry(**row, lasted_s=lasted))
-        left_at = row["at"] if is_transition else left_at
+        event = shown(read(row["event"]))
+        is_transition = event["type"] != "job.parameter_set"
+        lasted = (left_at - event["at"]).total_seconds() if is_transition and left_at is not None else None
+        entries.append(HistoryEntry(**event, lasted_s=lasted))
+        left_at = event["at"] if is_transition else left_at
     return tuple(entries)
 
 
@@ -53,11 +56,13 @@ def queue(row: Row, counts: Iterable[Row], now: datetime) -> Queue:
 
 
 def _fields(row: Row) -> dict[str, Any]:
-    spec, data = row["spec"] or {}, row["data"] or {}
+    spec, event = row["spec"] or {}, row["event"]
+    current = shown(read(event)) if event is not None else {"reason": json.decode(row.get("reason") or "null")}
+    data = current.get("data", {})
     same = {name: row[name] for name in Job.model_fields if name in row}
     brought = {name: data.get(name) for name in ("result", "result_omitted", "duration_ms", "latency_ms")}
     given = {"args": spec.get("args", ()), "kwargs": spec.get("kwargs", {})} if spec else {}
-    return {**same, **brought, **given, "exception": _exception(row, data)}
+    return {**same, **brought, **given, "reason": current["reason"], "exception": _exception(row, data)}
 
 
 def _exception(row: Row, data: Row) -> JobException | None:

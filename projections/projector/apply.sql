@@ -4,25 +4,25 @@
 -- What the batch says of each job, its events taken together; lives as long as the connection.
 CREATE TEMPORARY TABLE IF NOT EXISTS staged_jobs (
     id                uuid NOT NULL,
-    lane              smallint NOT NULL,
-    state             job_state NOT NULL,
-    first_version     integer NOT NULL,
-    version           integer NOT NULL,
-    state_version     integer, -- null: no transition in this batch, only parameters were set
-    attempt           integer NOT NULL,
-    retry             integer, -- null: as before; so all below but those that a transition sets
-    priority          integer,
-    lease             integer,
-    created_at        timestamptz NOT NULL,
     changed_at        timestamptz NOT NULL,
-    due               timestamptz,
     first_offset      bigint NOT NULL,
     log_offset        bigint NOT NULL,
-    log_ms            bigint NOT NULL,
-    parent            uuid,
+    first_version     integer NOT NULL,
+    version           integer NOT NULL,
+    attempt           integer NOT NULL,
+    state             job_state NOT NULL,
     queue             text NOT NULL,
     task              text NOT NULL,
+    state_version     integer, -- null: no transition in this batch, only parameters were set
+    lease             integer,
     worker            text,
+    log_ms            bigint, -- this and the next two matter if the job is not in the tables
+    created_at        timestamptz,
+    lane              smallint,
+    retry             integer, -- null: as before; so all below but those that a transition sets
+    priority          integer,
+    due               timestamptz,
+    parent            uuid,
     continue_on       text,
     exception_type    text,
     exception_message text,
@@ -32,8 +32,20 @@ CREATE TEMPORARY TABLE IF NOT EXISTS staged_jobs (
 ) ON COMMIT DELETE ROWS
 
 -- name: stage_history
--- Every job event of the batch; lives as long as the connection.
-CREATE TEMPORARY TABLE IF NOT EXISTS staged_history (LIKE history) ON COMMIT DELETE ROWS
+-- Every job event of the batch, if they are staged; lives as long as the connection.
+CREATE TEMPORARY TABLE IF NOT EXISTS staged_history (
+    job       uuid NOT NULL,
+    version   integer NOT NULL,
+    lane      smallint NOT NULL,
+    state     job_state NOT NULL,
+    traversed boolean NOT NULL,
+    attempt   integer NOT NULL,
+    at        timestamptz NOT NULL,
+    type      text NOT NULL,
+    log_offset bigint NOT NULL,
+    reason    text,
+    event     text NOT NULL
+) ON COMMIT DELETE ROWS
 
 -- name: lanes
 -- Make sure that each lane has an offset, the beginning if it is new.
@@ -68,26 +80,78 @@ WHERE offsets.lane = seen.lane AND offsets.next_offset = seen.expected
 COPY staged_jobs FROM STDIN
 
 -- name: copy_history
--- The order of columns is that of event_batch.history_row.
-COPY staged_history (
-    job, version, lane, state, traversed, attempt, at, log_offset, type, reason, data
-) FROM STDIN
+-- The order of columns is that of rows.staged_event.
+COPY staged_history FROM STDIN
 
 -- name: copy_new_jobs
--- Jobs that are not in the tables; the order of columns is that of rows.new_job_row.
+-- Jobs that are not in the tables; the order of columns is that of blocks._new_job.
 COPY jobs (
-    id, lane, state, version, state_version, attempt, retry, priority, lease, created_at, changed_at, due,
-    log_offset, parent, queue, task, worker, continue_on, exception_type, exception_message, parameters, spec
-) FROM STDIN
+    id, created_at, changed_at, log_offset, version, attempt, lane, state, queue, task, state_version, lease, worker,
+    retry, priority, due, parent, continue_on, exception_type, exception_message, parameters, spec
+) FROM STDIN (FORMAT binary)
+
+-- name: copy_moved_jobs
+-- What usually happens to a job that is in the tables; the order of columns is that of blocks._moved_job.
+COPY staged_jobs (
+    id, changed_at, first_offset, log_offset, first_version, version, attempt, state_version, state, queue, task,
+    lease, worker
+) FROM STDIN (FORMAT binary)
+
+-- name: copy_changed_jobs
+-- What else happens to a job that is in the tables; the order of columns is that of blocks._changed_job.
+COPY staged_jobs (
+    id, changed_at, first_offset, log_offset, first_version, version, attempt, log_ms, created_at, lane, state, queue,
+    task, state_version, lease, worker, retry, priority, due, parent, continue_on, exception_type, exception_message,
+    defaults, parameters, spec
+) FROM STDIN (FORMAT binary)
 
 -- name: copy_new_history
--- Events that are not in the tables; the order of columns is that of event_batch.history_row.
-COPY history (
-    job, version, lane, state, traversed, attempt, at, log_offset, type, reason, data
-) FROM STDIN
+-- Events that are not in the tables; the order of columns is that of blocks.history.
+COPY history (job, version, last_version, events) FROM STDIN (FORMAT binary)
+
+-- name: changes
+-- What a staged row changes of a job; a part of the statements below.
+state = s.state,
+version = s.version,
+attempt = s.attempt,
+log_offset = s.log_offset,
+queue = s.queue,
+task = s.task,
+state_version = coalesce(s.state_version, j.state_version),
+changed_at = CASE WHEN s.state_version IS NULL THEN j.changed_at ELSE s.changed_at END,
+due = CASE WHEN s.state_version IS NULL THEN j.due ELSE s.due END,
+worker = CASE WHEN s.state_version IS NULL THEN j.worker ELSE s.worker END,
+lease = CASE WHEN s.state_version IS NULL THEN j.lease ELSE s.lease END,
+retry = coalesce(s.retry, j.retry),
+priority = coalesce(s.priority, j.priority),
+parent = coalesce(s.parent, j.parent),
+continue_on = coalesce(s.continue_on, j.continue_on),
+exception_type = coalesce(s.exception_type, j.exception_type),
+exception_message = CASE WHEN s.exception_type IS NULL THEN j.exception_message ELSE s.exception_message END,
+parameters = CASE
+    WHEN s.defaults IS NULL AND s.parameters IS NULL THEN j.parameters
+    ELSE coalesce(s.defaults, '{}') || coalesce(j.parameters, '{}') || coalesce(s.parameters, '{}')
+END,
+spec = coalesce(s.spec, j.spec)
+
+-- name: move_jobs
+-- Move the jobs that the tables know just up to the batch. Says from where to where how many of them went; those that
+-- are not among them do not simply go on. The second join finds its rows by their place, as the first one saw them.
+WITH staged AS MATERIALIZED (
+    SELECT s.*, j.ctid AS place, j.lane AS old_lane, j.queue AS old_queue, j.state AS old_state
+    FROM staged_jobs AS s
+    JOIN jobs AS j ON j.id = s.id AND j.version = s.first_version - 1 AND j.log_offset < s.first_offset
+), moved AS (
+    UPDATE jobs AS j SET
+        -- include: changes
+    FROM staged AS s
+    WHERE j.ctid = s.place
+)
+SELECT old_lane, old_queue, old_state, queue, state, count(*)
+FROM staged GROUP BY old_lane, old_queue, old_state, queue, state
 
 -- name: count_new
--- Count the jobs that `copy_new_jobs` brought where they are.
+-- Count jobs where they are now, and no longer where they were.
 INSERT INTO counts (lane, queue, state, n)
 SELECT lane, queue, state, n FROM unnest(
     %(lanes)s::smallint[], %(queues)s::text[], %(states)s::job_state[], %(n)s::bigint[]
@@ -147,28 +211,7 @@ WITH staged AS MATERIALIZED (
     RETURNING lane, queue, state
 ), updated AS (
     UPDATE jobs AS j SET
-        state = s.state,
-        version = s.version,
-        attempt = s.attempt,
-        log_offset = s.log_offset,
-        queue = s.queue,
-        task = s.task,
-        state_version = coalesce(s.state_version, j.state_version),
-        changed_at = CASE WHEN s.state_version IS NULL THEN j.changed_at ELSE s.changed_at END,
-        due = CASE WHEN s.state_version IS NULL THEN j.due ELSE s.due END,
-        worker = CASE WHEN s.state_version IS NULL THEN j.worker ELSE s.worker END,
-        lease = CASE WHEN s.state_version IS NULL THEN j.lease ELSE s.lease END,
-        retry = coalesce(s.retry, j.retry),
-        priority = coalesce(s.priority, j.priority),
-        parent = coalesce(s.parent, j.parent),
-        continue_on = coalesce(s.continue_on, j.continue_on),
-        exception_type = coalesce(s.exception_type, j.exception_type),
-        exception_message = CASE WHEN s.exception_type IS NULL THEN j.exception_message ELSE s.exception_message END,
-        parameters = CASE
-            WHEN s.defaults IS NULL AND s.parameters IS NULL THEN j.parameters
-            ELSE coalesce(s.defaults, '{}') || coalesce(j.parameters, '{}') || coalesce(s.parameters, '{}')
-        END,
-        spec = coalesce(s.spec, j.spec)
+        -- include: changes
     FROM staged AS s
     WHERE j.id = s.id AND s.old_version < s.version
     RETURNING j.lane, s.old_queue, s.old_state, j.queue, j.state
@@ -188,16 +231,22 @@ SELECT
 FROM staged WHERE remark IS NOT NULL
 
 -- name: apply_history
--- Keep every event once, and count the ends among the new ones: ever, in its day and in its hour.
-WITH fresh AS (
-    INSERT INTO history (job, version, lane, state, traversed, attempt, at, log_offset, type, reason, data)
-    SELECT job, version, lane, state, traversed, attempt, at, log_offset, type, reason, data
-    FROM staged_history
+-- Keep every staged event once, and count the ends among the new ones: ever, in its day and in its hour.
+WITH staged AS (
+    SELECT DISTINCT ON (job, version) * FROM staged_history ORDER BY job, version, log_offset
+), fresh AS (
+    INSERT INTO history (job, version, last_version, events)
+    SELECT job, version, version, ARRAY[event]
+    FROM staged AS s
+    WHERE NOT EXISTS (
+        SELECT FROM history AS h WHERE h.job = s.job AND h.version <= s.version AND h.last_version >= s.version
+    )
     ON CONFLICT DO NOTHING
-    RETURNING lane, state, traversed, at, type
+    RETURNING job, version
 ), ends AS (
     SELECT lane, state, date_trunc('hour', at) AS hour, count(*) AS n
-    FROM fresh WHERE type IN ('job.succeeded', 'job.failed', 'job.deleted') AND NOT traversed
+    FROM staged JOIN fresh USING (job, version)
+    WHERE type IN ('job.succeeded', 'job.failed', 'job.deleted') AND NOT traversed
     GROUP BY lane, state, hour
 )
 INSERT INTO outcomes (lane, period, since, state, n)

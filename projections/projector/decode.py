@@ -1,11 +1,14 @@
 """Records of the topic `events` to facts; the fast way first, the careful way for what that refuses."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Any, Final, Literal
+from functools import lru_cache, reduce
+from operator import or_
+from types import NoneType
+from typing import Any, Final, Literal, cast, get_args, get_type_hints
 
+from joblog.projections.schema.history import JobEvent, details
 from joblog.streams.contract import events, wire
 from joblog.streams.contract.cloudevents import Headers, check_text, explained, read_envelope
 from joblog.streams.contract.fields import JOB_ID_PATTERN
@@ -14,25 +17,41 @@ from joblog.streams.contract.timestamps import format_time
 from joblog.streams.contract.upcast import upcast_event
 from joblog.streams.errors import InvalidData, UnknownType
 from joblog.streams.lane.job import EVENT_TYPES
-from msgspec import Raw, Struct, json
+from msgspec import DecodeError, Raw, Struct, defstruct, json
 from pydantic import TypeAdapter, ValidationError
+
+
+class Created(Struct, frozen=True, gc=False):
+    """Of what a job was created with, what its row has; parameters as JSON."""
+
+    priority: int = 0
+    parameters: Raw = wire.EMPTY_OBJECT
 
 
 class JobFact(Struct, frozen=True, gc=False):
     """An event of a job, ready to be folded and kept.
 
     - at: when it happened, RFC 3339 in UTC; due likewise.
-    - details: what this type of event adds, as JSON; spec: the JobSpec of a first event, as JSON.
+    - data: its JSON as it came; created_with: of the JobSpec of a first event.
     """
 
     job: str
     type: str
     at: str
-    event: wire.JobEvent
-    details: str
+    event: JobEvent
+    data: bytes
     due: str | None = None
-    spec: str | None = None
-    created_with: wire.JobSpec | None = None
+    created_with: Created | None = None
+
+    @property
+    def spec(self) -> str | None:
+        """The JobSpec of a first event, as the JSON that came."""
+        return None if self.created_with is None else str(self.event.spec, "utf-8")
+
+    @property
+    def details(self) -> str:
+        """What this type of event adds, as JSON."""
+        return str(details(self.type, self.event), "utf-8")
 
 
 class WorkerFact(Struct, frozen=True):
@@ -53,40 +72,24 @@ class RejectedFact(Struct, frozen=True):
 Fact = JobFact | WorkerFact | RejectedFact
 
 
-class _Envelope(Struct, gc=False):
-    """Of the CloudEvent only what is used here."""
+class _JobSpec(wire.JobSpec, frozen=True, forbid_unknown_fields=True):
+    """Decoded with what it carries unread, to see that all of it can be: that no number in it is too great."""
+
+    args: list[Any] = []  # type: ignore[assignment]
+    kwargs: dict[str, Any] = {}  # type: ignore[assignment]
+
+
+class _Attributes(Struct, gc=False):
+    """Of the CloudEvent only what is used here, and not its data."""
 
     specversion: Literal["1.0"]
     type: str
-    data: Raw
     subject: str | None = None
     time: str | None = None
 
 
-class _JobEvent(wire.JobEvent, frozen=True):
-    """As it is decoded: msgspec understands no union with Raw."""
-
-    spec: Raw = wire.NO_RAW
-
-
-class _Details(Struct, omit_defaults=True, gc=False):
-    """What the types of job events add to what all have; the fields as in wire.JobEvent."""
-
-    queue: str | None = None
-    due: str | None = None
-    retry: int = 0
-    lost: int = 0
-    parent: str | None = None
-    on: Any = None
-    worker: str | None = None
-    lease: int | None = None
-    result: Raw = wire.NO_RAW
-    result_omitted: str | None = None
-    duration_ms: float | None = None
-    latency_ms: float | None = None
-    exception: wire.JobException | None = None
-    name: str | None = None
-    value: Raw = wire.NO_RAW
+class _Envelope(_Attributes, gc=False, kw_only=True):
+    data: Raw
 
 
 #: Job event type -> the state it leads to; None when the state stays.
@@ -111,27 +114,64 @@ WORKER_STATES: Final[Mapping[str, str]] = {
 }
 
 _envelope: Final = json.Decoder(_Envelope).decode
-_job_event: Final = json.Decoder(_JobEvent).decode
-_spec: Final = json.Decoder(wire.JobSpec).decode
-#: What a JobSpec carries unread, and what each is.
-_CARRIED: Final[tuple[tuple[str, type[Any]], ...]] = (("args", list), ("kwargs", dict), ("parameters", dict))
+_attributes: Final = json.Decoder(_Attributes).decode
+_spec: Final = json.Decoder(_JobSpec).decode
+_object: Final = json.Decoder(dict[str, Any]).decode
 _any: Final = json.Decoder().decode
 _worker_event: Final = json.Decoder(wire.WorkerEvent).decode
 _rejected: Final = json.Decoder(wire.CommandRejected).decode
-_encode: Final = json.Encoder().encode
 _model: Final = TypeAdapter[events.Event](events.Event)
 _is_job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
 
 
-def read_event(value: bytes | None, headers: Headers | None, log_ms: int) -> Fact:
-    """The fact in a record that the broker wrote at `log_ms`; raises a ContractError that says what is wrong."""
+def _reader(kind: str) -> Callable[[bytes], JobEvent]:
+    """A decoder of JobEvent that refuses events of this type without the fields which it requires."""
+    hints = get_type_hints(JobEvent, include_extras=True)
+    required = [
+        (name, reduce(or_, (one for one in get_args(hints[name]) if one is not NoneType)))
+        for name in REQUIRED.get(kind, ())
+    ]
+    made = defstruct("JobEvent", required, bases=(JobEvent,), frozen=True, kw_only=True, gc=False)
+    return cast("json.Decoder[JobEvent]", json.Decoder(made)).decode
+
+
+#: Job event type -> what reads its data, and the state it leads to.
+_JOB_EVENTS: Final = {kind: (_reader(kind), state) for kind, state in STATES.items()}
+
+
+def read_event(value: bytes | None, headers: Headers | None, log_ms: int, seen: Container[str] = ()) -> Fact:
+    """The fact in a record that the broker wrote at `log_ms`; raises a ContractError that says what is wrong.
+
+    What is in `seen` is known to be the id of a job.
+    """
     if value is not None:
         try:
-            envelope = _envelope(value)
-            return _fact(envelope.type, envelope.subject, envelope.time, envelope.data, log_ms)
+            if not value.isascii():
+                value.decode()  # what is carried unread is not looked at by the decoder
+            envelope, data = _divided(value)
+            return _fact(envelope.type, envelope.subject, envelope.time, data, log_ms, seen)
         except (ValueError, RecursionError):
             pass  # not the fast shape: the careful way accepts more spellings, or says what is wrong
     return _read_carefully(value, headers, log_ms)
+
+
+#: What stands between the attributes of an event and its data, the last member, as electors write it.
+_DATA: Final = b',"data":{'
+
+
+def _divided(value: bytes) -> tuple[_Attributes, bytes]:
+    """The attributes and the data. Raises DecodeError, or leaves that to the decoder of the data.
+
+    If what is before the mark is an object when it is closed there, and what follows is an object, too, then the
+    value is both of them: this costs half of looking for the end of the data.
+    """
+    if (mark := value.find(_DATA)) > 0:
+        try:
+            return _attributes(value[:mark] + b"}"), value[mark + len(_DATA) - 1 : -1]
+        except DecodeError:
+            pass  # the mark belongs to an attribute
+    envelope = _envelope(value)
+    return envelope, bytes(envelope.data)
 
 
 def _read_carefully(value: bytes | None, headers: Headers | None, log_ms: int) -> Fact:
@@ -142,18 +182,33 @@ def _read_carefully(value: bytes | None, headers: Headers | None, log_ms: int) -
     check_text(data, "data")
     try:
         model = _model.validate_python({**data, "type": kind})
-        return _fact(kind, envelope.subject, envelope.time, Raw(model.model_dump_json().encode()), log_ms)
+        return _fact(kind, envelope.subject, envelope.time, model.model_dump_json().encode(), log_ms)
     except ValidationError as error:
         raise InvalidData(explained(error)) from error
     except ValueError as error:
         raise InvalidData(str(error)) from error
 
 
-def _fact(kind: str, subject: str | None, time: str | None, data: Raw, log_ms: int) -> Fact:
+def _fact(
+    kind: str, subject: str | None, time: str | None, data: bytes, log_ms: int, seen: Container[str] = ()
+) -> Fact:
     """Raises ValueError (DecodeError is one) for what does not fit."""
     at = utc(time) if time is not None else format_time(log_ms)
-    if kind in STATES:
-        return _job_fact(kind, subject, at, _job_event(data))
+    if (found := _JOB_EVENTS.get(kind)) is not None:
+        read, expected = found
+        if subject is None or (subject not in seen and not _is_job_id(subject)):
+            raise ValueError("subject: not a job id")
+        event = read(data)
+        if (expected is not event.state and expected is not None) or (event.name is None) is (expected is None):
+            raise ValueError(f"state: {event.state} does not fit {kind}")
+        if event.parent is not None and not _is_job_id(event.parent):
+            raise ValueError("parent: not a job id")
+        for carried in (event.result, event.value):
+            if carried is not wire.NO_RAW:
+                _any(carried)  # no number in it may be too great
+        due = utc(event.due) if event.due is not None else None
+        created = _created(event.spec) if event.spec is not wire.NO_RAW else None
+        return JobFact(subject, kind, at, event, data, due, created)
     if kind in WORKER_STATES:
         worker = _worker_event(data)
         _in_utc(worker.started_at)
@@ -163,47 +218,17 @@ def _fact(kind: str, subject: str | None, time: str | None, data: Raw, log_ms: i
     raise ValueError("type")
 
 
-def _job_fact(kind: str, subject: str | None, at: str, event: _JobEvent) -> JobFact:
-    if subject is None or not _is_job_id(subject):
-        raise ValueError("subject: not a job id")
-    expected = STATES[kind]
-    if (expected is None) != (event.name is not None) or (expected is not None and expected is not event.state):
-        raise ValueError(f"state: {event.state} does not fit {kind}")
-    for field in REQUIRED.get(kind, ()):
-        if getattr(event, field) is None:
-            raise ValueError(f"{field}: missing")
-    for carried in (event.result, event.value):
-        if carried is not wire.NO_RAW:
-            _any(carried)  # no number in it may be too great
-    details = str(_encode(_details(kind, event)), "utf-8")
-    due = utc(event.due) if event.due is not None else None
-    if event.spec is wire.NO_RAW or bytes(event.spec) == b"null":
-        return JobFact(subject, kind, at, event, details, due)
-    created_with = _spec(event.spec)
-    said: dict[str, Any] = _any(event.spec)
-    if any(type(said.get(name, made())) is not made for name, made in _CARRIED):
-        raise ValueError("spec: args is no array, or kwargs or parameters no object")
-    return JobFact(subject, kind, at, event, details, due, str(event.spec, "utf-8"), created_with)
+def _created(text: Raw) -> Created | None:
+    if bytes(text) == b"null":
+        return None
+    spec = _spec(text)
+    if spec.parameters is wire.EMPTY_OBJECT:
+        return Created(spec.priority) if spec.priority else _PLAIN
+    _object(spec.parameters)
+    return Created(spec.priority, spec.parameters)
 
 
-def _details(kind: str, event: wire.JobEvent) -> _Details:
-    return _Details(
-        event.queue if kind == "job.enqueued" else None,  # a requeue may change it
-        event.due,
-        event.retry,
-        event.lost,
-        event.parent,
-        event.on,
-        event.worker,
-        event.lease,
-        event.result,
-        event.result_omitted,
-        event.duration_ms,
-        event.latency_ms,
-        event.exception,
-        event.name,
-        event.value,
-    )
+_PLAIN: Final = Created()
 
 
 @lru_cache(maxsize=8192)

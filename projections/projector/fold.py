@@ -9,7 +9,8 @@ know nothing that was before. The log keeps all lives; a fold is of one.
 
 from collections.abc import Iterable
 
-from joblog.projections.projector.decode import JobFact
+from joblog.projections.projector.decode import Created, JobFact
+from joblog.projections.schema.history import JobEvent
 from joblog.streams.contract import wire
 from joblog.streams.contract.states import ContinueOn
 from msgspec import Raw, Struct
@@ -22,6 +23,7 @@ class JobRow(Struct, gc=False):
     - current: the last transition; None when only parameters were set. changed_at and due go with it.
     - retry, created_with, parent (with `on`), exception: of the last event that carried one; None for none.
     - parameters: those set in this run; their defaults are in `created_with`.
+    - events: what the table `history` is to hold of this run, and how many they are; runs: those before, if many.
     """
 
     id: str
@@ -32,26 +34,30 @@ class JobRow(Struct, gc=False):
     log_ms: int
     created_at: str
     changed_at: str
-    latest: wire.JobEvent
-    current: wire.JobEvent | None = None
+    latest: JobEvent
+    current: JobEvent | None = None
     due: str | None = None
     retry: int | None = None
-    spec: str | None = None
-    created_with: wire.JobSpec | None = None
+    spec: Raw | None = None
+    created_with: Created | None = None
     parent: str | None = None
     on: ContinueOn | None = None
     exception: wire.JobException | None = None
     parameters: dict[str, Raw] | None = None
+    events: bytes = b""
+    count: int = 0
+    runs: tuple[tuple[int, bytes], ...] = ()
 
 
 def begins(fact: JobFact) -> bool:
     """Whether a life of the job begins here."""
-    return fact.spec is not None and fact.event.version == 1
+    return fact.created_with is not None and fact.event.version == 1
 
 
 def begun(lane: int, offset: int, log_ms: int, fact: JobFact) -> JobRow:
     """The row that one event gives, which stands at `offset` of `lane`, written there at `log_ms` (unix)."""
-    row = JobRow(fact.job, lane, fact.event.version, offset, offset, log_ms, fact.at, fact.at, fact.event)
+    event, at = fact.event, fact.at
+    row = JobRow(fact.job, lane, event.version, offset, offset, log_ms, at, at, event)
     _take(row, fact)
     return row
 
@@ -77,7 +83,9 @@ def fold(facts: Iterable[tuple[int, JobFact]], lane: int = 0) -> JobRow:
 def _take(row: JobRow, fact: JobFact) -> None:
     event = fact.event
     if event.name is not None:
-        row.parameters = {**(row.parameters or {}), event.name: event.value}
+        if row.parameters is None:
+            row.parameters = {}
+        row.parameters[event.name] = event.value
         return
     row.current = event
     row.changed_at = fact.at
@@ -86,8 +94,8 @@ def _take(row: JobRow, fact: JobFact) -> None:
         row.retry = event.retry
     if event.exception is not None:
         row.exception = event.exception
-    if fact.spec is not None:
-        row.spec = fact.spec
+    if fact.created_with is not None:
+        row.spec = event.spec
         row.created_with = fact.created_with
     if event.parent is not None:
         row.parent, row.on = event.parent, event.on

@@ -14,7 +14,7 @@ from typing import Final
 import psycopg
 from confluent_kafka import KafkaException
 from joblog.projections import database
-from joblog.projections.projector.event_batch import Entry, Parked, decoded
+from joblog.projections.projector.event_batch import Entries, Parked
 from joblog.projections.projector.log import ROLE, EventLog
 from joblog.projections.projector.tables import Tables
 from joblog.projections.schema.schema import checked_name
@@ -29,7 +29,9 @@ from tenacity.wait import wait_exponential_jitter
 
 log = logging.getLogger(__name__)
 
-BATCH_MAX: Final = 20_000
+BATCH_MAX: Final = 60_000
+#: Records are read and taken in by so many, so that they are still in the processor's cache.
+READ_MAX: Final = 500
 #: How long a step waits for the first record; also how late a stop may be noticed.
 POLL_S: Final = 0.25
 #: How often it looks how far behind it is.
@@ -72,7 +74,7 @@ class Projector:
         self._batch_max = self._limit = batch_max
         self._tables: Tables | None = None
         self._log: EventLog | None = None
-        self._ahead: list[Entry] = []
+        self._ahead = Entries()
         self._was_open = False
         self._observed_at = self._seen_at = 0.0
 
@@ -98,17 +100,17 @@ class Projector:
         """Apply what is there, waiting `POLL_S` for the first record; returns how many records that were."""
         self._health.beat()
         tables, events = self._opened()
-        entries, self._ahead = self._ahead or decoded(events.read(self._limit, POLL_S)), []
+        entries, self._ahead = self._ahead or self._read(events, POLL_S), Entries()
         if entries:
             self._apply(entries, tables, events)
         if time.monotonic() - self._observed_at > OBSERVE_S:
             self._observe(tables, events)
         return len(entries)
 
-    def _apply(self, entries: list[Entry], tables: Tables, events: EventLog) -> None:
+    def _apply(self, entries: Entries, tables: Tables, events: EventLog) -> None:
         def read_ahead() -> None:
             if not self._ahead:
-                self._ahead = decoded(events.read(self._limit, 0))
+                self._ahead = self._read(events, 0)
 
         begun = time.perf_counter()
         try:
@@ -120,12 +122,22 @@ class Projector:
         self._meters.observe("joblog_projection_batch_seconds", time.perf_counter() - begun)
         self._meters.inc("joblog_projection_events_total", by=len(entries))
         self._report_parked(aside)
-        for lane, record in {record.lane: record for record, _ in entries}.items():
+        for lane, record in {record.lane: record for record in entries.records}.items():
             self._meters.set("joblog_projection_applied_timestamp_seconds", record.log_ms / 1000, str(lane))
+
+    def _read(self, events: EventLog, timeout_s: float) -> Entries:
+        """What is there, up to the limit; waits for the first record only."""
+        entries = Entries()
+        while (left := self._limit - len(entries)) > 0:
+            records = events.read(min(left, READ_MAX), 0 if entries else timeout_s)
+            entries.extend(records)
+            if len(records) < READ_MAX:
+                break
+        return entries
 
     def close(self) -> None:
         """Drop both connections; the next step opens them anew, from the offsets in Postgres."""
-        self._ahead = []
+        self._ahead = Entries()
         events, self._log = self._log, None
         tables, self._tables = self._tables, None
         if events is not None:
@@ -150,7 +162,7 @@ class Projector:
 
     def _observe(self, tables: Tables, events: EventLog) -> None:
         self._observed_at = time.monotonic()
-        lags = events.lags(tables.positions, read_ahead={record.lane for record, _ in self._ahead})
+        lags = events.lags(tables.positions, read_ahead={record.lane for record in self._ahead.records})
         if lags is None:
             if time.monotonic() - self._seen_at > UNSEEN_MAX_S:
                 self._health.set_unready("Kafka does not tell how far the lanes go")

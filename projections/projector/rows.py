@@ -1,17 +1,17 @@
 """What a batch says as rows for the statements of apply.sql. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from joblog.projections.projector.decode import RejectedFact, WorkerFact
-from joblog.projections.projector.event_batch import Parked, Record
+from joblog.projections.projector.decode import JobFact, RejectedFact, WorkerFact
+from joblog.projections.projector.event_batch import Parked, Record, kept
 from joblog.projections.projector.fold import JobRow
+from joblog.streams.contract.states import State
+from joblog.streams.contract.wire import EMPTY_OBJECT
 from msgspec import json
 
-#: The events with which a job, or a run of it, came to an end, unless a filter elected another state after it.
-ENDS: Final = frozenset({"job.succeeded", "job.failed", "job.deleted"})
 _encode: Final = json.Encoder().encode
 
 
@@ -20,96 +20,89 @@ def job_row(row: JobRow) -> tuple[Any, ...]:
     latest, current, created, exception = row.latest, row.current, row.created_with, row.exception
     return (
         row.id,
-        row.lane,
-        latest.state,
-        row.first_version,
-        latest.version,
-        current.version if current else None,
-        latest.attempt,
-        row.retry,
-        created.priority if created else None,
-        current.lease if current else None,
-        row.created_at,
         row.changed_at,
-        row.due,
         row.first_offset,
         row.offset,
-        row.log_ms,
-        row.parent,
+        row.first_version,
+        latest.version,
+        latest.attempt,
+        latest.state,
         latest.queue,
         latest.task,
+        current.version if current else None,
+        current.lease if current else None,
         current.worker if current else None,
+        row.log_ms,
+        row.created_at,
+        row.lane,
+        row.retry,
+        created.priority if created else None,
+        row.due,
+        row.parent,
         row.on,
         exception.type if exception else None,
         exception.message if exception else None,
         defaults(row),
         str(_encode(row.parameters), "utf-8") if row.parameters else None,
-        row.spec,
+        str(row.spec, "utf-8") if row.spec is not None else None,
     )
 
 
-def is_whole(row: JobRow) -> bool:
-    """Whether the row is all that is to be known of the job, if the tables do not hold it.
-
-    A row that has parameters of both kinds is for the database to put together.
-    """
-    return row.first_version == 1 and (row.parameters is None or defaults(row) is None)
-
-
-def new_job_row(row: JobRow) -> tuple[Any, ...]:
-    """A row of `jobs`, for a whole row; the order of columns is that of the statement `copy_new_jobs`."""
-    latest, current, created, exception = row.latest, row.current, row.created_with, row.exception
+def staged_event(record: Record, fact: JobFact) -> tuple[Any, ...]:
+    """A row of `staged_history`, in the order of its columns."""
+    event = fact.event
     return (
-        row.id,
-        row.lane,
-        latest.state,
-        latest.version,
-        current.version if current else None,
-        latest.attempt,
-        row.retry or 0,
-        created.priority if created else 0,
-        current.lease if current else None,
-        row.created_at,
-        row.changed_at,
-        row.due,
-        row.offset,
-        row.parent,
-        latest.queue,
-        latest.task,
-        current.worker if current else None,
-        row.on,
-        exception.type if exception else None,
-        exception.message if exception else None,
-        str(_encode(row.parameters), "utf-8") if row.parameters else defaults(row),
-        row.spec,
+        fact.job,
+        event.version,
+        record.lane,
+        event.state,
+        event.traversed,
+        event.attempt,
+        fact.at,
+        fact.type,
+        record.offset,
+        event.reason,
+        kept(record, fact).decode(),
     )
 
 
-def counts_of(rows: Iterable[JobRow]) -> dict[str, Any]:
-    """How many of these jobs are where, as the statement `count_new` takes it."""
-    counted = Counter((row.lane, row.latest.queue, str(row.latest.state)) for row in rows)
-    lanes, queues, states = zip(*counted, strict=True)
-    return {"lanes": list(lanes), "queues": list(queues), "states": list(states), "n": list(counted.values())}
+def counted(new: Iterable[JobRow], moves: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
+    """Where there are more jobs than before, and where fewer, as the statement `count_new` takes it.
+
+    `moves` are rows of the statement `move_jobs`.
+    """
+    places: Counter[tuple[int, str, str]] = Counter()
+    for row in new:
+        places[row.lane, row.latest.queue, row.latest.state] += 1
+    for lane, old_queue, old_state, queue, state, n in moves:
+        places[lane, old_queue, old_state] -= n
+        places[lane, queue, state] += n
+    lanes, queues, states = zip(*places, strict=True) if places else ((), (), ())
+    return {
+        "lanes": list(lanes),
+        "queues": list(queues),
+        "states": list(map(str, states)),
+        "n": list(places.values()),
+    }
 
 
-def ends_of(history: Iterable[tuple[Any, ...]]) -> dict[str, Any] | None:
-    """How many of these rows are ends, by lane, hour and state, as the statement `count_ends` takes it; or None."""
-    counted = Counter(
-        (lane, f"{at[:13]}:00:00Z", str(state))
-        for _, _, lane, state, traversed, _, at, _, kind, _, _ in history
-        if kind in ENDS and not traversed
-    )
-    if not counted:
-        return None
-    lanes, hours, states = zip(*counted, strict=True)
-    return {"lanes": list(lanes), "hours": list(hours), "states": list(states), "n": list(counted.values())}
+def ends_of(ends: Mapping[tuple[int, str, State], int]) -> dict[str, Any]:
+    """How many events are ends, by lane, hour and state, as the statement `count_ends` takes it."""
+    lanes, hours, states = zip(*ends, strict=True)
+    return {
+        "lanes": list(lanes),
+        "hours": [f"{hour}:00:00Z" for hour in hours],
+        "states": list(map(str, states)),
+        "n": list(ends.values()),
+    }
 
 
 def defaults(row: JobRow) -> str | None:
     """The parameters that the job was created with, as JSON; None for none."""
-    if row.created_with is None or bytes(row.created_with.parameters) == b"{}":
+    if row.created_with is None or (parameters := row.created_with.parameters) is EMPTY_OBJECT:
         return None
-    return str(row.created_with.parameters, "utf-8")
+    text = str(parameters, "utf-8")
+    return None if text == "{}" else text
 
 
 def worker_row(record: Record, fact: WorkerFact) -> dict[str, Any]:

@@ -15,30 +15,31 @@ one that they do hold, and then everything is staged: it costs twice as much, an
 """
 
 import logging
+import struct
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import starmap
 from typing import Any, Final, LiteralString, NamedTuple
 
 import psycopg
 from joblog.projections import database
+from joblog.projections.projector.blocks import blocks_of
 from joblog.projections.projector.event_batch import (
     Batch,
-    Entry,
+    Entries,
     Known,
     Parked,
     Record,
-    build,
     gap,
     parked,
     unforeseen,
 )
 from joblog.projections.projector.rows import (
-    counts_of,
+    counted,
     ends_of,
-    is_whole,
     job_row,
-    new_job_row,
     parked_row,
     rejected_row,
+    staged_event,
     worker_row,
 )
 from joblog.projections.schema import schema
@@ -75,6 +76,10 @@ class _Remark(NamedTuple):
     log_ms: int
 
 
+class _NotSimple(Exception):
+    """Some of the events do not simply go on from what the tables hold, or cannot be kept."""
+
+
 Remarks = Sequence[_Remark]
 _Put = Callable[[Batch, Callable[[], None]], Remarks]
 
@@ -103,7 +108,7 @@ class Tables:
     def close(self) -> None:
         self._connection.close()
 
-    def apply(self, entries: Sequence[Entry], meanwhile: Callable[[], None]) -> list[Parked]:
+    def apply(self, entries: Entries, meanwhile: Callable[[], None]) -> list[Parked]:
         """Apply records in the order of their lanes; returns those set aside.
 
         `meanwhile` is called while Postgres works, if there are events of jobs. Raises OffsetConflict when
@@ -130,7 +135,7 @@ class Tables:
                 if elsewhere or not _lies_in_a_record(error):
                     raise
                 if len(part) == 1:
-                    aside += self._park(part[0][0], error)
+                    aside += self._park(part.records[0], error)
                 else:
                     half = len(part) // 2
                     waiting += [part[half:], part[:half]]
@@ -149,30 +154,24 @@ class Tables:
         self._connection.execute(SQL["lanes"], {"lanes": lanes})
         return dict(self._connection.execute(SQL["offsets"], {"lanes": lanes}).fetchall())
 
-    def _apply(
-        self, entries: Sequence[Entry], meanwhile: Callable[[], None]
-    ) -> tuple[Sequence[Parked], Sequence[Entry]]:
+    def _apply(self, entries: Entries, meanwhile: Callable[[], None]) -> tuple[Sequence[Parked], Entries | None]:
         """At once or after a second look; returns what is set aside, and the entries that are left to do."""
         known: dict[str, Known] = {}
         reborn: set[str] = set()
-        rest: Sequence[Entry] = ()
-        put = self._put_new
+        put, batch = self._put_simple, entries.batch()
         while True:
-            batch = build(entries[: len(entries) - len(rest)], known)
-            rest = batch.rest or rest
-            moved = {record.lane: record for record, _ in entries[: len(entries) - len(rest)]}
+            moved = {record.lane: record for record in entries.records[: batch.length]}
             try:
                 remarks = self._commit(moved, batch, reborn, put, meanwhile)
-            except psycopg.errors.UniqueViolation:
-                if put == self._put_any:
-                    raise
-                put = self._put_any
-                continue
-            if not remarks:
-                return batch.parked, rest
+            except _NotSimple:
+                remarks = ()
+            else:
+                if not remarks:
+                    return batch.parked, entries[batch.length :] if batch.length < len(entries) else None
             put = self._put_any
             reborn |= {one.job for one in remarks if one.what == "reborn"}
             known |= {one.job: Known(one.version, one.offset) for one in remarks if one.what == "overlapping"}
+            batch = entries.build(known, batch.length)
 
     def _park(self, record: Record, error: Exception) -> list[Parked]:
         if isinstance(error, _REFUSED):
@@ -199,7 +198,7 @@ class Tables:
             if reborn:
                 cursor.execute(SQL["end_lives"], {"jobs": list(reborn)})
             _note(cursor, batch)
-            remarks = put(batch, meanwhile) if batch.history else ()
+            remarks = put(batch, meanwhile) if batch.jobs or batch.history else ()
             if again := [one for one in remarks if one.what != "gap"]:
                 raise psycopg.Rollback
             gaps = [_gap(one) for one in remarks]
@@ -210,29 +209,42 @@ class Tables:
             self.positions |= {lane: record.offset + 1 for lane, record in moved.items()}
         return again
 
-    def _put_new(self, batch: Batch, meanwhile: Callable[[], None]) -> Remarks:
-        """Jobs and history that the tables do not hold yet; UniqueViolation if they do."""
-        new = [row for row in batch.jobs.values() if is_whole(row)]
-        going_on = [row for row in batch.jobs.values() if not is_whole(row)]
-        with self._connection.cursor() as cursor:
-            _copy(cursor, SQL["copy_new_jobs"], map(new_job_row, new))
-            _copy(cursor, SQL["copy_jobs"], map(job_row, going_on))
-            _copy(cursor, SQL["copy_new_history"], batch.history)
-        with self._connection.pipeline(), self._connection.cursor() as jobs, self._connection.cursor() as counts:
-            if going_on:
-                jobs.execute(SQL["apply_jobs"], prepare=False)
-            if new:
-                counts.execute(SQL["count_new"], counts_of(new))
-            if ends := ends_of(batch.history):
-                counts.execute(SQL["count_ends"], ends)
-            meanwhile()
-            return [_Remark(*row) for row in jobs.fetchall()] if going_on else ()
+    def _put_simple(self, batch: Batch, meanwhile: Callable[[], None]) -> Remarks:
+        """New jobs, and those that go on from what the tables hold; _NotSimple if there are others."""
+        if not batch.is_regular:
+            raise _NotSimple
+        rows = batch.jobs.values()
+        new = [row for row in rows if row.first_version == 1]
+        moved = len(rows) - len(new)
+        try:
+            blocks = blocks_of(rows)
+            with self._connection.cursor() as cursor:
+                for statement, block in blocks.items():
+                    with cursor.copy(SQL[statement]) as copy:
+                        copy.write(block)
+            with self._connection.pipeline(), self._connection.cursor() as cursor:
+                if moved:
+                    cursor.execute(SQL["move_jobs"], prepare=False)
+                meanwhile()
+                moves = cursor.fetchall() if moved else []
+                if sum(move[-1] for move in moves) != moved:
+                    raise _NotSimple
+                cursor.execute(SQL["count_new"], counted(new, moves))
+                if batch.ends:
+                    cursor.execute(SQL["count_ends"], ends_of(batch.ends))
+        except (struct.error, UnicodeEncodeError) as error:
+            raise _NotSimple from error
+        except psycopg.Error as error:
+            if database.is_data(error):
+                raise _NotSimple from error
+            raise
+        return ()
 
     def _put_any(self, batch: Batch, meanwhile: Callable[[], None]) -> Remarks:
         """Jobs and history, some of which the tables may hold."""
         with self._connection.cursor() as cursor:
             _copy(cursor, SQL["copy_jobs"], map(job_row, batch.jobs.values()))
-            _copy(cursor, SQL["copy_history"], batch.history)
+            _copy(cursor, SQL["copy_history"], starmap(staged_event, batch.history or ()))
         with self._connection.pipeline(), self._connection.cursor() as jobs, self._connection.cursor() as history:
             # A plan that was made for big batches would read the whole table for a small one.
             jobs.execute(SQL["apply_jobs"], prepare=False)

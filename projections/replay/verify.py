@@ -9,9 +9,10 @@ from typing import Any, Final
 import psycopg
 from joblog.projections import database
 from joblog.projections.projector.decode import JobFact, WorkerFact
-from joblog.projections.projector.event_batch import Entry, Record, decoded, history_row
+from joblog.projections.projector.event_batch import Entries, Entry, Record
 from joblog.projections.projector.fold import JobRow, begins, fold
 from joblog.projections.projector.log import EventLog
+from joblog.projections.schema.history import HistoryRow, history_row, read
 from joblog.projections.statements import load
 from joblog.streams.contract.states import State
 from joblog.streams.contract.topics import TopicNames
@@ -40,7 +41,7 @@ def differences(dsn: str, schema: str, records: Iterable[Record]) -> list[str]:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         with connection.transaction():
             refused = set(connection.execute(SQL["refused"]).fetchall())
-            facts = decoded(record for record in records if (record.lane, record.offset) not in refused)
+            facts = list(Entries(record for record in records if (record.lane, record.offset) not in refused))
             lives = lives_by_job(facts)
             events = {job: several[-1] for job, several in lives.items()}
             found = [
@@ -69,7 +70,7 @@ def read_log(config: KafkaConfig, names: TopicNames, lanes: int, *, timeout_s: f
 
 def by_job(records: Iterable[Record]) -> Events:
     """The events of each job's last life in the order of the log, each version once."""
-    return {job: lives[-1] for job, lives in lives_by_job(decoded(records)).items()}
+    return {job: lives[-1] for job, lives in lives_by_job(Entries(records)).items()}
 
 
 def lives_by_job(facts: Iterable[Entry]) -> Mapping[str, Sequence[Life]]:
@@ -107,7 +108,7 @@ def expected_job(row: JobRow) -> dict[str, Any]:
         "continue_on": row.on,
         "exception_type": exception.type if exception else None,
         "exception_message": exception.message if exception else None,
-        "spec": json.decode(row.spec) if row.spec else None,
+        "spec": json.decode(row.spec) if row.spec is not None else None,
         "parameters": first | {name: json.decode(value) for name, value in (row.parameters or {}).items()},
         "log_offset": row.offset,
         "reason": current.reason if current else None,
@@ -128,6 +129,7 @@ def _of_jobs(connection: psycopg.Connection[Any], events: Events) -> Iterator[st
     with connection.cursor(row_factory=dict_row) as cursor:
         for row in cursor.execute(SQL["jobs"]):
             seen.add(row["id"])
+            row["reason"] = read(row["event"]).reason if row["event"] else None
             if row["id"] not in events:
                 yield f"job {row['id']}: in the tables, not in the log"
                 continue
@@ -140,24 +142,24 @@ def _of_jobs(connection: psycopg.Connection[Any], events: Events) -> Iterator[st
 
 
 def _of_history(connection: psycopg.Connection[Any], events: Events) -> Iterator[str]:
-    kept: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
+    stored: dict[str, list[HistoryRow]] = defaultdict(list)
     with connection.cursor(row_factory=tuple_row) as cursor:
-        for row in cursor.execute(SQL["history"]):
-            kept[row[0]].append(row)
-    for job in events.keys() | kept.keys():
-        wanted = sorted((_history(record, fact) for record, fact in events.get(job, ())), key=lambda row: row[1])
-        if kept.get(job, []) != wanted:
-            versions = [row[1] for row in kept.get(job, [])]
-            yield f"job {job}: its history has the versions {versions}, the log {[row[1] for row in wanted]}" + (
-                "" if versions != [row[1] for row in wanted] else ", with other contents"
+        for job, version, event in cursor.execute(SQL["history"]):
+            row = read(event)
+            if row.version != version:
+                yield f"job {job}: its history has version {row.version} in the place of version {version}"
+            stored[job].append(row)
+    for job in events.keys() | stored.keys():
+        wanted = sorted(_history(record, fact) for record, fact in events.get(job, ()))
+        if stored.get(job, []) != wanted:
+            versions = [row.version for row in stored.get(job, [])]
+            yield f"job {job}: its history has the versions {versions}, the log {[row.version for row in wanted]}" + (
+                "" if versions != [row.version for row in wanted] else ", with other contents"
             )
 
 
-def _history(record: Record, fact: JobFact) -> tuple[Any, ...]:
-    row = list(history_row(record, fact))
-    row[6] = datetime.fromisoformat(row[6])
-    row[10] = json.decode(row[10])
-    return tuple(row)
+def _history(record: Record, fact: JobFact) -> HistoryRow:
+    return history_row(record.lane, record.offset, fact.at, fact.type, fact.event)
 
 
 def _of_counts(connection: psycopg.Connection[Any]) -> Iterator[str]:

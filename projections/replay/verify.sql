@@ -5,13 +5,16 @@
 SELECT
     j.id::text, j.lane, j.state, j.version, j.attempt, j.retry, j.priority, j.queue, j.task, j.created_at,
     j.changed_at, j.due, j.worker, j.lease, j.parent::text, j.continue_on, j.exception_type, j.exception_message,
-    j.spec, coalesce(j.parameters, '{}') AS parameters, j.log_offset, h.reason, h.data
-FROM jobs AS j LEFT JOIN history AS h ON h.job = j.id AND h.version = j.state_version
+    j.spec, coalesce(j.parameters, '{}') AS parameters, j.log_offset, h.events[j.state_version - h.version + 1] AS event
+FROM jobs AS j
+LEFT JOIN history AS h
+    ON h.job = j.id AND j.state_version BETWEEN h.version AND h.last_version
 
 -- name: history
 -- Every event of every job, each job's in the order of versions.
-SELECT job::text, version, lane, state, traversed, attempt, at, log_offset, type, reason, data
-FROM history ORDER BY job, version
+SELECT job::text, version + place - 1, event
+FROM history CROSS JOIN unnest(events) WITH ORDINALITY AS listed (event, place)
+ORDER BY job, version, place
 
 -- name: recount
 -- The counters beside a recount of the jobs, where they differ.

@@ -8,7 +8,7 @@ from typing import Final
 from confluent_kafka import Producer
 from joblog.services.bench.log import GroupWatch
 from joblog.services.bench.measurement import Measurement
-from joblog.services.bench.roles import Cluster, Role
+from joblog.services.bench.processes import BenchProcess, Cluster
 from joblog.services.bench.tasks import QUEUE, noop
 from joblog.services.bench.throughput import calls, client
 from joblog.services.client.options import JobOptions
@@ -19,7 +19,7 @@ from joblog.streams.kafka.clients import producer
 from msgspec import Raw
 
 WORKER: Final = "bench"
-#: Waits for ever: no worker knows it.
+#: No worker knows it, so its jobs wait.
 UNKNOWN_TASK: Final = "bench.unknown"
 
 
@@ -30,10 +30,10 @@ def election(cluster: Cluster, jobs: int, timeout_s: float) -> Iterator[Measurem
 
 
 def waiting(cluster: Cluster, waiting_jobs: int, jobs: int, timeout_s: float) -> Iterator[Measurement]:
-    """The same beside many jobs that wait; what these cost in memory; how long their take-over takes."""
+    """The same with many jobs waiting; the memory that these take; how long it takes to take their lanes over."""
     run = {"waiting": waiting_jobs, "inputs": 2 * jobs, "lanes": cluster.lanes}
     few = _rate(cluster, jobs, timeout_s)
-    elector = Role("elector", cluster)
+    elector = BenchProcess("elector", cluster)
     before = elector.memory_bytes()
     watch = GroupWatch(cluster, cluster.names.commands)
     with client(cluster) as sender:
@@ -47,7 +47,7 @@ def waiting(cluster: Cluster, waiting_jobs: int, jobs: int, timeout_s: float) ->
     )
     elector.stop()
     began = time.perf_counter()
-    elector = Role("elector", cluster)
+    elector = BenchProcess("elector", cluster)
     yield Measurement("waiting", "takeover", time.perf_counter() - began, "s", run)
     elector.stop()
     watch.close()
@@ -58,19 +58,19 @@ def waiting(cluster: Cluster, waiting_jobs: int, jobs: int, timeout_s: float) ->
 
 
 def _rate(cluster: Cluster, jobs: int, timeout_s: float) -> float:
-    """Inputs per second over `jobs` creations and as many successes, each kind prepared before the elector starts."""
+    """Inputs per second over `jobs` commands and as many reports; each kind is written before the elector starts."""
     commands, reports = GroupWatch(cluster, cluster.names.commands), GroupWatch(cluster, cluster.names.reports)
     writer = producer(cluster.kafka, "joblog-bench-reports", linger_ms=5)
     _announce(cluster, writer, slots=jobs)
     with client(cluster) as sender:
         done = commands.read()
         ids = sender.enqueue_many(noop, calls(jobs))
-    elector = Role("elector", cluster)
+    elector = BenchProcess("elector", cluster)
     rates = [commands.rate(done + jobs, timeout_s)]
     elector.stop()
     done = reports.read()
     _succeed(cluster, writer, ids)
-    elector = Role("elector", cluster)
+    elector = BenchProcess("elector", cluster)
     rates.append(reports.rate(done + jobs, timeout_s))
     elector.stop()
     commands.close()

@@ -1,4 +1,4 @@
-"""Milliseconds from the call that creates a job to its start, at rest and under load; lateness of delays."""
+"""Milliseconds from the call that creates a job to its start, with and without load; lateness of scheduled jobs."""
 
 import threading
 import time
@@ -9,14 +9,14 @@ from typing import Any, Final
 from confluent_kafka import Message
 from joblog.services.bench.log import EventWatch
 from joblog.services.bench.measurement import Measurement, percentile
-from joblog.services.bench.roles import Cluster, Roles
+from joblog.services.bench.processes import BenchProcesses, Cluster
 from joblog.services.bench.tasks import noop, stamp
 from joblog.services.bench.throughput import PREFETCH, SLOTS, TEXT, calls, client
 from msgspec import Struct, json
 
 PERCENTS: Final = (50, 95, 99)
 LOAD_STEP_S: Final = 0.02
-#: A slot is taken from assignment to report, some 15 ms: what is measured must not queue for one.
+#: A slot is occupied from assignment to report, some 15 ms; the jobs measured must not wait for one.
 MANY_SLOTS: Final = 20
 
 
@@ -33,7 +33,7 @@ _decode: Final = json.Decoder(_Succeeded).decode
 
 
 class Starts:
-    """When each stamped job started, unix milliseconds, out of its result."""
+    """When each stamped job started, in unix milliseconds, which is its result."""
 
     def __init__(self) -> None:
         self.of: dict[str, float] = {}
@@ -45,11 +45,11 @@ class Starts:
 
 
 def latency(cluster: Cluster, jobs: int, timeout_s: float) -> Iterator[Measurement]:
-    """One job after the other, each awaited, so that nothing else is under way."""
+    """One job after the other; each is waited for, so that no other job runs."""
     starts = Starts()
     latencies = []
     with (
-        Roles(cluster, "elector", "worker", worker={"slots": SLOTS}),
+        BenchProcesses(cluster, "elector", "worker", worker={"slots": SLOTS}),
         EventWatch(cluster, starts.note) as watch,
         client(cluster) as sender,
     ):
@@ -63,11 +63,11 @@ def latency(cluster: Cluster, jobs: int, timeout_s: float) -> Iterator[Measureme
 
 
 def latency_under_load(cluster: Cluster, load: float, seconds: float, timeout_s: float) -> Iterator[Measurement]:
-    """The same while `load` other jobs a second come and go."""
+    """The same while `load` other jobs per second are created and run."""
     starts, stop, sent = Starts(), threading.Event(), [0]
     latencies = {}
     with (
-        Roles(cluster, "elector", "worker", worker={"slots": SLOTS, "prefetch": PREFETCH}),
+        BenchProcesses(cluster, "elector", "worker", worker={"slots": SLOTS, "prefetch": PREFETCH}),
         EventWatch(cluster, starts.note) as watch,
         client(cluster) as sender,
     ):
@@ -96,17 +96,17 @@ def _load(cluster: Cluster, rate: float, stop: threading.Event, sent: list[int])
 
 
 def delays(cluster: Cluster, jobs: int, timeout_s: float) -> Iterator[Measurement]:
-    """Jobs scheduled 1 to 6 s ahead: how long after their instant they start."""
+    """Jobs scheduled 1 to 6 s ahead: how long after that time they start."""
     starts = Starts()
     due = {}
     with (
-        Roles(cluster, "elector", "delays", "worker", worker={"slots": MANY_SLOTS}),
+        BenchProcesses(cluster, "elector", "delays", "worker", worker={"slots": MANY_SLOTS}),
         EventWatch(cluster, starts.note) as watch,
         client(cluster) as sender,
     ):
         for number in range(jobs):
             at = datetime.now(UTC) + timedelta(seconds=1 + 5 * number / jobs)
-            # The log keeps milliseconds: what is measured is from the instant that it says.
+            # The log keeps milliseconds.
             at = at.replace(microsecond=at.microsecond // 1000 * 1000)
             due[sender.schedule(stamp, TEXT, at=at)] = at.timestamp() * 1000
         watch.wait(jobs, timeout_s)

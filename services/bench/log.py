@@ -1,4 +1,4 @@
-"""Watching the log from outside: how many jobs ended, and how far a group has read."""
+"""What a benchmark reads from the log: how many jobs succeeded, and how far a group has read."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, Self
 
 from confluent_kafka import Consumer, Message, TopicPartition
-from joblog.services.bench.roles import Cluster
+from joblog.services.bench.processes import Cluster
 from joblog.streams.errors import JoblogError
 from joblog.streams.kafka.clients import group_consumer, reader
 
@@ -14,7 +14,7 @@ SUCCEEDED: Final = b'"type":"job.succeeded"'
 
 
 class TooSlow(JoblogError):
-    """A benchmark did not come to its end in time."""
+    """A benchmark did not finish in time."""
 
 
 class EventWatch:
@@ -44,7 +44,7 @@ class EventWatch:
         self._reader.close()
 
     def wait(self, succeeded: int, timeout_s: float) -> float:
-        """Wait for so many successes; `time.perf_counter()` of when the last one was seen."""
+        """Wait until so many jobs have succeeded; returns when the last one was seen, by `time.perf_counter()`."""
         deadline = time.monotonic() + timeout_s
         while self.succeeded < succeeded:
             if time.monotonic() > deadline:
@@ -54,7 +54,7 @@ class EventWatch:
 
     def _follow(self) -> None:
         while not self._stop.is_set():
-            # Waits for many: the watch shares two cores with what it watches.
+            # In large batches, since the watch shares the cores with what it measures.
             messages = self._reader.consume(10_000, 0.05)
             found = [message for message in messages if message.error() is None and _succeeded(message.value())]
             for message in found:
@@ -76,16 +76,16 @@ class GroupWatch:
         self._partitions = [TopicPartition(topic, lane) for lane in range(cluster.lanes)]
 
     def read(self) -> int:
-        """Records read and committed, over all lanes."""
+        """The number of records read and committed, over all lanes."""
         return sum(max(one.offset, 0) for one in self._consumer.committed(self._partitions, 30))
 
     def rate(self, until: int, timeout_s: float) -> float:
-        """Records a second, from the first commit seen to `until`."""
+        """Records per second, from the first commit seen to `until`."""
         deadline = time.monotonic() + timeout_s
         first, began = self.read(), time.perf_counter()
         start = first
         while (now := self.read()) < until:
-            if now == start:  # nothing yet: it has not begun
+            if now == start:  # nothing is committed yet
                 first, began = now, time.perf_counter()
             if time.monotonic() > deadline:
                 raise TooSlow(f"{now} of {until} records were read within {timeout_s:g} s")

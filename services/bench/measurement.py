@@ -1,4 +1,4 @@
-"""What a benchmark says: one figure a line, with what was run."""
+"""The result of a benchmark: one figure, and how it was measured."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """`value` in `unit`; `run` says how it came about: how many jobs, lanes, slots."""
+    """`value` in `unit`; `run` says what was run: how many jobs, lanes, slots."""
 
     bench: str
     metric: str

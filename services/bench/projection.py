@@ -1,4 +1,4 @@
-"""The projector alone: events per second from a log that is already there."""
+"""The projector alone: events per second from a log that is written beforehand."""
 
 import time
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from typing import Final
 
 from joblog.projections.projector.projector import Projector
 from joblog.services.bench.measurement import Measurement
-from joblog.services.bench.roles import Cluster
+from joblog.services.bench.processes import Cluster
 from joblog.services.bench.throughput import TEXT
 from joblog.streams.contract import wire
 from joblog.streams.contract.codec import encode
@@ -24,7 +24,7 @@ EVENTS_PER_JOB: Final = 3
 
 
 def projection(cluster: Cluster, jobs: int) -> Iterator[Measurement]:
-    """Three events a job, as the elector writes them, applied by a projector in this process."""
+    """Three events per job, as the elector writes them, applied by a projector in this process."""
     _write(cluster, jobs)
     projector = Projector(
         cluster.kafka,
@@ -47,7 +47,7 @@ def projection(cluster: Cluster, jobs: int) -> Iterator[Measurement]:
 
 
 def _write(cluster: Cluster, jobs: int) -> None:
-    """The log of so many jobs, by the rules that write the real one."""
+    """Write the log of so many jobs, made by the rules of the lanes."""
     writer = producer(cluster.kafka, "joblog-bench-events", linger_ms=5)
     now_ms = time.time_ns() // 1_000_000
     time_text = format_time(now_ms)

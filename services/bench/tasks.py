@@ -1,4 +1,4 @@
-"""The jobs that benchmarks run: they do nothing, or tell when they started."""
+"""The tasks that benchmarks run: they do nothing, or return when they started."""
 
 import time
 
@@ -9,7 +9,7 @@ QUEUE = "bench"
 
 @task("bench.noop", queue=QUEUE)
 def noop(_text: str) -> None:
-    """Nothing: what is measured is everything around a job."""
+    """Do nothing: everything around a job is measured."""
 
 
 @task("bench.stamp", queue=QUEUE)

@@ -1,4 +1,4 @@
-"""Jobs per second: enqueueing and working at the same time, into the log, and on into Postgres."""
+"""Jobs per second, created and run at the same time: into the log, and into Postgres."""
 
 import time
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Final
 from joblog.projections.monitor.monitor import Monitor
 from joblog.services.bench.log import EventWatch, TooSlow
 from joblog.services.bench.measurement import Measurement
-from joblog.services.bench.roles import Cluster, Roles
+from joblog.services.bench.processes import BenchProcesses, Cluster
 from joblog.services.bench.tasks import noop
 from joblog.services.client.client import Client
 from joblog.services.client.options import Call
@@ -25,12 +25,12 @@ def client(cluster: Cluster) -> Client:
 
 
 def calls(count: int) -> list[Call]:
-    """So many calls with about 200 bytes of arguments."""
+    """`count` calls with about 200 bytes of arguments."""
     return [Call((TEXT,))] * count
 
 
 def enqueue_many(cluster: Cluster, jobs: int) -> Iterator[Measurement]:
-    """How fast one client creates jobs, nothing else running."""
+    """How fast one client creates jobs while nothing else runs."""
     with client(cluster) as sender:
         sender.enqueue_many(noop, calls(100))
         began = time.perf_counter()
@@ -42,11 +42,11 @@ def enqueue_many(cluster: Cluster, jobs: int) -> Iterator[Measurement]:
 
 
 def throughput(cluster: Cluster, jobs: int, timeout_s: float, *, postgres: bool) -> Iterator[Measurement]:
-    """From the first call of the client to the last job's success."""
+    """From the client's first call to the success of the last job."""
     roles = ("elector", "worker", "projector") if postgres else ("elector", "worker")
     run = {"jobs": jobs, "lanes": cluster.lanes, "slots": SLOTS, "prefetch": PREFETCH, "projector": postgres}
     with (
-        Roles(cluster, *roles, worker={"slots": SLOTS, "prefetch": PREFETCH}),
+        BenchProcesses(cluster, *roles, worker={"slots": SLOTS, "prefetch": PREFETCH}),
         EventWatch(cluster) as watch,
         client(cluster) as sender,
     ):
@@ -68,5 +68,5 @@ def _wait_for_rows(cluster: Cluster, succeeded: int, timeout_s: float) -> None:
     with Monitor(cluster.dsn, cluster.schema) as monitor:
         while (there := monitor.statistics().succeeded) < succeeded:
             if time.monotonic() > deadline:
-                raise TooSlow(f"{there} of {succeeded} rows were there within {timeout_s:g} s")
+                raise TooSlow(f"{there} of {succeeded} jobs reached Postgres within {timeout_s:g} s")
             time.sleep(0.02)

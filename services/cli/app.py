@@ -7,7 +7,8 @@ call wait a second for packages that it does not use, or that an installation wi
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -128,12 +129,20 @@ def load(name: str) -> Any:
 def tidied(command: Any) -> Any:
     """Tidy the help of a command and its subcommands: join the lines of a paragraph, and show no value for flags."""
     command.help = _LINE_END.sub(" ", command.help or "")
+    command.get_help_option = partial(_help_option, command.get_help_option)
     for parameter in command.params:
         if getattr(parameter, "is_flag", False):
             parameter.metavar = " "
     for one in getattr(command, "commands", {}).values():
         tidied(one)
     return command
+
+
+def _help_option(get: Callable[[Any], Any], ctx: Any) -> Any:
+    option = get(ctx)
+    if option is not None:
+        option.metavar = " "
+    return option
 
 
 app = typer.Typer(

@@ -1,6 +1,6 @@
 """What the commands share: global options, common options, and how errors are reported.
 
-Imports little, because every call of `joblog` imports it.
+Imports little, since every call of `joblog` imports it.
 """
 
 import sys
@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import typer
 from joblog.projections.questions import LIMIT_MAX, InvalidQuestion
 from joblog.streams.errors import (
+    BrokersAway,
     EnqueueError,
     InvalidData,
     JoblogError,
@@ -37,10 +38,12 @@ OutputOption = Annotated[Output, typer.Option("--output", "-o", case_sensitive=F
 LimitOption = Annotated[int, typer.Option(min=1, max=LIMIT_MAX, help="Maximum number of lines.")]
 JobIdArgument = Annotated[str, typer.Argument(help="The job's id, as `joblog enqueue` printed it.")]
 
+_BROKERS: Final = "does a broker run there? `joblog config show` prints the address, `joblog up` starts a broker"
 #: Hints by kind of error.
 HINTS: Final = {
-    EnqueueError: "is the broker running, and its address right? `joblog config show`, `joblog doctor`",
-    TopicsError: "`joblog topics create` creates them; `joblog doctor` looks closer",
+    EnqueueError: f"{_BROKERS}; `joblog doctor` checks the installation",
+    BrokersAway: _BROKERS,
+    TopicsError: "`joblog topics create` creates missing topics; `joblog doctor` checks the installation",
 }
 
 

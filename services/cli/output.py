@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from enum import Enum
+from pathlib import PurePath
 from typing import Any, Final
 
 import msgspec
@@ -14,9 +15,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-#: Columns that may be wrapped. The others are never cut, so that ids and names can be copied.
+#: Columns that may be wrapped. All others stay whole, so that ids and names can be copied.
 _FOLDED: Final = frozenset({"reason", "data", "finding", "fix", "message", "value", "queues", "tasks"})
-#: A folded column narrower than this is better read on a line of its own.
+#: A wrapped column narrower than this is printed on a line of its own instead.
 _FOLDED_MIN: Final = 16
 _GAP: Final = 2
 _LISTED_MAX: Final = 10
@@ -25,13 +26,16 @@ _encoder: Final = msgspec.json.Encoder(enc_hook=str, decimal_format="number")
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], output: Output) -> None:
-    """Print a list: a table with these columns, or each full row as one JSON object per line."""
+    """Print a list: a table with these columns, or `none`; or each full row as one JSON object per line."""
     if output is Output.JSON:
         for row in rows:
             _write(row)
         return
     watched = sys.stdout.isatty()
     cells = [[shown(row.get(column), column, brief=watched) for column in columns] for row in rows]
+    if not cells:
+        print("none")
+        return
     widths = [
         max(len(_title(column)), *(cell_len(_flat(line[n])) for line in cells), 0) for n, column in enumerate(columns)
     ]
@@ -68,7 +72,7 @@ def print_document(document: Mapping[str, Any], output: Output) -> None:
 
 
 def print_block(title: str, text: str) -> None:
-    """Print a text of several lines as it is."""
+    """Print a text of several lines under a title, with control characters replaced."""
     print(f"\n{title}\n{shown(text).plain.rstrip()}")
 
 
@@ -82,7 +86,7 @@ def shown(value: Any, name: str = "", *, brief: bool = False) -> Text:
             return Text("-", style="dim")
         case datetime():
             text = _time(value, brief=brief)
-        case str() | date() | Enum():
+        case str() | date() | Enum() | PurePath():
             text = str(value)
         case float():
             text = f"{round(value, 1 if name.endswith('_ms') else 3):.10g}"
@@ -102,7 +106,7 @@ def _time(value: datetime, *, brief: bool) -> str:
 
 
 def _beside(columns: Sequence[str], widths: Sequence[int], width: int) -> int:
-    """How many columns, the first ones, have room beside each other; the others stand below, row by row."""
+    """How many of the first columns fit side by side; the others are printed below each row."""
 
     def is_wide(count: int) -> bool:
         chosen = zip(columns[:count], widths[:count], strict=True)
@@ -116,7 +120,7 @@ def _beside(columns: Sequence[str], widths: Sequence[int], width: int) -> int:
 
 
 def _line(cells: Iterable[Text], widths: Iterable[int]) -> Text:
-    """Cells beside each other, each in one line."""
+    """Cells side by side in one line."""
     texts = map(_flat, cells)
     padded = (text + " " * (width - cell_len(text)) for text, width in zip(texts, widths, strict=False))
     return Text((" " * _GAP).join(padded).rstrip())
@@ -140,7 +144,7 @@ def _title(column: str) -> str:
 
 
 def _packed(rest: Iterable[tuple[str, Text]], width: int) -> Iterator[Text]:
-    """Values with their names, as many in a line as have room; a longer one is folded in lines of its own."""
+    """Values with their names, as many in a line as fit; a longer one is wrapped in lines of its own."""
     line = Text()
     for column, text in rest:
         labelled = Text.assemble((f"{_title(column)} ", "dim"), text)

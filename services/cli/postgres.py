@@ -33,7 +33,7 @@ def hinted(settings: Settings) -> Iterator[None]:
         yield
     except DatabaseAway as error:
         if origins(Settings, settings.config, settings.directory).get("postgres.dsn") == UP:
-            error.add_note(f"that is where `joblog up` had it, with its data in {settings.directory}: does it run?")
+            error.add_note(f"this is the address of a `joblog up` in {settings.directory}: is it still running?")
         raise
 
 
@@ -46,17 +46,17 @@ class Aside:
         self._thread.start()
 
     def running(self) -> list[Worker] | None:
-        """The running workers; None if Postgres cannot tell now."""
+        """The running workers; None if Postgres does not answer in time."""
         self._thread.join(ASIDE_S)
         return self._found
 
     def _ask(self, settings: Settings) -> None:
         try:
             dsn, schema = settings.dsn(), settings.postgres.schema_name
-            database.connect(dsn, schema, "joblog-monitor").close()  # says at once that nobody is there
+            database.connect(dsn, schema, "joblog-monitor").close()  # fails at once if there is no server
             with Monitor(dsn, schema, connections_max=1) as monitor:
                 self._found = [one for one in monitor.workers() if one.state == "running"]
-        except Exception as exc:  # noqa: BLE001 - whatever is wrong with Postgres, the command's work does not need it
+        except Exception as exc:  # noqa: BLE001 - the command does not need Postgres
             log.debug("cli.workers_unknown", extra={"reason": str(exc)})
 
 
@@ -64,7 +64,9 @@ def unserved(queue: str, task: str, running: list[Worker]) -> str | None:
     """Why no running worker would take a job of this queue and task; None if one would."""
     serving = [one for one in running if queue in one.queues]
     if not serving:
-        return f"no running worker serves the queue {queue}"
+        elsewhere = sorted({name for one in running if task in one.tasks for name in one.queues})
+        other = f"; those that know {task} serve {', '.join(elsewhere)} (--queue)" if elsewhere else ""
+        return f"no running worker serves the queue {queue}{other}"
     if not any(task in one.tasks for one in serving):
         return f"no running worker of the queue {queue} knows the task {task}"
     return None

@@ -47,6 +47,9 @@ log = logging.getLogger(__name__)
 
 AnyTask = Task[..., Any] | str
 
+#: Applies while a call hands over its records; after the last one it does not wait for more (sending.py).
+LINGER_MS: Final = 5
+
 
 class Client(AbstractContextManager["Client"]):
     """Sends commands to one installation. Thread-safe; make one for each process, and close it at the end.
@@ -80,7 +83,7 @@ class Client(AbstractContextManager["Client"]):
                 raise SettingsError(f"client: {what}")
         self._filters = tuple(filters)
         client_id = f"{names.prefix}client-{self.name}"
-        make = partial(producer, config, client_id, linger_ms=1, timeout_ms=round(timeout_s * 1000))
+        make = partial(producer, config, client_id, linger_ms=LINGER_MS, timeout_ms=round(timeout_s * 1000))
         self._sender = CommandSender(
             DurableProducer(make), config.bootstrap_servers, names.commands, lanes, timeout_s
         )
@@ -173,13 +176,15 @@ class Client(AbstractContextManager["Client"]):
             raise InvalidData(
                 "many jobs cannot share one id or key: write Call(args, kwargs, idempotency_key, job_id)"
             )
-        each = (call if isinstance(call, Call) else Call(*call) for call in calls)
+        each = [call if isinstance(call, Call) else Call(*call) for call in calls]
         if self._filters:
             return self._create_filtered([drafted(task, call, options) for call in each])
         first = drafted(task, Call(), options)
         template = CreateTemplate(first.task, first.options, self._rules)
-        fill = template.fill
-        records = [fill(call) if call.job_id is None else agreeing(template, call) for call in each]
+        for call in each:
+            if call.job_id is not None:
+                agreeing(template, call)
+        records = template.fill_all(each)
         self._sender.send(records)
         return [record.job_id for record in records]
 

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from joblog.streams.contract.cloudevents import DEPTH_MAX, check_text
+from joblog.streams.contract.codec import BACKSLASH
 from joblog.streams.errors import ContractError, InvalidData
 from msgspec import json, to_builtins
 from pydantic import BaseModel
@@ -46,4 +47,8 @@ def encode_json(value: Any, what: str) -> bytes:
 
 def _is_suspect(text: bytes) -> bool:
     """Whether a value needs the careful look: the encoder writes NaN and infinity as null."""
-    return b"null" in text or b"\\u0000" in text or text.count(b"[") + text.count(b"{") > DEPTH_MAX
+    return (
+        b"null" in text
+        or (BACKSLASH in text and b"\\u0000" in text)
+        or (len(text) > DEPTH_MAX and text.count(b"[") + text.count(b"{") > DEPTH_MAX)
+    )

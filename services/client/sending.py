@@ -1,7 +1,7 @@
-"""Sends commands and waits until Kafka has them; many threads share one producer.
+"""Sends commands and waits until Kafka has acknowledged them; many threads share one producer.
 
-Acknowledgements come as callbacks, which one thread polls for everybody: a caller that polled for itself
-could sleep on while another caller's poll consumed its acknowledgement.
+Acknowledgements arrive as callbacks, and one thread polls for all callers: a caller that polled for itself could
+wait on after the poll of another one had received its acknowledgement.
 """
 
 import os
@@ -17,9 +17,11 @@ from joblog.streams.errors import EnqueueError, JoblogError, TopicsError
 from joblog.streams.kafka.durable_producer import DurableProducer
 
 _POLL_S: Final = 0.5
-#: Waits beyond the producer's own time-out, after which it must have reported every record.
+#: How much longer than the producer's own time-out to wait: by then it has reported every record.
 _REPORT_S: Final = 5.0
 _FULL_WAIT_S: Final = 0.005
+#: How long a call that has handed over its records keeps the producer from lingering for more.
+_HURRY_S: Final = 0.1
 
 
 class NotAcknowledged(EnqueueError):
@@ -40,7 +42,11 @@ class NotAcknowledged(EnqueueError):
 
 
 class _Delivery:
-    """The acknowledgements of one call: counted by the polling thread, awaited by the calling one."""
+    """The acknowledgements of one call, awaited by the calling thread.
+
+    They come in the polling thread and in those that flush, several at a time: they are counted by a list, whose
+    `append` is one step for all threads, as `+=` on a number is not.
+    """
 
     __slots__ = ("_done", "_expected", "_reported", "_waiting", "reason")
 
@@ -48,7 +54,7 @@ class _Delivery:
         self._waiting = set(job_ids)
         self._done = threading.Event()
         self._expected = -1
-        self._reported = 0
+        self._reported: list[None] = []
         self.reason = "no report came"
 
     def on_delivery(self, error: KafkaError | None, message: Message) -> None:
@@ -56,24 +62,24 @@ class _Delivery:
             self._waiting.discard((message.key() or b"").decode())
         else:
             self.reason = error.str()
-        self._reported += 1
-        if self._reported == self._expected:
+        self._reported.append(None)
+        if len(self._reported) == self._expected:
             self._done.set()
 
     def expect(self, count: int) -> None:
-        """All is sent; from now on the last report ends the waiting."""
+        """All records have been handed over: `wait` returns after this many reports."""
         self._expected = count
-        if self._reported == count:
+        if len(self._reported) == count:
             self._done.set()
 
     def wait(self, timeout_s: float) -> set[str]:
-        """The jobs that nobody acknowledged."""
+        """Wait for the reports; returns the ids of the jobs that were not acknowledged."""
         self._done.wait(timeout_s)
         return self._waiting
 
 
 class CommandSender:
-    """A producer of commands with its polling thread. It does not survive a fork: make one in each process."""
+    """A producer of commands and its polling thread. Cannot be used after a fork: make one in each process."""
 
     def __init__(self, producer: DurableProducer, servers: str, topic: str, lanes: int, timeout_s: float) -> None:
         self._producer = producer
@@ -104,13 +110,14 @@ class CommandSender:
         except (KafkaException, BufferError) as exc:
             raise NotAcknowledged(_reason(exc), job_ids, job_ids) from exc
         delivery.expect(len(records))
+        self._producer.flush(_HURRY_S)
         unacknowledged = delivery.wait(self._timeout_s + _REPORT_S)
         if unacknowledged:
             left = [job_id for job_id in job_ids if job_id in unacknowledged]
             raise NotAcknowledged(f"brokers {self._servers}: {delivery.reason}", job_ids, left)
 
     def close(self) -> None:
-        """Stop; calls that still wait in other threads get their reports first."""
+        """Close the producer, after the calls of other threads that are in progress."""
         if self._stop.is_set() or os.getpid() != self._pid:
             return
         self._producer.flush(self._timeout_s)
@@ -125,7 +132,7 @@ class CommandSender:
             try:
                 self._producer.produce(self._topic, record.value, record.job_id, lane, delivery.on_delivery)
             except BufferError:
-                # The producer holds as much as it may; the polling thread makes room as brokers acknowledge.
+                # The producer's queue is full; the polling thread makes room as brokers acknowledge.
                 deadline = deadline or time.monotonic() + self._timeout_s
                 if time.monotonic() > deadline:
                     raise
@@ -134,7 +141,7 @@ class CommandSender:
                 return
 
     def _check_topic(self) -> None:
-        """Once: a job sent by the wrong number of lanes would be rejected, or wait where no one serves it."""
+        """Check the topic once: with another number of lanes a job would be rejected, or wait in the wrong lane."""
         if self._checked:
             return
         found = self._producer.list_topics(self._topic, self._timeout_s).topics[self._topic]

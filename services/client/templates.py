@@ -3,8 +3,10 @@
 import random
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from secrets import token_bytes, token_hex
+from struct import iter_unpack
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -21,6 +23,8 @@ from joblog.streams.errors import InvalidData
 from pydantic import TypeAdapter, ValidationError
 
 _KEYS: Final = TypeAdapter[str](Key)
+#: Random numbers that are asked of the system at once, for a call with many jobs.
+NUMBERS_MAX: Final = 512
 
 
 class CommandRecord(NamedTuple):
@@ -40,7 +44,7 @@ class Rules(NamedTuple):
 
 
 class CreateTemplate:
-    """All of a create command but its arguments and its id."""
+    """All of a create command but its arguments and its id; belongs to one call of the client, in one thread."""
 
     def __init__(self, task: str, options: JobOptions, rules: Rules) -> None:
         """Raises InvalidData for options that the contract does not allow."""
@@ -50,6 +54,7 @@ class CreateTemplate:
         self._rules = rules
         self._model = model
         self._shards = rules.shards.get(model.queue, 1)
+        self._lanes = [lane_of_shard(model.queue, rules.lanes, shard) for shard in range(self._shards)]
         self._traceparent = options.traceparent
         self._run_at = model.run_at
         self._parent = wire.Parent(model.parent.job_id, model.parent.on) if model.parent else None
@@ -57,9 +62,45 @@ class CreateTemplate:
         self._parameters = {
             name: msgspec.Raw(encode_json(value, f"parameter {name}")) for name, value in model.parameters.items()
         }
+        self._numbers: list[int] = []
+        self._numbers_next = 1
 
     def fill(self, call: Call) -> CommandRecord:
         """The command for one call; raises InvalidData for arguments that cannot be sent."""
+        args, kwargs = self._arguments(call)
+        now_ms = time.time_ns() // 1_000_000
+        key = _first(call.idempotency_key, self._model.idempotency_key)
+        job_id = self._job_id(_first(call.job_id, self._model.job_id), key, now_ms)
+        return self._record(job_id, self._encoded(args, kwargs, job_id, key, format_time(now_ms)))
+
+    def fill_all(self, calls: Iterable[Call]) -> list[CommandRecord]:
+        """The commands for many calls; raises InvalidData if the arguments of one cannot be sent.
+
+        Commands with ids of their own differ in arguments, id and time only, so they are put together from the pieces
+        of one that was encoded.
+        """
+        if self._model.job_id is not None or self._model.idempotency_key is not None:
+            return [self.fill(call) for call in calls]
+        before_id, before_subject, before_time, before_args, before_kwargs, before_job_id, end = self._pieces()
+        records = []
+        for call in calls:
+            if call.job_id is not None or call.idempotency_key is not None:
+                records.append(self.fill(call))
+                continue
+            args, kwargs = self._arguments(call)
+            now_ms = time.time_ns() // 1_000_000
+            job_id = self._new_id(now_ms)
+            data = job_id.encode()
+            value = b"".join(
+                (
+                    before_id, data, before_subject, data, before_time, format_time(now_ms).encode(),
+                    before_args, args, before_kwargs, kwargs, before_job_id, data, end,
+                )
+            )  # fmt: skip
+            records.append(self._record(job_id, value))
+        return records
+
+    def _arguments(self, call: Call) -> tuple[bytes, bytes]:
         args = encode_json(call.args if isinstance(call.args, list | tuple) else _listed(call.args), "args")
         kwargs = encode_json(dict(call.kwargs), "kwargs") if call.kwargs else b"{}"
         if len(args) + len(kwargs) > self._rules.args_bytes_max:
@@ -67,33 +108,19 @@ class CreateTemplate:
                 f"the arguments of {self._model.task} have {len(args) + len(kwargs)} bytes as JSON, more than "
                 f"{self._rules.args_bytes_max} (client.args_bytes_max): pass a reference to large data instead"
             )
-        now_ms = time.time_ns() // 1_000_000
-        key = _first(call.idempotency_key, self._model.idempotency_key)
-        job_id = self._job_id(_first(call.job_id, self._model.job_id), key, now_ms)
-        value = encode(
-            wire.CloudEvent(
-                "1.0",
-                job_id,
-                self._rules.source,
-                "job.create",
-                job_id,
-                format_time(now_ms),
-                "application/json",
-                None,
-                self._traceparent,
-                self._command(msgspec.Raw(args), msgspec.Raw(kwargs), job_id, key),
-            )
-        )
+        return args, kwargs
+
+    def _record(self, job_id: str, value: bytes) -> CommandRecord:
         if len(value) > VALUE_BYTES_MAX:
             raise InvalidData(f"the command has {len(value)} bytes, more than the {VALUE_BYTES_MAX} of any command")
         return CommandRecord(job_id, value)
 
-    def _command(self, args: msgspec.Raw, kwargs: msgspec.Raw, job_id: str, key: str | None) -> wire.CreateJob:
+    def _encoded(self, args: bytes, kwargs: bytes, job_id: str, key: str | None, time_text: str) -> bytes:
         model = self._model
-        return wire.CreateJob(
+        command = wire.CreateJob(
             model.task,
-            args,
-            kwargs,
+            msgspec.Raw(args),
+            msgspec.Raw(kwargs),
             model.queue,
             job_id,
             key,
@@ -104,6 +131,26 @@ class CreateTemplate:
             model.timeout_s,
             self._parameters,
         )
+        return encode(
+            wire.CloudEvent(
+                "1.0",
+                job_id,
+                self._rules.source,
+                "job.create",
+                job_id,
+                time_text,
+                "application/json",
+                None,
+                self._traceparent,
+                command,
+            )
+        )
+
+    def _pieces(self) -> list[bytes]:
+        """What stands before, between and behind the id, the subject, the time, args, kwargs and the job id."""
+        mark = token_hex(16)  # random, so that nothing of the user's is taken for it
+        raw = mark.encode()
+        return self._encoded(raw, raw, mark, None, mark).split(raw)
 
     def _job_id(self, given: str | None, key: str | None, now_ms: int) -> str:
         """The id of a job tells its lane, so it is made where the queue, the key or the caller say so."""
@@ -111,12 +158,28 @@ class CreateTemplate:
         if given is not None:
             return self._held_to_its_queue(given)
         if key is None:
-            shard = random.randrange(self._shards) if self._shards > 1 else 0
-            return new_job_id(lane_of_shard(queue, lanes, shard), now_ms)
+            return self._new_id(now_ms)
         _check_key(key)
         shard = murmur2(key.encode()) % self._shards
         lane = lane_of_shard(queue, lanes, shard)
         return hashed_job_id(lane, queue, key)
+
+    def _new_id(self, now_ms: int) -> str:
+        lanes = self._lanes
+        lane = lanes[int(random.random() * len(lanes))] if len(lanes) > 1 else lanes[0]
+        try:
+            number = self._numbers.pop()
+        except IndexError:
+            number = self._refilled().pop()
+        return new_job_id(lane, now_ms, number)
+
+    def _refilled(self) -> list[int]:
+        """More random numbers: asked of the system one by one they cost more than the rest of an id."""
+        count = self._numbers_next
+        self._numbers_next = min(2 * count, NUMBERS_MAX)
+        data = token_bytes(8 * count)
+        self._numbers.extend(number >> 2 for (number,) in iter_unpack("Q", data))
+        return self._numbers
 
     def _held_to_its_queue(self, job_id: str) -> str:
         check_job_id(job_id, self._rules.lanes)

@@ -1,4 +1,4 @@
-"""What a demonstration looks like on a terminal: one line for each step, and tables at the end."""
+"""Prints a demonstration: one line for each step of a job, and tables at the end."""
 
 import time
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ _STATE_WIDTH: Final = 10
 
 
 class Printer:
-    """Prints for people; `shortened` is a path that is left out wherever it stands."""
+    """Prints for people; `shortened` is a path that is left out of all texts."""
 
     def __init__(self, console: Console, shortened: str = "") -> None:
         self.console: Final = console
@@ -39,11 +39,11 @@ class Printer:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the beginning."""
+        """Seconds since the start."""
         return time.monotonic() - self._began
 
     def head(self, text: str) -> None:
-        """The beginning of a part."""
+        """A heading."""
         self.console.print()
         self.console.print(Text(text, style="bold"))
 
@@ -51,7 +51,7 @@ class Printer:
         self.console.print(Text.assemble((f"  {name:<12}", "dim"), value), soft_wrap=True)
 
     def progress(self, line: str) -> None:
-        """What is going on while one waits."""
+        """A line of progress."""
         self.console.print(Text.assemble((f"{self._time()}  ", "dim"), line), soft_wrap=True)
 
     def note(self, run_id: str, text: str) -> None:
@@ -65,7 +65,7 @@ class Printer:
         self._line(step.run_id, kind, state, Text(self._short(told(step.entry)), "dim" if step.is_cleanup else ""))
 
     def results(self, results: Sequence[Result]) -> None:
-        """The history of every run, and at the end, where one looks first, each in a line."""
+        """The history of every run, and a summary of all at the end."""
         for result in results:
             if result.detection is not None and result.cleanup is not None:
                 self.head(f"{result.run.run_id}: {result.run.story.photograph}, {result.run.story.name}")
@@ -74,7 +74,7 @@ class Printer:
         self.console.print(Padding(self._summary(results), (0, 0, 0, 2)))
 
     def _line(self, run_id: str, kind: str, state: Text, text: Text) -> None:
-        """The same columns in every line, and a long text within its own."""
+        """A line with the same columns as all others; a long text is wrapped within its column."""
         line = Table.grid(padding=(0, 1, 0, 0))
         for width in (_TIME_WIDTH, _RUN_WIDTH, _KIND_WIDTH, _STATE_WIDTH):
             line.add_column(width=width, overflow="ellipsis", no_wrap=True)
@@ -89,7 +89,7 @@ class Printer:
         return text.replace(self.shortened, "") if self.shortened else text
 
     def _summary(self, results: Sequence[Result]) -> Table:
-        table = _table("Run", "Detection", "Attempts", "Clean-up", "", "What it came to")
+        table = _table("Run", "Detection", "Attempts", "Clean-up", "", "Outcome")
         for result in results:
             complaints = result.complaints()
             came_to = Text(self._short(outcome(result.detection)))
@@ -106,7 +106,7 @@ class Printer:
         return table
 
     def _history(self, detection: JobDetails, cleanup: JobDetails) -> Table:
-        table = _table("After", "Job", "State", "Attempt", "Lasted", "Why")
+        table = _table("After", "Job", "State", "Attempt", "Lasted", "Reason")
         steps = [
             (kind, entry) for kind, job in (("detection", detection), ("clean-up", cleanup)) for entry in job.history
         ]
@@ -117,19 +117,19 @@ class Printer:
                 Text(entry.state, style=STYLES[entry.state]),
                 str(entry.attempt or ""),
                 f"{entry.lasted_s:.2f} s" if entry.lasted_s is not None else "",
-                # The jobs of a run refer to each other by their ids, which are long.
+                # The jobs of a run mention each other by their ids, which are long.
                 self._short(told(entry)).replace(detection.id, f"{detection.id[:8]}..."),
             )
         return table
 
 
 def told(entry: HistoryEntry) -> str:
-    """A step in words."""
+    """Describe a step."""
     data, reason = entry.data, entry.reason or ""
     match entry.state:
         case State.SCHEDULED:
             wait_s = (datetime.fromisoformat(data["due"]) - entry.at) / timedelta(seconds=1)
-            # A retry's reason repeats the exception after a colon; that was in the line before.
+            # A retry's reason repeats the exception after a colon; the line before has it.
             return f"{reason.partition(':')[0] or 'Due'} in {wait_s:.0f} s"
         case State.PROCESSING:
             return f"Attempt {entry.attempt}, on {data['worker'].partition(':')[0]}"
@@ -142,7 +142,7 @@ def told(entry: HistoryEntry) -> str:
 
 
 def found(result: Any) -> str:
-    """What a job returned, in words."""
+    """Describe what a job returned."""
     match result:
         case {"counts": {"faces": faces, "blobs": blobs, "shapes": shapes}}:
             return ", ".join((_count(faces, "face"), _count(blobs, "blob"), _count(shapes, "shape")))
@@ -153,9 +153,9 @@ def found(result: Any) -> str:
 
 
 def outcome(job: JobDetails | None) -> str:
-    """What a detection came to, in words."""
+    """Describe the outcome of a detection."""
     if job is None:
-        return "never seen"
+        return "not in Postgres"
     return found(job.result) if job.state is State.SUCCEEDED else told(job.history[0])
 
 
@@ -175,5 +175,5 @@ def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
         justify: JustifyMethod = "right" if column in {"After", "Lasted", "Attempts"} else "left"
-        table.add_column(column, justify=justify, overflow="fold", no_wrap=column not in {"Why", "What it came to"})
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column not in {"Reason", "Outcome"})
     return table

@@ -1,7 +1,7 @@
 """The job manager: turns requests into jobs.
 
-It keeps nothing: a run's id is the idempotency key of its jobs, so the job of a run is known without a
-table, and a request that is read twice, as after a crash, makes no second job.
+It has no state: a run's id is the idempotency key of its jobs, so the job of a run is known without a table, and a
+request that is read twice, as after a crash, creates no second job.
 """
 
 import logging
@@ -35,7 +35,7 @@ _POLL_S: Final = 0.2
 
 
 def retry_policy(minute: timedelta) -> RetryPolicy:
-    """2^n minutes before retry n + 1, three times: 1, 2 and 4 minutes; a demonstration has shorter minutes."""
+    """Three retries, after 1, 2 and 4 minutes; a demonstration has shorter minutes."""
     return RetryPolicy.exponential(base_s=minute / timedelta(seconds=1), factor=2, attempts=RETRIES)
 
 
@@ -49,7 +49,7 @@ class ManagedRun:
 
 
 class JobManager:
-    """Reads requests and makes jobs of them; `on_run` hears of every run that has its jobs."""
+    """Reads requests and creates jobs; `on_run` is called for every run whose jobs were created."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class JobManager:
         self._on_run = on_run
 
     def handle(self, request: RunRequested | RunWithdrawn) -> None:
-        """Do what one request asks for; when it returns, the commands are in the log."""
+        """Execute one request; when this returns, its commands are in the log."""
         if isinstance(request, RunRequested):
             self._on_run(self.start(request))
         else:
@@ -91,7 +91,7 @@ class JobManager:
         return ManagedRun(request.run_id, detection_job, cleanup_job)
 
     def options(self, run_id: str, queue: str) -> JobOptions:
-        """How the jobs of a run shall run: before others, marked with the run, tried again in a while."""
+        """Options for the jobs of a run: high priority, the run's id as a parameter, and the retry policy."""
         return JobOptions(
             queue=queue,
             priority=HIGH,
@@ -108,9 +108,9 @@ class JobManager:
 def manage(manager: JobManager, config: KafkaConfig, topic: str, group: str, stop: Event) -> None:
     """Handle requests until told to stop. A request's offset is committed after its jobs are in the log.
 
-    Raises KafkaException or EnqueueError when it cannot go on; started again, it begins where it left off.
+    Raises KafkaException or EnqueueError when it cannot go on; the next start continues with the same request.
     """
-    options = {"auto.offset.reset": "earliest"}  # a manager that is new shall hear of all requests
+    options = {"auto.offset.reset": "earliest"}  # a new manager handles all requests
     consumer = clients.group_consumer(config, group, "detection-manager", **options)
     consumer.subscribe([topic])
     with closing(consumer):
@@ -122,7 +122,7 @@ def manage(manager: JobManager, config: KafkaConfig, topic: str, group: str, sto
 
 
 def _is_readable(message: Message) -> bool:
-    """Whether it is a record. A broker or topic that is away will come back, or somebody reads the warning."""
+    """Whether it is a record. Other errors are logged; if they are not fatal, the consumer recovers by itself."""
     error = message.error()
     if error is None:
         return True
@@ -133,7 +133,7 @@ def _is_readable(message: Message) -> bool:
 
 
 def _handle(manager: JobManager, message: Message) -> None:
-    """Do what a request asks for. One that cannot be read, or that makes no job, is passed over, and said."""
+    """Execute a request. One that cannot be read, or that no job can be made of, is logged and skipped."""
     try:
         manager.handle(read_request(message.value(), headers_of(message)))
     except ContractError as exc:

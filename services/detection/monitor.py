@@ -1,6 +1,6 @@
-"""The monitor: reads the jobs of runs from the projection, and reacts to every step that it sees there.
+"""The monitor: reads the jobs of runs from the projection, and reacts to every step.
 
-It compares the history's versions with the last one it saw, so it misses no step, however late it looks.
+It compares the versions in a job's history with the last one it saw, so it misses no step, however late it looks.
 """
 
 import logging
@@ -31,7 +31,7 @@ Reaction = Callable[[Step], None]
 
 
 class RunMonitor:
-    """Watches runs; `reactions` tell what to do when a job comes into a state."""
+    """Watches runs; calls the reaction to a state when a job enters it."""
 
     def __init__(self, monitor: Monitor, reactions: Mapping[State, Reaction]) -> None:
         self._monitor: Final = monitor
@@ -40,12 +40,12 @@ class RunMonitor:
         self._seen: Final[dict[str, JobDetails]] = {}
 
     def watch(self, run: ManagedRun) -> None:
-        """Watch both jobs of a run from now on; any thread may ask for it."""
+        """Watch both jobs of a run from now on. Thread-safe."""
         self._watched[run.detection_job] = (run.run_id, False)
         self._watched[run.cleanup_job] = (run.run_id, True)
 
     def look(self, *, at_ended: bool = False) -> None:
-        """Read the jobs, those that have ended only if wanted; react to what is new, in the order it happened in."""
+        """Read the jobs, ended ones only with `at_ended`, and react to new steps in the order they happened in."""
         try:
             steps = [
                 step
@@ -62,13 +62,13 @@ class RunMonitor:
 
     @property
     def ended(self) -> int:
-        """How many runs have ended, their clean-ups too."""
+        """The number of runs of which both jobs have ended."""
         ended = self._ended_jobs()
         waiting = {run_id for job_id, (run_id, _) in self._watched.copy().items() if job_id not in ended}
         return len({run_id for run_id, _ in self._watched.copy().values()} - waiting)
 
     def jobs_of(self, run_id: str) -> tuple[JobDetails | None, JobDetails | None]:
-        """A run's detection and clean-up, as they were seen last; None what was never seen."""
+        """A run's detection and clean-up as last read; None for one that is not in the projection."""
         job_ids = {is_cleanup: job_id for job_id, (run, is_cleanup) in self._watched.items() if run == run_id}
         return self._seen.get(job_ids.get(False, "")), self._seen.get(job_ids.get(True, ""))
 

@@ -1,4 +1,4 @@
-"""The names that the detection service's manager, workers and monitor agree on."""
+"""Names that the detection service's manager, worker and monitor share."""
 
 from typing import Final
 
@@ -6,8 +6,8 @@ RUN_TASK: Final = "detection.run"
 CLEANUP_TASK: Final = "detection.cleanup"
 RUN_QUEUE: Final = "detection"
 CLEANUP_QUEUE: Final = "default"
-#: Parameters that every job of a run has.
+#: Parameters of every job of a run.
 RUN_ID: Final = "detectionRunId"
 PRIORITY: Final = "priority"
-#: The worker.
+#: The name of the worker.
 SERVER: Final = "DetectionServer"

@@ -1,4 +1,4 @@
-"""Another service: it uploads photographs, and asks for them to be looked at."""
+"""Another service, which requests detection runs."""
 
 import time
 import uuid
@@ -21,7 +21,7 @@ class RequestProducer:
         self._producer = clients.producer(config, "detection-producer", timeout_ms=_TIMEOUT_S * 1000)
 
     def send(self, request: RunRequested | RunWithdrawn) -> None:
-        """EnqueueError when Kafka does not acknowledge it. All requests of a run stay in their order."""
+        """Send one request. Requests of a run keep their order. EnqueueError if Kafka does not acknowledge it."""
         failures: list[KafkaError] = []
 
         def on_delivery(error: KafkaError | None, _: Message) -> None:

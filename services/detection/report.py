@@ -1,4 +1,4 @@
-"""What came of a demonstration: what is not as it should be, and everything as one JSON document."""
+"""The result of a demonstration: what was not as expected, and everything as one JSON document."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from joblog.streams.contract.states import State
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A run and its two jobs as they were seen last; None what was never seen."""
+    """A run and its two jobs as last read; None for one that is not in the projection."""
 
     run: PlannedRun
     detection: JobDetails | None
     cleanup: JobDetails | None
 
     def complaints(self) -> tuple[str, ...]:
-        """What is not as it should be."""
+        """What was not as expected."""
         return tuple(text for is_wrong, text in self._checks() if is_wrong)
 
     def _checks(self) -> Sequence[tuple[bool, str]]:
@@ -30,13 +30,13 @@ class Result:
             return ((True, "its jobs are not in the projection"),)
         return (
             (detection.state is not story.expected, f"the detection is {detection.state}, not {story.expected}"),
-            (detection.attempt < story.attempts, f"{detection.attempt} attempt(s), less than {story.attempts}"),
+            (detection.attempt < story.attempts, f"{detection.attempt} attempt(s), fewer than {story.attempts}"),
             (cleanup.state is not State.SUCCEEDED, f"the clean-up is {cleanup.state}"),
         )
 
 
 def retry_waits_s(job: JobDetails) -> list[float]:
-    """For how long each retry was put off, in seconds."""
+    """The delay of each retry, in seconds."""
     steps = reversed(job.history)
     return [
         round((datetime.fromisoformat(step.data["due"]) - before.at) / timedelta(seconds=1), 3)
@@ -48,7 +48,7 @@ def retry_waits_s(job: JobDetails) -> list[float]:
 def document(
     stage: Stage, minute: timedelta, timings: Mapping[str, float], results: Sequence[Result]
 ) -> dict[str, Any]:
-    """Everything that a program may want to know."""
+    """The document that `--output json` prints."""
     return {
         "ok": all(not result.complaints() for result in results),
         "bootstrap_servers": stage.kafka.bootstrap_servers,
@@ -78,7 +78,7 @@ def _run(result: Result) -> dict[str, Any]:
 
 
 def _job(job: JobDetails | None) -> dict[str, Any] | None:
-    """The job, its history in the order in which it happened."""
+    """A job, with its history from the first step to the last."""
     if job is None:
         return None
     known: dict[str, Any] = job.model_dump(mode="json")

@@ -1,6 +1,6 @@
-"""What other services ask of the detection service: CloudEvents on a topic of its own.
+"""Requests of other services: CloudEvents on a topic of the detection service.
 
-These are plain domain events. Whoever sends them knows nothing of jobs; the manager turns them into some.
+They are plain domain events. Their senders know nothing of jobs; the manager creates those.
 """
 
 import time
@@ -24,12 +24,12 @@ SOURCE: Final = "/detection/producer"
 _POLL_S: Final = 0.05
 
 
-#: A run's id names files and a directory, which is removed afterwards: nothing in it may lead elsewhere.
+#: A run's id is part of paths that are removed afterwards, so it must not lead out of their directory.
 RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$")]
 
 
 class RunRequested(StrictMessage):
-    """A photograph is to be looked at; it may still be on its way to this path."""
+    """Detect what is in a photograph; it may not have been uploaded to this path yet."""
 
     type: Literal["detection.run_requested"] = "detection.run_requested"
     run_id: RunId
@@ -37,7 +37,7 @@ class RunRequested(StrictMessage):
 
 
 class RunWithdrawn(StrictMessage):
-    """Nobody wants to know any more."""
+    """The result of a run is not needed any more."""
 
     type: Literal["detection.run_withdrawn"] = "detection.run_withdrawn"
     run_id: RunId
@@ -64,7 +64,7 @@ def write_request(request: RunRequested | RunWithdrawn, event_id: str, now_ms: i
 
 
 def read_request(value: bytes | None, headers: Headers | None) -> RunRequested | RunWithdrawn:
-    """The request in a record; a ContractError says what is wrong with it."""
+    """The request in a record. Raises ContractError if it is none."""
     envelope = read_envelope(value, headers)
     try:
         return _REQUESTS.validate_python({**envelope.data, "type": envelope.type})
@@ -73,11 +73,11 @@ def read_request(value: bytes | None, headers: Headers | None) -> RunRequested |
 
 
 def create_topic(config: KafkaConfig, topic: str, *, timeout_s: float = 60) -> None:
-    """Create the topic of the requests, and return when it is served; harmless when it is there.
+    """Create the topic of the requests if it does not exist, and return when it has leaders.
 
-    TopicsError when it cannot be created, or is not served in time.
+    Raises TopicsError if it cannot be created, or has no leader in time.
     """
-    client = clients.admin(config)  # held by its name: without one it would end before its answer
+    client = clients.admin(config)  # must outlive its future
     deadline = time.monotonic() + timeout_s
     wanted = NewTopic(topic, num_partitions=PARTITIONS, replication_factor=1)
     try:

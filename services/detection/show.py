@@ -1,4 +1,4 @@
-"""A demonstration from its first request to its last clean-up: producer, manager and monitor at work."""
+"""A demonstration from its first request to its last clean-up: runs producer, manager and monitor."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,16 +25,16 @@ from joblog.services.detection.workspace import TRUNCATED_SHARE, Workspace, uplo
 from joblog.streams.contract.states import State
 from joblog.streams.errors import StackError
 
-#: The roles have to be there after so long.
+#: How long the roles may take to become ready.
 READY_TIMEOUT_S: Final = 90.0
-#: What the runs may take besides the waits that are wanted: each of them, and all together.
+#: How long each run may take besides its delays, and all runs together.
 RUN_S: Final = 3.0
 SLACK_S: Final = 60.0
 _LOOK_S: Final = 0.2
 
 
 class Uploads:
-    """Brings the photographs of runs; some arrive broken, some late, some never."""
+    """Uploads the photographs of runs: some damaged, some late, some never."""
 
     def __init__(self, workspace: Workspace, runs: Sequence[PlannedRun], printer: Printer) -> None:
         self._workspace = workspace
@@ -42,7 +42,7 @@ class Uploads:
         self._printer = printer
 
     def begin(self, run: PlannedRun) -> str:
-        """Bring what arrives at once; returns the path at which the photograph is, or will be."""
+        """Upload what arrives at once; returns the path of the photograph."""
         photograph = run.story.photograph
         path = self._workspace.upload_path(run.run_id, photograph)
         match run.story.upload:
@@ -55,7 +55,7 @@ class Uploads:
         return str(path)
 
     def on_failed(self, step: Step) -> None:
-        """A photograph that was missed arrives, while the job waits for its retry."""
+        """Upload a late photograph, while the job waits for its retry."""
         if not step.is_cleanup and (run := self._late.pop(step.run_id, None)):
             upload(run.story.photograph, self._workspace.upload_path(run.run_id, run.story.photograph))
             self._printer.note(run.run_id, f"the upload of {run.story.photograph} has finished")
@@ -63,7 +63,7 @@ class Uploads:
 
 @dataclass(frozen=True, slots=True)
 class Show:
-    """A demonstration that can go on: the manager works, the monitor can look."""
+    """A running demonstration."""
 
     stage: Stage
     planned: Sequence[PlannedRun]
@@ -75,7 +75,7 @@ class Show:
     managing: Future[None]
 
     def wait_until_ready(self) -> None:
-        """Wait until all roles are ready and a worker serves the runs' queue; StackError when that takes long."""
+        """Wait until all roles are ready and a worker serves the runs' queue; StackError if that takes too long."""
         if not self._look_until(self._is_ready, READY_TIMEOUT_S):
             reasons = "; ".join(f"{role}: {reason}" for role, reason in self.stage.unready().items())
             raise StackError(
@@ -84,7 +84,7 @@ class Show:
             )
 
     def request(self) -> None:
-        """Request every run, and withdraw those that nobody wants in the end."""
+        """Request every run, and withdraw some."""
         for run in self.planned:
             self.producer.send(RunRequested(run_id=run.run_id, photograph=self.uploads.begin(run)))
         for run in self.planned:
@@ -92,17 +92,17 @@ class Show:
                 self.producer.send(RunWithdrawn(run_id=run.run_id))
 
     def watch(self) -> None:
-        """Watch until all runs have ended, or should have."""
+        """Watch until all runs have ended, or the deadline has passed."""
         self._look_until(lambda: self.runs.ended == len(self.planned), deadline_s(self.minute, len(self.planned)))
 
     def stay(self) -> None:
-        """Watch for ever: somebody may requeue what has ended."""
+        """Watch until interrupted: ended jobs may be requeued."""
         while True:
             self._turn(at_ended=True)
 
     @property
     def jobs(self) -> Sequence[JobDetails]:
-        """The detections, as they were seen last."""
+        """The detections as last read."""
         return [result.detection for result in self.results() if result.detection is not None]
 
     def results(self) -> Sequence[Result]:
@@ -122,7 +122,7 @@ class Show:
         return True
 
     def _turn(self, *, at_ended: bool = False) -> None:
-        """One look at the runs, and at those who work on them."""
+        """Check the processes and the manager, and react to what the runs did."""
         self.stage.check()
         if self.managing.done():
             self.managing.result()
@@ -132,7 +132,7 @@ class Show:
 
 @contextmanager
 def opened(stage: Stage, planned: Sequence[PlannedRun], minute: timedelta, printer: Printer) -> Iterator[Show]:
-    """A show on this stage, its manager at work until it is left."""
+    """A demonstration on this stage; its manager runs until it is left."""
     topic, stop = stage.names.prefix + TOPIC, Event()
     create_topic(stage.kafka, topic)
     workspace = Workspace(stage.directory)
@@ -151,10 +151,10 @@ def opened(stage: Stage, planned: Sequence[PlannedRun], minute: timedelta, print
 
 
 def reactions(printer: Printer, uploads: Uploads) -> dict[State, Callable[[Step], None]]:
-    """What is done when a job comes into a state; nothing for those that it leaves in a moment."""
+    """What to do when a job enters a state; nothing for Enqueued and Awaiting."""
 
     def processing(step: Step) -> None:
-        if not step.is_cleanup:  # clean-ups take milliseconds: their end says it all
+        if not step.is_cleanup:  # clean-ups take milliseconds: their end is enough
             printer.step(step)
 
     def failed(step: Step) -> None:
@@ -166,6 +166,6 @@ def reactions(printer: Printer, uploads: Uploads) -> dict[State, Callable[[Step]
 
 
 def deadline_s(minute: timedelta, runs: int) -> float:
-    """When all runs have to have ended, in seconds after their request: the last retry, the work, and some slack."""
+    """Seconds from the request by which all runs must have ended: the last retry, the work, and some slack."""
     waits = RUN_DELAY + minute * (2**RETRIES - 1)
     return waits / timedelta(seconds=1) + runs * RUN_S + SLACK_S

@@ -1,4 +1,4 @@
-"""What a demonstration takes place on: Kafka, Postgres, topics, tables, and the roles as processes."""
+"""The infrastructure of a demonstration: Kafka, Postgres, topics, tables, and the roles as processes."""
 
 import json
 import os
@@ -25,10 +25,10 @@ from joblog.streams.kafka.clients import KafkaConfig
 LANES: Final = 4
 SLOTS: Final = 2 * (os.cpu_count() or 1)
 ROLES: Final = ("projector", "elector", "delays", "worker")
-#: What brokers may take to create the topics; that one is not there is told after so long.
+#: How long brokers may take to create the topics, or to answer at all.
 TOPICS_TIMEOUT_S: Final = 30
 _TOPICS: Final = "demo-"
-# librdkafka would write to stderr, between the lines that people read; what matters is raised anyway.
+# librdkafka would write to stderr, between the lines of the demonstration; its errors are raised anyway.
 _QUIET: Final = {"log_level": "2"}
 
 Progress = Callable[[str], None]
@@ -36,7 +36,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where everything is. Topics, groups and tables are of this demonstration alone."""
+    """Where everything is. Topics, groups and tables belong to this demonstration only."""
 
     kafka: KafkaConfig
     names: TopicNames
@@ -48,16 +48,16 @@ class Stage:
 
     @property
     def config_file(self) -> Path:
-        """The settings of this demonstration, for any command of `joblog`."""
+        """A settings file with which `joblog` commands use this demonstration."""
         return self.directory / "joblog.toml"
 
     @property
     def logs(self) -> Path:
-        """What the roles write."""
+        """The directory of the roles' logs."""
         return self.directory / "logs"
 
     def check(self) -> None:
-        """Start roles that died anew; StackError when one cannot live."""
+        """Restart roles that died; StackError if one keeps dying."""
         assert self.supervisor is not None
         try:
             self.supervisor.check()
@@ -65,16 +65,16 @@ class Stage:
             raise StackError(f"{exc} in {self.logs}") from exc
 
     def unready(self) -> Mapping[str, str]:
-        """The roles that do not do their work (yet), and why."""
+        """The roles that are not ready, and why."""
         assert self.supervisor is not None
         return self.supervisor.unready()
 
 
 @contextmanager
 def set_up(directory: Path, bootstrap: str | None, dsn: str | None, progress: Progress) -> Iterator[Stage]:
-    """Everything up, in `directory`; everything down again on leaving. What is given is used, else started.
+    """Start everything in `directory`, and stop it on leaving. Kafka and Postgres are started unless given.
 
-    Raises StackError, TopicsError, ProjectionError when something cannot be set up; nothing is left running then.
+    Raises StackError, TopicsError or ProjectionError if something cannot be set up; nothing is left running then.
     """
     with ExitStack() as cleanup:
         if not (bootstrap and dsn):
@@ -105,7 +105,7 @@ def set_up(directory: Path, bootstrap: str | None, dsn: str | None, progress: Pr
 
 
 def delete_earlier(config: KafkaConfig) -> None:
-    """Delete the topics of earlier demonstrations from a broker of our own, which would start ever more slowly."""
+    """Delete the topics of earlier demonstrations from our own broker, which they would slow down."""
     client = clients.admin(config)
     earlier = [name for name in client.list_topics(timeout=TOPICS_TIMEOUT_S).topics if name.startswith(_TOPICS)]
     if earlier:
@@ -114,7 +114,7 @@ def delete_earlier(config: KafkaConfig) -> None:
 
 
 def _given(bootstrap: str) -> KafkaConfig:
-    """A cluster that runs already; what it needs besides, such as a password, is in the usual settings."""
+    """An existing cluster; its credentials come from the usual settings."""
     config = Settings.load(kafka={"bootstrap_servers": bootstrap}).kafka.config()
     return replace(config, options={**config.options, **_QUIET})
 
@@ -128,7 +128,7 @@ def _writer(logs: Path) -> Callable[[str, str], None]:
 
 
 def environment(stage: Stage, *, is_given: bool) -> dict[str, str]:
-    """What the roles get: no setting of this process, but of a cluster that was given how to be let in."""
+    """The roles' environment: none of this process's settings, except the credentials of a given cluster."""
     kept = f"{PREFIX}KAFKA__" if is_given else None
     others = {
         name: value
@@ -136,7 +136,7 @@ def environment(stage: Stage, *, is_given: bool) -> dict[str, str]:
         if not name.startswith(PREFIX) or (kept is not None and name.startswith(kept))
     }
     ours = {variable(path): _text(value) for path, value in _settings(stage).items()}
-    # They are asked whether they are ready, whatever a settings file here says.
+    # They are probed by HTTP, whatever a settings file here says.
     asked = {f"{PREFIX}HTTP__ENABLED": "true", f"{PREFIX}HTTP__HOST": HOST}
     return {**others, **ours, **asked, "PYTHONUNBUFFERED": "1"}
 
@@ -146,14 +146,14 @@ def _text(value: Any) -> str:
 
 
 def write_settings(stage: Stage) -> None:
-    """The settings file of a demonstration; only its owner can read it, as the DSN may hold a password."""
+    """Write the settings file; only its owner can read it, as the DSN may hold a password."""
     lines: list[str] = []
     section: tuple[str, ...] = ()
     for path, value in _settings(stage).items():
         if path[:-1] != section:
             section = path[:-1]
             lines.append(f"[{'.'.join(section)}]")
-        # What JSON writes for text, numbers and lists of them means the same in TOML.
+        # Text, numbers and lists are written alike in JSON and TOML.
         lines.append(f"{path[-1]} = {json.dumps(value)}")
     with os.fdopen(os.open(stage.config_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write("\n".join(lines) + "\n")

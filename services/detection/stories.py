@@ -1,4 +1,4 @@
-"""The runs of a demonstration: what happens to each photograph, and the state that its job has to reach."""
+"""The runs of a demonstration: what happens to each photograph, and the state that its job must reach."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ class Upload(StrEnum):
 
     WHOLE = "whole"
     TRUNCATED = "truncated"  # the connection broke off
-    LATE = "late"  # not before the first run failed for want of it
+    LATE = "late"  # after the first attempt failed because it was missing
     NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """One kind of run; its job is started so often at least."""
+    """One kind of run; its job takes at least `attempts`."""
 
     name: str
     photograph: str
@@ -51,7 +51,7 @@ class PlannedRun:
 
 
 def plan(count: int) -> Sequence[PlannedRun]:
-    """So many runs, the stories in turn."""
+    """`count` runs, which take turns with the stories."""
     return [
         PlannedRun(f"run-{number}-{story.name.replace(' ', '-')}", story)
         for number, story in enumerate(islice(cycle(STORIES), count), start=1)

@@ -15,14 +15,14 @@ from joblog.services.tasks.task import task
 # In threads of the worker: the detectors hold Python's lock for a quarter of a second at most (8 threads, 2 cores).
 @task(RUN_TASK, queue=RUN_QUEUE, timeout=timedelta(minutes=2))
 def run_detection(photograph: Path, workspace: Path, context: JobContext) -> dict[str, Any]:
-    """Look at a photograph. OSError when it is missing or damaged, which a retry may find mended."""
+    """Detect what is in a photograph. OSError if it is missing or damaged; a retry may find it complete."""
     if not photograph.exists():
         raise FileNotFoundError(f"{photograph.name} has not arrived")
     run_id = str(context.parameters[RUN_ID])
     rooms = Workspace(workspace)
     scratch = rooms.scratch(run_id)
     scratch.mkdir(parents=True, exist_ok=True)
-    # A copy, since an upload may be replaced while it is looked at.
+    # A copy, since an upload may be replaced while it is read.
     copy = Path(shutil.copy(photograph, scratch / photograph.name))
     seen = vision.read(copy)
     detection = vision.detect(seen)
@@ -33,6 +33,6 @@ def run_detection(photograph: Path, workspace: Path, context: JobContext) -> dic
 
 @task(CLEANUP_TASK, queue=CLEANUP_QUEUE, timeout=timedelta(minutes=1))
 def clean_up(workspace: Path, context: JobContext) -> dict[str, int]:
-    """Remove what a run left in its scratch directory, however the run ended."""
+    """Remove the scratch directory of a run, whatever its outcome."""
     count, size = remove_scratch(Workspace(workspace).scratch(str(context.parameters[RUN_ID])))
     return {"files_removed": count, "bytes_removed": size}

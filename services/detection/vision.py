@@ -31,7 +31,7 @@ _BLOB_THRESHOLD: Final = 0.008
 #: A shape covers at least this share of the photograph, and is brighter by so much than the mean around it.
 _SHAPE_SHARE: Final = 1 / 500
 _SHAPE_CONTRAST: Final = 0.03
-#: Of each kind so many are reported one by one, the largest first; the counts are of all.
+#: At most so many of each kind are reported one by one, the largest first; the counts include all.
 _LISTED_MAX: Final = 10
 
 

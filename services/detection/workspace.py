@@ -1,4 +1,4 @@
-"""The directories of the detection service: photographs come in, marked ones go out, scratch is cleaned up."""
+"""The directories of the detection service: uploads, results, and scratch directories that are removed."""
 
 import shutil
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Final
 
 import skimage.data
 
-#: The first part of a file that the connection broke off on: so much of it arrived.
+#: The share of a file that arrives when its upload is cut off.
 TRUNCATED_SHARE: Final = 0.6
 
 
@@ -28,7 +28,7 @@ class Workspace:
         return self.root / "results"
 
     def scratch(self, run_id: str) -> Path:
-        """Where a run keeps what only it needs."""
+        """The directory for temporary files of a run."""
         return self.root / "scratch" / run_id
 
     def create(self) -> None:
@@ -36,12 +36,12 @@ class Workspace:
             directory.mkdir(parents=True, exist_ok=True)
 
     def upload_path(self, run_id: str, photograph: str) -> Path:
-        """Where the photograph of a run is, or will be."""
+        """The path to which the photograph of a run is uploaded."""
         return self.uploads / f"{run_id}{Path(photograph).suffix}"
 
 
 def upload(photograph: str, target: Path, *, share: float = 1.0) -> None:
-    """Put one of scikit-image's photographs, or its first `share`, at `target`, all at once."""
+    """Put one of scikit-image's photographs, or its first `share`, at `target`, atomically."""
     with as_file(files(skimage.data).joinpath(photograph)) as source:
         content = source.read_bytes()
     arriving = target.with_suffix(".part")
@@ -50,7 +50,7 @@ def upload(photograph: str, target: Path, *, share: float = 1.0) -> None:
 
 
 def remove_scratch(scratch: Path) -> tuple[int, int]:
-    """Remove a run's scratch; how many files and bytes that were. None is left behind by a second call."""
+    """Remove a scratch directory; returns how many files and bytes it had, 0 if there is none."""
     sizes = list(_sizes(scratch))
     if scratch.exists():
         shutil.rmtree(scratch)

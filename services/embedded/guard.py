@@ -1,4 +1,4 @@
-"""Ends a server when the process that started it is gone, however that ended (SIGKILL, a crash).
+"""Stop a server when the process that started it is gone, however that ended (SIGKILL, a crash).
 
 Run as a file, by the owner: `python -I -S guard.py OWNER_PID SERVER_PID SIGNAL`. It imports
 nothing of Joblog, so it starts at once and stays small. Linux could do the same by PR_SET_PDEATHSIG,
@@ -25,8 +25,8 @@ def is_running(pid: int) -> bool:
 
 
 def guard(owner: int, server: int, polite: int, *, poll_s: float = POLL_S, patience_s: float = PATIENCE_S) -> None:
-    """Wait for the end of the owner, then stop the server: politely, and by SIGKILL after `patience_s`."""
-    # A child whose parent died has another parent at once, even while the dead one is not reaped yet.
+    """Wait for the end of the owner, then stop the server: by signal `polite`, or SIGKILL after `patience_s`."""
+    # A child whose parent died has another parent at once, even before the dead one is reaped.
     while os.getppid() == owner:
         if not is_running(server):
             return

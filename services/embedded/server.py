@@ -1,4 +1,4 @@
-"""One server as a child process: started with a guard, stopped by signal, found again when orphaned."""
+"""One server as a child process: started with a guard, stopped by signal, found again if its owner was killed."""
 
 import contextlib
 import logging
@@ -21,12 +21,12 @@ STOP_TIMEOUT_S = 60
 PROGRAM_TIMEOUT_S = 120
 POLL_S = 0.05
 LOG_TAIL_LINES = 12
-# Nothing of the user's (CLASSPATH, JAVA_TOOL_OPTIONS, PGDATA ...) may change what the servers do.
+# No variable of the user's (CLASSPATH, JAVA_TOOL_OPTIONS, PGDATA ...) may change what the servers do.
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8", "TZ": "UTC"}
 
 
 class ServerProcess:
-    """A server from its start to its end; a guard beside it ends it should this process die first."""
+    """A server from its start to its end; a guard process stops it if this process dies first."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class ServerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # A Ctrl-C in the terminal is for the owner, which stops its servers in order.
+                # Ctrl-C in the terminal goes to the owner only, which stops its servers in order.
                 start_new_session=True,
                 user=user.pw_uid if user else None,
                 group=user.pw_gid if user else None,
@@ -82,12 +82,12 @@ class ServerProcess:
             time.sleep(POLL_S)
 
     def ask_to_stop(self, number: signal.Signals | None = None) -> None:
-        """Signal the server, by its polite signal unless told otherwise, without waiting for its end."""
+        """Send the server `number`, or else its stop signal, without waiting for its end."""
         if self.is_running:
             self._server.send_signal(number or self._polite)
 
     def wait(self) -> None:
-        """Wait for the end of a server that was asked to stop; SIGKILL it after `STOP_TIMEOUT_S`."""
+        """Wait for the end of a server that was asked to stop; it gets SIGKILL after `STOP_TIMEOUT_S`."""
         try:
             self._server.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -105,7 +105,7 @@ class ServerProcess:
 def run_program(
     command: Sequence[str], *, directory: Path, user: pwd.struct_passwd | None = None, statements: str = ""
 ) -> str:
-    """Run a program to its end, with `statements` as its input; what it wrote to stderr.
+    """Run a program to its end, with `statements` as its input; returns what it wrote to stderr.
 
     Raises StackError, with what it wrote, if it fails or takes longer than `PROGRAM_TIMEOUT_S`.
     """
@@ -134,8 +134,8 @@ def stop_orphan(pid_file: Path, mark: str, polite: signal.Signals, progress: Cal
     """Stop the server that an earlier owner of the directory left behind, if there is one.
 
     It is the process with the pid in the first line of `pid_file`, if its command line holds `mark`.
-    A file whose pid belongs to another process by now (pids repeat soon in containers) is removed,
-    for a server would take that process for itself and refuse to start.
+    A file whose pid belongs to another process by now (pids are reused soon in containers) is removed: a server would
+    take that process for itself and refuse to start.
     """
     try:
         pid = int(pid_file.read_text().splitlines()[0])

@@ -1,8 +1,8 @@
-"""The embedded stack: a real Kafka broker and a real Postgres as child processes, on one directory.
+"""The embedded stack: a real Kafka broker and a real Postgres as child processes, in one directory.
 
-Nothing has to be installed: the Java runtime and Postgres come as Python packages, Kafka is fetched
-from Maven once. One process owns a directory at a time (a file lock). Servers that an owner left
-behind when it was killed end by themselves (guard.py); those still there are stopped first.
+Nothing has to be installed: the Java runtime and Postgres come as Python packages, Kafka is downloaded from Maven
+once. One process owns a directory at a time (a file lock). Servers whose owner was killed end by themselves
+(guard.py); those that still run at the next start are stopped first.
 """
 
 import logging
@@ -32,12 +32,12 @@ class StackAddresses:
 
 
 def log_progress(line: str) -> None:
-    """What becomes of progress lines that no one asked for."""
+    """Log a line of progress: the default for callers that show none."""
     log.info("embedded.progress", extra={"line": line})
 
 
 class EmbeddedStack:
-    """Kafka and Postgres on `directory`; a port that is not given is picked, and kept from then on."""
+    """Kafka and Postgres in `directory`; a port that is not given is picked, and kept for later starts."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class EmbeddedStack:
 
     @property
     def log_files(self) -> Mapping[str, Path]:
-        """What each server writes; the console holds what the Java machine itself has to say."""
+        """The log file of each server; the console log has the output of the JVM itself."""
         files: dict[str, Path] = {}
         if self._kafka is not None:
             files |= {"kafka": self._kafka.log_file, "kafka console": self._kafka.console}
@@ -98,7 +98,7 @@ class EmbeddedStack:
             ) from exc
 
     def stop(self) -> None:
-        """Stop both servers, side by side, and give the directory free; nothing to do when not started."""
+        """Stop both servers at the same time, and release the directory; does nothing if they were not started."""
         self._addresses = None
         servers = [server for server in (self._kafka, self._postgres) if server is not None]
         try:
@@ -119,7 +119,7 @@ class EmbeddedStack:
         self.stop()
 
     def stop_broker(self) -> None:
-        """Stop the broker in order; its clients see it gone."""
+        """Stop the broker in order."""
         self._broker().stop()
 
     def kill_broker(self) -> None:
@@ -133,7 +133,7 @@ class EmbeddedStack:
         broker.wait_until_ready()
 
     def stop_postgres(self, *, immediate: bool = False) -> None:
-        """Stop Postgres: in order, sending its clients away, or `immediate`: a crash, to recover from."""
+        """Stop Postgres: in order, disconnecting its clients, or `immediate`, which is a crash."""
         self._database().stop(signal.SIGQUIT if immediate else signal.SIGINT)
 
     def start_postgres(self) -> None:
@@ -165,14 +165,14 @@ class EmbeddedStack:
         return self.addresses
 
     def _prepare(self) -> None:
-        """First, servers left behind go, as they hold the remembered ports; then the ports are chosen."""
+        """Stop servers left behind, since they hold the remembered ports; then choose the ports."""
         for server in (self._kafka, self._postgres):
             if server is not None:
                 server.stop_orphan()
         self._ports = choose_ports(self.directory / "ports.json", self._wanted, self._progress)
 
     def _launch(self) -> None:
-        """Start what is not running, both servers side by side: each waits more than it works."""
+        """Start what is not running, both servers at the same time."""
         if self._kafka is not None:
             self._kafka.launch(self._port("Kafka"), self._port("Kafka's controller"))
         if self._postgres is not None:

@@ -1,4 +1,4 @@
-"""`python -m joblog.services.schemas` writes the documents in deploy/ anew; with `--check` it only compares."""
+"""`python -m joblog.services.schemas` generates the documents in deploy/; with `--check` it only compares them."""
 
 import typer
 from joblog.services.schemas.documents import main

@@ -1,8 +1,8 @@
 """The contract as documents: a JSON Schema of each command and event, and an AsyncAPI document of all topics.
 
-They are generated from the pydantic models and the table of topics, and kept in deploy/, so that whoever writes
-or reads the log in another language need not read Python. `python -m joblog.services.schemas` writes them anew,
-with `--check` it exits with 1 and names those that drifted.
+They are generated from the pydantic models and the table of topics, and kept in deploy/ for programs in other
+languages. `python -m joblog.services.schemas` generates them again; with `--check` it only names those that differ,
+and exits with 1.
 """
 
 import json
@@ -55,7 +55,7 @@ def drifted(directory: Path, expected: Mapping[str, str]) -> list[str]:
 
 
 def write(directory: Path, expected: Mapping[str, str]) -> None:
-    """Write all documents, and remove those of messages that are no more."""
+    """Write all documents, and remove those of messages that no longer exist."""
     (directory / "schemas").mkdir(parents=True, exist_ok=True)
     for path in directory.glob("schemas/*.json"):
         path.unlink()
@@ -65,9 +65,9 @@ def write(directory: Path, expected: Mapping[str, str]) -> None:
 
 def main(
     check: Annotated[
-        bool, typer.Option(help="Write nothing; exit with 1 if a document is not what it would be.")
+        bool, typer.Option(help="Write nothing; exit with 1 if a document differs from the models.")
     ] = False,
-    directory: Annotated[Path, typer.Option(help="Where the documents are.")] = DEPLOY,
+    directory: Annotated[Path, typer.Option(help="Directory of the documents.")] = DEPLOY,
 ) -> None:
     """Generate the JSON Schemas and the AsyncAPI document from the models."""
     expected = {name: written(document) for name, document in documents()}
@@ -75,5 +75,5 @@ def main(
         write(directory, expected)
     elif said := drifted(directory, expected):
         print("\n".join(said))
-        print("Generate them anew: python -m joblog.services.schemas")
+        print("Run python -m joblog.services.schemas to generate them again.")
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""What the generated documents say of messages: their models, as JSON Schemas with their CloudEvents envelope."""
+"""Messages as JSON Schemas, with their CloudEvents envelope."""
 
 from collections.abc import Iterable
 from inspect import getdoc
@@ -34,7 +34,7 @@ def tag_of(model: type[BaseModel]) -> str:
 
 
 def summary_of(kind: type) -> str:
-    """The first sentence of what a class says of itself."""
+    """The first line of a class's docstring."""
     return (kind.__doc__ or "").partition("\n")[0].strip()
 
 
@@ -96,7 +96,7 @@ def _of_field(kind: Any, ref_template: str) -> Schema:
 
 
 def merged(schemas: Iterable[Schema]) -> Schema:
-    """The definitions of many schemas, taken out of them; one name must mean one thing."""
+    """The definitions of many schemas, taken out of them. ValueError if two of one name differ."""
     found: Schema = {}
     for schema in schemas:
         for name, definition in schema.pop("$defs", {}).items():

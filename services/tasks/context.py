@@ -1,4 +1,4 @@
-"""What a running job can know of itself, and how it hears that it should stop."""
+"""What a running job can know about itself, and how it learns that it should stop."""
 
 import logging
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ class JobCancelled(TaskError):
 
 
 class Cause(StrEnum):
-    """Why a worker stops a run: the beginning of the token's reason."""
+    """Why a worker stops a run; the reason of a token begins with it."""
 
     CANCELLED = "cancelled"
     TIMEOUT = "timeout"
@@ -25,18 +25,18 @@ class Cause(StrEnum):
     SHUTDOWN = "shutdown"
 
 
-# One for all tokens: it is held for nanoseconds, while a lock for each job would cost a microsecond.
+# One for all tokens: it is held for nanoseconds, and a lock for each job would cost a microsecond.
 _TOKENS: Final = Lock()
 
 
 class CancellationToken:
-    """Tells one run that it should stop; set by the worker from any thread, read by the job."""
+    """Tells a run that it should stop: set by the worker, from any thread, and read by the job."""
 
     __slots__ = ("_event", "_reason")
 
     def __init__(self) -> None:
         self._reason: str | None = None
-        self._event: Event | None = None  # made for those who wait, since most jobs never do
+        self._event: Event | None = None  # made when the job waits, since most never do
 
     @property
     def is_cancelled(self) -> bool:
@@ -44,7 +44,7 @@ class CancellationToken:
 
     @property
     def reason(self) -> str | None:
-        """Why the run should stop: a `Cause`, and after a colon what is known besides. None: go on."""
+        """Why the run should stop: a `Cause`, possibly with a colon and details; None while it should go on."""
         return self._reason
 
     def raise_if_cancelled(self) -> None:
@@ -52,7 +52,7 @@ class CancellationToken:
             raise JobCancelled(self._reason)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Sleep for `timeout` seconds, less if the run should stop; tells whether it should."""
+        """Sleep for `timeout` seconds, or until the run should stop; returns whether it should."""
         with _TOKENS:
             if self._event is None:
                 self._event = Event()
@@ -61,7 +61,7 @@ class CancellationToken:
         return self._event.wait(timeout)
 
     def cancel(self, reason: str) -> None:
-        """Ask the run to stop; the first reason stays."""
+        """Ask the run to stop; later calls do not change the reason."""
         with _TOKENS:
             if self._reason is None:
                 self._reason = reason
@@ -76,7 +76,7 @@ class _Created(msgspec.Struct, gc=False):
 
 
 class JobContext:
-    """One run, as the job sees it; a task gets it by annotating a parameter with this class."""
+    """One run, as its task sees it. A parameter that is annotated with this class gets it."""
 
     __slots__ = ("_job", "_parameters", "cancellation", "worker")
 
@@ -92,7 +92,7 @@ class JobContext:
 
     @property
     def attempt(self) -> int:
-        """Counts the runs from 1; one that was released does not count."""
+        """The number of this run, from 1; a run that was released before it started does not count."""
         return self._job.attempt
 
     @property
@@ -113,7 +113,7 @@ class JobContext:
 
     @property
     def idempotency_key(self) -> str:
-        """For side effects: another one for each attempt, so that those of a lost attempt can be told apart."""
+        """A key for side effects that differs between attempts; the job id is the key for what must happen once."""
         return f"{self._job.job_id}:{self._job.attempt}"
 
     @property
@@ -130,7 +130,7 @@ CURRENT: Final[ContextVar[JobContext]] = ContextVar("joblog_current_job")
 
 
 def current_job() -> JobContext:
-    """The job that runs here; TaskError outside of one."""
+    """The context of the job that runs in this thread or asyncio task; TaskError if none does."""
     try:
         return CURRENT.get()
     except LookupError as exc:
@@ -138,7 +138,7 @@ def current_job() -> JobContext:
 
 
 class JobLogFilter(logging.Filter):
-    """Adds job_id, attempt, queue and task to what is logged while a job runs; hides nothing."""
+    """Adds job_id, attempt, queue and task to what is logged while a job runs. Lets every record pass."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         job = CURRENT.get(None)

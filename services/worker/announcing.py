@@ -1,16 +1,15 @@
-"""The worker's announcements: one to each of its lanes, renewed, and at once when something changes.
+"""The worker's announcements: one to each of its lanes, sent again to renew the lease and when an offer changes.
 
-How many jobs a worker offers to hold for each of its lanes.
+An announcement offers the lane a number of slots: how many of its jobs the worker will hold. Every lane is offered
+all slots and the prefetch at once, because the worker cannot know which lane has jobs, and an idle slot is worse
+than a job that waits. A job that has waited too long goes back, so that another worker can have it, and its lane is
+*lowered*: it is offered the slots that it uses and those that are free, and besides as many as it started within the
+last `release_after_s`, since that many will not wait too long. So jobs do not go back and forth.
 
-Every lane is offered all slots, and the prefetch, at once: which lane has work is not known, and an idle
-slot is worse than a job that waits. A job that waited too long goes back, so that another worker can have
-it, and its lane is *lowered*: it is offered what it runs and could start now, and as much again to wait as it
-started within the last such time, since so many will not wait too long. So jobs do not go back and forth.
-
-A lane that comes after a lowered one is asked to leave one slot: the next slot that gets free is not filled
-from the lane behind before the one in front had its chance, and the order of the queues holds though the
-lanes do not know of each other. A lowered lane is raised once a slot was free for that time: then nobody
-in front wanted it.
+Lanes are in the order of the worker's queues. A lane behind a lowered one is offered one slot less: the next slot
+that becomes free is not filled from the lane behind before the one in front could use it. So the order of the queues
+holds although lanes know nothing of each other. A lowered lane is raised once a slot has been free for that long:
+then no lane in front needed it.
 """
 
 import os
@@ -32,17 +31,17 @@ from joblog.services.worker.slots import Slots
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.wire import WorkerAnnounced
 
-#: Shortest time between two announcements to one lane, so that a lowered one does not talk all the time.
+#: Shortest time between two announcements to one lane: the offer to a lowered lane changes with every run.
 CHANGE_S: Final = 0.1
 
 
 def new_worker_id(name: str) -> str:
-    """Another one for each time that the worker starts, or starts again after it lost its lease."""
+    """A new id, for each session of a worker."""
     return f"{name}:{os.getpid()}:{token_hex(4)}"
 
 
 class Announcer:
-    """Says what the worker offers, and knows since when Kafka has its last word."""
+    """Announces what the worker offers, and renews its leases when Kafka has acknowledged that."""
 
     def __init__(
         self,
@@ -63,7 +62,7 @@ class Announcer:
         self._offered: dict[int, int] = {}
         self._sent_at = dict.fromkeys(self._lanes, -inf)
         self._leases = leases
-        self._heard: set[int] = set()
+        self._announced: set[int] = set()
 
     @property
     def lanes(self) -> tuple[int, ...]:
@@ -71,12 +70,12 @@ class Announcer:
         return tuple(self._lanes)
 
     @property
-    def is_heard(self) -> bool:
-        """Whether Kafka has an announcement to every lane."""
-        return len(self._heard) == len(self._lanes)
+    def is_announced(self) -> bool:
+        """Whether Kafka has acknowledged an announcement to every lane."""
+        return len(self._announced) == len(self._lanes)
 
     def announce(self, offers: Mapping[int, int], now: float, *, at_once: bool = False) -> None:
-        """Tell each lane its offer if it changed, or if it is time to renew."""
+        """Send each lane its offer if it has changed, or if it is time to renew the lease."""
         for lane, slots in offers.items():
             age = now - self._sent_at[lane]
             is_changed = slots != self._offered.get(lane)
@@ -85,12 +84,13 @@ class Announcer:
                 self._sent_at[lane] = now
                 self._reports.announce(lane, self._message(lane, slots), partial(self._acknowledged, lane, now))
 
-    def say_good_bye(self) -> None:
+    def announce_stop(self) -> None:
+        """Let every lane elect anew what the worker still holds, without waiting for the end of the lease."""
         for lane in self._lanes:
             self._reports.stopping(lane, self._worker)
 
     def _acknowledged(self, lane: int, sent_at: float) -> None:
-        self._heard.add(lane)
+        self._announced.add(lane)
         self._leases.renew(lane, sent_at)
 
     def _message(self, lane: int, slots: int) -> WorkerAnnounced:
@@ -112,7 +112,7 @@ class Announcer:
 
 @dataclass(frozen=True, slots=True)
 class LaneLoad:
-    """One lane as the worker sees it now; jobs whose end is reported do not count, even if they go on."""
+    """What the worker holds of one lane; a run whose end is reported does not count, even if its thread goes on."""
 
     running: int = 0
     waiting: int = 0
@@ -121,9 +121,9 @@ class LaneLoad:
 
 
 def offers(capacity: int, prefetch: int, loads: Sequence[LaneLoad]) -> list[int]:
-    """Slots to announce to each lane, given in the order of the worker's queues.
+    """The slots to offer to each lane, in the order of the worker's queues.
 
-    `capacity` is the number of slots that are not blocked by runs nobody waits for any more.
+    `capacity` is the number of slots without those of runs that have ended for Joblog and whose threads go on.
     """
     free = max(0, capacity - sum(load.running + load.waiting for load in loads))
     full = capacity + prefetch if capacity > 0 else 0
@@ -142,7 +142,7 @@ def offers(capacity: int, prefetch: int, loads: Sequence[LaneLoad]) -> list[int]
 
 
 class LaneBook:
-    """Kept by the worker's loop; instants are those of `execution.run.clock`."""
+    """What `offers` needs to know of the lanes, noted by the worker's loop; instants are those of `clock`."""
 
     def __init__(self, lanes: Sequence[int], slots: int, prefetch: int, window_s: float) -> None:
         self._lanes = tuple(lanes)
@@ -150,7 +150,7 @@ class LaneBook:
         self._prefetch = prefetch
         self._window_s = window_s
         self._lowered: set[int] = set()
-        self._full_at = 0.0  # when no slot was free, for the last time
+        self._full_at = 0.0  # the last time at which no slot was free
         self._samples: deque[tuple[float, Counter[int]]] = deque()
 
     def lower(self, lane: int, now: float) -> None:
@@ -159,7 +159,7 @@ class LaneBook:
         self._full_at = now
 
     def offers(self, slots: Slots, now: float) -> dict[int, int]:
-        """The slots to announce to each lane."""
+        """The slots to offer to each lane now."""
         running = slots.running
         capacity = self._slots - sum(run.token.is_cancelled for run in running)
         if self._lowered:
@@ -180,7 +180,7 @@ class LaneBook:
         return [LaneLoad(working[n], waiting[n], lately[n], n in self._lowered) for n in self._lanes]
 
     def _started_lately(self, starts: Counter[int], now: float) -> Counter[int]:
-        """The runs started within the window, as nearly as the samples tell."""
+        """How many runs of each lane were started within the window, as exactly as the samples allow."""
         while len(self._samples) > 1 and self._samples[1][0] <= now - self._window_s:
             self._samples.popleft()
         before = self._samples[0][1] if self._samples else starts

@@ -1,4 +1,4 @@
-"""Worker filters: code of the user's around every run.
+"""Worker filters: user code that is called around every run.
 
 `joblog worker` uses those that installed packages offer as entry points of the group `joblog.worker_filters`,
 in the order of their names.

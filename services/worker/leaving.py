@@ -1,4 +1,4 @@
-"""The end of a worker's process, which threads that a task left behind may not put off."""
+"""The end of a worker's process, which threads that a task has left behind must not delay."""
 
 import atexit
 import logging
@@ -9,15 +9,15 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
-#: What threads get to end in that are left when the worker has ended.
+#: How long threads may go on when the worker has ended.
 THREADS_S: Final = 1.0
 
 
 def leave_within(seconds: float, code: int) -> None:
     """End the process with this code if its threads keep it alive for so long; call it last.
 
-    Python waits at its end for the threads of executors, and so for `asyncio.to_thread`, whatever they do: they are
-    no daemons, even in a daemon. What was registered with `atexit` is called after that, and gets its time.
+    At exit Python waits for the threads of executors, and so for `asyncio.to_thread`, however long they take: they
+    are not daemons, even if a daemon has started them. `atexit` functions are called after that, and are waited for.
     """
     joined = threading.Event()
     atexit.register(joined.set)  # what was registered last is called first

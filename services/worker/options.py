@@ -1,4 +1,4 @@
-"""What a worker was told to be, checked; and which lanes its queues live in."""
+"""The options of a worker, checked, and the lanes of its queues."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from joblog.streams.contract.fields import QUEUE_PATTERN, WORKER_PATTERN
 from joblog.streams.contract.ids import LANES_MAX, lane_of_shard
 from joblog.streams.errors import SettingsError
 
-#: Slots of a worker that was not told otherwise: five for each core, as jobs mostly wait; at most 20.
+#: Slots by default: five for each core, since jobs mostly wait; at most 20.
 DEFAULT_SLOTS: Final = min((os.cpu_count() or 1) * 5, 20)
 SLOTS_MAX: Final = 10_000
 NAME_CHARS_MAX: Final = 150  # leaves room in a worker's id for the process and the random part
@@ -21,15 +21,16 @@ RESULT_BYTES_MAX: Final = 1_000_000  # a report has to fit into one record
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """All of a worker's settings; SettingsError when one is impossible. Times are in seconds.
+    """The options of a worker; SettingsError when one is out of its range. Times are in seconds.
 
     - queues: in the order in which waiting jobs are started.
-    - slots: jobs run at once; prefetch: jobs held besides, which saves short ones the way to the elector.
-    - shards: lanes of each queue that has more than one.
-    - renew_s, lease_s: how often the worker says that it lives, and after what silence the elector gives
-      its jobs to others. After `fence_s` without an acknowledged renewal it gives them up itself.
-    - grace_s: what running jobs get to end in when the worker stops.
-    - release_after_s: how long a job may wait here for a slot before it goes back.
+    - slots: how many jobs run at once; prefetch: how many more the worker holds, so that a slot need not wait for
+      the elector between short jobs.
+    - shards: the number of lanes of each queue that has more than one.
+    - renew_s, lease_s: how often the worker renews its lease, and how long a lease lasts: after that the elector
+      gives the worker's jobs to others. After `fence_s` without an acknowledged renewal the worker stops them.
+    - grace_s: how long running jobs may take to end when the worker stops.
+    - release_after_s: how long a job may wait in the worker for a slot before it goes back.
     - result_bytes_max: the longest result, as JSON.
     """
 
@@ -77,12 +78,12 @@ class WorkerOptions:
 
     @property
     def fence_s(self) -> float:
-        """Before the lease is over for the elector, whose clock and log may be a little behind."""
+        """Shorter than the lease: the elector measures it by its own clock and by the time in the log."""
         return 0.8 * self.lease_s
 
     @property
     def queues_of_lanes(self) -> Mapping[int, tuple[str, ...]]:
-        """The worker's lanes, in the order of its queues, and its queues in each."""
+        """The worker's lanes in the order of its queues, each with the worker's queues that live in it."""
         found: dict[int, list[str]] = {}
         for queue in self.queues:
             for shard in range(self.shards.get(queue, 1)):

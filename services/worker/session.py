@@ -1,4 +1,4 @@
-"""One life of a worker under one id: it announces itself, runs what it is given, and stops or loses its lease."""
+"""One session of a worker, under one id: it announces itself, runs what it is assigned, and gives back the rest."""
 
 import logging
 from collections.abc import Mapping
@@ -9,8 +9,9 @@ from typing import Final
 
 from joblog.services.tasks.context import Cause
 from joblog.services.worker.announcing import Announcer, LaneBook
-from joblog.services.worker.assignments import Assignments, AssignmentsLost, Intake
+from joblog.services.worker.assignments import Assignments, AssignmentsLost
 from joblog.services.worker.execution.run import KnownTask, Leases, Run, clock
+from joblog.services.worker.intake import Intake
 from joblog.services.worker.options import WorkerOptions
 from joblog.services.worker.report_sender import ReportSender
 from joblog.services.worker.reports import Endings, Reports, RunMeters
@@ -21,22 +22,22 @@ from joblog.streams.metrics import Meters
 
 log = logging.getLogger(__name__)
 
-#: How often the loop looks after time-outs, waiting jobs and offers, in seconds.
+#: How often the loop checks leases, time-outs, waiting jobs and offers, in seconds.
 TURN_S: Final = 0.05
-#: What a run gets to end in after its token was cancelled, when the grace time of a stop is over.
+#: How long a run may take to end after its token was cancelled, when the grace time of a stop is over.
 LAST_S: Final = 1.0
-#: How long a worker that stops goes on to read: an elector may have assigned something before it heard of it.
+#: How long a worker that stops still reads: an elector may have assigned a job before it read the last offer.
 SETTLE_S: Final = 0.25
 FLUSH_S: Final = 5.0
 
 
 class LeaseLost(JoblogError):
-    """Kafka acknowledged no renewal for so long that the electors may have given the jobs to others."""
+    """No renewal was acknowledged for so long that the electors may have given the jobs to other workers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What all lives of one worker share."""
+    """What all sessions of one worker share."""
 
     settings: WorkerOptions
     known: Mapping[str, KnownTask]
@@ -50,7 +51,7 @@ class Parts:
 
 
 class Session:
-    """The worker's loop. Threads that run jobs touch nothing of it but `held`, when a run ends."""
+    """The worker's loop. The threads that run jobs use nothing of it but the leases, and `held` when a run ends."""
 
     def __init__(self, parts: Parts, worker: str, assignments: Assignments) -> None:
         settings, now = parts.settings, clock()
@@ -98,7 +99,7 @@ class Session:
             self._intake.give_back_all("the session of the worker ended by an error")
             is_well = False
         # The electors need not wait for the end of a lease that nobody uses.
-        self._announcer.say_good_bye()
+        self._announcer.announce_stop()
         if stop.is_set():
             self._parts.sender.drain(FLUSH_S)
         return is_well
@@ -108,7 +109,7 @@ class Session:
         log.warning(event, extra={"reason": reason, "held": len(self._intake.held)})
 
     def _step(self) -> None:
-        """Take what came, and look after the rest when it is time."""
+        """Take what was assigned, and do the rest when it is time."""
         arrived = self._assignments.take(max(0.0, self._next_turn - clock()))
         if arrived:
             # The process may have been stopped since the last turn: nothing starts without a lease.
@@ -120,11 +121,11 @@ class Session:
             self._turn(now)
 
     def _turn(self, now: float) -> None:
-        """Whatever has to be done by the clock."""
+        """Do what is to be done regularly."""
         health = self._parts.health
         health.beat()
         self._fence(now)
-        if not health.ready and self._announcer.is_heard and not self._is_draining:
+        if not health.ready and self._announcer.is_announced and not self._is_draining:
             health.set_ready()
         running = self._parts.slots.running
         self._parts.meters.set("joblog_worker_slots_used", len(running))
@@ -132,13 +133,11 @@ class Session:
         self._release_and_announce(now)
 
     def _fence(self, now: float) -> None:
-        """Stop what runs for lanes that may have called this worker lost.
+        """Stop the runs of lanes whose lease may be over; end the session if that is all, or if it cannot read.
 
-        If that is one lane of several, a partition is away: its jobs are given back, for the elector may have
-        missed it as well, and would wait for as long as this worker renews.
+        If the lease is over in one lane of several, a partition is not available. Its jobs are given back: its
+        elector may not have noticed, and would wait for them for as long as this worker renews.
         """
-        if now - self._assignments.read_at > self._settings.lease_s:
-            raise AssignmentsLost(f"the assignments could not be read to their end for {self._settings.lease_s:g} s")
         stale = self._leases.over(now)
         if len(stale) == len(self._announcer.lanes):
             raise LeaseLost(f"no renewal was acknowledged for {self._settings.fence_s:g} s")
@@ -147,16 +146,18 @@ class Session:
             if lost:
                 log.warning("worker.lanes_lost", extra={"lanes": sorted(stale), "held": len(lost)})
             self._intake.fence(lost, f"no renewal was acknowledged for {self._settings.fence_s:g} s")
+        if now - self._assignments.read_at(now) > self._settings.lease_s:
+            raise AssignmentsLost(f"the assignments could not be read to their end for {self._settings.lease_s:g} s")
 
     def _time_out(self, running: list[Run], now: float) -> float:
-        """End what ran too long; tells when the next run does."""
+        """Time out what ran too long; returns when the next run will have."""
         for run in running:
             if run.deadline <= now:
                 self._parts.endings.time_out(run)
         return min((run.deadline for run in running if run.deadline > now), default=inf)
 
     def _release_and_announce(self, now: float) -> None:
-        """Give back what waited too long, but first tell its lane that there is no room for it here."""
+        """Give back what waited too long, but first lower the offer to its lane, so that it does not come again."""
         old = self._parts.slots.withdraw_older(now - self._settings.release_after_s)
         for lane in {run.job.lane for run in old}:
             self._book.lower(lane, now)
@@ -165,7 +166,7 @@ class Session:
         self._intake.release(old, f"no slot was free within {self._settings.release_after_s:g} s")
 
     def _drain(self) -> None:
-        """1 ask for nothing more, 2 give back what waits, 3 let the rest end, 4 cancel it, 5 say good-bye."""
+        """1 offer no slots, 2 give back what waits, 3 let the rest end, 4 cancel what is left, 5 give it back."""
         log.info("worker.stopping", extra={"held": len(self._intake.held)})
         now = clock()
         self._is_draining = True

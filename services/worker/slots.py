@@ -1,9 +1,9 @@
 """The slots of a worker: which waiting run starts when, and never more at once than there are slots.
 
-There is no lock here. Every step is one operation on a deque or dict, which Python makes atomic: a run is
-waiting until somebody takes it out of `_waiting`, to start it or to give it back, and a slot is free until
-somebody takes it out of `_free`. A lock would be contended by all slots at once whenever the interpreter
-switches threads while one holds it, which trebled the cost of a short job.
+There is no lock here. Every step is one operation on a deque or dict, which Python makes atomic: a run waits until
+one thread takes it out of `_waiting`, to start it or to give it back, and a slot is free until one thread takes it
+out of `_free`. All slots would contend for a lock whenever the interpreter switches threads while one holds it;
+that tripled the cost of a short job.
 """
 
 from collections import Counter, deque
@@ -15,7 +15,7 @@ from joblog.services.worker.execution.run import Run, RunKey
 
 
 class Executor(Protocol):
-    """Runs elsewhere, at once, what it is given; calls `Slots.start_next` before, `Slots.following` after."""
+    """Performs runs elsewhere; calls `Slots.start_next` before each of them and `Slots.following` after it."""
 
     def start(self, run: Run) -> None: ...
 
@@ -23,8 +23,8 @@ class Executor(Protocol):
 class Slots:
     """Starts runs while slots are free: in the order of the queues, then of arrival.
 
-    A slot is free again when its run has really come back. A thread whose run was cancelled or timed out
-    keeps its slot: it cannot be stopped, and it still costs what it costs.
+    A slot is free again when its run has returned. A thread whose run was cancelled or timed out keeps its slot:
+    it cannot be stopped, and still uses what it uses.
 
     `add`, `withdraw` and `withdraw_older` belong to the worker's loop.
     """
@@ -43,11 +43,11 @@ class Slots:
         self._fault: Callable[[Run, Exception], None] | None = None
 
     def connect(self, threads: Executor, loop: Executor, fault: Callable[[Run, Exception], None]) -> None:
-        """Name the executors, which need the slots and so are made later, and what ends a run they cannot start."""
+        """Set the executors, which are made after the slots, and `fault`, which ends a run that they cannot start."""
         self._threads, self._loop, self._fault = threads, loop, fault
 
     def add(self, runs: Iterable[Run]) -> None:
-        """Let these wait; the first one starts here, if a slot is free."""
+        """Let these runs wait for a slot, and start the first one if a slot is free."""
         for run in runs:
             self._added[run.job.lane] += 1
             self._waiting[run.key] = run

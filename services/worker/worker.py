@@ -1,9 +1,12 @@
 """A worker: runs the jobs that electors assign to it, and reports how each one ended.
 
-One thread, the loop (session.py), talks to Kafka: it reads assignments, renews the lease, and looks
-after time-outs. Jobs run in slots: threads, asyncio tasks, or processes (execution/threads.py, execution/loop.py,
-execution/processes.py), which report for themselves. A task that holds Python's interpreter lock for seconds, as
-some C extensions do, silences the loop and costs the lease; such a task belongs into a process.
+One thread, the loop (session.py), reads assignments (assignments.py, intake.py), renews the leases (announcing.py)
+and checks time-outs. Jobs run in slots (slots.py): in threads, asyncio tasks or processes (execution/), which report
+for themselves (reports.py, report_sender.py). A task that holds Python's interpreter lock for seconds, as some C
+extensions do, stops the loop and loses the lease: declare it with `isolation="process"`.
+
+A worker works in sessions. When it loses its leases or cannot read its assignments, it ends the session and begins
+another one under a new id, so that no elector waits for the jobs of the old one.
 """
 
 import logging
@@ -15,6 +18,7 @@ from threading import Event
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
 from joblog.services.tasks.task import Isolation, TaskRegistry
 from joblog.services.worker.announcing import new_worker_id
 from joblog.services.worker.assignments import Assignments
@@ -45,7 +49,7 @@ ENDS_PER_LEASE: Final = 5
 
 
 class Worker:
-    """The settings are those of WorkerOptions, which explains them."""
+    """Its options are those of `WorkerOptions`, which explains them."""
 
     def __init__(
         self,
@@ -69,9 +73,9 @@ class Worker:
         filters: Sequence[WorkerFilter] = (),
         set_up_child: Callable[[], object] | None = None,
     ) -> None:
-        """SettingsError when a setting, or a task, is impossible. Kafka is not asked before `run`.
+        """SettingsError when an option is out of its range or a task cannot be run. Does not connect to Kafka.
 
-        `set_up_child` is called first in each process of process-isolated tasks, where logs are set up, for one.
+        `set_up_child` is called first in each process of process-isolated tasks, to set up its logs for example.
         """
         self._settings = WorkerOptions(
             queues=tuple(queues),
@@ -99,14 +103,14 @@ class Worker:
         self.id = new_worker_id(self._settings.name)
 
     def run(self, stop: Event) -> None:
-        """Work until `stop` is set and what runs has ended, or was given back.
+        """Work until `stop` is set and what runs has ended or was given back.
 
-        A broker that is away is waited for. TopicsError when the topics have other partitions than `lanes` says.
+        Waits for a broker that is not available. TopicsError when the topics have other partitions than `lanes` says.
         """
-        sender = self._sender()
+        sender, admin = self._sender(), clients.admin(self._config, self._settings.name)
         with self._executors(sender) as parts:
             while not stop.is_set():
-                assignments = self._listen(sender, stop)
+                assignments = self._open(sender, admin, stop)
                 if assignments is None:
                     break
                 log.info(
@@ -116,22 +120,24 @@ class Worker:
                 with closing(assignments):
                     if not Session(parts, self.id, assignments).run(stop):
                         stop.wait(CONNECT_RETRY_S)
-                # Never the same again: an elector that did not miss it would go on waiting for its old jobs.
+                # An elector that did not miss the worker would go on waiting for the jobs of the old id.
                 self.id = new_worker_id(self._settings.name)
         sender.drain(FLUSH_S)
 
     def _sender(self) -> ReportSender:
         settings = self._settings
+        # With jobs at hand a slot does not wait for the elector to have its report, and larger requests are cheaper.
+        linger_ms = 5 if settings.prefetch else 1
         timeout_ms = round(settings.lease_s * 1000)
         producer = DurableProducer(
-            partial(clients.producer, self._config, settings.name, linger_ms=1, timeout_ms=timeout_ms),
+            partial(clients.producer, self._config, settings.name, linger_ms=linger_ms, timeout_ms=timeout_ms),
             on_replaced=partial(self._meters.inc, "joblog_producer_rebuilds_total", "worker"),
         )
         return ReportSender(producer, self._names, self._meters)
 
     @contextmanager
     def _executors(self, sender: ReportSender) -> Iterator[Parts]:
-        """Slots, connected to what runs jobs; ended on leaving, even with jobs in them."""
+        """Slots and what runs jobs in them; ended on leaving, even if jobs still run."""
         settings, reports, meters = self._settings, Reports(sender), RunMeters(self._meters)
         endings = Endings(reports, meters)
         slots = Slots(settings.slots, settings.queues)
@@ -150,8 +156,8 @@ class Worker:
             loop.close()
             threads.close()
 
-    def _listen(self, sender: ReportSender, stop: Event) -> Assignments | None:
-        """Wait for Kafka and start to read assignments; None when told to stop before."""
+    def _open(self, sender: ReportSender, admin: AdminClient, stop: Event) -> Assignments | None:
+        """Wait for Kafka and start to read assignments; None when `stop` is set before."""
         settings = self._settings
         while not stop.is_set():
             self._health.beat()
@@ -162,8 +168,9 @@ class Worker:
                     self._names,
                     settings.lanes,
                     self.id,
-                    settings.lease_s / ENDS_PER_LEASE,
                     self._meters,
+                    admin,
+                    settings.lease_s / ENDS_PER_LEASE,
                 )
             except KafkaException as exc:
                 error = exc.args[0]

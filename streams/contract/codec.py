@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import MAXYEAR, MINYEAR, datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from joblog.streams.contract import commands, wire
 from joblog.streams.contract.cloudevents import DEPTH_MAX, DIGITS_MAX, Headers, check_text, explained, read_envelope
@@ -16,14 +16,14 @@ from joblog.streams.contract.fields import JOB_ID_PATTERN, QUEUE_PATTERN, TASK_P
 from joblog.streams.contract.unreadable import NOT_READABLE
 from joblog.streams.contract.upcast import upcast_command
 from joblog.streams.errors import InvalidData, UndecodableRecord, UnknownType
-from msgspec import DecodeError, Raw, Struct, json
+from msgspec import DecodeError, Meta, Raw, Struct, json
 from msgspec import ValidationError as StructError
 from pydantic import TypeAdapter, ValidationError
 
 #: The largest value of a command or report, bytes: arguments and results have their own, smaller limit.
 VALUE_BYTES_MAX: Final = 1_048_576
-#: The most slots that a worker may announce: the largest number that its column in Postgres holds.
-SLOTS_MAX: Final = 2**31 - 1
+
+BACKSLASH: Final = ord("\\")
 
 encode: Final = json.Encoder().encode
 
@@ -41,10 +41,32 @@ class _Envelope(Struct, gc=False):
     data_base64: Any = None
 
 
+Attribute = Annotated[str, Meta(min_length=1, max_length=1000)]
+
+
+class _Creation(Struct, gc=False):
+    """The envelope of a create command in its usual shape, decoded in one pass: what `_is_proper` checks, typed."""
+
+    specversion: Literal["1.0"]
+    id: Attribute
+    source: Attribute
+    type: Literal["job.create"]
+    data: wire.CreateJob
+    subject: str | None = None
+    time: str | None = None
+    causationid: str | None = None
+    traceparent: Annotated[str, Meta(max_length=1000)] | None = None
+    data_base64: None = None
+
+
 _envelope: Final = json.Decoder(_Envelope).decode
+_creation: Final = json.Decoder(_Creation).decode
+_CHANGES: Final[Mapping[str, json.Decoder[Any]]] = {
+    kind.type: json.Decoder(kind) for kind in (wire.DeleteJob, wire.RequeueJob, wire.RescheduleJob, wire.SetParameter)
+}
 _COMMANDS: Final[Mapping[str, json.Decoder[wire.Command]]] = {
-    kind.type: json.Decoder(kind)
-    for kind in (wire.CreateJob, wire.DeleteJob, wire.RequeueJob, wire.RescheduleJob, wire.SetParameter)
+    wire.CreateJob.type: json.Decoder(wire.CreateJob),
+    **_CHANGES,
 }
 _report: Final[json.Decoder[wire.AnyReport]] = json.Decoder(wire.AnyReport)
 _command_model: Final = TypeAdapter[commands.Command](commands.Command)
@@ -54,15 +76,26 @@ def read_command(value: bytes | None, headers: Headers | None) -> wire.Received:
     """The command in a record; raises a ContractError that says what is wrong with it."""
     if value is not None and headers is None and _is_plain(value):
         try:
-            envelope = _envelope(value)
-            if _is_proper(envelope):
-                decoder = _COMMANDS[envelope.type]
-                command = decoder.decode(envelope.data)
-                if _is_create(command) if isinstance(command, wire.CreateJob) else _is_change(command):
-                    return wire.Received(envelope.id, envelope.source, command, envelope.traceparent)
-        except (DecodeError, KeyError, RecursionError):
-            pass  # not the fast shape: the careful way accepts more spellings, or says what is wrong
+            creation = _creation(value)
+            if _is_create(creation.data):
+                return wire.Received(creation.id, creation.source, creation.data, creation.traceparent)
+        except (DecodeError, RecursionError):
+            if (changed := _read_change(value)) is not None:
+                return changed
     return _read_command_carefully(value, headers)
+
+
+def _read_change(value: bytes) -> wire.Received | None:
+    """A command on an existing job, if it has the fast shape; the careful way accepts more, or says what is wrong."""
+    try:
+        envelope = _envelope(value)
+        if _is_proper(envelope):
+            command = _CHANGES[envelope.type].decode(envelope.data)
+            if _is_change(command):
+                return wire.Received(envelope.id, envelope.source, command, envelope.traceparent)
+    except (DecodeError, KeyError, RecursionError):
+        pass
+    return None
 
 
 def read_report(value: bytes | None) -> wire.AnyReport:
@@ -96,7 +129,7 @@ def _is_plain(value: bytes) -> bool:
         return False
     if len(value) > DIGITS_MAX and _has_long_number(value):
         return False
-    if b"\\" in value and b"\\u" in value:  # one byte is found four times as fast as two
+    if BACKSLASH in value and b"\\u" in value:  # a number is found four times as fast as a byte string
         return False
     if value.isascii():
         return True
@@ -137,12 +170,13 @@ def _is_create(create: wire.CreateJob) -> bool:
         _array(create.args)
     if create.kwargs is not wire.EMPTY_OBJECT:
         _object(create.kwargs)
-    for one in create.parameters.values():
-        json.decode(one)
+    if create.parameters:
+        for one in create.parameters.values():
+            json.decode(one)
     return (
         _is_queue(create.queue)
         and _is_task(create.task)
-        and (create.job_id is None or _is_job_id(create.job_id))
+        and (create.job_id is None or _job_id(create.job_id) is not None)
         and (create.parent is None or _is_job_id(create.parent.job_id))
         and (create.run_at is None or _is_time(create.run_at))
     )
@@ -150,7 +184,7 @@ def _is_create(create: wire.CreateJob) -> bool:
 
 def _check_report(report: wire.AnyReport) -> None:
     """Refuse ids and names that are none, what Postgres cannot store, and a result that nobody can read."""
-    if isinstance(report, wire.RunSucceeded):
+    if type(report) is wire.RunSucceeded:
         if report.result is not wire.NO_RAW:
             _check_carried(report.result, "result")
     elif isinstance(report, wire.ContinuationAdded):
@@ -161,8 +195,6 @@ def _check_report(report: wire.AnyReport) -> None:
         _check_names(_is_task, "the name of a task", *report.tasks, *report.policies)
         if not _is_time(report.started_at):
             raise InvalidData("started_at lies beyond the calendar")
-        if max(report.slots, report.all_slots) > SLOTS_MAX:
-            raise InvalidData(f"slots must be at most {SLOTS_MAX}")
 
 
 def _check_carried(value: Raw, where: str) -> None:

@@ -20,9 +20,15 @@ LANES_MAX = 4096
 def new_job_id(lane: int, now_ms: int, random_62: int | None = None) -> str:
     """A fresh id in `lane`; `random_62` (0 ≤ r < 2^62) may be passed in to make it repeatable."""
     r = secrets.randbits(62) if random_62 is None else random_62
+    v = "%016x" % (0x8000000000000000 | r)
+    return f"{_time_and_lane(now_ms, lane)}{v[:4]}-{v[4:]}"
+
+
+@lru_cache(maxsize=256)
+def _time_and_lane(now_ms: int, lane: int) -> str:
+    """The first half of an id, which many ids of one millisecond share."""
     t = f"{now_ms:012x}"
-    v = f"{0x8000000000000000 | r:016x}"
-    return f"{t[:8]}-{t[8:]}-8{lane:03x}-{v[:4]}-{v[4:]}"
+    return f"{t[:8]}-{t[8:]}-8{lane:03x}-"
 
 
 def hashed_job_id(lane: int, *parts: str) -> str:

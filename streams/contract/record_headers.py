@@ -28,7 +28,8 @@ def headers_of(message: HasHeaders) -> Headers | None:
         found = message.headers()
     except (SystemError, UnicodeDecodeError) as error:
         raise UndecodableRecord(f"the name of a header is not UTF-8: {error.__cause__ or error}") from error
-    return list(found.items()) if isinstance(found, Mapping) else found
+    # Most records have none, and to ask whether that is a Mapping takes longer than to read it.
+    return list(found.items()) if found is not None and isinstance(found, Mapping) else found
 
 
 def readable_headers(message: HasHeaders) -> Headers | None:

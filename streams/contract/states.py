@@ -1,6 +1,7 @@
 """The seven states of a job, by Hangfire's names."""
 
 from enum import StrEnum
+from typing import Final
 
 
 class State(StrEnum):
@@ -22,6 +23,15 @@ class State(StrEnum):
     FAILED = "Failed"
     DELETED = "Deleted"
 
+
+# For code that every job takes: to look a member up on its class costs 70 ns, as much as a call of a function.
+AWAITING: Final = State.AWAITING
+SCHEDULED: Final = State.SCHEDULED
+ENQUEUED: Final = State.ENQUEUED
+PROCESSING: Final = State.PROCESSING
+SUCCEEDED: Final = State.SUCCEEDED
+FAILED: Final = State.FAILED
+DELETED: Final = State.DELETED
 
 #: Left only by an explicit requeue or reschedule (Failed also by a delete).
 FINAL_STATES = frozenset({State.SUCCEEDED, State.FAILED, State.DELETED})

@@ -7,6 +7,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
+@lru_cache(maxsize=256)  # what is made at once has one time
 def format_time(unix_ms: int) -> str:
     """`1732376311120` as `2024-11-23T15:38:31.120Z`."""
     seconds, ms = divmod(unix_ms, 1000)

@@ -17,6 +17,8 @@ from msgspec import Meta, Raw, Struct
 
 Instant = Annotated[datetime, Meta(tz=True)]
 NonNegative = Annotated[float, Meta(ge=0)]
+#: As many as their column in Postgres holds.
+Slots = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 #: Names have patterns, and matching one costs more than decoding the whole message: codec.py does it for commands and
 #: for those reports whose names are written again, once for each name it sees.
@@ -197,8 +199,8 @@ class WorkerAnnounced(Report, frozen=True, kw_only=True, tag="worker.announced")
     partition: Count
     queues: tuple[QueueName, ...]
     all_queues: tuple[QueueName, ...]
-    slots: Count
-    all_slots: Count
+    slots: Slots
+    all_slots: Slots
     tasks: tuple[TaskName, ...]
     host: Text = ""
     pid: Count = 0

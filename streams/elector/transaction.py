@@ -3,6 +3,8 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
@@ -19,10 +21,18 @@ OFFSETS_S: Final = 5.0
 #: So many producers may hang at a time, before a new one waits for their ends.
 LEFT_BEHIND_MAX: Final = 3
 PAUSE_S: Final = 0.2
+#: How long to wait for what was written, before waiting for the offsets; the commit waits for the rest.
+HURRY_S: Final = 1.0
 #: How long to wait for the coordinator before looking whether to go on.
 INIT_S: Final = 2
 #: Longer than the transaction's own time-out: the answer of the coordinator is worth waiting for.
 _WAIT_S: Final = TRANSACTION_TIMEOUT_S + 5
+
+
+def _hurry(producer: Producer) -> None:
+    """Send what was written without lingering for more, while the offsets are on their way."""
+    with suppress(KafkaException):  # the commit hears of it, too
+        producer.flush(HURRY_S)
 
 
 class TransactionLog:
@@ -92,7 +102,12 @@ class TransactionLog:
                 metadata = consumer.consumer_group_metadata()
                 # Its own time-out does not count while the group's coordinator is away (librdkafka #5456).
                 self._bounded.call(
-                    producer.send_offsets_to_transaction, positions, metadata, _WAIT_S, timeout_s=OFFSETS_S
+                    producer.send_offsets_to_transaction,
+                    positions,
+                    metadata,
+                    _WAIT_S,
+                    timeout_s=OFFSETS_S,
+                    meanwhile=partial(_hurry, producer),
                 )
             producer.commit_transaction(_WAIT_S)
         except BufferError as error:

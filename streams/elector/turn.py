@@ -81,9 +81,9 @@ class Turn:
         known = self._failed_records.find(place)
         try:
             if topic == self._commands:
-                self._command(message, lane, f"commands/{number}@{offset}", out, known)
+                self._command(message, lane, offset, out, known)
             else:
-                self._report(message, lane, f"reports/{number}@{offset}", out, known)
+                self._report(message, lane, offset, out, known)
         except Exception as error:
             raise RecordFailed(place, internal_error(error), self.outputs) from error
         self.is_full = len(out.reports) > FANOUT_MAX or self._budget.is_half_spent
@@ -94,7 +94,7 @@ class Turn:
             self.offsets[place] = max(self.offsets.get(place, 0), end)
 
     def _command(
-        self, message: Message, lane: Lane, position: str, out: LaneOutput, known: FailedRecord | None
+        self, message: Message, lane: Lane, offset: int, out: LaneOutput, known: FailedRecord | None
     ) -> None:
         headers = None
         try:
@@ -104,6 +104,7 @@ class Turn:
             if target != lane.number:
                 _check_target(target, lane.lanes, message, headers)
         except Exception as raised:  # noqa: BLE001  # it is logged, and the record is parked
+            position = lane.position(offset)
             error = _refusal(raised, position)
             self._park(message, headers, error, out)
             lane.rejected(wire.CommandRejected(error.code, error.reason[:2000], position=position), None, out)
@@ -111,16 +112,15 @@ class Turn:
         if known is not None:
             self._park(message, headers, known.error, out)
             if known.tries == 1:
-                lane.reject(Rejection(known.error.code, known.error.reason), received, position, out)
+                lane.reject(Rejection(known.error.code, known.error.reason), received, offset, out)
         elif target == lane.number:
-            lane.command(received, position, self._election, out)
+            lane.command(received, offset, self._election, out)
         else:
             self.forwards.append((message, headers, target))
             out.counts["joblog_commands_forwarded_total", ""] += 1
 
-    def _report(
-        self, message: Message, lane: Lane, position: str, out: LaneOutput, known: FailedRecord | None
-    ) -> None:
+    def _report(self, message: Message, lane: Lane, offset: int, out: LaneOutput, known: FailedRecord | None) -> None:
+        position = f"reports/{lane.number}@{offset}"  # the cause of what it leads to
         lane.heard(message.timestamp()[1])
         try:
             report: wire.AnyReport = _read_report(message, lane.lanes, known)
@@ -203,6 +203,8 @@ def _check_target(target: int, lanes: int, message: Message, headers: Headers | 
 
 def _check_places(report: wire.AnyReport, lanes: int) -> None:
     """Refuse a report that leads to a partition which is not there: no transaction could be written."""
+    if type(report) is wire.RunSucceeded:  # most of them are
+        return
     if isinstance(report, wire.WorkerAnnounced):
         if not 0 <= report.partition < ASSIGNMENT_PARTITIONS:
             raise InvalidData(f"partition {report.partition} of assignments is not there")

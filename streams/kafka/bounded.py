@@ -29,8 +29,14 @@ class Bounded:
         self._hung = [done for done in self._hung if not done.is_set()]
         return len(self._hung)
 
-    def call(self, function: Callable[..., Any], *args: Any, timeout_s: float) -> None:
-        """Call it; raises what it raises, or Hung."""
+    def call(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        timeout_s: float,
+        meanwhile: Callable[[], object] | None = None,
+    ) -> None:
+        """Call it; raises what it raises, or Hung. `meanwhile` is called in the caller's thread, before it waits."""
         done = threading.Event()
         errors: list[BaseException] = []
 
@@ -43,6 +49,8 @@ class Bounded:
                 done.set()
 
         self._thread().put(run)
+        if meanwhile is not None:
+            meanwhile()
         if not done.wait(timeout_s):
             self._hung.append(done)
             self.close()  # the next call has another thread

@@ -88,8 +88,9 @@ def transactional_producer(config: KafkaConfig, transactional_id: str) -> Produc
             # A transaction right behind another is told to try again while that one's markers are written:
             # soon, not after the default of 100 ms.
             "retry.backoff.ms": 3,
-            # Records are flushed by the commit; waiting for more would only add to the latency.
-            "linger.ms": 0.5,
+            # For while a turn is written; then the transaction is flushed. Below some milliseconds librdkafka does
+            # not sleep until a batch is due, but polls, and small requests cost the broker more.
+            "linger.ms": 5,
             # A transaction is gathered whole; what leads to more is cut before (elector/turn.py, lane/lane.py).
             "queue.buffering.max.messages": 2_000_000,
             "queue.buffering.max.kbytes": 2_000_000,

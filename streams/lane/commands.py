@@ -1,4 +1,4 @@
-"""Commands decided: creations, and changes of jobs that are there or are revived by a snapshot."""
+"""How commands are decided: creations, and changes of jobs that are live or revived by a snapshot."""
 
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ _encode: Final = json.Encoder().encode
 
 
 def create(lane: Pipeline, received: wire.Received, election: Election, out: LaneOutput) -> Rejection | None:
-    """Create the job that a command asks for, or say why there will be none."""
+    """Create the job that a command asks for; returns why it is not created."""
     command = received.command
     assert isinstance(command, wire.CreateJob)
     job_id = command.job_id
@@ -39,17 +39,19 @@ def create(lane: Pipeline, received: wire.Received, election: Election, out: Lan
             command.idempotency_key,
         )
     )
-    event = first_event(command, spec, election.now_ms)
+    now_ms = election.now_ms
+    event = first_event(command, spec, now_ms)
     if event.state in election.watched:
         event = elected_first(job_id, event, command, election)
-    job = new_job(job_id, event, spec, command.priority, election.now_ms)
-    job.traceparent = received.traceparent
+    job = new_job(job_id, event, spec, command.priority, now_ms)
+    if received.traceparent is not None:
+        job.traceparent = received.traceparent
     lane.add(job, event, received.id, out)
     return None
 
 
 def change(lane: Pipeline, received: wire.Received, election: Election, out: LaneOutput) -> Rejection | None:
-    """Change the job that a command names, or say why it stays as it is."""
+    """Change the job that a command names; returns why it is not changed."""
     command: Any = received.command
     job = lane.store.jobs.get(command.job_id)
     if job is None:
@@ -63,7 +65,7 @@ def change(lane: Pipeline, received: wire.Received, election: Election, out: Lan
 
 
 def _unfit(parent: wire.Parent, job_id: str, lanes: int) -> Rejection | None:
-    """Why no job could wait for this one, if so."""
+    """Why the job cannot wait for this parent; None if it can."""
     if parent.job_id == job_id:
         return Rejection("invalid", "a job cannot wait for itself")
     lane = lane_of_job(parent.job_id)
@@ -79,7 +81,7 @@ def _derived_id(lane: int, command: wire.CreateJob, received: wire.Received) -> 
 
 
 def _revived(lane: Pipeline, command: wire.Change) -> Job | Rejection:
-    """An ended job that the command brings along, or why there is none."""
+    """The ended job that the command's snapshot describes, or why it cannot be revived."""
     remembered = lane.ended.get(command.job_id)
     snapshot = getattr(command, "snapshot", None)
     if snapshot is None:

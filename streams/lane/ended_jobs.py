@@ -1,6 +1,6 @@
-"""What a lane remembers of ended jobs, so that the same thing sent twice is refused for a while.
+"""The memory of ended jobs, so that a job that is sent again is refused for a while.
 
-It must survive a take-over exactly: where a key is forgotten early, its job runs a second time. So the ends are
+It must survive a take-over exactly: where an id is forgotten early, its job runs a second time. So the ends are
 records of the `state` topic, written in the transaction that ends the jobs: numbered blocks, each deleted as a
 whole when newer blocks alone hold as many ends as are to be remembered.
 """
@@ -25,38 +25,39 @@ class EndedJobs:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._known: dict[str, tuple[State, int]] = {}
-        #: The blocks that are written, oldest first; how many ends they hold; the next one's number.
+        self._known: dict[str, tuple[str, State, int]] = {}
+        #: The written blocks, oldest first; how many ends they hold; the next block's number.
         self._blocks: deque[tuple[int, Block]] = deque()
         self._count = 0
         self._next = 0
         #: Ends of this turn, not written yet.
-        self._new: list[tuple[str, str, int]] = []
+        self._new: list[tuple[str, State, int]] = []
 
     def __len__(self) -> int:
         return len(self._known)
 
     def get(self, job_id: str) -> tuple[State, int] | None:
         """State and version in which the job ended, if that is remembered."""
-        return self._known.get(job_id)
+        known = self._known.get(job_id)
+        return known if known is None else known[1:]
 
     def add(self, job_id: str, state: State, version: int) -> None:
         """Remember an end as the latest one."""
         if self.size:
-            self._known[job_id] = (state, version)
-            self._new.append((job_id, state.value, version))
+            end = self._known[job_id] = (job_id, state, version)
+            self._new.append(end)
 
     def remove(self, job_id: str) -> None:
-        """The job lives again."""
+        """Forget an end, since the job is live again."""
         self._known.pop(job_id, None)
 
     def write(self) -> dict[str, Block | None]:
-        """By number, what ended since the last call: new blocks, and None for those that are too old."""
+        """The records of what ended since the last call, by number: new blocks, and None for those to delete."""
         records: dict[str, Block | None] = {}
         if not self._new:
             return records
         for start in range(0, len(self._new), BLOCK_MAX):
-            block = tuple(self._new[start : start + BLOCK_MAX])
+            block: Block = tuple(self._new[start : start + BLOCK_MAX])
             records[str(self._next)] = block
             self._keep(self._next, block)
         self._new.clear()
@@ -68,11 +69,11 @@ class EndedJobs:
         return records
 
     def load(self, blocks: dict[int, Block], live: Container[str]) -> None:
-        """Remember what the records hold, by their numbers; a job that lives again is not among the ended."""
+        """Remember what the records hold, by their numbers, except for jobs that are live again."""
         for number in sorted(blocks):
             block = blocks[number]
             self._keep(number, block)
-            self._known.update((job_id, (State(state), version)) for job_id, state, version in block)
+            self._known.update((job_id, (job_id, State(state), version)) for job_id, state, version in block)
         for job_id in [job_id for job_id in self._known if job_id in live]:
             del self._known[job_id]
 
@@ -82,6 +83,7 @@ class EndedJobs:
         self._next = number + 1
 
     def _forget(self, block: Block) -> None:
-        for job_id, state, version in block:
-            if self._known.get(job_id) == (state, version):  # else it has ended again since, in a newer block
+        for end in block:
+            job_id = end[0]
+            if self._known.get(job_id) == end:  # else it ended again later, in a newer block
                 del self._known[job_id]

@@ -1,7 +1,9 @@
 """What a feature of a lane is: its records, its reports, and the points at which it may act.
 
-The base class is the list of hooks. A lane collects, once, which features declare which hook, so a hook that nobody
-declares costs nothing, and one for a state costs only the jobs that get there.
+The base class lists the hooks. A feature costs only the jobs that use it: a lane collects once which features
+declare which hook, most hooks are declared for one state, and those of single jobs are called only for the jobs that
+the feature follows (`pipeline.follow`). So a job that uses no feature makes no call into one, except for the worker
+that it is assigned to.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,8 +20,10 @@ ReportHandler = Callable[[Any, str, Election, LaneOutput], None]
 
 
 class Feature:
-    """One feature of one lane. Whatever it writes goes into the turn's outbox; whatever it keeps is lost with the
-    lane, and must follow from its records and the lane's jobs.
+    """One feature of one lane.
+
+    It writes into the turn's LaneOutput. What it keeps in memory is lost when the lane moves or is reloaded, so it
+    must be able to build that again from its records and the lane's jobs.
 
     - prefix: of the keys of its records in `state`, None if it has none; decoder: of its records' values.
     """
@@ -33,49 +37,57 @@ class Feature:
     # --- loading ---
 
     def load(self, key: str, value: Any, clock_ms: int) -> None:
-        """Take one of its records, `key` without the prefix; tombstones are not loaded."""
+        """Load one of its records, `key` without the prefix; tombstones are not loaded."""
 
     def loaded(self, clock_ms: int) -> None:
-        """All records and jobs of the lane are loaded: build what follows from them."""
+        """Called when all records and jobs of the lane are loaded."""
 
-    # --- what it listens to ---
+    # --- reports ---
 
     def reports(self) -> Mapping[type, ReportHandler]:
-        """The reports that are its own."""
+        """The handlers of its reports, by the report's type."""
+        return {}
+
+    # --- hooks of all jobs in a state ---
+
+    def created(self) -> Mapping[Any, Callable[[Job, LaneOutput], None]]:
+        """By state: called with each job whose first event led to this state."""
         return {}
 
     def entered(self) -> Mapping[Any, Callable[[Job], None]]:
-        """By state: called with each job that is now in this state, or has another version in it; also on loading."""
+        """By state: called with each job that enters this state or gets another version in it; also on loading."""
         return {}
 
     def left(self) -> Mapping[Any, Callable[[Job, Job, Any, LaneOutput], None]]:
         """By state: called with the job as it was in that state, as it is now, and the input that moved it."""
         return {}
 
-    # --- hooks ---
-
-    def appeared(self, job: Job, out: LaneOutput) -> None:
-        """A job is in the lane that was not there: it was created, or revived after its end."""
-
     def may_start(self, job: Job) -> str | None:
-        """None, or what an Enqueued job has to wait for although a worker has room.
+        """Returns None, or what an Enqueued job has to wait for although a worker has room.
 
-        It is then held back until the feature calls `pipeline.store.release(job_id)`, or it leaves its state.
+        The job is then held back until the feature calls `pipeline.store.release(job_id)`, or it leaves its state.
         """
 
+    # --- hooks of the jobs that it follows ---
+
+    def appeared(self, job: Job, out: LaneOutput) -> None:
+        """A followed job was created, or revived after its end."""
+
     def ended(self, job: Job, out: LaneOutput) -> None:
-        """A job became Succeeded, Failed or Deleted."""
+        """A followed job became Succeeded, Failed or Deleted."""
 
     def forgotten(self, job: Job, out: LaneOutput) -> None:
-        """An ended job leaves the lane's memory: at once if it Succeeded or was Deleted, later if it Failed."""
+        """A followed job leaves the lane: at once if it Succeeded or was Deleted, later if it Failed."""
+
+    # --- hooks of time and turns ---
 
     def tick(self, caught_up: bool, election: Election, out: LaneOutput) -> None:
-        """Time passes, ten times a second; `caught_up` when nothing that lies in the log is unread."""
+        """Called ten times a second; `caught_up` if everything in the lane's topics has been read."""
 
     def turn_ended(self, out: LaneOutput) -> None:
-        """Everything of this turn was decided; the last chance to write."""
+        """Called when all inputs of a turn are decided: the last chance to write."""
 
 
 def declared(features: tuple[Feature, ...], hook: str) -> tuple[Callable[..., Any], ...]:
-    """The features' own methods of this name, without those that only inherit it."""
+    """The methods of this name that features define themselves; those who inherit it are left out."""
     return tuple(getattr(one, hook) for one in features if getattr(type(one), hook) is not getattr(Feature, hook))

@@ -11,7 +11,17 @@ from typing import Final
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.json_text import with_parameter
-from joblog.streams.contract.states import ContinueOn, State
+from joblog.streams.contract.states import (
+    AWAITING,
+    DELETED,
+    ENQUEUED,
+    FAILED,
+    PROCESSING,
+    SCHEDULED,
+    SUCCEEDED,
+    ContinueOn,
+    State,
+)
 from joblog.streams.contract.timestamps import format_time, parse_time_ms, time_ms
 from msgspec import Raw, Struct, json
 
@@ -58,13 +68,13 @@ _copy: Final[Callable[[Job], Job]] = Job.__copy__  # type: ignore[attr-defined]
 
 
 EVENT_TYPES: Final[Mapping[State, str]] = {
-    State.AWAITING: "job.awaiting",
-    State.SCHEDULED: "job.scheduled",
-    State.ENQUEUED: "job.enqueued",
-    State.PROCESSING: "job.processing",
-    State.SUCCEEDED: "job.succeeded",
-    State.FAILED: "job.failed",
-    State.DELETED: "job.deleted",
+    AWAITING: "job.awaiting",
+    SCHEDULED: "job.scheduled",
+    ENQUEUED: "job.enqueued",
+    PROCESSING: "job.processing",
+    SUCCEEDED: "job.succeeded",
+    FAILED: "job.failed",
+    DELETED: "job.deleted",
 }
 
 
@@ -82,22 +92,22 @@ def evolve(job: Job, event: wire.JobEvent, at_ms: int) -> Job:
         return after
     state = after.state = event.state
     after.attempt = event.attempt
-    if state is State.PROCESSING:
+    if state is PROCESSING:
         after.worker = event.worker
         after.lease = event.version
         return after
     after.worker = None
     after.lease = 0
-    if state is State.ENQUEUED:
+    if state is ENQUEUED:
         after.ready_ms = at_ms
         after.queue = event.queue
         after.retries = event.retry
         after.lost = event.lost
-    elif state is State.SCHEDULED:
+    elif state is SCHEDULED:
         assert event.due is not None
         after.due_ms = parse_time_ms(event.due)
         after.retries = event.retry
-    elif state is State.FAILED:
+    elif state is FAILED:
         after.due_ms = at_ms
     return after
 
@@ -107,9 +117,9 @@ def new_job(job_id: str, event: wire.JobEvent, spec: bytes, priority: int, at_ms
     # Queue and task names repeat: one object of each is enough for a million jobs.
     job = Job(job_id, intern(event.queue), intern(event.task), event.state, 1, event.attempt, priority, at_ms, spec)
     job.retries, job.lost = event.retry, event.lost
-    if event.state is State.ENQUEUED:
+    if event.state is ENQUEUED:
         job.ready_ms = at_ms
-    elif event.state is State.FAILED:
+    elif event.state is FAILED:
         job.due_ms = at_ms
     elif event.due is not None:
         job.due_ms = parse_time_ms(event.due)
@@ -126,11 +136,11 @@ def first_event(create: wire.CreateJob, spec: bytes, now_ms: int) -> wire.JobEve
         on = create.parent.on
         due_text = format_time(due) if due > now_ms else None
         return wire.JobEvent(
-            1, State.AWAITING, 0, create.queue, create.task, None, facts, due_text, parent=create.parent.job_id, on=on
+            1, AWAITING, 0, create.queue, create.task, None, facts, due_text, parent=create.parent.job_id, on=on
         )
     if due > now_ms:
-        return wire.JobEvent(1, State.SCHEDULED, 0, create.queue, create.task, None, facts, format_time(due))
-    return wire.JobEvent(1, State.ENQUEUED, 0, create.queue, create.task, None, facts)
+        return wire.JobEvent(1, SCHEDULED, 0, create.queue, create.task, None, facts, format_time(due))
+    return wire.JobEvent(1, ENQUEUED, 0, create.queue, create.task, None, facts)
 
 
 def revived(job_id: str, snapshot: wire.Snapshot) -> Job:
@@ -161,7 +171,7 @@ def enqueued(
     """The event by which a job becomes ready; what is not given stays as it is."""
     return wire.JobEvent(
         job.version + 1,
-        State.ENQUEUED,
+        ENQUEUED,
         job.attempt if attempt is None else attempt,
         queue or job.queue,
         job.task,
@@ -175,7 +185,7 @@ def scheduled(job: Job, due_ms: int, reason: str | None, *, retries: int | None 
     """The event by which a job waits until `due_ms` (unix)."""
     return wire.JobEvent(
         job.version + 1,
-        State.SCHEDULED,
+        SCHEDULED,
         job.attempt,
         job.queue,
         job.task,
@@ -187,9 +197,9 @@ def scheduled(job: Job, due_ms: int, reason: str | None, *, retries: int | None 
 
 def deleted(job: Job, reason: str | None) -> wire.JobEvent:
     """The event by which a job will not run any more."""
-    return wire.JobEvent(job.version + 1, State.DELETED, job.attempt, job.queue, job.task, reason)
+    return wire.JobEvent(job.version + 1, DELETED, job.attempt, job.queue, job.task, reason)
 
 
 def failed(job: Job, exception: wire.JobException, reason: str | None) -> wire.JobEvent:
     """The event by which a job failed without a run's own report."""
-    return wire.JobEvent(job.version + 1, State.FAILED, job.attempt, job.queue, job.task, reason, exception=exception)
+    return wire.JobEvent(job.version + 1, FAILED, job.attempt, job.queue, job.task, reason, exception=exception)

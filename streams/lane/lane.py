@@ -1,20 +1,21 @@
-"""One lane: commands, reports and time in, an outbox out.
+"""One lane: commands, reports and time in, a `LaneOutput` out.
 
-Theory of operation. A lane has one writer, the elector that owns it, so everything here is plain state in
-memory, changed by one input after another. Nothing is read or written outside: what the world shall learn is
-put into an `LaneOutput`, and counts once the elector has committed it. If that fails, the lane is thrown away and
-loaded again from the `state` topic, so nothing here ever undoes anything.
+Theory of operation. A lane has one writer, the elector that owns it, so everything here is plain state in memory,
+changed by one input after another. There is no I/O: what is to be written is put into a `LaneOutput`, and holds once
+the elector has committed it. If that fails, the lane is dropped and loaded again from the `state` topic, so nothing
+here is ever undone.
 
 A lane is composed: the pipeline (pipeline.py) holds the jobs and is the only way to move one; commands.py decides
-commands; everything else is a feature (features/) that hooks into the pipeline. This file only hands inputs to
-whoever they belong to.
+commands; everything else is a feature (features/) that hooks into the pipeline. This file only passes each input to
+the part that handles it.
 
-A job lives here from its first event until it ends. A Failed one stays, since somebody may requeue it; of a
-Succeeded or Deleted one only the id is remembered for a while.
+A job is here from its first event until it ends. A Failed one is kept for a while, since it may be requeued; of a
+Succeeded or Deleted one only the id is remembered.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from sys import intern
-from typing import Final
+from typing import Any, Final
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job, lane_of_queue
@@ -45,6 +46,8 @@ class Lane:
         self.rules = rules
         self._hex = f"{number:03x}"
         self.pipeline = Pipeline(number, lanes, rules)
+        #: To be called with each report's append time (unix milliseconds, the broker's clock), before it is decided.
+        self.heard: Final = self.pipeline.log_clock.heard
         self.jobs = self.pipeline.store.jobs
         self.ended = self.pipeline.ended
         self.features = tuple(kind(self.pipeline) for kind in features)
@@ -58,18 +61,18 @@ class Lane:
 
     @property
     def workers(self) -> WorkerRegistry:
-        """The workers that this lane knows."""
+        """The workers that announced themselves to this lane."""
         return self._workers.registry
 
     @property
     def is_unfilled(self) -> bool:
-        """Whether `assign` has more to do that did not fit into the turn's transaction."""
+        """Whether slots are free and jobs ready that did not fit into the last turn's transaction."""
         return self._workers.is_unfilled
 
     # --- loading ---
 
     def load(self, key: str, value: StateValue, clock_ms: int) -> None:
-        """Take one record of the `state` topic; the last one of each key wins, so tombstones are not loaded."""
+        """Load one record of the `state` topic; only the last one of each key counts, and no tombstones."""
         if isinstance(value, Job):
             value.queue, value.task = intern(value.queue), intern(value.task)
             self.jobs[value.id] = value
@@ -80,7 +83,7 @@ class Lane:
                 return
 
     def loaded(self, clock_ms: int) -> None:
-        """All records are there: build what follows from them."""
+        """Called when all records are loaded: place the jobs, and let the features build what they need."""
         store, entered = self.pipeline.store, self.pipeline.hooks.entered
         for job in self.jobs.values():
             store.place(job)
@@ -92,7 +95,7 @@ class Lane:
     # --- commands ---
 
     def lane_of(self, command: wire.Command) -> int:
-        """Where a command belongs; this lane, if it names none."""
+        """The lane that a command belongs to; this one if it names none."""
         job_id = command.job_id
         if job_id is not None:
             return self.number if job_id[15:18] == self._hex else lane_of_job(job_id)
@@ -100,33 +103,33 @@ class Lane:
             return lane_of_queue(command.queue, self.lanes)
         return self.number
 
-    def command(self, received: wire.Received, position: str, election: Election, out: LaneOutput) -> None:
-        """Decide a command that belongs here."""
-        decide = commands.create if isinstance(received.command, wire.CreateJob) else commands.change
+    def command(self, received: wire.Received, offset: int, election: Election, out: LaneOutput) -> None:
+        """Decide a command that belongs here; `offset` is where it is in the lane's partition of `commands`."""
+        decide = commands.create if type(received.command) is wire.CreateJob else commands.change
         rejected = decide(self.pipeline, received, election, out)
         if rejected is not None:
-            self.reject(rejected, received, position, out)
+            self.reject(rejected, received, offset, out)
 
-    def reject(self, rejected: Rejection, received: wire.Received, position: str, out: LaneOutput) -> None:
-        """Say in the log that a command could not be done, and why."""
+    def reject(self, rejected: Rejection, received: wire.Received, offset: int, out: LaneOutput) -> None:
+        """Write that a command was rejected, and why."""
         command = received.command
         data = wire.CommandRejected(
-            rejected.code, rejected.reason, command.type, received.id, command.job_id, position
+            rejected.code, rejected.reason, command.type, received.id, command.job_id, self.position(offset)
         )
         self.rejected(data, received.traceparent, out)
 
+    def position(self, offset: int) -> str:
+        """A place in the lane's partition of `commands`, as events name it."""
+        return f"commands/{self.number}@{offset}"
+
     def rejected(self, data: wire.CommandRejected, traceparent: str | None, out: LaneOutput) -> None:
-        """Write a rejection; the elector calls this for what it could not even read."""
+        """Write a rejection; called directly for commands that could not be read."""
         key = data.job_id or data.command_id or data.position or ""
         cause = data.command_id or data.position
         out.events.append((key, "command.rejected", f"{data.position}/rejected", data, cause, traceparent))
         out.counts["joblog_commands_rejected_total", data.code] += 1
 
     # --- reports ---
-
-    def heard(self, appended_ms: int) -> None:
-        """A report was read that the broker appended at this time (unix milliseconds)."""
-        self.pipeline.log_clock.heard(appended_ms)
 
     def report(self, report: wire.AnyReport, cause: str, election: Election, out: LaneOutput) -> None:
         """Decide a report; a stale one is counted and dropped."""
@@ -135,14 +138,14 @@ class Lane:
     # --- time, and the end of a turn ---
 
     def tick(self, caught_up: bool, election: Election, out: LaneOutput) -> None:
-        """What time alone brings about; `caught_up` when nothing that lies in the log is unread."""
-        # Not all at once: after an outage they would be too many for a transaction.
+        """Let time pass; `caught_up` if everything in the lane's topics has been read."""
+        # Not all overdue jobs at once: after an outage they would be too many for a transaction.
         self.pipeline.elect_overdue(OVERDUE_MAX, election, out)
         for tick in self._ticks:
             tick(caught_up, election, out)
 
     def assign(self, election: Election, out: LaneOutput) -> None:
-        """The end of a turn: hand out free slots, and let the features write what they gathered."""
+        """End a turn: assign ready jobs to free slots, and let the features write what they collected."""
         self._workers.assign(election, out)
         for turn_ended in self._turn_ends:
             turn_ended(out)
@@ -150,11 +153,14 @@ class Lane:
 
 def _hooks(features: tuple[Feature, ...]) -> Hooks:
     hooks = Hooks()
-    hooks.appeared = declared(features, "appeared")
     hooks.may_start = declared(features, "may_start")
-    hooks.ended = declared(features, "ended")
-    hooks.forgotten = declared(features, "forgotten")
-    entered, left = [one.entered() for one in features], [one.left() for one in features]
-    hooks.entered = {state: tuple(heard[state] for heard in entered if state in heard) for state in State}
-    hooks.left = {state: tuple(moved[state] for moved in left if state in moved) for state in State}
+    hooks.created = _by_state([one.created() for one in features])
+    hooks.entered = _by_state([one.entered() for one in features])
+    hooks.left = _by_state([one.left() for one in features])
     return hooks
+
+
+def _by_state(tables: Sequence[Mapping[Any, Callable[..., Any]]]) -> dict[State, tuple[Callable[..., Any], ...]]:
+    """The hooks of each state, in the order of the features; a state without any has no entry."""
+    states = {state: tuple(table[state] for table in tables if state in table) for state in State}
+    return {state: hooks for state, hooks in states.items() if hooks}

@@ -21,7 +21,9 @@ class LogClock:
         self._appended_ms: int | None = None
 
     def heard(self, appended_ms: int) -> None:
-        """A record was read that the broker appended at this time (unix milliseconds)."""
+        """Note that a record was read that the broker appended at this time (unix milliseconds)."""
+        if appended_ms == self._appended_ms:
+            return
         if self._appended_ms is not None:
             self.ms += min(max(appended_ms - self._appended_ms, 0), STEP_MAX_MS)
         self._appended_ms = appended_ms

@@ -1,19 +1,19 @@
-"""The one way that every transition of a lane's jobs takes.
+"""The pipeline: every transition of a lane's jobs goes through it.
 
 1. decide: the table of transitions, and the elect-state filters, which are part of the election (transitions.py)
 2. evolve the job and write its events
-3. place it where it waits now, and take it from where it was
-4. let the features act
+3. place the job where it waits now, and remove it from where it waited before
+4. call the features that asked for it: by the job's state, or because they follow this job
 
-Nobody else changes a job or writes its events. Features are handed the pipeline, so that what they decide takes the
-same way.
+Nothing else changes a job or writes its events. Features get the pipeline, so their decisions go through it too.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from functools import lru_cache, partial
+from typing import Any, Final, Protocol
 
 from joblog.streams.contract import wire
-from joblog.streams.contract.states import FINAL_STATES, State
+from joblog.streams.contract.states import FAILED, FINAL_STATES, SCHEDULED, State
 from joblog.streams.lane.ended_jobs import EndedJobs
 from joblog.streams.lane.job import Job, event_type, evolve
 from joblog.streams.lane.log_clock import LogClock
@@ -27,24 +27,35 @@ Left = Callable[[Job, Job, Any, LaneOutput], None]
 JobHook = Callable[[Job, LaneOutput], None]
 
 _NONE: Final[tuple[Any, ...]] = ()
+#: Queue names whose lane is remembered; any client may send any name.
+QUEUES_KNOWN_MAX: Final = 10_000
+
+
+class Follower(Protocol):
+    """What acts on single jobs: those for which it called `Pipeline.follow`."""
+
+    def appeared(self, job: Job, out: LaneOutput) -> None: ...
+    def ended(self, job: Job, out: LaneOutput) -> None: ...
+    def forgotten(self, job: Job, out: LaneOutput) -> None: ...
 
 
 class Hooks:
-    """What features want to hear of jobs, by hook and state; see lane/feature.py for what each hook means."""
+    """What features declared for all jobs, by hook and state; lane/feature.py says what each hook means."""
 
-    __slots__ = ("appeared", "ended", "entered", "forgotten", "left", "may_start")
+    __slots__ = ("created", "entered", "left", "may_start")
 
     def __init__(self) -> None:
-        self.appeared: tuple[JobHook, ...] = ()
-        self.may_start: tuple[Callable[[Job], str | None], ...] = ()
-        self.ended: tuple[JobHook, ...] = ()
-        self.forgotten: tuple[JobHook, ...] = ()
+        self.created: Mapping[State, tuple[JobHook, ...]] = {}
         self.entered: Mapping[State, tuple[Entered, ...]] = {}
         self.left: Mapping[State, tuple[Left, ...]] = {}
+        self.may_start: tuple[Callable[[Job], str | None], ...] = ()
 
 
 class Pipeline:
-    """The jobs of lane `number` of `lanes`, and the only way to move them."""
+    """The jobs of lane `number` of `lanes`, and the only way to move them.
+
+    - has_queue: whether a queue, or one of its shards, lives in this lane.
+    """
 
     def __init__(self, number: int, lanes: int, rules: LaneRules) -> None:
         self.number = number
@@ -54,71 +65,95 @@ class Pipeline:
         self.ended = EndedJobs(rules.remembered)
         self.log_clock = LogClock()
         self.hooks = Hooks()
+        self.has_queue: Callable[[str], bool] = lru_cache(QUEUES_KNOWN_MAX)(
+            partial(rules.has_queue, lane=number, lanes=lanes)
+        )
+        self._jobs = self.store.jobs
+        self._followers: dict[str, tuple[Follower, ...]] = {}
 
     def apply(self, job: Job, what: Any, cause: str, election: Election, out: LaneOutput) -> Rejection | None:
-        """Let an input (a command, a report, ...) move a job, or tell why it does not."""
+        """Let an input (a command, a report, ...) move a job; returns why it does not."""
         decision = decide(job, what, election)
         if isinstance(decision, Rejection):
             return decision
-        if job.id not in self.store.jobs:  # it is revived
-            for hook in self.hooks.appeared:
-                hook(job, out)
+        if job.id not in self._jobs:  # it is revived
+            self.ended.remove(job.id)
+            for follower in self._followers.get(job.id, _NONE):
+                follower.appeared(job, out)
         self.move(job, self.evolved(job, decision, cause, election.now_ms, out), what, out)
         return None
 
     def report(self, report: Any, cause: str, election: Election, out: LaneOutput) -> None:
         """Let a report move the job that it names; one that comes too late is counted and dropped."""
-        job = self.store.jobs.get(report.job_id)
+        job = self._jobs.get(report.job_id)
         if job is None or self.apply(job, report, cause, election, out) is not None:
             out.counts["joblog_stale_reports_total", str(type(report).__struct_config__.tag)] += 1
 
     def evolved(self, job: Job, events: tuple[wire.JobEvent, ...], cause: str, now_ms: int, out: LaneOutput) -> Job:
-        """The job after these events, which are written."""
-        after = job
+        """Write these events; returns the job after them."""
+        after, job_id, write = job, job.id, out.events.append
         for event in events:
             after = evolve(after, event, now_ms)
-            out.events.append((job.id, event_type(event), f"{job.id}/{event.version}", event, cause, job.traceparent))
+            write((job_id, event_type(event), f"{job_id}/{event.version}", event, cause, job.traceparent))
         return after
 
     def add(self, job: Job, event: wire.JobEvent, cause: str | None, out: LaneOutput) -> None:
-        """Take in a job that its first event has made."""
-        out.events.append((job.id, event_type(event), f"{job.id}/1", event, cause, job.traceparent))
-        self.store.jobs[job.id] = job
-        out.state[job.id] = job
+        """Take in a job that its first event created."""
+        job_id = job.id
+        out.events.append((job_id, event_type(event), f"{job_id}/1", event, cause, job.traceparent))
+        self._jobs[job_id] = job
+        out.state[job_id] = job
         out.budget.spend(2, 2 * len(job.spec))
         self._place(job, out)
-        for hook in self.hooks.appeared:
+        for hook in self.hooks.created.get(job.state, _NONE):
             hook(job, out)
+        if job_id in self._followers:
+            for follower in self._followers[job_id]:
+                follower.appeared(job, out)
         if job.state in FINAL_STATES:  # a filter elected that
             self._end(job, out)
 
     def move(self, before: Job, job: Job, what: Any, out: LaneOutput, *, is_taken: bool = False) -> None:
-        """Take a job from where it was to where it is now; `is_taken` if it was taken from its queue before."""
-        store = self.store
-        is_revived = before.id not in store.jobs
-        store.jobs[job.id] = job
-        out.state[job.id] = job
+        """Move a job from where it was to where it is now; `is_taken` if it was already taken from its queue."""
+        job_id, jobs = job.id, self._jobs
+        is_revived = job_id not in jobs
+        jobs[job_id] = job
+        out.state[job_id] = job
         out.budget.spend(2, len(job.spec))
-        # Also when its state stayed: what waits for it knows it by its version, which is another now.
+        # Also when its state stayed: where it waits it is known by its version, which has changed.
         self._place(job, out)
         if not is_revived:
             if not is_taken:
-                store.left(before)
+                self.store.left(before)
             for hook in self.hooks.left.get(before.state, _NONE):
                 hook(before, job, what, out)
         if job.state in FINAL_STATES and (is_revived or job.state is not before.state):
             self._end(job, out)
 
     def forget(self, job: Job, out: LaneOutput) -> None:
-        """An ended job is not kept any longer."""
-        del self.store.jobs[job.id]
-        out.state[job.id] = None
-        self.ended.add(job.id, job.state, job.version)
-        for hook in self.hooks.forgotten:
-            hook(job, out)
+        """Drop an ended job; its id is remembered."""
+        job_id = job.id
+        del self._jobs[job_id]
+        out.state[job_id] = None
+        self.ended.add(job_id, job.state, job.version)
+        if job_id in self._followers:
+            for follower in self._followers.pop(job_id):
+                follower.forgotten(job, out)
+
+    def follow(self, job_id: str, follower: Follower) -> None:
+        """Call the follower when this job appears, ends and is forgotten, which ends the following."""
+        known = self._followers.get(job_id, _NONE)
+        if follower not in known:
+            self._followers[job_id] = (*known, follower)
+
+    def unfollow(self, job_id: str, follower: Follower) -> None:
+        """No longer call the follower for this job."""
+        rest = tuple(one for one in self._followers.pop(job_id, _NONE) if one is not follower)
+        if rest:
+            self._followers[job_id] = rest
 
     def elect_overdue(self, most: int, election: Election, out: LaneOutput) -> None:
-        """Elect scheduled jobs whose timer is late: a lost timer loses no job."""
+        """Enqueue at most this many scheduled jobs whose timer is late, so that a lost timer loses no job."""
         store = self.store
         for _ in range(most):
             entry = store.due.first(store.jobs)
@@ -128,19 +163,15 @@ class Pipeline:
             timer = wire.JobDue(job_id=job_id, version=version)
             self.apply(store.jobs[job_id], timer, f"overdue/{due_ms}", election, out)
 
-    def has_queue(self, queue: str) -> bool:
-        """Whether the queue, or one of its shards, lives in this lane."""
-        return self.rules.has_queue(queue, self.number, self.lanes)
-
     def _place(self, job: Job, out: LaneOutput) -> None:
         self.store.place(job)
         for hook in self.hooks.entered.get(job.state, _NONE):
             hook(job)
-        if job.state is State.SCHEDULED:
+        if job.state is SCHEDULED:
             out.timers.append(wire.Timer(job.id, job.version, job.due_ms))
 
     def _end(self, job: Job, out: LaneOutput) -> None:
-        for hook in self.hooks.ended:
-            hook(job, out)
-        if job.state is not State.FAILED:  # that one may be requeued: features/failed_jobs.py keeps it for a while
+        for follower in self._followers.get(job.id, _NONE):
+            follower.ended(job, out)
+        if job.state is not FAILED:  # that one may be requeued: features/failed_jobs.py keeps it for a while
             self.forget(job, out)

@@ -2,13 +2,13 @@
 
 from collections.abc import Container, Mapping
 
-from joblog.streams.contract.states import State
+from joblog.streams.contract.states import ENQUEUED
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.waiting import Waiting
 
 
 class ReadyQueue:
-    """The Enqueued jobs of one queue; false when there are none."""
+    """The Enqueued jobs of one queue; falsy when there are none."""
 
     __slots__ = ("_tasks",)
 
@@ -22,14 +22,14 @@ class ReadyQueue:
         return bool(self._tasks)
 
     def add(self, job: Job) -> None:
-        """Let an Enqueued job wait."""
+        """Add an Enqueued job."""
         waiting = self._tasks.get(job.task)
         if waiting is None:
-            waiting = self._tasks[job.task] = Waiting(State.ENQUEUED)
+            waiting = self._tasks[job.task] = Waiting(ENQUEUED)
         waiting.add((-job.priority, job.created_ms, job.id, job.version))
 
     def left(self, task: str, jobs: Mapping[str, Job]) -> None:
-        """Note that a job of this task waits no more, although `pop` did not give it."""
+        """Remove a job of this task that `pop` did not return, and that has another version by now."""
         waiting = self._tasks.get(task)
         if waiting is not None:
             waiting.left(jobs)
@@ -38,6 +38,8 @@ class ReadyQueue:
 
     def pop(self, tasks: Container[str], jobs: Mapping[str, Job]) -> Job | None:
         """The next job whose task is among `tasks`, or None."""
+        if len(self._tasks) == 1:
+            return self._pop_only(tasks, jobs)
         best, first = None, None
         for task in tuple(self._tasks):
             if task in tasks:
@@ -48,3 +50,13 @@ class ReadyQueue:
                 elif first is None or entry < first:
                     best, first = waiting, entry
         return jobs[best.pop()[2]] if best is not None else None
+
+    def _pop_only(self, tasks: Container[str], jobs: Mapping[str, Job]) -> Job | None:
+        """The same where all jobs of the queue are of one task, as in most queues."""
+        ((task, waiting),) = self._tasks.items()
+        if task in tasks:
+            job = waiting.take(jobs)
+            if job is not None:
+                return job
+            del self._tasks[task]
+        return None

@@ -1,4 +1,4 @@
-"""Which transitions there are, and how one is decided: the table, and the candidate of each input."""
+"""Which transitions there are, and how one is decided: the table, and the candidate event of each input."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -6,7 +6,16 @@ from typing import Any, Final
 from joblog.streams.contract import wire
 from joblog.streams.contract.json_text import raw, with_parameter
 from joblog.streams.contract.retry import Retry
-from joblog.streams.contract.states import State
+from joblog.streams.contract.states import (
+    AWAITING,
+    DELETED,
+    ENQUEUED,
+    FAILED,
+    PROCESSING,
+    SCHEDULED,
+    SUCCEEDED,
+    State,
+)
 from joblog.streams.contract.timestamps import time_ms
 from joblog.streams.lane.job import Job, deleted, enqueued, failed, new_job, scheduled
 from msgspec import Struct
@@ -24,7 +33,7 @@ class Assigned(Struct, frozen=True, gc=False):
 
 
 class Lost(Struct, frozen=True, gc=False):
-    """The worker that runs this job did not renew in time, or stopped without a word about it.
+    """The worker that runs this job did not renew in time, or stopped without reporting the run.
 
     `count` when the retry policy makes that a failure; `retry` is the task's own policy, if it has one.
     """
@@ -35,17 +44,18 @@ class Lost(Struct, frozen=True, gc=False):
 
 
 class Rejection(Struct, frozen=True, gc=False):
-    """What cannot be done, and why: `code` for programs, `reason` for people."""
+    """Why an input does not move a job: `code` for programs, `reason` for people."""
 
     code: str
     reason: str
 
 
 class Election(Struct, frozen=True, gc=False):
-    """What a decision depends on besides job and input: the time, and who may elect another state.
+    """What a decision depends on besides job and input: the time, and the filters that may elect another state.
 
     - now_ms: the time of day, unix milliseconds, which is written into events.
-    - clock_ms: milliseconds of a clock that nobody can set, by which silence is measured.
+    - clock_ms: milliseconds of a monotonic clock, by which leases are measured.
+    - watched: the candidate states for which `elect` has to be called.
     """
 
     now_ms: int
@@ -55,27 +65,27 @@ class Election(Struct, frozen=True, gc=False):
 
 
 ANY: Final = frozenset(State)
-LIVE: Final = frozenset({State.AWAITING, State.SCHEDULED, State.ENQUEUED, State.PROCESSING})
+LIVE: Final = frozenset({AWAITING, SCHEDULED, ENQUEUED, PROCESSING})
 
-#: What is heard in which states, and the candidate state it leads to (None: the state stays).
+#: In which states an input is accepted, and the candidate state it leads to (None: the state stays).
 #: Creation leads to Enqueued, Scheduled (`run_at` ahead) or Awaiting (`parent`).
 TRANSITIONS: Final[Mapping[type, tuple[frozenset[State], State | None]]] = {
-    wire.JobDue: (frozenset({State.SCHEDULED}), State.ENQUEUED),
-    wire.ParentEnded: (frozenset({State.AWAITING}), State.ENQUEUED),  # or Scheduled, or Deleted: condition not met
-    Assigned: (frozenset({State.ENQUEUED}), State.PROCESSING),
-    wire.RunSucceeded: (frozenset({State.PROCESSING}), State.SUCCEEDED),
-    wire.RunFailed: (frozenset({State.PROCESSING}), State.FAILED),
-    wire.RunReleased: (frozenset({State.PROCESSING}), State.ENQUEUED),
-    Lost: (frozenset({State.PROCESSING}), State.ENQUEUED),  # or Failed, if the policy counts it
-    wire.DeleteJob: (LIVE | {State.FAILED}, State.DELETED),
-    wire.RequeueJob: (ANY, State.ENQUEUED),
-    wire.RescheduleJob: (ANY, State.SCHEDULED),
-    wire.SetParameter: (LIVE | {State.FAILED}, None),
+    wire.JobDue: (frozenset({SCHEDULED}), ENQUEUED),
+    wire.ParentEnded: (frozenset({AWAITING}), ENQUEUED),  # or Scheduled, or Deleted: condition not met
+    Assigned: (frozenset({ENQUEUED}), PROCESSING),
+    wire.RunSucceeded: (frozenset({PROCESSING}), SUCCEEDED),
+    wire.RunFailed: (frozenset({PROCESSING}), FAILED),
+    wire.RunReleased: (frozenset({PROCESSING}), ENQUEUED),
+    Lost: (frozenset({PROCESSING}), ENQUEUED),  # or Failed, if the policy counts it
+    wire.DeleteJob: (LIVE | {FAILED}, DELETED),
+    wire.RequeueJob: (ANY, ENQUEUED),
+    wire.RescheduleJob: (ANY, SCHEDULED),
+    wire.SetParameter: (LIVE | {FAILED}, None),
 }
 
 
 def decide(job: Job, what: Any, election: Election) -> tuple[wire.JobEvent, ...] | Rejection:
-    """The events that `what` (a command, a report, or one of the inputs above) leads to, or why there are none."""
+    """The events that an input (a command, a report, or one of the classes above) leads to, or why there are none."""
     heard_in, propose = _RULES[type(what)]
     if job.state not in heard_in:
         return Rejection("wrong_state", f"{_name(what)} is not heard in state {job.state}")
@@ -88,7 +98,7 @@ def decide(job: Job, what: Any, election: Election) -> tuple[wire.JobEvent, ...]
 
 
 def elected_first(job_id: str, event: wire.JobEvent, create: wire.CreateJob, election: Election) -> wire.JobEvent:
-    """What the filters make of a job's first event; the job that they see has no version yet."""
+    """The first event of a job after the filters; the job that they see has version 0."""
     assert event.spec is not None
     job = new_job(job_id, event, bytes(event.spec), create.priority, election.now_ms)
     job.version = 0
@@ -116,9 +126,7 @@ def _on_parent_ended(job: Job, what: wire.ParentEnded, now_ms: int) -> wire.JobE
 
 def _on_assigned(job: Job, what: Assigned, _now_ms: int) -> wire.JobEvent | Rejection:
     version = job.version + 1
-    return wire.JobEvent(
-        version, State.PROCESSING, job.attempt + 1, job.queue, job.task, worker=what.worker, lease=version
-    )
+    return wire.JobEvent(version, PROCESSING, job.attempt + 1, job.queue, job.task, worker=what.worker, lease=version)
 
 
 def _holds(job: Job, what: wire.RunReport) -> bool:
@@ -133,7 +141,7 @@ def _on_succeeded(job: Job, what: wire.RunSucceeded, _now_ms: int) -> wire.JobEv
         return _OLD_LEASE
     return wire.JobEvent(
         job.version + 1,
-        State.SUCCEEDED,
+        SUCCEEDED,
         job.attempt,
         job.queue,
         job.task,
@@ -151,7 +159,7 @@ def _on_failed(job: Job, what: wire.RunFailed, _now_ms: int) -> wire.JobEvent | 
         return _OLD_LEASE
     return wire.JobEvent(
         job.version + 1,
-        State.FAILED,
+        FAILED,
         job.attempt,
         job.queue,
         job.task,
@@ -166,7 +174,8 @@ def _on_failed(job: Job, what: wire.RunFailed, _now_ms: int) -> wire.JobEvent | 
 
 def _latency(job: Job, started_ms: int) -> float:
     # The worker's clock may lag behind the elector's: a latency is never negative.
-    return float(max(started_ms - job.ready_ms, 0))
+    ms = started_ms - job.ready_ms
+    return float(ms) if ms > 0 else 0.0
 
 
 def _on_released(job: Job, what: wire.RunReleased, _now_ms: int) -> wire.JobEvent | Rejection:

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import psycopg
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
-from joblog.projections.projector.event_batch import Parked, decoded
+from joblog.projections.projector.event_batch import Entries, Parked
 from joblog.projections.replay.verify import read_log
 from joblog.services.worker.assignments import partition_of
 from joblog.streams.contract import wire
@@ -412,7 +412,7 @@ def check_events(running: Running) -> None:
         query = sql.SQL("SELECT lane, log_offset, code FROM {}.parked").format(sql.Identifier(at.schema))
         parked = {(lane, offset): code for lane, offset, code in connection.execute(query)}
     assert "internal_error" not in parked.values()
-    entries = decoded(read_log(at.kafka, at.names, at.lanes))
+    entries = Entries(read_log(at.kafka, at.names, at.lanes))
     unread = {(record.lane, record.offset) for record, fact in entries if isinstance(fact, Parked)}
     assert unread
     assert unread <= parked.keys()

@@ -141,7 +141,7 @@ class World:
         received = read_command(value, None)
         target = lane.lane_of(received.command)
         if target == lane.number:
-            lane.command(received, f"commands/{lane.number}@{offset}", self._election(), out)
+            lane.command(received, offset, self._election(), out)
         else:
             forwards.append((target, value))
 

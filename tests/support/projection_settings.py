@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from confluent_kafka import Producer
 from joblog.projections.monitor.monitor import Monitor
-from joblog.projections.projector.event_batch import Parked, Record, decoded
+from joblog.projections.projector.event_batch import Entries, Parked, Record
 from joblog.projections.projector.projector import Projector
 from joblog.projections.projector.tables import Tables
 from joblog.projections.replay.verify import differences, read_log
@@ -137,7 +137,7 @@ def tables(stack: StackAddresses, schema: str) -> Iterator[Tables]:
 
 
 def apply(tables: Tables, batch: Sequence[Record]) -> list[Parked]:
-    return tables.apply(decoded(batch), nothing)
+    return tables.apply(Entries(batch), nothing)
 
 
 class Projection:
@@ -152,10 +152,10 @@ class Projection:
 
     def values(self, *values: bytes) -> None:
         batch = placed([(0, value) for value in values], first_offset=self._tables.positions[0])
-        assert self._tables.apply(decoded(batch), lambda: None) == []
+        assert self._tables.apply(Entries(batch), lambda: None) == []
 
     def raw(self, value: bytes) -> None:
-        self._tables.apply(decoded(placed([(0, value)], first_offset=self._tables.positions[0])), lambda: None)
+        self._tables.apply(Entries(placed([(0, value)], first_offset=self._tables.positions[0])), lambda: None)
 
     def close(self) -> None:
         self._tables.close()

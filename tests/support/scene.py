@@ -203,7 +203,7 @@ class Scene:
             self.lane.report(one, f"reports/0@{self._inputs}", self._election(), self.out)
         else:
             received = one if isinstance(one, wire.Received) else wire.Received(f"c-{self._inputs}", "/test", one)
-            self.lane.command(received, f"commands/0@{self._inputs}", self._election(), self.out)
+            self.lane.command(received, self._inputs, self._election(), self.out)
 
     def _pass(self, ms: int) -> None:
         self.now_ms += ms

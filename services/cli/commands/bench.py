@@ -17,8 +17,8 @@ from joblog.projections.schema.schema import drop
 from joblog.services.bench.election import election, waiting
 from joblog.services.bench.latency import delays, latency, latency_under_load
 from joblog.services.bench.measurement import Measurement
+from joblog.services.bench.processes import Cluster
 from joblog.services.bench.projection import projection
-from joblog.services.bench.roles import Cluster
 from joblog.services.bench.throughput import enqueue_many, throughput
 from joblog.services.cli.context import Cli, Output, OutputOption, note
 from joblog.services.cli.output import print_rows

@@ -16,9 +16,9 @@ from pydantic import BaseModel, SecretStr
 app = typer.Typer(no_args_is_help=True)
 
 HIDDEN: Final = "(hidden)"
-#: What it means to people that one is not set.
-EMPTY: Final = {"worker.queues": "(those of its tasks)"}
-#: Properties that librdkafka takes secrets in; where tokens are to be had is none.
+#: What is shown to people for a setting that is empty.
+EMPTY: Final = {"worker.queues": "(those of the tasks)"}
+#: Properties of librdkafka that hold secrets; the URL of a token endpoint is none.
 _SECRET: Final = re.compile(r"secret|password|passphrase|key\.pem|token(?!\.endpoint\.url$)")
 
 
@@ -31,8 +31,7 @@ def config() -> None:
 def show(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
     """Show every setting with its environment variable, source and value; secrets are hidden.
 
-    In a TOML file, JOBLOG_WORKER__SLOTS is `slots` in the table `[worker]`. A worker without queues serves the queues
-    of its tasks.
+    In a TOML file, JOBLOG_WORKER__SLOTS is worker.slots. A worker without queues serves the queues of its tasks.
 
     Example: joblog config show --output json
     """
@@ -62,7 +61,7 @@ def _values(model: BaseModel, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tu
 
 
 def _shown(value: Any) -> Any:
-    """A value without secrets: those of our own settings, and properties passed on that are named like some."""
+    """A value with its secrets hidden: those of our own settings, and properties with a name like a secret's."""
     match value:
         case SecretStr():
             return HIDDEN
@@ -73,7 +72,7 @@ def _shown(value: Any) -> Any:
 
 
 def _origin(name: str, sources: dict[str, str]) -> str:
-    """Secrets may come from the file that `x_file` names; a mapping comes from where its parts come from."""
+    """The source of a setting. A secret may come from the file that `x_file` names, a mapping in parts."""
     for known, label in sources.items():
         if known in {name, f"{name}_file"} or known.startswith(f"{name}."):
             return label

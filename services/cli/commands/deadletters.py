@@ -21,7 +21,7 @@ from joblog.services.cli.output import print_block, print_document, print_rows
 from joblog.services.cli.values import settings_of
 from joblog.services.settings.model import Settings
 from joblog.streams.contract.record_headers import readable_headers
-from joblog.streams.errors import InvalidData, JoblogError, TopicsError
+from joblog.streams.errors import BrokersAway, InvalidData, JoblogError, TopicsError
 from joblog.streams.kafka.clients import reader
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
@@ -40,6 +40,7 @@ _HEADERS: Final = {
     "joblog-partition": "partition",
     "joblog-offset": "offset",
 }
+_AWAY: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT})
 _NUMBERS: Final = frozenset({"partition", "offset"})
 
 
@@ -85,8 +86,11 @@ def show(
         note(f"{len(value)} bytes written to {save}")
     document = row(record, limit=len(value) if output is Output.JSON else _VALUE_CHARACTERS_MAX)
     text = document["value"] if output is Output.JSON else document.pop("value")
-    print_document(document, output)
-    if output is Output.JSON or text is None:
+    if output is Output.JSON:
+        print_document(document, output)
+        return
+    print_document({name: value for name, value in document.items() if value not in (None, [])}, output)
+    if text is None:
         return
     print_block("value" if document["encoding"] == "utf-8" else "value, in base64", text)
     if len(text) >= _VALUE_CHARACTERS_MAX:
@@ -141,12 +145,15 @@ def _write_new(path: Path, value: bytes) -> None:
 
 @contextmanager
 def _reading(settings: Settings) -> Iterator[Consumer]:
-    """A consumer for a moment; TopicsError if the topic cannot be read."""
+    """A consumer for a moment. Raises BrokersAway if no broker answers, TopicsError if the topic cannot be read."""
     consumer: Consumer = reader(settings.kafka.config(), f"{settings.topic_prefix}cli")
     try:
         yield consumer
     except KafkaException as exc:
-        raise TopicsError(f"topic {settings.names.deadletters} cannot be read: {exc.args[0].str()}") from exc
+        error = exc.args[0]
+        if error.code() in _AWAY:
+            raise BrokersAway(f"no broker answers at {settings.kafka.bootstrap_servers}: {error.str()}") from exc
+        raise TopicsError(f"topic {settings.names.deadletters} cannot be read: {error.str()}") from exc
     finally:
         consumer.close()
 

@@ -105,7 +105,7 @@ def enqueue(
             print(created, flush=True)
         running = aside.running()
         if running is not None and (waiting := unserved(queue or DEFAULT_QUEUE, task, running)):
-            note(f"note: {waiting}; the job waits for one")
+            note(f"note: the job waits: {waiting}")
         if monitor is not None and patience is not None:
             _show_end(monitor, created, patience, output)
 

@@ -15,6 +15,7 @@ from joblog.streams.elector.lane_records import Action
 from joblog.streams.elector.lanes_status import LaneStatus, give_order, lane_status, lane_statuses
 from joblog.streams.elector.rebuild import rebuild_lane
 from joblog.streams.errors import ElectorError, SettingsError
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 app = typer.Typer(no_args_is_help=True)
@@ -101,7 +102,7 @@ def rebuild(
     """
     settings = _settings(ctx, lane)
     columns = TextColumn("reading events"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("events", total=None)
         done = rebuild_lane(
             settings.kafka.config(),

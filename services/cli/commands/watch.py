@@ -68,13 +68,17 @@ def stats(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
         found = monitor.statistics()
     document = found.model_dump(mode="json")
     if output is Output.TABLE:
-        document = {**document.pop("counts"), **{f"{name}_ever": document.pop(name) for name in _EVER}, **document}
+        document = {
+            **document.pop("counts"),
+            **{f"{name}_in_total": document.pop(name) for name in _TOTALS},
+            **document,
+        }
     print_document(document, output)
 
 
 #: Longer than any worker is remembered; a larger timedelta would leave the calendar.
 _GONE_WITHIN_MAX = timedelta(seconds=SECONDS_MAX)
-_EVER = ("succeeded", "failed", "deleted")
+_TOTALS = ("succeeded", "failed", "deleted")
 
 
 @rejected.callback()

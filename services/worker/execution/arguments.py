@@ -1,4 +1,4 @@
-"""From the JSON of a job's spec to the arguments of its task, by the annotations of the task's function."""
+"""Reads the arguments of a task from the JSON of a job, by the annotations of the task's function."""
 
 from inspect import Parameter, signature
 from typing import Any, Final, Literal, NamedTuple

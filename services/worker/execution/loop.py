@@ -28,7 +28,7 @@ class LoopExecutor:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
-        """Begin now, where it can be told that there is no thread to be had."""
+        """Start the thread now, so that a worker that cannot have it fails before it takes a job."""
         self._started_loop()
 
     def start(self, run: Run) -> None:
@@ -40,7 +40,7 @@ class LoopExecutor:
             loop.call_soon_threadsafe(self._begin_pending)
 
     def close(self) -> None:
-        """Cancel what still runs and end the loop; a task that blocks the loop is left to itself."""
+        """Cancel what still runs and end the loop; does not wait for a task that blocks the loop."""
         with self._lock:
             loop, closing, thread = self._loop, self._closing, self._thread
         if loop is not None and closing is not None and thread is not None:
@@ -78,7 +78,7 @@ class LoopExecutor:
         run.interruptible_by(partial(loop.call_soon_threadsafe, task.cancel))
 
     def _ended(self, run: Run, task: asyncio.Task[None]) -> None:
-        """Go on with the next job; also after a task that was cancelled before its first step."""
+        """Start the next job. Called for a task that was cancelled before its first step, too."""
         self._tasks.discard(task)
         run.interrupt = None
         following = self._slots.following(run)

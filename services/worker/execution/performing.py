@@ -1,4 +1,4 @@
-"""One run: find its arguments, call its task, and make an outcome of whatever happens."""
+"""Around one run: read its arguments, call its task, and turn what happens into an outcome."""
 
 import asyncio
 import concurrent.futures
@@ -24,7 +24,7 @@ _CANCELLATIONS: Final = (JobCancelled, asyncio.CancelledError, concurrent.future
 class Performer:
     """Performs runs in the thread, or asyncio task, that calls it; never raises.
 
-    Both ways do the same: begin, filters before, arguments, call, result, filters after, end.
+    Both methods take the same steps: begin, filters before, arguments, call, result, filters after, end.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Performer:
         """A sync run, or the wait for one in a process of its own."""
         try:
             self._perform(run)
-        except BaseException as exc:  # noqa: BLE001 - a fault of ours; the run must be told all the same
+        except BaseException as exc:  # noqa: BLE001 - an error of ours; the run has to be reported all the same
             self._endings.fault(run, exc)
 
     async def perform_async(self, run: Run) -> None:

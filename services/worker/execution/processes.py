@@ -1,6 +1,8 @@
-"""Process-isolated tasks: each run in a child process, which can be killed in the middle of it."""
+"""Process-isolated tasks: each run in a child process, which can be killed in the middle of it.
 
-import asyncio
+Each child has a connection of its own and performs one run at a time, so the death of a child concerns no other run.
+"""
+
 import logging
 import os
 import signal
@@ -8,42 +10,30 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import partial
 from importlib import import_module
-from multiprocessing import Pipe, parent_process, util
-from multiprocessing.connection import Connection
-from multiprocessing.connection import wait as wait_for_sentinel
+from multiprocessing import Pipe
 from multiprocessing.context import SpawnProcess
-from threading import Lock, Thread
-from types import FrameType
-from typing import Any, Final, TypeAlias
+from threading import Lock
+from typing import Any, Final
 
 import msgspec
-from joblog.services.tasks.context import CURRENT, JobContext
 from joblog.services.tasks.task import Task, TaskRegistry
-from joblog.services.worker.execution.arguments import ArgumentReader, read_call
-from joblog.services.worker.execution.results import Failed, Succeeded, describe, success_of
+from joblog.services.worker.execution.child import END, FROM_OUTSIDE, Ended, serve_runs
 from joblog.services.worker.execution.run import Run
-from joblog.streams.contract.wire import RunJob
 from joblog.streams.errors import SettingsError, TaskError
 
 log = logging.getLogger(__name__)
 
-#: Signals for the worker that reach its children often, too: a terminal sends them to all of its processes, and a
-#: service manager to a whole control group.
-FROM_OUTSIDE: Final = (signal.SIGTERM, signal.SIGINT)
-#: How a worker ends a child; it kills what has not ended after `STOP_S`.
-END: Final = signal.SIGUSR2
+#: What a child gets to end in, before it is killed.
 STOP_S: Final = 3.0
 #: How often a thread that waits for its child looks whether it lives. The end of the connection does not show that
 #: if the task has forked, since the fork holds the connection open.
 LOOK_S: Final = 0.1
-#: So many processes may die before they have begun a run; the next one to die is the run's failure.
+#: How many processes may die before they have begun a run, until that is the run's failure.
 STARTS_MAX: Final = 3
 
-Ended: TypeAlias = Succeeded | Failed
 _ENDED: Final[msgspec.json.Decoder[Ended]] = msgspec.json.Decoder(Ended)
-_BEGUN: Final = b"begun"
 
 
 class ProcessEnded(TaskError):
@@ -256,91 +246,3 @@ def check_importable(task: Task[..., Any]) -> None:
         raise SettingsError(f"task {task.name} is to run in a process: move it out of the main script")
     if all(found is not task for found in TaskRegistry.of(import_module(module))):
         raise SettingsError(f"task {task.name} is to run in a process: {module} must hold it by a name of its own")
-
-
-def serve_runs(connection: "Connection[bytes, bytes]", set_up: Callable[[], object] | None) -> None:
-    """The child: performs one run after another, until the worker closes the connection."""
-    set_up_child(set_up)
-    while True:
-        try:
-            request = connection.recv_bytes()
-        except EOFError:
-            return
-        connection.send_bytes(_BEGUN)
-        connection.send_bytes(run_in_child(*msgspec.msgpack.decode(request, type=_Request)))
-
-
-_Request: TypeAlias = tuple[str, str, bytes, str, int]
-
-
-def run_in_child(module: str, name: str, job: bytes, worker: str, result_bytes_max: int) -> bytes:
-    """One run, in the child; its end travels as JSON, so that nothing a task made is unpickled."""
-    ended: Ended
-    try:
-        found, arguments = _known(module, name)
-        assigned = msgspec.json.decode(job, type=RunJob)
-        context = JobContext(assigned, worker)
-        CURRENT.set(context)
-        args, kwargs = arguments.read(read_call(assigned.spec), context)
-        value = found.function(*args, **kwargs)
-        ended = success_of(asyncio.run(value) if found.is_async else value, result_bytes_max)
-    except BaseException as exc:  # noqa: BLE001 - whatever ends the task is its outcome, SystemExit too
-        ended = Failed(describe(exc, frames_skipped=1))
-    return msgspec.json.encode(ended)
-
-
-@lru_cache
-def _known(module: str, name: str) -> tuple[Task[..., Any], ArgumentReader]:
-    found = TaskRegistry.of(import_module(module)).get(name)
-    return found, ArgumentReader(found)
-
-
-def set_up_child(set_up: Callable[[], object] | None) -> None:
-    """Make this process one for runs; called in it before the first."""
-    end_with_parent()
-    signal.signal(END, _end)
-    for number in FROM_OUTSIDE:
-        signal.signal(number, _ignore)
-    # What a task forks ends by signals as usual, also by one that comes while it is being forked: Python drops
-    # signals that its handlers have not seen at a fork.
-    os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals, after_in_child=_end_by_signals)
-    _let_signals()
-    if set_up is not None:
-        set_up()
-
-
-def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Not SIG_IGN, which the programs that a task starts would inherit."""
-
-
-def _end(number: int, _frame: FrameType | None) -> None:
-    """End this process with what multiprocessing does at an end; a task could catch a SystemExit."""
-    util._exit_function()  # type: ignore[attr-defined]
-    os._exit(number)
-
-
-def _hold_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, FROM_OUTSIDE)
-
-
-def _let_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, FROM_OUTSIDE)
-
-
-def _end_by_signals() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(END, signal.SIG_DFL)
-    _let_signals()
-
-
-def end_with_parent() -> None:
-    """Let this process end when the worker has ended, even in the middle of a run that nobody could report."""
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        wait_for_sentinel([parent.sentinel])
-        os._exit(1)
-
-    Thread(target=watch, name="end-with-parent", daemon=True).start()

@@ -1,4 +1,4 @@
-"""From what a task returned to the JSON of its result, or the reason why there is none."""
+"""How a run ended, within the limits of the contract: what its task returned or raised, as a report can carry it."""
 
 import inspect
 import json
@@ -22,7 +22,7 @@ LEVELS_MAX: Final = DEPTH_MAX - 1
 
 # \u0000, unless its backslash is itself escaped. Postgres can keep it neither in text nor in jsonb.
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-# What may be numbers that not everybody can read, or parts of strings.
+# Possibly numbers that not every JSON parser can read, or parts of strings.
 _NOT_FINITE: Final = re.compile(rb"NaN|Infinity")
 _LONG: Final = re.compile(rb"(?<!\d)\d{%d}" % (DIGITS_MAX + 1))
 # A bracket, or a string, in which brackets are text.
@@ -31,7 +31,7 @@ _STEPS: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
 
 class Succeeded(msgspec.Struct, frozen=True, tag="succeeded"):
-    """The task returned; `result` is its JSON, unless `omitted` tells why there is none."""
+    """The task returned; `result` is its JSON, unless `omitted` says why it is left out."""
 
     result: Raw
     omitted: str | None = None
@@ -44,7 +44,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 
 class Released(msgspec.Struct, frozen=True, tag="released"):
-    """The job goes back without an outcome; the attempt is not spent."""
+    """The job goes back without an outcome; that does not count as a failure."""
 
     reason: str
 
@@ -53,7 +53,7 @@ Outcome: TypeAlias = Succeeded | Failed | Released
 
 
 class NeverAwaited(TaskError):
-    """A task returned an awaitable, which nobody awaits: what it stands for did not happen."""
+    """A task returned an awaitable, which nothing awaits: its work was not done."""
 
 
 class _OddNumberError(ValueError):
@@ -61,7 +61,7 @@ class _OddNumberError(ValueError):
 
 
 def success_of(value: object, result_bytes_max: int) -> Succeeded:
-    """The outcome of a run whose task returned this; NeverAwaited if the task is not over with that."""
+    """The outcome of a run whose task returned this; NeverAwaited if it is an awaitable."""
     if inspect.isawaitable(value):
         if isinstance(value, Coroutine):
             value.close()
@@ -72,7 +72,7 @@ def success_of(value: object, result_bytes_max: int) -> Succeeded:
 
 
 def write_result(value: object, bytes_max: int) -> tuple[Raw, str | None]:
-    """The result as JSON, and None; or no result, and why it is left out. Never raises an Exception."""
+    """The result as JSON and None, or no result and why it is left out. Never raises an Exception."""
     if value is None:
         return NO_RAW, None
     try:
@@ -144,7 +144,7 @@ def type_name(kind: type) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """What the exception says, even if its own `__str__` fails."""
+    """The text of an exception, even if its own `__str__` fails."""
     try:
         return str(error)
     except Exception as exc:  # noqa: BLE001 - a task's exception may do anything in __str__
@@ -152,13 +152,13 @@ def text_of(error: BaseException) -> str:
 
 
 def stack_of(thread: int) -> str:
-    """Where a thread is now, for a run that did not come back; empty if it just ended."""
+    """The stack of a thread, for a run that timed out; empty if the thread has just ended."""
     frame = sys._current_frames().get(thread)
     return last_lines("".join(traceback.format_stack(frame))) if frame is not None else ""
 
 
 def last_lines(text: str) -> str:
-    """The end of a text, at most so many lines and bytes, where the cause of a traceback stands."""
+    """The end of a traceback, where its cause is: its last lines, and bytes, up to the limits."""
     lines = text.splitlines(keepends=True)
     kept = "".join(lines[-DETAILS_LINES_MAX:])
     data = keepable(kept).encode()

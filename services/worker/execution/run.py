@@ -1,4 +1,4 @@
-"""One job in a worker: from its assignment to the one report of its end."""
+"""One job in a worker, from its assignment to the report of its end; and the leases under which it runs."""
 
 import logging
 import time
@@ -16,18 +16,18 @@ from joblog.streams.contract.wire import RunJob
 
 log = logging.getLogger(__name__)
 
-#: Job id and lease: what names a run, in an assignment, in its cancellation and in its report.
+#: Job id and lease, which identify a run in its assignment, its cancellation and its report.
 RunKey: TypeAlias = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KnownTask:
-    """A task with what can be made once for all its runs."""
+    """A task, and what is made once for all its runs."""
 
     task: Task[..., Any]
     arguments: ArgumentReader
     retry: Retry | None
-    #: Runs as an asyncio task; false for async functions in a process, which have a loop of their own.
+    #: Whether it runs on the worker's event loop; an async function in a process has a loop of its own.
     is_async: bool
 
     @classmethod
@@ -42,7 +42,7 @@ class KnownTask:
 
 
 def known_tasks(registry: TaskRegistry) -> dict[str, KnownTask]:
-    """Every task of the registry, made ready; SettingsError for one that no worker could call."""
+    """The tasks of a registry by name; SettingsError for one that no worker could call."""
     return {task.name: KnownTask.of(task) for task in registry}
 
 
@@ -100,9 +100,9 @@ class Leases:
 class Run:
     """One assignment while the worker has it.
 
-    `held` is the worker's book of the runs whose end is not reported yet. Taking a run out of it, by
-    `claim`, is what gives the right to report, so that a run that returns in the moment in which it is
-    cancelled or times out is still reported once. Times are those of `clock`, except `started_ms`.
+    `held` are the worker's runs whose end is not reported yet. Whoever takes a run out of it, by `claim`, has to
+    report it, and nobody else may: so a run that returns as it is cancelled or times out is reported once. Times are
+    those of `clock`, except `started_ms`.
     """
 
     job: RunJob
@@ -129,7 +129,7 @@ class Run:
         self.started_at, self.started_ms = clock(), time.time_ns() // 1_000_000
 
     def limit(self, timeout_s: float | None) -> None:
-        """Give the run so many seconds from its start; None for the task's own time-out, if it has one."""
+        """Set the time-out, counted from the start; None for the task's own, if it has one."""
         chosen = self.known.task.timeout_s if timeout_s is None else timeout_s
         if chosen is not None:
             self.timeout_s = chosen
@@ -141,11 +141,11 @@ class Run:
         return self.leases.is_held(self.job.lane, clock())
 
     def claim(self) -> bool:
-        """Whether the caller may report the end of this run: true once."""
+        """Whether the caller has to report the end of this run: true once."""
         return self.held.pop(self.key, None) is not None
 
     def interruptible_by(self, interrupt: Callable[[], object]) -> None:
-        """From now on `stop` calls this, which happens here if it was called before."""
+        """Let `stop` call this from now on; called here if the run has been stopped before."""
         # In this order: `stop` sets the token first and then looks for the interrupt.
         self.interrupt = interrupt
         if self.token.is_cancelled:
@@ -162,5 +162,5 @@ class Run:
 
     @property
     def duration_ms(self) -> float:
-        """How long the run takes so far; 0 before it began."""
+        """How long the run has taken so far; 0 before it began."""
         return (clock() - self.started_at) * 1000 if self.started_at else 0.0

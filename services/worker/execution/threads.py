@@ -1,4 +1,4 @@
-"""Sync tasks, each in a thread; process-isolated ones too, whose thread waits for the process."""
+"""Sync tasks, each in a thread. Process-isolated ones, too: their thread waits for the process."""
 
 import logging
 from collections import deque
@@ -14,17 +14,17 @@ log = logging.getLogger(__name__)
 
 
 class ThreadExecutor:
-    """Threads made when no other is free, and kept. One that is done with a run takes the next one itself.
+    """Threads, which are made when no other is free, and kept. After a run a thread takes the next one itself.
 
-    They are daemons, so that a task that ignores its cancellation cannot keep the process alive. The first one
-    is made here: where there can be none, no job should be taken. Where there can be no more, runs wait.
+    They are daemons, so that a task that ignores its cancellation cannot keep the process alive. The first one is
+    made in the constructor: a worker that cannot have any should not take jobs. If there can be no more, runs wait.
     """
 
     def __init__(self, slots: Slots, perform: Callable[[Run], None]) -> None:
         self._slots = slots
         self._perform = perform
         self._queue: SimpleQueue[Run | None] = SimpleQueue()
-        self._free: deque[None] = deque()  # one entry for each thread that waits, or is about to
+        self._free: deque[None] = deque()  # one entry for each thread that waits, or will in a moment
         self._short: deque[None] = deque()  # one entry for each run in the queue that found no such thread
         self._numbers = count()
         self._threads: list[Thread] = []
@@ -32,7 +32,7 @@ class ThreadExecutor:
         self._free.append(None)
 
     def start(self, run: Run) -> None:
-        """Wake a thread that is free, or make one; as many as slots, since one that is not free yet soon is."""
+        """Wake a free thread, or make one, up to the number of slots."""
         try:
             self._free.pop()
         except IndexError:
@@ -46,7 +46,7 @@ class ThreadExecutor:
             self._queue.put(None)
 
     def _grow(self) -> bool:
-        """Make a thread, if there may and can be one more."""
+        """Make a thread, unless there are as many as slots or the system allows no more."""
         if len(self._threads) >= self._slots.count:
             return False
         try:
@@ -68,7 +68,7 @@ class ThreadExecutor:
             while run is not None:
                 self._perform_one(run)
                 run = self._slots.following(run)
-                if run is not None and self._short:  # first those that were started before it
+                if run is not None and self._short:  # those were started before it
                     self.start(run)
                     run = None
             self._become_free()
@@ -80,7 +80,7 @@ class ThreadExecutor:
             log.exception("run.broken", extra={"job_id": run.job.job_id})
 
     def _become_free(self) -> None:
-        """Be there for a run that found no thread, else for the next one."""
+        """Take a run that found no thread, or wait for the next one."""
         try:
             self._short.pop()
         except IndexError:

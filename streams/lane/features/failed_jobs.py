@@ -1,12 +1,12 @@
-"""Failed jobs stay at hand for a while, since requeueing one is what people do with them.
+"""Failed jobs are kept for a while, since they are the ones that people requeue.
 
-Nothing of it is written: that a job is Failed, and since when, is in its own record.
+The feature has no records: that a job is Failed, and since when, is in the job's own record.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from joblog.streams.contract.states import State
+from joblog.streams.contract.states import FAILED, State
 from joblog.streams.lane.feature import Feature
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.output import LaneOutput
@@ -20,16 +20,16 @@ class FailedJobs(Feature):
 
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__(pipeline)
-        self.waiting = Waiting(State.FAILED)
+        self.waiting = Waiting(FAILED)
 
     def entered(self) -> Mapping[State, Callable[[Job], None]]:
-        return {State.FAILED: lambda job: self.waiting.add((job.due_ms, job.id, job.version))}
+        return {FAILED: lambda job: self.waiting.add((job.due_ms, job.id, job.version))}
 
     def left(self) -> Mapping[State, Callable[[Job, Job, Any, LaneOutput], None]]:
-        return {State.FAILED: lambda *_: self.waiting.left(self.pipeline.store.jobs)}
+        return {FAILED: lambda *_: self.waiting.left(self.pipeline.store.jobs)}
 
     def tick(self, caught_up: bool, election: Election, out: LaneOutput) -> None:
-        """Forget those that are too many or too old."""
+        """Forget the oldest while there are too many, and those that are too old."""
         rules, jobs = self.pipeline.rules, self.pipeline.store.jobs
         while (entry := self.waiting.first(jobs)) and (
             len(self.waiting) > rules.failed_kept or entry[0] + rules.failed_ms < election.now_ms

@@ -4,7 +4,6 @@ from typing import Any, ClassVar, Final
 
 from joblog.streams.lane.ended_jobs import Block
 from joblog.streams.lane.feature import Feature
-from joblog.streams.lane.job import Job
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 from msgspec import msgpack
@@ -28,9 +27,6 @@ class Memory(Feature):
     def loaded(self, clock_ms: int) -> None:
         self.pipeline.ended.load(self._loading, self.pipeline.store.jobs)
         self._loading = {}
-
-    def appeared(self, job: Job, out: LaneOutput) -> None:
-        self.pipeline.ended.remove(job.id)
 
     def turn_ended(self, out: LaneOutput) -> None:
         for number, block in self.pipeline.ended.write().items():

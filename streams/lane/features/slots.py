@@ -1,22 +1,24 @@
-"""The workers that a lane knows: what each offers, what it holds, and whether it is still there."""
+"""The workers of a lane: what each offers, which jobs it holds, and when it was last heard of."""
 
 from collections import deque
 from collections.abc import Iterator
 
 from joblog.streams.contract import wire
+from joblog.streams.lane.transitions import Assigned
 
 
 class WorkerSlots:
     """One worker, as one lane sees it.
 
+    - assigned: the input that starts a job on it.
     - held: the jobs of this lane that it has, with their leases.
-    - seen_ms: when it last announced itself, by the elector's own clock, which nobody sets; seen_log_ms: by the
-      lane's reading of the broker's clock (`Lane.heard`), None if it has not been heard since the lane was loaded.
-    - gone: by which event it left, while jobs that it held are still to be elected anew.
-    - written_ms: when that was last written as an event.
+    - seen_ms: when it last announced itself, by the elector's monotonic clock; seen_log_ms: by the lane's reading of
+      the broker's clock (`Lane.heard`), None if it has not announced itself since the lane was loaded.
+    - gone: the event with which it left, while jobs that it held are still to be elected anew.
+    - written_ms: when its last event was written.
     """
 
-    __slots__ = ("announced", "gone", "held", "seen_log_ms", "seen_ms", "tasks", "written_ms")
+    __slots__ = ("announced", "assigned", "gone", "held", "seen_log_ms", "seen_ms", "tasks", "written_ms")
 
     def __init__(self, announced: wire.WorkerAnnounced, clock_ms: int) -> None:
         self.held: dict[str, int] = {}
@@ -27,6 +29,7 @@ class WorkerSlots:
 
     def announce(self, announced: wire.WorkerAnnounced, clock_ms: int) -> None:
         self.announced = announced
+        self.assigned = Assigned(announced.worker)
         self.tasks = frozenset(announced.tasks)
         self.seen_ms = clock_ms
         self.gone = None
@@ -56,7 +59,7 @@ class WorkerRegistry:
         return self._all.get(worker)
 
     def announce(self, announced: wire.WorkerAnnounced, clock_ms: int) -> tuple[WorkerSlots, bool]:
-        """Note a worker's word; True if it says something else than before."""
+        """Note a worker's announcement; True if it differs from the last one."""
         known = self._all.get(announced.worker)
         if known is None:
             known = self._all[announced.worker] = WorkerSlots(announced, clock_ms)
@@ -70,22 +73,22 @@ class WorkerRegistry:
         return known, before != announced
 
     def remove(self, worker: str) -> WorkerSlots | None:
-        """Forget a worker; what it held is the caller's to elect anew."""
+        """Forget a worker; the caller has to elect its jobs anew."""
         self._leave(worker)
         return self._all.pop(worker, None)
 
     def serving(self, queue: str) -> deque[str]:
-        """The workers of a queue, in the order of whose turn it is; the caller rotates it."""
+        """The workers of a queue; the first is next to get a job, and the caller rotates them."""
         return self._queues.get(queue, deque())
 
     def release(self, worker: str | None, job_id: str) -> None:
-        """The worker holds the job no more."""
+        """Note that the worker no longer holds the job."""
         known = self._all.get(worker) if worker is not None else None
         if known is not None:
             known.held.pop(job_id, None)
 
     def _serve(self, queues: tuple[str, ...], worker: str) -> None:
-        for queue in dict.fromkeys(queues):  # one that is named twice has one turn
+        for queue in dict.fromkeys(queues):  # a queue that is named twice counts once
             self._queues.setdefault(queue, deque()).append(worker)
 
     def _leave(self, worker: str) -> None:

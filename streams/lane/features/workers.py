@@ -1,6 +1,6 @@
 """The workers of a lane: what they announce, when they are lost, which jobs they get, and how their runs end.
 
-A worker's last announcement is its record. What it holds is not written: it follows from the Processing jobs.
+A worker's last announcement is its record. The jobs that it holds are not in it: they are the Processing ones.
 """
 
 from collections import deque
@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.retry import Retry
-from joblog.streams.contract.states import State
+from joblog.streams.contract.states import PROCESSING, State
 from joblog.streams.contract.timestamps import EPOCH
 from joblog.streams.lane.feature import Feature, ReportHandler
 from joblog.streams.lane.features.slots import WorkerRegistry, WorkerSlots
@@ -18,14 +18,14 @@ from joblog.streams.lane.job import Job
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.queue import ReadyQueue
-from joblog.streams.lane.transitions import Assigned, Election, Lost, decide
+from joblog.streams.lane.transitions import Election, Lost, decide
 from msgspec import Raw, msgpack, structs
 
 WORKER_KEY: Final = "worker:"
 
 
 class Workers(Feature):
-    """The workers that this lane knows, and the assignment of its ready jobs to their slots.
+    """The workers that announced themselves to this lane, and the assignment of its ready jobs to their slots.
 
     - is_unfilled: slots are free and jobs are ready, but the last turn's transaction was full.
     """
@@ -45,18 +45,18 @@ class Workers(Feature):
 
     def loaded(self, clock_ms: int) -> None:
         for job in self.pipeline.store.jobs.values():
-            if job.state is State.PROCESSING and job.worker is not None:
+            if job.state is PROCESSING and job.worker is not None:
                 self._known_or_ghost(job.worker, clock_ms).held[job.id] = job.lease
 
     def _known_or_ghost(self, worker: str, clock_ms: int) -> WorkerSlots:
-        """The worker, or a place for one that has said nothing yet: it may, until its lease is over."""
+        """The worker, or an entry for one that may still announce itself until its lease is over."""
         known = self.registry.get(worker)
         if known is None:
-            nothing = wire.WorkerAnnounced(
+            unknown = wire.WorkerAnnounced(
                 worker=worker, partition=0, queues=(), all_queues=(), slots=0, all_slots=0, tasks=(),
                 started_at=EPOCH,
             )  # fmt: skip
-            known, _ = self.registry.announce(nothing, clock_ms)
+            known, _ = self.registry.announce(unknown, clock_ms)
         return known
 
     # --- what workers report ---
@@ -95,14 +95,14 @@ class Workers(Feature):
 
     def _worker_event(self, kind: str, worker: WorkerSlots, cause: str, now_ms: int, out: LaneOutput) -> None:
         worker.written_ms = now_ms
-        said = worker.announced
+        last = worker.announced
         data = wire.WorkerEvent(
-            said.worker, said.all_queues, said.all_slots, said.tasks, said.host, said.pid, said.started_at
+            last.worker, last.all_queues, last.all_slots, last.tasks, last.host, last.pid, last.started_at
         )
-        out.events.append((said.worker, kind, f"{cause}/{said.worker}/{kind}", data, cause, None))
+        out.events.append((last.worker, kind, f"{cause}/{last.worker}/{kind}", data, cause, None))
 
     def _task_policy(self, name: str, task: str) -> Retry | None:
-        """What a worker announced as the task's own retry policy."""
+        """The task's own retry policy, as a worker announced it."""
         worker = self.registry.get(name)
         return worker.announced.policies.get(task) if worker is not None else None
 
@@ -111,9 +111,9 @@ class Workers(Feature):
     def tick(self, caught_up: bool, election: Election, out: LaneOutput) -> None:
         """Find the workers whose lease has run out.
 
-        The log shows that where other reports were appended for `lease_ms` after the worker's last one. Where nobody
-        reports any more, this process's own clock decides, but only when `caught_up`: a late elector must not call
-        the workers late. Neither is moved by a clock that is set, here or at the brokers.
+        Where other reports were appended for `lease_ms` after the worker's last one, the log shows it. Where nobody
+        reports any more, this process's own clock decides, but only when `caught_up`: an elector that is behind must
+        not take its own delay for a worker's silence. Setting a clock, here or at a broker, affects neither.
         """
         lease_ms, log_ms = self.pipeline.rules.lease_ms, self.pipeline.log_clock.ms
         for name, worker in self.registry:
@@ -125,7 +125,7 @@ class Workers(Feature):
                 self._gone(name, "worker.lost", f"lease/{election.now_ms}", election, out)
 
     def _gone(self, name: str, kind: str, cause: str, election: Election, out: LaneOutput) -> None:
-        """A worker stopped or was lost: what it still held is elected anew, in parts if it is much."""
+        """Remove a worker that stopped or was lost, and elect its jobs anew, over several turns if they are many."""
         worker = self.registry.get(name)
         if worker is None:
             return
@@ -146,23 +146,23 @@ class Workers(Feature):
     # --- which jobs they have ---
 
     def left(self) -> Mapping[State, Callable[[Job, Job, Any, LaneOutput], None]]:
-        return {State.PROCESSING: self._let_go}
+        return {PROCESSING: self._let_go}
 
     def _let_go(self, before: Job, job: Job, what: Any, out: LaneOutput) -> None:
-        """A job is not Processing any more; if somebody asked for that, the worker is told that its run is void."""
-        if job.state is State.PROCESSING:
+        """Free the slot of a job that left Processing; where a command moved it, cancel the worker's run."""
+        if job.state is PROCESSING:
             return
         if isinstance(what, wire.Change):
             worker = self.registry.get(before.worker or "")
             if worker is not None:
-                said = wire.CancelJob(job_id=job.id, lease=before.lease, reason=f"The job is {job.state}")
-                out.assignments.append((worker.announced.partition, worker.announced.worker, said))
+                cancel = wire.CancelJob(job_id=job.id, lease=before.lease, reason=f"The job is {job.state}")
+                out.assignments.append((worker.announced.partition, worker.announced.worker, cancel))
         self.registry.release(before.worker, job.id)
 
     def assign(self, election: Election, out: LaneOutput) -> None:
-        """Hand free slots to ready jobs: highest priority first, then oldest; workers take turns.
+        """Assign ready jobs to free slots: highest priority first, then oldest; workers take turns.
 
-        No more than the turn's budget allows: `is_unfilled` tells that the next turn goes on with it.
+        Stops when the turn's budget is spent; `is_unfilled` then says that the next turn has to continue.
         """
         queues = self.pipeline.store.ready
         for queue in tuple(queues):
@@ -178,12 +178,14 @@ class Workers(Feature):
 
     def _fill(self, ready: ReadyQueue, names: deque[str], election: Election, out: LaneOutput) -> None:
         jobs, idle = self.pipeline.store.jobs, 0  # workers in a row that have no room, or know none of the tasks
+        must_wait = self._must_wait if self.pipeline.hooks.may_start else None
         while idle < len(names) and not out.budget.is_spent:
             worker = self.registry.get(names[0])
-            names.rotate(-1)
+            if len(names) > 1:
+                names.rotate(-1)
             assert worker is not None
             job = ready.pop(worker.tasks, jobs) if worker.room > 0 else None
-            while job is not None and self._must_wait(job):
+            while job is not None and must_wait is not None and must_wait(job):
                 self.pipeline.store.hold(job)
                 job = ready.pop(worker.tasks, jobs)
             if job is None:
@@ -196,30 +198,30 @@ class Workers(Feature):
         return any(hook(job) is not None for hook in self.pipeline.hooks.may_start)
 
     def _start(self, job: Job, worker: WorkerSlots, election: Election, out: LaneOutput) -> None:
-        name, what = worker.announced.worker, Assigned(worker.announced.worker)
-        decision = decide(job, what, election)
+        pipeline, job_id, spec, parameters = self.pipeline, job.id, job.spec, job.parameters
+        decision = decide(job, worker.assigned, election)
         assert type(decision) is tuple
-        started = self.pipeline.evolved(job, decision, f"{job.id}/{job.version}", election.now_ms, out)
-        self.pipeline.move(job, started, what, out, is_taken=True)
-        if started.state is not State.PROCESSING:  # a filter elected otherwise
+        started = pipeline.evolved(job, decision, f"{job_id}/{job.version}", election.now_ms, out)
+        pipeline.move(job, started, worker.assigned, out, is_taken=True)
+        if started.state is not PROCESSING:  # a filter elected otherwise
             return
-        worker.held[job.id] = started.lease
-        out.budget.spend(1, len(job.spec) + len(job.parameters))
+        worker.held[job_id] = started.lease
+        out.budget.spend(1, len(spec) + len(parameters))
         run = wire.RunJob(
-            job_id=job.id,
+            job_id=job_id,
             lease=started.lease,
             attempt=started.attempt,
-            lane=self.pipeline.number,
+            lane=pipeline.number,
             task=job.task,
             queue=job.queue,
-            spec=Raw(job.spec),
-            parameters=Raw(job.parameters),
+            spec=Raw(spec),
+            parameters=Raw(parameters),
             ready_ms=job.ready_ms,
             traceparent=job.traceparent,
         )
-        out.assignments.append((worker.announced.partition, name, run))
+        out.assignments.append((worker.announced.partition, worker.announced.worker, run))
 
 
-def _face(said: wire.WorkerAnnounced) -> tuple[object, ...]:
-    """What people see of a worker; the slots it offers this lane just now are not part of it."""
-    return (said.all_queues, said.all_slots, said.tasks, said.started_at)
+def _face(announced: wire.WorkerAnnounced) -> tuple[object, ...]:
+    """What people see of a worker; the number of slots that it offers to this lane is not part of it."""
+    return (announced.all_queues, announced.all_slots, announced.tasks, announced.started_at)

@@ -101,7 +101,10 @@ def test_a_difference_is_found(stack: StackAddresses, schema: str, tables: Table
     ids = [story.id for story in stories]
     with psycopg.connect(stack.dsn, options=f"-c search_path={schema}") as connection:
         connection.execute("UPDATE jobs SET attempt = 2 WHERE id = %s", [ids[0]])
-        connection.execute("DELETE FROM history WHERE job = %s AND version = 2", [ids[1]])
+        connection.execute("INSERT INTO history SELECT job, 3, 3, events[3:3] FROM history WHERE job = %s", [ids[1]])
+        connection.execute(
+            "UPDATE history SET last_version = 1, events = events[1:1] WHERE job = %s AND version = 1", [ids[1]]
+        )
         connection.execute("DELETE FROM jobs WHERE id = %s", [ids[2]])
         connection.execute("UPDATE outcomes SET n = 6 WHERE period = 'day'")
     found = "\n".join(differences(stack.dsn, schema, batch))

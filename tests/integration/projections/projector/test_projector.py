@@ -2,7 +2,6 @@
 
 import threading
 import time
-from typing import Any
 
 import psycopg
 import pytest
@@ -135,15 +134,15 @@ def test_a_record_that_fails_in_a_way_nobody_foresaw_is_set_aside_alone(
     good = jobs(30, setting.lanes)
     poison = Story(lane=2, random=777).enqueued().processing(reason="odd")
     write(writer, setting.names, interleaved([*good, poison]))
-    usual = event_batch.history_row
+    usual = event_batch.kept
 
-    def failing(record: event_batch.Record, fact: JobFact) -> tuple[Any, ...]:
+    def failing(record: event_batch.Record, fact: JobFact) -> bytes:
         if fact.event.reason == "odd":
             raise KeyError("of a kind nobody foresaw")
         return usual(record, fact)
 
     with monkeypatch.context() as patched, running(setting.projector()):
-        patched.setattr(event_batch, "history_row", failing)
+        patched.setattr(event_batch, "kept", failing)
         wait_until(lambda: setting.applied() == 90 + 2, 30, "all events")
     assert sample(setting.meters, "joblog_quarantined_records_total", role="projector", reason="internal_error") == 1
     with Monitor(setting.dsn, setting.schema) as monitor:

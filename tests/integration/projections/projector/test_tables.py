@@ -5,7 +5,7 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
-from joblog.projections.projector.event_batch import build, decoded
+from joblog.projections.projector.event_batch import Entries
 from joblog.projections.projector.rows import job_row
 from joblog.projections.projector.tables import SQL, Tables
 from joblog.projections.replay.verify import differences
@@ -257,7 +257,7 @@ def test_the_jobs_of_a_batch_are_found_without_reading_all(
 ) -> None:
     stories = [Story(random=n).enqueued() for n in range(1, 2_001)]
     apply(tables, records(*stories))
-    batch = build(decoded(records(*(story.processing() for story in stories))), {})
+    batch = Entries(records(*(story.processing() for story in stories))).build({})
     with tables._connection.transaction(force_rollback=True), tables._connection.cursor() as cursor:
         with cursor.copy(SQL["copy_jobs"]) as copy:
             for row in batch.jobs.values():
@@ -294,7 +294,7 @@ def test_a_failure_of_what_goes_on_meanwhile_is_no_fault_of_the_records(
     def meanwhile() -> None:
         raise KeyError("elsewhere")
 
-    entries = decoded(records(Story().enqueued()))
+    entries = Entries(records(Story().enqueued()))
     with pytest.raises(KeyError, match="elsewhere"):
         tables.apply(entries, meanwhile)
     assert tables.apply(entries, lambda: None) == []
@@ -356,7 +356,7 @@ def test_a_failed_batch_leaves_nothing(stack: StackAddresses, schema: str, table
 
     # The statements may be through before the end of the connection; the commit is not.
     with pytest.raises(psycopg.OperationalError):
-        tables.apply(decoded(records(story)), cut_off)
+        tables.apply(Entries(records(story)), cut_off)
     assert counts(stack, schema) == {}
     again = Tables(stack.dsn, schema, range(LANES))
     assert again.positions == {0: 0, 1: 0, 2: 0}

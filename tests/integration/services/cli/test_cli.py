@@ -331,7 +331,10 @@ def test_a_queue_that_nobody_serves_is_told(running: Joblog) -> None:
         app, ["enqueue", "cli.add", "1", "--queue", "nobody", "-o", "json"], env=running.environment
     )
     assert list(json.loads(result.stdout)) == ["id"]
-    assert result.stderr == "note: no running worker serves the queue nobody; the job waits for one\n"
+    assert result.stderr == (
+        "note: the job waits: no running worker serves the queue nobody; "
+        "those that know cli.add serve default (--queue)\n"
+    )
     with pytest.raises(JoblogError, match="it is Enqueued, no running worker serves the queue nobody"):
         running("enqueue", "cli.add", "1", "--queue", "nobody", "--wait", "2s")
     with pytest.raises(JoblogError, match="it is Scheduled, due at 2"):

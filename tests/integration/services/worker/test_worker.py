@@ -13,7 +13,7 @@ from confluent_kafka import Message, TopicPartition
 from joblog.services.tasks.context import CancellationToken
 from joblog.services.tasks.task import TaskRegistry, task
 from joblog.services.worker.announcing import LaneBook
-from joblog.services.worker.assignments import Intake
+from joblog.services.worker.intake import Intake
 from joblog.services.worker.worker import Worker
 from joblog.streams.contract.codec import encode
 from joblog.streams.contract.ids import lane_of_queue, new_job_id

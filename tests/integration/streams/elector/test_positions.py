@@ -26,7 +26,7 @@ def test_nothing_is_decided_twice_when_the_groups_offsets_were_deleted(
     jobs = [log.create(lane) for lane in log.queues for _ in range(10)]
     log.command("job.delete", {"job_id": jobs[0]}, 0)
     log.producer.flush()
-    wait_until(lambda: len(log.histories()) == len(jobs) and "deleted" in log.of(jobs[0]), 40, "the jobs")
+    wait_until(lambda: len(log.histories()) == len(jobs) and "deleted" in log.of(jobs[0]), 90, "the jobs")
     first.stop()
     admin = clients.admin(log.kafka)
 
@@ -40,12 +40,12 @@ def test_nothing_is_decided_twice_when_the_groups_offsets_were_deleted(
             return False
         return True
 
-    wait_until(delete, 20, "the session of the elector that stopped to end")
+    wait_until(delete, 60, "the session of the elector that stopped to end")
     assert not committed(log)
     start("a")
     jobs += [log.create(lane) for lane in log.queues]
     log.producer.flush()
-    wait_until(lambda: len(log.histories()) == len(jobs), 40, "the next jobs")
+    wait_until(lambda: len(log.histories()) == len(jobs), 90, "the next jobs")
     assert log.histories() == {job: ["enqueued"] for job in jobs} | {jobs[0]: ["enqueued", "deleted"]}
     assert not log.rejections()
 
@@ -56,7 +56,7 @@ def test_the_groups_offsets_tell_how_far_each_lane_was_read(start: Electors, log
         log.create(lane)
     log.announce()
     log.producer.flush()
-    wait_until(lambda: len(log.runs()) == log.lanes, 40, "the jobs")
+    wait_until(lambda: len(log.runs()) == log.lanes, 90, "the jobs")
     positions = {
         (topic, lane): offset
         for lane, record in log.lane_records().items()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from joblog.projections.projector.decode import JobFact
-from joblog.projections.projector.event_batch import Known, Parked, build, decoded
+from joblog.projections.projector.event_batch import Entries, Known, Parked
 from joblog.projections.projector.fold import JobRow, fold
 from joblog.projections.replay.verify import by_job, expected_job
 from joblog.streams.contract.states import State
@@ -90,23 +90,27 @@ def test_a_requeue_may_change_the_queue() -> None:
 def test_an_event_that_came_before_changes_nothing() -> None:
     story = Story().enqueued().processing().succeeded()
     story.values.append(story.values[1])
-    facts = [(record.offset, fact) for record, fact in decoded(records(story)) if isinstance(fact, JobFact)]
+    facts = [(record.offset, fact) for record, fact in Entries(records(story)) if isinstance(fact, JobFact)]
     assert fold(facts).latest.state is State.SUCCEEDED
     assert fold(facts).offset == 2
 
 
 def test_a_batch_keeps_every_event_and_one_row_for_each_job() -> None:
     first, second = Story().enqueued().processing(), Story().enqueued()
-    batch = build(decoded(records(first, second)), {})
+    batch = Entries(records(first, second)).build({})
     assert batch.jobs.keys() == {first.id, second.id}
-    assert [row[:2] for row in batch.history] == [(first.id, 1), (first.id, 2), (second.id, 1)]
+    assert [(fact.job, fact.event.version) for _, fact in batch.history or ()] == [
+        (first.id, 1),
+        (first.id, 2),
+        (second.id, 1),
+    ]
     assert batch.parked == []
 
 
 def test_a_hole_in_the_versions_is_remarked_and_passed_over() -> None:
     story = Story().enqueued().processing().succeeded()
     del story.values[1]
-    batch = build(decoded(records(story)), {})
+    batch = Entries(records(story)).build({})
     assert batch.jobs[story.id].latest.state is State.SUCCEEDED
     assert [(one.code, one.reason, one.record.offset) for one in batch.parked] == [
         ("version_gap", f"job {story.id} went from version 1 to 3", 1)
@@ -115,28 +119,28 @@ def test_a_hole_in_the_versions_is_remarked_and_passed_over() -> None:
 
 def test_known_versions_are_not_folded_again() -> None:
     story = Story().enqueued().parameter_set("x", 1).parameter_set("y", 2)
-    batch = build(decoded(records(story)), {story.id: Known(2, 1)})
+    batch = Entries(records(story)).build({story.id: Known(2, 1)})
     assert batch.jobs[story.id].first_version == 3
     assert list(batch.jobs[story.id].parameters or ()) == ["y"]
-    assert len(batch.history) == 3
+    assert len(batch.history or ()) == 3
 
 
 def test_a_batch_ends_before_another_life_of_one_of_its_jobs() -> None:
     story, other = Story(random=1).enqueued().deleted().enqueued(), Story(random=2).enqueued()
     first = records(story, other)
     again = story.created_again().enqueued()
-    entries = decoded([*first, *placed([(0, again.values[-1])], first_offset=4)])
-    batch = build(entries, {})
+    entries = Entries([*first, *placed([(0, again.values[-1])], first_offset=4)])
+    batch = entries.build({})
     assert (batch.jobs[story.id].latest.version, batch.jobs.keys()) == (3, {story.id, other.id})
-    assert batch.rest == entries[-1:]
-    assert build(batch.rest, {}).jobs[story.id].latest.version == 1
+    assert batch.length == len(entries) - 1
+    assert entries[batch.length :].build({}).jobs[story.id].latest.version == 1
 
 
 def test_what_is_newer_by_its_version_and_not_by_its_offset_is_of_an_earlier_life() -> None:
     story = Story().enqueued().processing().succeeded()
-    batch = build(decoded(records(story)), {story.id: Known(1, 8)})
+    batch = Entries(records(story)).build({story.id: Known(1, 8)})
     assert batch.jobs == {}
-    assert [row[1] for row in batch.history] == [1]
+    assert [fact.event.version for _, fact in batch.history or ()] == [1]
 
 
 def test_the_last_life_counts() -> None:
@@ -146,7 +150,7 @@ def test_the_last_life_counts() -> None:
 
 
 def test_what_cannot_be_read_is_set_aside_with_its_place() -> None:
-    batch = build(decoded(placed([(0, b"{}"), (1, None), (0, b"\x00")])), {})
+    batch = Entries(placed([(0, b"{}"), (1, None), (0, b"\x00")])).build({})
     assert [(one.record.lane, one.record.offset, one.code) for one in batch.parked] == [
         (0, 0, "undecodable"),
         (1, 0, "undecodable"),
@@ -162,7 +166,7 @@ def test_a_record_that_fails_in_a_way_of_its_own_is_set_aside_and_logged(
 
     monkeypatch.setattr("joblog.projections.projector.event_batch.read_event", failing)
     [record] = records(Story().enqueued())
-    [(_, one)] = decoded([record])
+    [(_, one)] = Entries([record])
     assert isinstance(one, Parked)
     assert (one.record, one.code) == (record, "internal_error")
     assert one.reason.startswith("Traceback")
@@ -173,7 +177,7 @@ def test_a_record_that_fails_in_a_way_of_its_own_is_set_aside_and_logged(
 def test_a_reason_is_fit_for_a_text_column() -> None:
     envelope = json.loads(Story().enqueued().values[0])
     envelope["type"] = "job.\x00" + "x" * 5_000
-    (_, one), *_ = decoded(placed([(0, json.dumps(envelope).encode())]))
+    (_, one), *_ = Entries(placed([(0, json.dumps(envelope).encode())]))
     assert not isinstance(one, JobFact)
     assert "\x00" not in one.reason  # type: ignore[union-attr]
 

@@ -20,14 +20,15 @@ from joblog.projections.monitor.models import Worker
 from joblog.projections.questions import LIMIT_MAX, InvalidQuestion
 from joblog.services.cli import app as cli
 from joblog.services.cli.app import COMMANDS, app, load
-from joblog.services.cli.context import fail, note
+from joblog.services.cli.context import Output, fail, note
+from joblog.services.cli.output import print_rows
 from joblog.services.cli.postgres import ASIDE_S, Aside, unserved
 from joblog.services.client.options import CreationCancelled
 from joblog.services.roles.kafka_errors import refused
 from joblog.services.settings.errors import paths, variable
 from joblog.services.settings.model import Settings
 from joblog.services.settings.sources import write_addresses
-from joblog.streams.errors import EnqueueError, InvalidData, JoblogError, SettingsError, TopicsError
+from joblog.streams.errors import BrokersAway, EnqueueError, InvalidData, JoblogError, SettingsError, TopicsError
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
 from typer.testing import CliRunner
@@ -88,6 +89,15 @@ def test_help_has_whole_paragraphs_and_no_options_of_completion(name: str) -> No
         assert "--install-completion" not in str(one.params)
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_printed_as_it_is_written(name: str) -> None:
+    """Square brackets would be taken for markup, and disappear."""
+    for command in leaves(name):
+        _, out, _ = run(*command, "--help")
+        assert "``" not in out
+        assert "<bool>" not in out
+
+
 def test_what_a_worker_is_by_default_is_told() -> None:
     _, out, _ = run("worker", "--help")
     told = " ".join(re.sub("[│╭╮╰╯─]", " ", out).split())
@@ -138,6 +148,7 @@ def test_a_command_whose_packages_are_missing_names_the_extra(monkeypatch: pytes
         (InvalidData("x"), 2, False),
         (InvalidQuestion("x"), 2, False),
         (EnqueueError("x"), 1, True),
+        (BrokersAway("x"), 1, True),
         (TopicsError("x"), 1, True),
         (CreationCancelled("x"), 1, False),
     ],
@@ -405,7 +416,11 @@ def worker(*queues: str) -> Worker:
 
 def test_what_keeps_a_job_waiting_is_told() -> None:
     assert unserved("shop", "a.b", []) == "no running worker serves the queue shop"
-    assert unserved("shop", "a.b", [worker("default")]) == "no running worker serves the queue shop"
+    assert unserved("shop", "c", [worker("default")]) == "no running worker serves the queue shop"
+    assert (
+        unserved("shop", "a.b", [worker("default"), worker("x", "default")])
+        == "no running worker serves the queue shop; those that know a.b serve default, x (--queue)"
+    )
     assert unserved("shop", "c", [worker("shop")]) == "no running worker of the queue shop knows the task c"
     assert unserved("shop", "a.b", [worker("default"), worker("shop")]) is None
 
@@ -415,6 +430,18 @@ def test_a_command_does_not_wait_for_a_postgres_that_is_nowhere() -> None:
     assert Aside(Settings.load()).running() is None
     assert Aside(Settings.load(postgres={"dsn": "postgresql://me@127.0.0.1:1/x"})).running() is None
     assert time.monotonic() - began < ASIDE_S
+
+
+def test_a_list_without_rows_says_so_and_is_empty_json(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows([], ("id",), Output.TABLE)
+    print_rows([], ("id",), Output.JSON)
+    assert capsys.readouterr().out == "none\n"
+
+
+def test_dead_letters_without_a_broker_are_no_matter_of_topics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBLOG_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    with pytest.raises(BrokersAway, match=r"127\.0\.0\.1:1"):
+        run("deadletters", "list")
 
 
 def test_notes_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:

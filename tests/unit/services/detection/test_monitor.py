@@ -173,7 +173,7 @@ def test_a_run_that_went_as_it_should_is_no_reason_to_complain() -> None:
     [
         ("portrait", None, CLEAN, "its jobs are not in the projection"),
         ("portrait", job("d", SCHEDULED, FAILED), CLEAN, "the detection is Failed, not Succeeded"),
-        ("late upload", job("d", SCHEDULED, SUCCEEDED), CLEAN, "1 attempt(s), less than 2"),
+        ("late upload", job("d", SCHEDULED, SUCCEEDED), CLEAN, "1 attempt(s), fewer than 2"),
         ("portrait", job("d", SUCCEEDED), job("c", AWAITING), "the clean-up is Awaiting"),
     ],
 )

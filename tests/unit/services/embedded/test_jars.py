@@ -59,7 +59,7 @@ def test_the_server_what_it_needs_and_a_log_binding_of_the_same_version_are_fetc
     said: list[str] = []
     jars = kafka_jars(said.append, tmp_path / "cache")
     assert sorted(jar.name for jar in jars.iterdir()) == EVERY_JAR
-    assert said == ["fetching Apache Kafka 4.4.0 from Maven (about 45 MB), once ..."]
+    assert said == ["downloading Apache Kafka 4.4.0 from Maven (about 45 MB, only once) ..."]
     assert sorted(each.name for each in (tmp_path / "cache").iterdir() if each.is_dir()) == ["kafka-4.4.0"]
 
 
@@ -87,7 +87,7 @@ def test_a_damaged_jar_is_refused_and_nothing_is_kept(maven: Path, tmp_path: Pat
     jar = maven / "org/apache/kafka/kafka-clients/4.4.0/kafka-clients-4.4.0.jar"
     whole = jar.read_bytes()
     jar.write_bytes(whole[:-30] if damage == "cut short" else whole.replace(b"clients", b"CLIENTS", 1))
-    with pytest.raises(StackError, match=r"kafka-clients-4\.4\.0\.jar is (not a whole jar|damaged).*: delete it"):
+    with pytest.raises(StackError, match=r"kafka-clients-4\.4\.0\.jar is (not a complete jar|damaged).*: delete it"):
         kafka_jars(print, tmp_path / "cache")
     assert not (tmp_path / "cache" / "kafka-4.4.0").exists()
     jar.write_bytes(whole)
@@ -96,7 +96,7 @@ def test_a_damaged_jar_is_refused_and_nothing_is_kept(maven: Path, tmp_path: Pat
 
 def test_what_cannot_be_reached_is_an_error_that_names_the_mirror_setting(maven: Path, tmp_path: Path) -> None:
     (maven / "org/apache/kafka/kafka-clients/4.4.0/kafka-clients-4.4.0.jar").unlink()
-    with pytest.raises(StackError, match=r"could not be fetched.*jgo\.conf\) can name a mirror"):
+    with pytest.raises(StackError, match=r"could not be downloaded.*jgo\.conf\) can name a mirror"):
         kafka_jars(print, tmp_path / "cache")
 
 

@@ -40,7 +40,7 @@ def test_a_remembered_port_that_is_busy_now_moves_and_says_so(tmp_path: Path) ->
         after = choose_ports(memory, {"Kafka": None, "Postgres": None}, said.append)
     assert after["Kafka"] != before["Kafka"]
     assert after["Postgres"] == before["Postgres"]
-    assert said == [f"port {before['Kafka']} is in use by another program now: Kafka moves to {after['Kafka']}"]
+    assert said == [f"port {before['Kafka']} is now in use by another program; Kafka gets port {after['Kafka']}"]
 
 
 @pytest.mark.parametrize(

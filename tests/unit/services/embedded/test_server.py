@@ -127,7 +127,7 @@ def test_directories_above_are_opened_for_passing_only_and_it_is_said(tmp_path: 
     said: list[str] = []
     make_passable(closed / "data", said.append)
     assert closed.stat().st_mode & 0o777 == 0o701
-    assert said[-1].startswith(f"chmod o+x {closed}: ")
+    assert said[-1].startswith(f"chmod o+x {closed}, ")
     said.clear()
     make_passable(closed / "data", said.append)
     assert said == []

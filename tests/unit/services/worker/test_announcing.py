@@ -67,13 +67,13 @@ def test_the_first_lane_is_the_home_of_the_worker(bench: Bench) -> None:
     }
 
 
-def test_what_did_not_change_is_said_again_only_to_renew(bench: Bench) -> None:
+def test_an_offer_that_did_not_change_is_sent_again_only_to_renew(bench: Bench) -> None:
     assert bench.say(5, 0) == len(LANES)
     assert bench.say(5, SETTINGS.renew_s - 0.01) == 0
     assert bench.say(5, SETTINGS.renew_s) == len(LANES)
 
 
-def test_a_change_is_said_soon_but_not_more_often_than_an_elector_cares_for(bench: Bench) -> None:
+def test_a_change_is_announced_soon_but_not_more_often_than_every_change_s(bench: Bench) -> None:
     bench.say(5, 0)
     assert bench.say(4, CHANGE_S / 2) == 0
     assert bench.say(4, 1.1 * CHANGE_S) == len(LANES)
@@ -81,19 +81,19 @@ def test_a_change_is_said_soon_but_not_more_often_than_an_elector_cares_for(benc
     assert bench.say(3, 2.2 * CHANGE_S) == len(LANES)
 
 
-def test_the_last_change_is_said_at_once(bench: Bench) -> None:
+def test_the_last_change_is_announced_at_once(bench: Bench) -> None:
     bench.say(5, 0)
     assert bench.say(0, 0, at_once=True) == len(LANES)
     assert bench.say(0, 0, at_once=True) == 0
 
 
-def test_a_worker_is_heard_when_every_lane_has_its_word(bench: Bench) -> None:
+def test_a_worker_is_announced_when_every_lane_has_its_word(bench: Bench) -> None:
     bench.say(5, 0)
     for acknowledge in bench.sender.acknowledge[:-1]:
         acknowledge()
-    assert not bench.announcer.is_heard
+    assert not bench.announcer.is_announced
     bench.sender.acknowledge[-1]()
-    assert bench.announcer.is_heard
+    assert bench.announcer.is_announced
 
 
 def test_each_lanes_lease_counts_from_when_its_last_acknowledged_renewal_was_sent(bench: Bench) -> None:
@@ -115,8 +115,8 @@ def test_an_acknowledgement_that_is_late_does_not_turn_the_lease_back(bench: Ben
     assert bench.leases.renewed_at == dict.fromkeys(LANES, BEGIN + 4)
 
 
-def test_every_lane_hears_the_good_bye(bench: Bench) -> None:
-    bench.announcer.say_good_bye()
+def test_every_lane_is_told_of_the_stop(bench: Bench) -> None:
+    bench.announcer.announce_stop()
     assert bench.sender.sent == [(lane, WorkerStopping(worker="w:1")) for lane in LANES]
 
 

@@ -1,10 +1,15 @@
 """What a worker makes of the records in its partition."""
 
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 from joblog.services.worker import assignments as assignments_module
-from joblog.services.worker.assignments import Assignments, ReadProgress, Unreadable, read_assignment
+from joblog.services.worker.assignments import Assignments, EndQueries, ReadProgress, Unreadable, read_assignment
 from joblog.services.worker.execution.run import AssignmentRecord
 from joblog.streams.contract.codec import encode
 from joblog.streams.contract.wire import CancelJob
@@ -120,3 +125,43 @@ def test_everything_written_before_the_instant_that_progress_tells_was_read(step
         assert all(offset < read for offset, at in enumerate(written_at) if at <= progress.read_at)
         if read == end and step == "ask":
             assert progress.read_at == now
+
+
+class Admin:
+    """An admin client whose answers the test gives."""
+
+    def __init__(self) -> None:
+        self.asked: list[Future[Any]] = []
+
+    def list_offsets(self, wanted: dict[TopicPartition, Any], **options: Any) -> dict[TopicPartition, Future[Any]]:
+        assert options["isolation_level"] is IsolationLevel.READ_COMMITTED
+        self.asked.append(Future())
+        return dict.fromkeys(wanted, self.asked[-1])
+
+
+def test_the_end_is_asked_for_again_once_the_answer_is_there_and_it_is_time() -> None:
+    admin = Admin()
+    queries = EndQueries(admin, TopicPartition("assignments", 3), 2.0, Meters())  # type: ignore[arg-type]
+    assert queries.answer(10.0) is None
+    assert queries.answer(20.0) is None  # it waits for the first answer, however long that takes
+    assert len(admin.asked) == 1
+    admin.asked[0].set_result(SimpleNamespace(offset=7))
+    assert queries.answer(20.5) == (7, 10.0)
+    assert queries.answer(20.6) is None
+    assert len(admin.asked) == 2
+    admin.asked[1].set_result(SimpleNamespace(offset=8))
+    assert queries.answer(20.7) == (8, 20.6)
+    assert queries.answer(22.5) is None
+    assert len(admin.asked) == 2
+
+
+def test_an_end_that_no_broker_tells_is_counted_and_asked_for_again() -> None:
+    admin, meters = Admin(), Meters()
+    queries = EndQueries(admin, TopicPartition("assignments", 3), 2.0, meters)  # type: ignore[arg-type]
+    queries.answer(10.0)
+    admin.asked[0].set_exception(KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE)))
+    assert queries.answer(12.0) is None
+    assert queries.answer(12.1) is None
+    assert len(admin.asked) == 2
+    labels = {"role": "worker", "code": "LEADER_NOT_AVAILABLE"}
+    assert meters.registry.get_sample_value("joblog_kafka_errors_total", labels) == 1

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from joblog.services.tasks.context import CancellationToken, JobContext, current_job
 from joblog.services.tasks.task import TaskRegistry, task
-from joblog.services.worker.assignments import Arrived, Intake, Unreadable, read_assignment
+from joblog.services.worker.assignments import Arrived, Unreadable, read_assignment
 from joblog.services.worker.execution.loop import LoopExecutor
 from joblog.services.worker.execution.performing import Performer
 from joblog.services.worker.execution.processes import ProcessRuns
@@ -20,6 +20,7 @@ from joblog.services.worker.execution.results import Failed, Succeeded
 from joblog.services.worker.execution.run import Leases, Run, clock, known_tasks
 from joblog.services.worker.execution.threads import ThreadExecutor
 from joblog.services.worker.filters import Ended, WorkerFilter
+from joblog.services.worker.intake import Intake
 from joblog.services.worker.report_sender import ReportSender
 from joblog.services.worker.reports import Endings, Reports, RunMeters
 from joblog.services.worker.slots import Slots

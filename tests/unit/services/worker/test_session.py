@@ -58,9 +58,8 @@ class Kafka:
     def ended_run(self, run: Run, outcome: Outcome) -> None:
         self.ended[run.job.job_id] = outcome
 
-    @property
-    def read_at(self) -> float:
-        return clock() if self.is_readable else self.unread_since
+    def read_at(self, now: float) -> float:
+        return now if self.is_readable else self.unread_since
 
     def take(self, timeout_s: float) -> list[Arrived]:
         if self.fetched_asleep is not None:

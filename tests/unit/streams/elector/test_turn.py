@@ -13,6 +13,7 @@ from joblog.streams.elector.lane_records import LaneRecord
 from joblog.streams.elector.turn import CARRIED_BYTES_MAX, FANOUT_MAX, Turn
 from joblog.streams.elector.writer import Writer
 from joblog.streams.errors import InternalError
+from joblog.streams.lane.features.continuations import Continuations
 from joblog.streams.lane.features.verdicts import CONTINUATIONS_MAX
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.lane import Lane
@@ -205,6 +206,7 @@ def test_a_turn_that_tells_many_jobs_of_an_end_takes_no_more() -> None:
     assert not turn.is_full
     many = tuple((new_job_id(1, NOW, n), ContinueOn.FINISHED) for n in range(FANOUT_MAX + 1))
     lane.jobs[id_of("a")].continuations = many
+    lane.pipeline.follow(id_of("a"), next(one for one in lane.features if isinstance(one, Continuations)))
     turn.take(command(wire.DeleteJob(job_id=id_of("a"))))
     assert turn.is_full
 

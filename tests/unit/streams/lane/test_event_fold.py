@@ -81,9 +81,10 @@ def test_a_lane_that_is_folded_from_its_events_is_the_lane_that_wrote_them(
         assert {key: facts(job) for key, job in made.jobs.items()} == {
             key: facts(job) for key, job in lane.jobs.items()
         }
-        assert {key: set(job.continuations) for key, job in made.jobs.items()} == {
-            key: set(job.continuations) for key, job in lane.jobs.items()
-        }
+        for key, job in lane.jobs.items():
+            # A lane keeps the wait of a continuation that was deleted meanwhile: to tell it anything is in vain.
+            waiting = {one for one in job.continuations if world.folds[one[0]].state is State.AWAITING}
+            assert set(made.jobs[key].continuations) == waiting
         for job_id, fold in world.folds.items():
             if lane_of_job(job_id) == number:
                 assert made.ended.get(job_id) == lane.ended.get(job_id), fold

@@ -54,8 +54,29 @@ def test_those_that_left_need_no_more_room_than_those_that_wait() -> None:
     for number in range(2_000):
         del jobs[f"{number:05}"]
         made.left(jobs)
-        assert len(made._heap) <= 2 * len(jobs) + STALE_MIN
-    assert not made._heap[STALE_MIN:]
+        assert made.entries <= 2 * len(jobs) + STALE_MIN
+    assert made.entries <= STALE_MIN
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.sampled_from(["add", "first", "take", "leave"]))))
+def test_whatever_comes_and_goes_the_first_is_always_given(steps: list[tuple[int, str]]) -> None:
+    made, jobs = waiting()
+    for version, (number, step) in enumerate(steps, 1):
+        one = job(number, version)
+        first = min(map(entry, jobs.values()), default=None)
+        if step == "add" and one.id not in jobs:
+            jobs[one.id] = one
+            made.add(entry(one))
+        elif step == "first":
+            assert made.first(jobs) == first
+        elif step == "take":
+            taken = made.take(jobs)
+            assert (entry(taken) if taken is not None else None) == first
+            if taken is not None:
+                del jobs[taken.id]
+        elif step == "leave" and jobs.pop(one.id, None) is not None:
+            made.left(jobs)
+        assert len(made) == len(jobs)
 
 
 @given(st.lists(st.integers(0, 40)), st.lists(st.integers(0, 40)))

@@ -22,7 +22,8 @@ from joblog.services.roles import worker as wiring_worker
 from joblog.services.roles.logs import configure_logs
 from joblog.services.settings.model import LogSettings, Settings, WorkerSettings
 from joblog.services.tasks.task import TaskRegistry
-from joblog.services.worker.execution.processes import ProcessEnded, ProcessRuns, RunProcess, run_in_child
+from joblog.services.worker.execution.child import run_in_child
+from joblog.services.worker.execution.processes import ProcessEnded, ProcessRuns, RunProcess
 from joblog.services.worker.execution.results import Failed, Succeeded
 from joblog.services.worker.execution.run import Leases, Run, known_tasks
 from joblog.services.worker.worker import Worker
@@ -38,7 +39,7 @@ TIMEOUT_S = 60
 #: A worker's process that starts a child in the worker's way, and is killed before the child is done.
 PARENT = """
 import multiprocessing, os, sys, time
-from joblog.services.worker.execution.processes import end_with_parent
+from joblog.services.worker.execution.child import end_with_parent
 
 def busy(mark):
     end_with_parent()

@@ -1,5 +1,6 @@
-"""Joblog's processes, as a benchmark starts them: each a child that says when it is ready."""
+"""Joblog's roles as child processes of a benchmark, which waits until each is ready."""
 
+import logging
 import signal
 import threading
 import time
@@ -30,7 +31,7 @@ STOP_TIMEOUT_S: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Where a benchmark runs: brokers and database, topics and tables of its own."""
+    """What a benchmark runs on: brokers, a database, and topics and tables of its own."""
 
     kafka: KafkaConfig
     dsn: str
@@ -40,7 +41,7 @@ class Cluster:
 
     @property
     def shards(self) -> Mapping[str, int]:
-        """The benchmark's queue is spread over all lanes, as a hot one would be."""
+        """The benchmark's queue is spread over all lanes, as a busy one would be."""
         return {bench_tasks.QUEUE: self.lanes}
 
 
@@ -84,10 +85,13 @@ _BUILD: Final[Mapping[str, Callable[..., Runnable]]] = {
 
 
 def _child(role: str, cluster: Cluster, options: Mapping[str, Any], ready: Any) -> None:
-    """What the child process does."""
+    """The child process: run the role, and set `ready` once it is."""
     stop, health = threading.Event(), Health(role)
+    logging.getLogger().addHandler(
+        logging.NullHandler()
+    )  # the terminal is for the figures; a crash prints its traceback
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the benchmark itself hears Ctrl-C, and stops its children
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the benchmark stops its children
 
     def announce() -> None:
         while not health.ready and not stop.wait(0.005):
@@ -98,8 +102,8 @@ def _child(role: str, cluster: Cluster, options: Mapping[str, Any], ready: Any) 
     _BUILD[role](cluster, Meters(), health, **options).run(stop)
 
 
-class Role:
-    """One running child."""
+class BenchProcess:
+    """A role that a benchmark started; StackError if it does not become ready."""
 
     def __init__(self, role: str, cluster: Cluster, **options: Any) -> None:
         context = get_context("spawn")
@@ -110,7 +114,7 @@ class Role:
         deadline = time.monotonic() + READY_TIMEOUT_S
         while not ready.wait(0.01):
             if not self.process.is_alive() or time.monotonic() > deadline:
-                raise StackError(f"the {role} did not become ready; its last words are above")
+                raise StackError(f"the {role} did not become ready; its output is above")
 
     def memory_bytes(self) -> int:
         """Resident memory, from Linux's /proc."""
@@ -119,7 +123,7 @@ class Role:
         return int(kilobytes) * 1024
 
     def stop(self) -> None:
-        """An orderly stop."""
+        """Stop it in order; StackError if that takes too long."""
         self.process.terminate()
         self.process.join(STOP_TIMEOUT_S)
         if self.process.is_alive():
@@ -127,8 +131,8 @@ class Role:
             raise StackError(f"the {self.name} did not stop within {STOP_TIMEOUT_S} s")
 
 
-class Roles(ExitStack):
-    """Children that end with the benchmark, the last one first."""
+class BenchProcesses(ExitStack):
+    """Several roles, started in this order, and stopped in the opposite one on leaving."""
 
     def __init__(self, cluster: Cluster, *roles: str, **options: Mapping[str, Any]) -> None:
         super().__init__()
@@ -139,5 +143,5 @@ class Roles(ExitStack):
     def __enter__(self) -> Self:
         super().__enter__()
         for role in self._wanted:
-            self.callback(Role(role, self.cluster, **self._options.get(role, {})).stop)
+            self.callback(BenchProcess(role, self.cluster, **self._options.get(role, {})).stop)
         return self
