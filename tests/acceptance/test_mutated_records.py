@@ -170,7 +170,7 @@ def test_no_role_minds_mutated_records_and_each_is_accounted_for(
 
     wait_until(ended, 60, "the jobs beside them")
     wait_until(lambda: not running.electors_lag(), 60, "the electors to have read all")
-    wait_until(lambda: only_waiting(running), 60, "the timers that are due")
+    settled_ms = wait_until(lambda: only_waiting(running), 60, "the timers that are due")
     undecodable = running.metric("worker", "joblog_quarantined_records_total")
     running.end("worker")
     running.end("delays")
@@ -187,7 +187,7 @@ def test_no_role_minds_mutated_records_and_each_is_accounted_for(
     account = Account.of(running, foreign={one.value for one in records if one.topic == "events"})
     check_commands(running, account, written["commands"] + BESIDE, forwarded)
     check_reports(running, account, written["reports"], stale)
-    check_timers(running, account, written["delay.now"])
+    check_timers(running, account, written["delay.now"], settled_ms)
     check_assignments(running, account, worker, undecodable)
     check_events(running)
     assert not account.dead, "dead letters of records that could be read"
@@ -222,8 +222,8 @@ def installation_events(running: Running) -> dict[str, list[str]]:
 # --- timers that wait ---
 
 
-def only_waiting(running: Running) -> bool:
-    """Whether nothing holds back what the delays process commits but timers that are not due yet."""
+def only_waiting(running: Running) -> int:
+    """When (unix milliseconds) nothing held back what the delays process commits but timers not due yet; else 0."""
     names, now_ms = running.at.names, time.time_ns() // 1_000_000
     consumer = Consumer(
         {"bootstrap.servers": running.at.kafka.bootstrap_servers, "group.id": f"{names.prefix}delays"}
@@ -237,8 +237,8 @@ def only_waiting(running: Running) -> bool:
             if (message.offset() or 0) == max(offset, 0):  # the first that is not done
                 timer = timer_of(message)
                 if timer is None or timer.due_ms <= now_ms:
-                    return False
-    return True
+                    return 0
+    return now_ms
 
 
 def timer_of(message: Message) -> wire.Timer | None:
@@ -351,8 +351,8 @@ def check_reports(running: Running, account: Account, written: int, stale: float
     assert outcomes["parked"] > written / 4
 
 
-def check_timers(running: Running, account: Account, written: int) -> None:
-    """Each was parked, or was fired, or still waits in one of the tiers; repeats are allowed."""
+def check_timers(running: Running, account: Account, written: int, settled_ms: int) -> None:
+    """Each was parked, or was fired, or waited in one of the tiers when all had settled; repeats are allowed."""
     names, lanes = running.at.names, running.at.lanes
     fired = set()
     for message in running.read(names.reports, lanes):
@@ -363,7 +363,6 @@ def check_timers(running: Running, account: Account, written: int) -> None:
         if isinstance(report, wire.JobDue):
             fired.add((report.job_id, report.version))
     outcomes: Counter[str] = Counter()
-    now_ms = time.time_ns() // 1_000_000
     for tier in DELAY_TIERS:
         for message in running.read(names.delay(tier), lanes):
             if account.is_dead(message):
@@ -372,7 +371,7 @@ def check_timers(running: Running, account: Account, written: int) -> None:
             timer = timer_of(message)
             assert timer is not None, message.value()
             outcomes["fired" if (timer.job_id, timer.version) in fired else "waits"] += 1
-            assert timer.due_ms > now_ms or (timer.job_id, timer.version) in fired, timer
+            assert timer.due_ms > settled_ms or (timer.job_id, timer.version) in fired, timer
     assert outcomes.total() >= written
     assert outcomes["parked"] > written / 4
     assert outcomes["fired"] > 0
