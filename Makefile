@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench schemas format lock clean
+.PHONY: help setup demo up test mutants check bench schemas format lock clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ check: setup ## Linters, types, import directions, drift of the generated docume
 
 test: check ## The checks, then all tests on a real Kafka and Postgres
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+mutants: setup ## Whether each defence is held by a test: takes them out one by one; MUTANT=name for one of them
+	$(BIN)/python -m tests.mutants $(if $(MUTANT),--only $(MUTANT))
 
 bench: setup ## All benchmarks on an embedded stack, one JSON object a line
 	$(BIN)/joblog bench all --embedded --output json

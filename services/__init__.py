@@ -1,4 +1,4 @@
-"""The processes, and what services that use Joblog import: clients and tasks.
+"""Clients and tasks: what a service that uses Joblog imports. The packages below have the processes.
 
 ::
 

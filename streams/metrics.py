@@ -30,6 +30,12 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("joblog_producer_rebuilds_total", "counter", "Producers rebuilt after a doubtful commit", ("role",)),
     Metric("joblog_lanes", "gauge", "Lanes that this elector owns"),
     Metric("joblog_lanes_aside", "gauge", "Lanes that this elector has set aside, by reason", ("reason",)),
+    Metric(
+        "joblog_unserved_jobs",
+        "gauge",
+        "Jobs found, when lanes were loaded, in a lane that the settings do not serve for their queue",
+        ("queue",),
+    ),
     Metric("joblog_live_jobs", "gauge", "Jobs that this elector holds in memory"),
     Metric("joblog_stale_reports_total", "counter", "Reports rejected for an old lease or version", ("type",)),
     Metric("joblog_commands_rejected_total", "counter", "Commands rejected, by code", ("code",)),
@@ -38,6 +44,9 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("joblog_lane_takeover_seconds", "histogram", "From assignment to a loaded lane"),
     # any role
     Metric("joblog_quarantined_records_total", "counter", "Records parked with their reason", ("role", "reason")),
+    Metric(
+        "joblog_internal_errors_total", "counter", "Unexpected exceptions after which a role started over", ("role",)
+    ),
     Metric("joblog_kafka_errors_total", "counter", "Errors reported by the Kafka client", ("role", "code")),
     Metric("joblog_db_errors_total", "counter", "Postgres errors by SQLSTATE class", ("role", "sqlstate")),
     Metric("joblog_rebalances_total", "counter", "Group rebalances seen", ("role",)),

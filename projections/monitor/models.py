@@ -194,6 +194,23 @@ class ParkedRecord(Answer):
     raw: bytes | None
 
 
+class ParkedCode(Answer):
+    """How many records are parked with this code, and where the last of them is in the log."""
+
+    code: str
+    records: int
+    lane: int
+    log_offset: int
+
+
+class LiveJobs(Answer):
+    """How many jobs of a queue are in a lane and have not ended."""
+
+    queue: str
+    lane: int
+    jobs: int
+
+
 class LaneOffset(Answer):
     """How far a lane was applied.
 

@@ -13,7 +13,9 @@ from joblog.projections.monitor.models import (
     Job,
     JobDetails,
     LaneOffset,
+    LiveJobs,
     Page,
+    ParkedCode,
     ParkedRecord,
     Queue,
     Rejected,
@@ -149,6 +151,16 @@ class Monitor:
         """The records of the log that could not be applied, the last first."""
         rows, following = self._by_place("parked", limit, cursor)
         return Page(items=tuple(ParkedRecord(**row) for row in rows), next_cursor=following)
+
+    def parked_codes(self) -> tuple[ParkedCode, ...]:
+        """How many records could not be applied, by the code of the reason."""
+        with self._reads.consistent() as ask:
+            return tuple(ParkedCode(**row) for row in ask(SQL["parked_codes"], {}))
+
+    def live_jobs(self) -> tuple[LiveJobs, ...]:
+        """How many jobs that have not ended there are, by queue and lane."""
+        with self._reads.consistent() as ask:
+            return tuple(LiveJobs(**row) for row in ask(SQL["live_jobs"], {}))
 
     def offsets(self) -> tuple[LaneOffset, ...]:
         """How far each lane was applied."""

@@ -214,6 +214,17 @@ FROM parked
 WHERE (%(at)s::timestamptz IS NULL OR (at, lane, log_offset) < (%(at)s, %(lane)s::smallint, %(log_offset)s::bigint))
 ORDER BY at DESC, lane DESC, log_offset DESC LIMIT %(limit)s
 
+-- name: parked_codes
+-- How many records are parked for each reason, and where the last of them is.
+SELECT DISTINCT ON (code) code, count(*) OVER (PARTITION BY code) AS records, lane, log_offset
+FROM parked ORDER BY code, at DESC, lane DESC, log_offset DESC
+
+-- name: live_jobs
+-- How many jobs that have not ended each queue has in each lane.
+SELECT queue, lane, sum(n)::bigint AS jobs FROM counts
+WHERE state IN ('Awaiting', 'Scheduled', 'Enqueued', 'Processing')
+GROUP BY queue, lane HAVING sum(n) > 0 ORDER BY queue, lane
+
 -- name: offsets
 -- How far each lane was applied; `late_s` is for how long the tables have not been current.
 SELECT lane, next_offset, log_time, current_at,

@@ -9,9 +9,10 @@ Raises struct.error for a number that its column cannot hold, and UnicodeEncodeE
 UTF-8; whatever else a column cannot hold, the server refuses.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import islice
 from struct import Struct
 from typing import Final
 
@@ -23,6 +24,9 @@ from msgspec import json
 
 HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 TRAILER: Final = b"\xff\xff"
+
+#: So many rows are handed on at once.
+ROWS_MAX: Final = 200
 
 _NULL: Final = b"\xff\xff\xff\xff"
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -50,28 +54,32 @@ _run: Final = Struct(">hi16siiiiiiiiii").pack
 _ARRAY_HEAD_BYTES: Final = 20
 
 
-def blocks_of(rows: Collection[JobRow]) -> dict[str, bytes]:
+def blocks_of(rows: Collection[JobRow]) -> Iterator[tuple[str, Iterator[bytes]]]:
     """What each statement of COPY takes: jobs that the tables do not hold, those that they do, and the events of all.
 
     Of the second kind, those to which something unusual happened are apart.
     """
-    new = [row for row in rows if row.first_version == 1]
-    known = [row for row in rows if row.first_version != 1]
-    moved = [row for row in known if _is_usual(row)]
-    changed = [row for row in known if not _is_usual(row)] if len(moved) < len(known) else []
-    blocks = {
-        "copy_new_jobs": map(_new_job, new),
-        "copy_moved_jobs": map(_moved_job, moved),
-        "copy_changed_jobs": map(_changed_job, changed),
-        "copy_new_history": map(_history, rows),
-    }
-    made = {name: b"".join(parts) for name, parts in blocks.items()}
-    return {name: b"".join((HEADER, block, TRAILER)) for name, block in made.items() if block}
+    kinds: dict[str, list[JobRow]] = {name: [] for name in _ROWS}
+    for row in rows:
+        kinds[_kind(row)].append(row)
+    for name, some in {**kinds, "copy_new_history": rows}.items():
+        if some:
+            yield name, _block(map(_ROWS.get(name, _history), some))
 
 
-def _is_usual(row: JobRow) -> bool:
-    """Whether nothing happened to a job but that it was assigned, succeeded or was deleted."""
-    return (
+def _block(rows: Iterator[bytes]) -> Iterator[bytes]:
+    """In parts that fit into the processor's cache."""
+    yield HEADER
+    while part := b"".join(islice(rows, ROWS_MAX)):
+        yield part
+    yield TRAILER
+
+
+def _kind(row: JobRow) -> str:
+    """The statement for a job: another one if more happened to it than to be assigned, succeed or be deleted."""
+    if row.first_version == 1:
+        return "copy_new_jobs"
+    is_usual = (
         row.current is not None
         and row.retry is None
         and row.due is None
@@ -80,6 +88,7 @@ def _is_usual(row: JobRow) -> bool:
         and row.parent is None
         and row.parameters is None
     )
+    return "copy_moved_jobs" if is_usual else "copy_changed_jobs"
 
 
 def _new_job(row: JobRow) -> bytes:
@@ -185,6 +194,13 @@ def _changed_job(row: JobRow) -> bytes:
             _NULL if row.spec is None else _bytes(bytes(row.spec)),
         )
     )
+
+
+_ROWS: Final[Mapping[str, Callable[[JobRow], bytes]]] = {
+    "copy_new_jobs": _new_job,
+    "copy_moved_jobs": _moved_job,
+    "copy_changed_jobs": _changed_job,
+}
 
 
 def _history(row: JobRow) -> bytes:

@@ -73,7 +73,10 @@ Fact = JobFact | WorkerFact | RejectedFact
 
 
 class _JobSpec(wire.JobSpec, frozen=True, forbid_unknown_fields=True):
-    """Decoded with what it carries unread, to see that all of it can be: that no number in it is too great."""
+    """Decoded with what it carries unread, to see that all of it can be: that no number in it is too great.
+
+    Fields that a newer writer has added are left out by the careful way.
+    """
 
     args: list[Any] = []  # type: ignore[assignment]
     kwargs: dict[str, Any] = {}  # type: ignore[assignment]

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from traceback import format_exception
 from typing import Final, NamedTuple, overload
 
 from joblog.projections.projector.decode import Fact, JobFact, RejectedFact, WorkerFact, read_event
@@ -10,6 +9,7 @@ from joblog.projections.projector.fold import JobRow, begins, begun, extend
 from joblog.projections.schema.history import EVENTS_MAX, element, written
 from joblog.streams.contract.cloudevents import Headers
 from joblog.streams.contract.states import State
+from joblog.streams.contract.unforeseen import internal_error
 from joblog.streams.contract.wire import NO_RAW
 from joblog.streams.errors import ContractError
 from msgspec import Struct, field
@@ -228,4 +228,5 @@ def parked(record: Record, code: str, reason: str) -> Parked:
 
 def unforeseen(record: Record, error: Exception) -> Parked:
     """A record set aside for an error that nobody foresaw, with the end of its traceback: that is where it was."""
-    return parked(record, "internal_error", "".join(format_exception(error))[-REASON_CHARACTERS_MAX:])
+    unforeseen_error = internal_error(error)
+    return parked(record, unforeseen_error.code, unforeseen_error.details)

@@ -2,16 +2,19 @@
 
 1. Move the offsets, if they are where we left them. That locks them: another projector of the same lanes waits
    here, finds them moved, and steps back.
-2. Put by COPY what the tables do not hold yet, new jobs and history, right into them; stage what changes the
-   jobs that they hold. Note what is rare one by one.
-3. Send the statement that moves the staged rows into the tables. It takes long, so the caller may read and decode
-   the next batch meanwhile.
+2. Copy new jobs and all events into the tables; stage what changes the jobs that the tables hold. Note what is rare
+   (workers, rejected commands, parked records) one by one.
+3. Send the statement that moves the staged rows into the tables, let the caller read the next batch meanwhile, and
+   count the jobs where they are and no longer where they were.
 4. Commit. Whatever fails before leaves nothing; then the batch is done again, from the offsets in Postgres.
 
-A value that Postgres refuses fails the whole batch: it is halved until the record stands alone, and parked. The
-same holds for an error that nobody foresaw, unless it is of the database or of what goes on meanwhile.
-A job whose events do not simply go on from what the tables know makes the batch begin again, knowing that; so does
-one that they do hold, and then everything is staged: it costs twice as much, and takes what is there already.
+This is for batches whose jobs are new or go on from exactly what the tables hold, and whose values fit: all batches,
+unless something went wrong before. Any other is rolled back and done the general way: jobs and events are all staged,
+one statement finds out how each job stands to what is known, and what is there already is left as it is. A job whose
+events do not go on from it makes the batch begin once more, with what is known of it.
+
+A value that Postgres refuses fails the whole batch: it is halved until the record stands alone, and parked. The same
+holds for an error that nobody foresaw, unless it is of the database or of what goes on meanwhile.
 """
 
 import logging
@@ -33,6 +36,7 @@ from joblog.projections.projector.event_batch import (
     parked,
     unforeseen,
 )
+from joblog.projections.projector.fold import JobRow
 from joblog.projections.projector.rows import (
     counted,
     ends_of,
@@ -210,18 +214,17 @@ class Tables:
         return again
 
     def _put_simple(self, batch: Batch, meanwhile: Callable[[], None]) -> Remarks:
-        """New jobs, and those that go on from what the tables hold; _NotSimple if there are others."""
+        """New jobs, and those that go on from what the tables hold; _NotSimple if there are others.
+
+        What the server or a block refuses is _NotSimple, too: the general way says exactly what is wrong.
+        """
         if not batch.is_regular:
             raise _NotSimple
         rows = batch.jobs.values()
         new = [row for row in rows if row.first_version == 1]
         moved = len(rows) - len(new)
         try:
-            blocks = blocks_of(rows)
-            with self._connection.cursor() as cursor:
-                for statement, block in blocks.items():
-                    with cursor.copy(SQL[statement]) as copy:
-                        copy.write(block)
+            self._copy_blocks(rows)
             with self._connection.pipeline(), self._connection.cursor() as cursor:
                 if moved:
                     cursor.execute(SQL["move_jobs"], prepare=False)
@@ -232,13 +235,22 @@ class Tables:
                 cursor.execute(SQL["count_new"], counted(new, moves))
                 if batch.ends:
                     cursor.execute(SQL["count_ends"], ends_of(batch.ends))
-        except (struct.error, UnicodeEncodeError) as error:
-            raise _NotSimple from error
         except psycopg.Error as error:
             if database.is_data(error):
                 raise _NotSimple from error
             raise
         return ()
+
+    def _copy_blocks(self, rows: Collection[JobRow]) -> None:
+        """_NotSimple for a value that no block can hold."""
+        try:
+            with self._connection.cursor() as cursor:
+                for statement, block in blocks_of(rows):
+                    with cursor.copy(SQL[statement]) as copy:
+                        for part in block:
+                            copy.write(part)
+        except (struct.error, ValueError) as error:
+            raise _NotSimple from error
 
     def _put_any(self, batch: Batch, meanwhile: Callable[[], None]) -> Remarks:
         """Jobs and history, some of which the tables may hold."""

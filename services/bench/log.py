@@ -65,7 +65,7 @@ class EventWatch:
 
 
 def _succeeded(value: bytes | None) -> bool:
-    return value is not None and SUCCEEDED in value[:250]
+    return value is not None and value.find(SUCCEEDED, 0, 250) >= 0
 
 
 class GroupWatch:

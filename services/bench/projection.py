@@ -21,11 +21,16 @@ from joblog.streams.metrics import Meters
 from msgspec import Raw
 
 EVENTS_PER_JOB: Final = 3
+#: Half of the jobs wait until so many were created after it, so that its events come in several batches; the others
+#: start at once. Between start and end of a run lie so many jobs, as with a worker that holds jobs in advance.
+WAITING: Final = 50_000
+RUNNING: Final = 2_000
+#: Neighbours in such a block have the same fate.
+BLOCK: Final = 100
 
 
 def projection(cluster: Cluster, jobs: int) -> Iterator[Measurement]:
     """Three events per job, as the elector writes them, applied by a projector in this process."""
-    _write(cluster, jobs)
     projector = Projector(
         cluster.kafka,
         cluster.names,
@@ -35,15 +40,17 @@ def projection(cluster: Cluster, jobs: int) -> Iterator[Measurement]:
         meters=Meters(),
         health=Health("projector"),
     )
-    applied = projector.step()
-    began = time.perf_counter()
-    first = applied
+    projector.step()
+    _write(cluster, jobs)
+    began, began_cpu = time.perf_counter(), time.process_time()
+    applied = 0
     while applied < jobs * EVENTS_PER_JOB:
         applied += projector.step()
-    seconds = time.perf_counter() - began
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
     projector.close()
     run = {"events": applied, "lanes": cluster.lanes}
-    yield Measurement("projection", "projection", (applied - first) / seconds, "events/s", run)
+    yield Measurement("projection", "projection", applied / seconds, "events/s", run)
+    yield Measurement("projection", "projection_cpu", cpu_seconds / applied * 1e6, "us/event", run)
 
 
 def _write(cluster: Cluster, jobs: int) -> None:
@@ -51,30 +58,42 @@ def _write(cluster: Cluster, jobs: int) -> None:
     writer = producer(cluster.kafka, "joblog-bench-events", linger_ms=5)
     now_ms = time.time_ns() // 1_000_000
     time_text = format_time(now_ms)
-    for number in range(jobs):
-        lane = number % cluster.lanes
-        job_id = new_job_id(lane, now_ms)
-        for event in _life(now_ms):
-            kind = event_type(event)
-            envelope = wire.CloudEvent(
-                "1.0",
-                f"{job_id}/{event.version}",
-                f"/joblog/lanes/{lane}",
-                kind,
-                job_id,
-                time_text,
-                "application/json",
-                "cause",
-                None,
-                event,
-            )
-            while True:
-                try:
-                    writer.produce(cluster.names.events, encode(envelope), job_id, lane)
-                    break
-                except BufferError:
-                    writer.poll(0.1)
+    events = _life(now_ms)
+    ids = [new_job_id(number % cluster.lanes, now_ms) for number in range(jobs)]
+    for number, place in order(jobs):
+        job_id, lane, event = ids[number], number % cluster.lanes, events[place]
+        envelope = wire.CloudEvent(
+            "1.0",
+            f"{job_id}/{event.version}",
+            f"/joblog/lanes/{lane}",
+            event_type(event),
+            job_id,
+            time_text,
+            "application/json",
+            "cause",
+            None,
+            event,
+        )
+        while True:
+            try:
+                writer.produce(cluster.names.events, encode(envelope), job_id, lane)
+                break
+            except BufferError:
+                writer.poll(0.1)
     writer.flush()
+
+
+def order(jobs: int) -> Iterator[tuple[int, int]]:
+    """The number of a job, and which of its events comes next; every event of every job once, each job's in order."""
+    waits = (0, WAITING)
+    for now in range(jobs + WAITING + RUNNING):
+        if now < jobs:
+            yield now, 0
+        for place, passed in ((1, 0), (2, RUNNING)):
+            for kind, wait in enumerate(waits):
+                number = now - wait - passed
+                if 0 <= number < jobs and number // BLOCK % len(waits) == kind:
+                    yield number, place
 
 
 def _life(now_ms: int) -> list[wire.JobEvent]:

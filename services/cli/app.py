@@ -56,7 +56,10 @@ COMMANDS: Final[Mapping[str, Target]] = {
         "cli.commands.roles:elector", "Run an elector: it decides what happens to jobs.", RUN, ignored=()
     ),
     "delays": Target(
-        "cli.commands.roles:delays", "Run the delays process: it wakes scheduled jobs.", RUN, ignored=()
+        "cli.commands.roles:delays",
+        "Run the delays process: it reports scheduled jobs when they are due.",
+        RUN,
+        ignored=(),
     ),
     "worker": Target("cli.commands.worker:worker", "Run a worker: it runs the jobs of your tasks.", RUN, ignored=()),
     "projector": Target(
@@ -82,7 +85,9 @@ COMMANDS: Final[Mapping[str, Target]] = {
         OPERATE,
         "embedded",
     ),
-    "doctor": Target("cli.commands.doctor:doctor", "Check the installation, and say how to fix it.", OPERATE),
+    "doctor": Target(
+        "cli.commands.doctor:doctor", "Check the installation, and say how to fix what is wrong.", OPERATE
+    ),
 }
 
 

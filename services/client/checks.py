@@ -27,9 +27,13 @@ def problems_of(name: str, rules: Rules, timeout_s: float) -> Iterator[tuple[boo
         not 2 <= rules.args_bytes_max <= ARGS_BYTES_MAX,
         f"args_bytes_max must be 2 to {ARGS_BYTES_MAX}, not {rules.args_bytes_max}",
     )
-    for queue, count in rules.shards.items():
-        yield not is_queue(queue), f"shards: {wrong_queue(queue)}"
-        yield not 1 <= count <= rules.lanes, f"shards: {queue} has {count}; it can have 1 to {rules.lanes} (lanes)"
+    for argument, shards in (("shards", rules.shards), ("shards_before", rules.shards_before)):
+        for queue, count in shards.items():
+            yield not is_queue(queue), f"{argument}: {wrong_queue(queue)}"
+            yield (
+                not 1 <= count <= rules.lanes,
+                f"{argument}: {queue} has {count}; it can have 1 to {rules.lanes} (lanes)",
+            )
 
 
 def agreeing(template: CreateTemplate, call: Call) -> CommandRecord:

@@ -55,7 +55,8 @@ class Client(AbstractContextManager["Client"]):
     """Sends commands to one installation. Thread-safe; make one for each process, and close it at the end.
 
     - lanes: the number of partitions of the installation's topics.
-    - shards: the number of lanes of each queue that has more than one, as the electors have it (queue_shards).
+    - shards, shards_before: the number of lanes that each queue has, and had, as the electors have it (the settings
+      `queue_shards` and `queue_shards_before`).
     - filters: called around the creation of each job, in this order.
     - name: part of the CloudEvents `source` of its commands; by default the host name.
     - timeout_s: how long to wait for Kafka's acknowledgement.
@@ -71,13 +72,15 @@ class Client(AbstractContextManager["Client"]):
         lanes: int,
         *,
         shards: Mapping[str, int] | None = None,
+        shards_before: Mapping[str, int] | None = None,
         filters: Sequence[ClientFilter] = (),
         name: str | None = None,
         timeout_s: float = 10.0,
         args_bytes_max: int = 262_144,
     ) -> None:
         self.name: Final = socket.gethostname() if name is None else name
-        self._rules = Rules(lanes, dict(shards or {}), f"/joblog/clients/{self.name}", args_bytes_max)
+        source = f"/joblog/clients/{self.name}"
+        self._rules = Rules(lanes, dict(shards or {}), source, args_bytes_max, dict(shards_before or {}))
         for is_wrong, what in problems_of(self.name, self._rules, timeout_s):
             if is_wrong:
                 raise SettingsError(f"client: {what}")
@@ -96,6 +99,7 @@ class Client(AbstractContextManager["Client"]):
             settings.names,
             settings.lanes,
             shards=settings.queue_shards,
+            shards_before=settings.queue_shards_before,
             filters=filters,
             name=settings.client.name,
             timeout_s=settings.client.timeout_s,

@@ -1,4 +1,4 @@
-"""Values to JSON, with everything refused that would change or fail on its way to a worker."""
+"""Values as JSON; what would change or fail on its way to a worker is refused."""
 
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 
 def _other(value: Any) -> Any:
-    """What msgspec does not know itself."""
+    """Types that msgspec does not know."""
     if isinstance(value, BaseModel):
         # By the fields' names, which the worker reads whatever the aliases are; without what it computes itself.
         return value.model_dump(mode="json", by_alias=False, round_trip=True)
@@ -31,7 +31,7 @@ def encode_json(value: Any, what: str) -> bytes:
 
     Without an annotation, and in a job's parameters, what arrives is what JSON has: bytes stay base64.
 
-    Raises InvalidData, naming `what`, for anything else, and for what JSON or Postgres cannot say: NaN and
+    Raises InvalidData, naming `what`, for anything else, and for what JSON or Postgres cannot represent: NaN and
     infinite numbers, NUL characters, lone surrogates, depth beyond a hundred levels.
     """
     try:
@@ -46,7 +46,7 @@ def encode_json(value: Any, what: str) -> bytes:
 
 
 def _is_suspect(text: bytes) -> bool:
-    """Whether a value needs the careful look: the encoder writes NaN and infinity as null."""
+    """Whether a value must be checked part by part: the encoder writes NaN and infinity as null."""
     return (
         b"null" in text
         or (BACKSLASH in text and b"\\u0000" in text)

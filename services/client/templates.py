@@ -16,8 +16,9 @@ from joblog.streams.contract import commands, wire
 from joblog.streams.contract.cloudevents import check_text, explained
 from joblog.streams.contract.codec import VALUE_BYTES_MAX, encode
 from joblog.streams.contract.fields import JOB_ID_PATTERN, Key
-from joblog.streams.contract.ids import hashed_job_id, lane_of_job, lane_of_queue, lane_of_shard, murmur2, new_job_id
+from joblog.streams.contract.ids import hashed_job_id, lane_of_job, lane_of_shard, new_job_id
 from joblog.streams.contract.retry import Retry
+from joblog.streams.contract.shards import shard_of_lane, shards_of
 from joblog.streams.contract.timestamps import format_time
 from joblog.streams.errors import InvalidData
 from pydantic import TypeAdapter, ValidationError
@@ -41,6 +42,7 @@ class Rules(NamedTuple):
     shards: Mapping[str, int]
     source: str
     args_bytes_max: int
+    shards_before: Mapping[str, int] = {}
 
 
 class CreateTemplate:
@@ -53,8 +55,8 @@ class CreateTemplate:
             check_job_id(model.parent.job_id, rules.lanes)
         self._rules = rules
         self._model = model
-        self._shards = rules.shards.get(model.queue, 1)
-        self._lanes = [lane_of_shard(model.queue, rules.lanes, shard) for shard in range(self._shards)]
+        self._shards = shards_of(model.queue, rules.shards, rules.shards_before)
+        self._lanes = [lane_of_shard(model.queue, rules.lanes, shard) for shard in range(self._shards.written)]
         self._traceparent = options.traceparent
         self._run_at = model.run_at
         self._parent = wire.Parent(model.parent.job_id, model.parent.on) if model.parent else None
@@ -160,9 +162,7 @@ class CreateTemplate:
         if key is None:
             return self._new_id(now_ms)
         _check_key(key)
-        shard = murmur2(key.encode()) % self._shards
-        lane = lane_of_shard(queue, lanes, shard)
-        return hashed_job_id(lane, queue, key)
+        return hashed_job_id(lane_of_shard(queue, lanes, self._shards.of_key(key)), queue, key)
 
     def _new_id(self, now_ms: int) -> str:
         lanes = self._lanes
@@ -183,10 +183,9 @@ class CreateTemplate:
 
     def _held_to_its_queue(self, job_id: str) -> str:
         check_job_id(job_id, self._rules.lanes)
-        queue = self._model.queue
-        distance = (lane_of_job(job_id) - lane_of_queue(queue, self._rules.lanes)) % self._rules.lanes
-        if distance >= self._shards:
-            raise InvalidData(f"job id {job_id} names lane {lane_of_job(job_id)}, where queue {queue} does not live")
+        queue, lane = self._model.queue, lane_of_job(job_id)
+        if shard_of_lane(queue, lane, self._rules.lanes) >= self._shards.served:
+            raise InvalidData(f"job id {job_id} names lane {lane}, where queue {queue} does not live")
         return job_id
 
 

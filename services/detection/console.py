@@ -23,8 +23,9 @@ STYLES: Final = {
     State.FAILED: "red",
     State.DELETED: "yellow",
 }
-_TIME_WIDTH: Final = 9
-_RUN_WIDTH: Final = 22
+#: So wide that what happens has 28 characters on a terminal of 80.
+_TIME_WIDTH: Final = 8
+_RUN_WIDTH: Final = 20
 _KIND_WIDTH: Final = 9
 _STATE_WIDTH: Final = 10
 
@@ -132,7 +133,7 @@ def told(entry: HistoryEntry) -> str:
             # A retry's reason repeats the exception after a colon; the line before has it.
             return f"{reason.partition(':')[0] or 'Due'} in {wait_s:.0f} s"
         case State.PROCESSING:
-            return f"Attempt {entry.attempt}, on {data['worker'].partition(':')[0]}"
+            return f"Attempt {entry.attempt} on {data['worker'].partition(':')[0]}"
         case State.SUCCEEDED:
             return f"{found(data.get('result'))}, in {_lasting(data['duration_ms'])}"
         case State.FAILED if "exception" in data:

@@ -13,7 +13,7 @@ from joblog.projections.schema.migrate import upgrade
 from joblog.services.detection.names import CLEANUP_QUEUE, RUN_QUEUE, SERVER
 from joblog.services.embedded.ports import HOST, choose_ports
 from joblog.services.embedded.stack import EmbeddedStack
-from joblog.services.roles.supervisor import Role, Supervisor
+from joblog.services.roles.supervisor import RoleCommand, Supervisor
 from joblog.services.settings.errors import PREFIX, variable
 from joblog.services.settings.model import Settings
 from joblog.streams.contract.topics import TopicNames
@@ -98,7 +98,7 @@ def set_up(directory: Path, bootstrap: str | None, dsn: str | None, progress: Pr
         write_settings(stage)
         progress(f"starting {', '.join(ROLES)} ...")
         ports = choose_ports(directory / "http-ports.json", dict.fromkeys(ROLES, None), progress)
-        roles = [Role(role, [role], ports[role]) for role in ROLES]
+        roles = [RoleCommand(role, [role], ports[role]) for role in ROLES]
         supervisor = Supervisor(roles, environment(stage, is_given=bool(bootstrap)), _writer(stage.logs))
         cleanup.callback(supervisor.stop)
         yield replace(stage, supervisor=supervisor)

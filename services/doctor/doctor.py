@@ -1,4 +1,4 @@
-"""The doctor: looks at everything an installation needs, and says how to mend what is wrong."""
+"""Findings: what a check of the installation found, how bad it is, and how to fix it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
@@ -14,7 +14,7 @@ class Level(StrEnum):
 
 
 class Finding(NamedTuple):
-    """What one check found; `fix` tells what to do about it."""
+    """What one check found; `fix` is what to do about it, empty if nothing."""
 
     level: Level
     check: str
@@ -26,14 +26,16 @@ Check = Callable[[Settings], Iterator[Finding]]
 
 
 def examine(settings: Settings, checks: Sequence[tuple[str, Check]]) -> Iterator[Finding]:
-    """What all checks find, each as soon as it is known. A check that breaks off is a finding, too."""
+    """The findings of all checks, as they come. A check that raises is a finding, too, and the others go on."""
     for name, check in checks:
         try:
             yield from check(settings)
-        except Exception as exc:  # noqa: BLE001 - whatever is wrong with the system, the other checks still count
-            told = str(exc).strip() or repr(exc)
+        except Exception as exc:  # noqa: BLE001 - it becomes a finding
+            text = str(exc).strip() or repr(exc)
             yield fail(
-                name, f"{type(exc).__name__}: {told.splitlines()[0]}", "`joblog config show` tells what is used"
+                name,
+                f"{type(exc).__name__}: {text.splitlines()[0]}",
+                "`joblog config show` prints the settings in use",
             )
 
 

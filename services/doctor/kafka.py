@@ -1,9 +1,10 @@
-"""The doctor looks at Kafka: brokers and their settings, topics, the group of electors, and what waits."""
+"""Checks of Kafka: brokers and their settings, topics, consumer groups, backlogs and dead letters."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ClusterMetadata,
@@ -12,18 +13,34 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 from joblog.services.doctor.doctor import Finding, fail, ok, warn
+from joblog.services.doctor.lanes import examine_lanes
 from joblog.services.settings.model import Settings
-from joblog.streams.contract.topics import TOPICS, Topic
+from joblog.streams.contract.record_headers import readable_headers
+from joblog.streams.contract.topics import COMMANDS, DELAYS, REPORTS, TOPICS, Topic, TopicNames
+from joblog.streams.errors import InternalError
 from joblog.streams.kafka import clients
+from joblog.streams.kafka.admin import topic_settings
 from joblog.streams.kafka.clients import SESSION_TIMEOUT_S, TRANSACTION_TIMEOUT_S
+from joblog.streams.kafka.last_records import last_records
+from joblog.streams.kafka.topic_rules import (
+    VITAL_SETTINGS,
+    differences,
+    is_shorter,
+    missing_topics,
+    partition_mistake,
+)
 
 _TIMEOUT_S: Final = 5
 LAG_MAX: Final = 10_000
+#: How many dead letters of each partition are examined, the last ones, and for how long.
+DEAD_LETTERS_MAX: Final = 1_000
+_DEAD_LETTERS_S: Final = 30
+_LIST_DEAD_LETTERS: Final = "joblog deadletters list"
 Config = Mapping[str, str]
 
 
 def examine_kafka(settings: Settings) -> Iterator[Finding]:
-    """All about Kafka; if no broker answers, there is nothing else to look at."""
+    """All checks of Kafka; if no broker answers, the first is the only one."""
     client = clients.admin(settings.kafka.config(), f"{settings.topic_prefix}doctor")
     try:
         cluster = client.list_topics(timeout=_TIMEOUT_S)
@@ -37,22 +54,26 @@ def examine_kafka(settings: Settings) -> Iterator[Finding]:
     yield ok("brokers", f"{len(cluster.brokers)} at {settings.kafka.bootstrap_servers}, cluster {cluster.cluster_id}")
     yield from _broker_settings(client, cluster)
     there = [topic for topic in TOPICS if settings.names.of(topic) in cluster.topics]
-    yield from _partitions(settings, cluster)
+    wrong = list(_partitions(settings, cluster))
+    yield from wrong or [ok("topics", f"all {len(TOPICS)} exist, with {settings.lanes} lanes")]
     yield from _topic_settings(client, settings, cluster, there)
     if len(there) == len(TOPICS):
-        yield from _group(client, settings, "electors", "elector", "joblog elector", ("commands", "reports"))
-        delays = tuple(topic.name for topic in TOPICS if topic.name.startswith("delay."))
-        yield from _group(client, settings, "delays", "delays process", "joblog delays", delays)
+        yield from _group(client, settings, cluster, "electors", "elector", (COMMANDS, REPORTS))
+        yield from _group(client, settings, cluster, "delays", "delays process", DELAYS)
         yield from _dead_letters(client, settings, cluster)
+    if not wrong:
+        yield from examine_lanes(settings)
 
 
 def _broker_settings(client: AdminClient, cluster: ClusterMetadata) -> Iterator[Finding]:
     broker = next(iter(cluster.brokers))
-    found = _configs(client, ResourceType.BROKER, [str(broker)])[str(broker)]
+    resource = ConfigResource(ResourceType.BROKER, str(broker))
+    entries = client.describe_configs([resource], request_timeout=_TIMEOUT_S)[resource].result()
+    found = {name: entry.value for name, entry in entries.items() if entry.value is not None}
     wrong = list(broker_findings(found))
     yield from wrong
     if not wrong:
-        yield ok("broker settings", "no topics by accident, no unclean leaders, time-outs wide enough")
+        yield ok("broker settings", "no automatic topic creation, no unclean leader election, time-outs wide enough")
 
 
 def broker_findings(found: Config) -> Iterator[Finding]:
@@ -64,13 +85,13 @@ def broker_findings(found: Config) -> Iterator[Finding]:
     if found.get("auto.create.topics.enable") == "true":
         yield warn(
             "auto.create.topics.enable",
-            "a mistyped topic is created with the wrong partitions, and nobody reads it",
+            "a mistyped topic name creates a topic that nobody reads",
             "set auto.create.topics.enable=false on the brokers",
         )
     if found.get("unclean.leader.election.enable") == "true":
         yield fail(
             "unclean.leader.election.enable",
-            "acknowledged records can be lost when a broker dies",
+            "acknowledged records can be lost when a broker fails",
             "set unclean.leader.election.enable=false on the brokers",
         )
     if number("group.min.session.timeout.ms", 6_000) > SESSION_TIMEOUT_S * 1000:
@@ -88,27 +109,20 @@ def broker_findings(found: Config) -> Iterator[Finding]:
     if number("offsets.retention.minutes", 10_080) < 10_080:
         yield warn(
             "offsets.retention.minutes",
-            "a group that stands still for so long forgets where it was",
+            "a consumer group that is stopped for longer loses its offsets",
             "set offsets.retention.minutes=10080 or more on the brokers",
         )
 
 
 def _partitions(settings: Settings, cluster: ClusterMetadata) -> Iterator[Finding]:
-    missing = [settings.names.of(topic) for topic in TOPICS if settings.names.of(topic) not in cluster.topics]
+    """Topics that are missing, or have partition counts that do not fit."""
+    missing = missing_topics(cluster.topics, settings.names, TOPICS)
     if missing:
         yield fail("topics", f"missing: {', '.join(missing)}", "joblog topics create")
-    wrong = [
-        f"{name} has {found}, not {wanted}"
-        for topic in TOPICS
-        if (name := settings.names.of(topic)) in cluster.topics
-        and (found := len(cluster.topics[name].partitions)) != (wanted := topic.partitions or settings.lanes)
-    ]
-    if wrong:
-        yield fail(
-            "partitions", "; ".join(wrong), "set JOBLOG_LANES to what the topics have, or choose another topic_prefix"
-        )
-    if not missing and not wrong:
-        yield ok("topics", f"all {len(TOPICS)} are there, with {settings.lanes} lanes")
+    counts = {name: len(topic.partitions) for name, topic in cluster.topics.items()}
+    mistake = partition_mistake(counts, settings.names, settings.lanes, TOPICS)
+    if mistake is not None:
+        yield fail("partitions", mistake.finding, mistake.fix)
 
 
 def _topic_settings(
@@ -117,67 +131,77 @@ def _topic_settings(
     by_name = {settings.names.of(topic): topic for topic in there}
     if not by_name:
         return
-    configs = _configs(client, ResourceType.TOPIC, list(by_name))
-    before = 0
-    for name, topic in by_name.items():
-        for finding in topic_findings(name, topic, configs[name], cluster.topics[name], len(cluster.brokers)):
-            before += 1
-            yield finding
-    if not before:
-        yield ok("topic settings", "retention, compaction, timestamps and copies are as they should be")
+    configs = topic_settings(client, by_name)
+    found = list(setting_findings(configs, by_name, settings.names))
+    for name in by_name:
+        found += replica_findings(name, configs[name], cluster.topics[name], len(cluster.brokers))
+    yield from found or [ok("topic settings", "retention, compaction, timestamps and replicas are as they should be")]
 
 
-def topic_findings(name: str, topic: Topic, config: Config, metadata: Any, brokers: int) -> Iterator[Finding]:
-    """What is wrong with one topic."""
-    for key, wanted in topic.configuration().items():
-        if key in config and config[key] != wanted:
-            judge = fail if key in {"cleanup.policy", "message.timestamp.type"} else warn
-            yield judge(
-                name,
-                f"{key} is {config[key]}, not {wanted}",
-                f"kafka-configs --alter --topic {name} --add-config {key}={wanted}",
-            )
-    copies = min(len(partition.replicas) for partition in metadata.partitions.values())
+def setting_findings(
+    configs: Mapping[str, Config], topics: Mapping[str, Topic], names: TopicNames
+) -> Iterator[Finding]:
+    """The settings of topics (both by name) that are not as they should be."""
+    kept = configs.get(names.commands, {}).get("retention.ms")
+    for one in differences(configs, topics, names):
+        is_short = one.topic == names.reports and kept is not None and is_shorter(one.found, kept)
+        judge = fail if one.setting in VITAL_SETTINGS or (one.setting == "retention.ms" and is_short) else warn
+        yield judge(one.topic, f"{one.setting} is {one.found}, not {one.wanted}", f"joblog topics update {one.topic}")
+
+
+def replica_findings(name: str, config: Config, metadata: Any, brokers: int) -> Iterator[Finding]:
+    """What is wrong with the replicas of one topic."""
+    replicas = min(len(partition.replicas) for partition in metadata.partitions.values())
     in_sync = min(len(partition.isrs) for partition in metadata.partitions.values())
-    if in_sync < copies:
-        yield warn(name, f"only {in_sync} of {copies} copies are in sync", "look at the brokers that are missing")
-    if brokers >= 3 and copies < 3:
+    if in_sync < replicas:
+        yield warn(name, f"only {in_sync} of {replicas} replicas are in sync", "check the brokers that are missing")
+    if brokers >= 3 and replicas < 3:
         yield warn(
-            name, f"{copies} copies on {brokers} brokers", "reassign it to 3 copies with min.insync.replicas=2"
+            name,
+            f"{replicas} replicas on {brokers} brokers",
+            "reassign it to 3 replicas, and set min.insync.replicas=2",
         )
     least = int(config.get("min.insync.replicas", 1))
-    if least >= copies > 1:
+    if least >= replicas > 1:
         yield fail(
             name,
-            f"min.insync.replicas is {least} with {copies} copies: one broker's end stops all writes",
-            f"set min.insync.replicas={copies - 1}",
+            f"min.insync.replicas is {least} with {replicas} replicas: if one broker fails, nothing can be written",
+            f"set min.insync.replicas={replicas - 1}",
         )
-    if copies >= 3 and least < 2:
-        yield warn(name, "a write counts with one copy", f"set min.insync.replicas={copies - 1}")
+    if replicas >= 3 and least < 2:
+        yield warn(
+            name,
+            "records are acknowledged when one replica has them: if that broker fails, they are lost",
+            f"set min.insync.replicas={replicas - 1}",
+        )
 
 
 def _group(
-    client: AdminClient, settings: Settings, group: str, who: str, command: str, topics: tuple[str, ...]
+    client: AdminClient, settings: Settings, cluster: ClusterMetadata, group: str, who: str, topics: Sequence[Topic]
 ) -> Iterator[Finding]:
-    name = f"{settings.topic_prefix}{group}"
+    name, command = f"{settings.topic_prefix}{group}", f"joblog {who.split(maxsplit=1)[0]}"
+    partitions = [
+        TopicPartition(topic, number)
+        for topic in map(settings.names.of, topics)
+        for number in cluster.topics[topic].partitions
+    ]
     found = client.describe_consumer_groups([name], request_timeout=_TIMEOUT_S)[name].result()
     if not found.members:
-        yield fail(group, f"no {who} runs", command)
+        yield fail(group, f"no {who} is running", command)
     else:
         yield ok(group, f"{len(found.members)} running, group {found.state.name.lower()}")
-    lag = sum(_lags(client, name, [f"{settings.topic_prefix}{topic}" for topic in topics], settings.lanes).values())
+    lag = sum(_lags(client, name, partitions).values())
     if lag > LAG_MAX:
-        yield warn(f"{group} lag", f"{lag} records are not read yet", f"start another: {command}; look at its log")
+        yield warn(f"{group} lag", f"{lag} records are not read yet", f"start another: {command}; check the logs")
     else:
         yield ok(f"{group} lag", _at_most(lag))
 
 
-def _lags(client: AdminClient, group: str, topics: list[str], lanes: int) -> dict[tuple[str, int], int]:
-    """How many records of each partition the group has not read; those of a partition never read all count."""
-    wanted = [TopicPartition(topic, lane) for topic in topics for lane in range(lanes)]
+def _lags(client: AdminClient, group: str, partitions: list[TopicPartition]) -> dict[tuple[str, int], int]:
+    """How many records of each partition the group has not read; all of them if it never committed an offset."""
     asked = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=_TIMEOUT_S)
     committed = {(one.topic, one.partition): one.offset for one in asked[group].result().topic_partitions}
-    low, high = _ends(client, wanted)
+    low, high = _ends(client, partitions)
     return {place: max(high[place] - max(committed.get(place, 0), low[place]), 0) for place in high}
 
 
@@ -185,15 +209,44 @@ def _dead_letters(client: AdminClient, settings: Settings, cluster: ClusterMetad
     topic = settings.names.deadletters
     low, high = _ends(client, [TopicPartition(topic, number) for number in cluster.topics[topic].partitions])
     count = sum(high[place] - low[place] for place in high)
-    if count:
-        yield warn("dead letters", f"{_at_most(count)}, that could not be processed", "joblog deadletters list")
-    else:
+    if not count:
         yield ok("dead letters", "none")
+        return
+    yield warn("dead letters", f"{_at_most(count)} that could not be processed", _LIST_DEAD_LETTERS)
+    consumer = clients.reader(settings.kafka.config(), f"{settings.topic_prefix}doctor")
+    try:
+        yield from internal_errors(last_records(consumer, topic, DEAD_LETTERS_MAX, _DEAD_LETTERS_S))
+    finally:
+        consumer.close()
+
+
+def internal_errors(letters: Iterable[Message]) -> Iterator[Finding]:
+    """Dead letters for an exception that nobody foresaw: a mistake in Joblog or in a filter, not in the record."""
+    found, place, last = 0, "", ""
+    try:
+        for letter in letters:
+            headers = {name: _text(value) for name, value in readable_headers(letter) or ()}
+            if headers.get("joblog-reason-code") == InternalError.code:
+                found += 1
+                last = f"{letter.partition()}:{letter.offset()}"
+                place = "{joblog-topic}/{joblog-partition}@{joblog-offset}".format_map(defaultdict(str, headers))
+    except KafkaException as exc:
+        yield warn("dead letters", f"could not all be read: {exc.args[0].str()}", _LIST_DEAD_LETTERS)
+    if found:
+        yield fail(
+            "dead letters",
+            f"{found} with an internal error, such as {place}: processing them raised an unexpected exception",
+            f"joblog deadletters show {last}; the reason is the traceback, which belongs in a bug report",
+        )
+
+
+def _text(value: str | bytes | None) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value or ""
 
 
 def _at_most(count: int) -> str:
-    """A number of offsets as a number of records: the end of each transaction has an offset, too."""
-    return f"at most {count} records (ends of transactions count)" if count else "none"
+    """A number of offsets as a number of records: the marker that ends a transaction takes an offset, too."""
+    return f"at most {count} records (transaction markers are counted)" if count else "none"
 
 
 def _ends(client: AdminClient, places: list[TopicPartition]) -> tuple[dict[Any, int], dict[Any, int]]:
@@ -204,11 +257,3 @@ def _ends(client: AdminClient, places: list[TopicPartition]) -> tuple[dict[Any, 
         return {(place.topic, place.partition): future.result().offset for place, future in futures.items()}
 
     return asked(OffsetSpec.earliest()), asked(OffsetSpec.latest())  # type: ignore[no-untyped-call]
-
-
-def _configs(client: AdminClient, kind: ResourceType, names: list[str]) -> dict[str, Config]:
-    asked = client.describe_configs([ConfigResource(kind, name) for name in names], request_timeout=_TIMEOUT_S)
-    return {
-        resource.name: {name: entry.value for name, entry in future.result().items() if entry.value is not None}
-        for resource, future in asked.items()
-    }

@@ -1,17 +1,20 @@
-"""The doctor looks at Postgres: the tables, how late they are, clocks, and whether somebody works each queue."""
+"""Checks of Postgres: the tables, how late they are, clocks, workers for each queue, and jobs left behind."""
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
 from joblog.projections import database
+from joblog.projections.monitor.models import LiveJobs, ParkedCode
 from joblog.projections.monitor.monitor import Monitor
 from joblog.projections.schema import schema
 from joblog.services.doctor.doctor import Finding, fail, ok, warn
 from joblog.services.settings.model import Settings
+from joblog.streams.contract.shards import shard_of_lane
 from joblog.streams.contract.states import State
-from joblog.streams.errors import SchemaError, SettingsError
+from joblog.streams.errors import InternalError, SchemaError, SettingsError
 
 LATE_S_MAX: Final = 30.0
 SKEW_S_MAX: Final = 2.0
@@ -20,7 +23,7 @@ VERSION_MIN: Final = 140_000
 
 
 def examine_postgres(settings: Settings) -> Iterator[Finding]:
-    """All about Postgres; jobs run without it, and nobody can watch them."""
+    """All checks of Postgres. Jobs run without it, but nobody can watch them."""
     try:
         dsn = settings.dsn()
     except SettingsError as exc:
@@ -36,7 +39,8 @@ def examine_postgres(settings: Settings) -> Iterator[Finding]:
     with Monitor(dsn, settings.postgres.schema_name, connections_max=1) as monitor:
         yield from _lateness(monitor)
         yield from _queues(monitor)
-        yield from _parked(monitor)
+        yield from unserved_jobs(monitor.live_jobs(), settings.shards_served, settings.lanes)
+        yield from parked_records(monitor.parked_codes())
 
 
 def _server(dsn: str, schema_name: str) -> Iterator[Finding]:
@@ -57,18 +61,18 @@ def _server(dsn: str, schema_name: str) -> Iterator[Finding]:
         yield ok("clocks", f"Postgres and this machine agree within {max(skew_s, after - before):.3f} s")
 
 
-def skew(told: datetime, before: float, after: float) -> float:
-    """Seconds by which a clock lies outside of the time in which it was asked."""
-    at = told.astimezone(UTC).timestamp()
+def skew(reading: datetime, before: float, after: float) -> float:
+    """Seconds by which the reading of a clock lies outside of the interval in which it was requested."""
+    at = reading.astimezone(UTC).timestamp()
     return max(before - at, at - after, 0.0)
 
 
 def _lateness(monitor: Monitor) -> Iterator[Finding]:
     statistics = monitor.statistics()
     if statistics.late_s is None:
-        yield warn("projection", "nothing was applied yet", "joblog projector")
+        yield warn("projection", "nothing has been applied yet", "joblog projector")
     elif statistics.late_s > LATE_S_MAX:
-        yield fail("projection", f"{statistics.late_s:.0f} s late", "start a projector, or look at its log")
+        yield fail("projection", f"{statistics.late_s:.0f} s late", "start a projector, or check its log")
     else:
         yield ok("projection", f"{statistics.late_s:.1f} s late")
     ahead_s = max((one.log_time.timestamp() - time.time() for one in monitor.offsets() if one.log_time), default=0.0)
@@ -83,7 +87,7 @@ def _queues(monitor: Monitor) -> Iterator[Finding]:
         if waiting and not queue.workers:
             yield warn(
                 "workers",
-                f"{waiting} jobs wait in queue {queue.name}, and no worker serves it",
+                f"{waiting} jobs wait in queue {queue.name}, which no worker serves",
                 f"joblog worker --tasks ... --queues {queue.name}",
             )
     running = [worker for worker in monitor.workers() if worker.state == "running"]
@@ -93,20 +97,50 @@ def _queues(monitor: Monitor) -> Iterator[Finding]:
         named = f"queues: {', '.join(served)}" if len(served) <= NAMED_MAX else f"{len(served)} queues"
         yield ok("workers", f"{len(running)} running, {slots} slots, {named}")
     else:
-        yield warn("workers", "none runs", "joblog worker --tasks myapp.tasks")
+        yield warn("workers", "none is running", "joblog worker --tasks myapp.tasks")
     known = {task for worker in running for task in worker.tasks}
     yield from _unknown_tasks(monitor, known)
 
 
 def _unknown_tasks(monitor: Monitor, known: set[str]) -> Iterator[Finding]:
-    """Tasks of waiting jobs that no worker knows: such a job waits for ever."""
+    """Tasks of waiting jobs that no running worker knows: such a job waits for ever."""
     waiting = {job.task for job in monitor.jobs(state=State.ENQUEUED, limit=100).items}
     for task in sorted(waiting - known):
         yield warn("tasks", f"jobs wait for a worker that knows {task}", "start one with the module of this task")
 
 
-def _parked(monitor: Monitor) -> Iterator[Finding]:
-    if monitor.parked(limit=1).items:
-        yield warn("parked", "events that the projector could not apply", "joblog parked list")
-    else:
+def unserved_jobs(jobs: Iterable[LiveJobs], served: Mapping[str, int], lanes: int) -> Iterator[Finding]:
+    """Live jobs in lanes that the settings do not serve for their queue, as after a change of `queue_shards`."""
+    left: dict[str, list[LiveJobs]] = {}
+    for one in jobs:
+        if shard_of_lane(one.queue, one.lane, lanes) >= served.get(one.queue, 1):
+            left.setdefault(one.queue, []).append(one)
+    for queue, places in left.items():
+        shards = 1 + max(shard_of_lane(queue, one.lane, lanes) for one in places)
+        yield fail(
+            "shards",
+            f"{sum(one.jobs for one in places)} jobs of queue {queue} are in lanes "
+            f"{', '.join(str(one.lane) for one in places)}, where nobody serves it",
+            f"set JOBLOG_QUEUE_SHARDS_BEFORE='{json.dumps({queue: shards})}' for electors and workers, "
+            "until these lanes are empty",
+        )
+    if not left:
+        yield ok("shards", "all jobs are in lanes that are served")
+
+
+def parked_records(codes: Iterable[ParkedCode]) -> Iterator[Finding]:
+    """Records that the projector could not apply; an internal error is a mistake in Joblog, not in the record."""
+    parked = {one.code: one for one in codes}
+    internal = parked.pop(InternalError.code, None)
+    if internal is not None:
+        yield fail(
+            "parked",
+            f"{internal.records} with an internal error, such as lane {internal.lane}, offset {internal.log_offset}: "
+            "applying them raised an unexpected exception",
+            "joblog parked list; the reason holds the traceback, which belongs in a bug report",
+        )
+    if parked:
+        counts = ", ".join(f"{one.records} {code}" for code, one in parked.items())
+        yield warn("parked", f"events that the projector could not apply: {counts}", "joblog parked list")
+    if internal is None and not parked:
         yield ok("parked", "none")

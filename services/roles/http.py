@@ -1,4 +1,4 @@
-"""What a role tells over HTTP: /livez, /readyz, /metrics and /version."""
+"""The HTTP server of a role: /livez, /readyz, /metrics and /version."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ _REQUEST_TIMEOUT_S: Final = 10
 
 
 class Build(NamedTuple):
-    """What is running."""
+    """The versions that are running."""
 
     version: str
     python: str
@@ -42,7 +42,7 @@ class _Answer(NamedTuple):
 
 
 def application(meters: Meters, health: Health) -> WSGIApplication:
-    """The WSGI application of one role; readiness says in JSON why not."""
+    """The WSGI application of one role; /readyz says in JSON why a role is not ready."""
     metrics: WSGIApplication = make_wsgi_app(meters.registry)
     pages: Mapping[str, Callable[[], _Answer]] = {
         "/livez": lambda: _alive(health),
@@ -64,15 +64,15 @@ def application(meters: Meters, health: Health) -> WSGIApplication:
 
 
 class HttpServer(AbstractContextManager["HttpServer"]):
-    """Serves an application from threads of its own while it is entered; port 0 picks a free one."""
+    """A context that serves an application from its own threads; port 0 picks a free one."""
 
     def __init__(self, app: WSGIApplication, host: str, port: int) -> None:
-        """SettingsError when the address cannot be had."""
+        """Raises SettingsError when the address cannot be used."""
         try:
             self._server = make_server(host, port, app, server_class=_Server, handler_class=_Handler)
         except OSError as exc:
             raise SettingsError(
-                f"nothing can listen on {host}:{port} (JOBLOG_HTTP__HOST, JOBLOG_HTTP__PORT): {exc.strerror}"
+                f"cannot listen on {host}:{port} (JOBLOG_HTTP__HOST, JOBLOG_HTTP__PORT): {exc.strerror}"
             ) from exc
         self.url = f"http://{host}:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
@@ -99,7 +99,7 @@ class _Handler(WSGIRequestHandler):
     timeout = _REQUEST_TIMEOUT_S
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the library's
-        """Probes and scrapes come every few seconds: they are nothing to log but when one looks closely."""
+        """Probes and scrapes come every few seconds, so they are logged at DEBUG only."""
         log.debug("http.request", extra={"request": format % args})
 
 

@@ -1,4 +1,4 @@
-"""What Kafka's client refuses of the settings, told as the mistake in the settings that it is."""
+"""Settings that Kafka's client refuses, as errors in the settings."""
 
 from traceback import walk_tb
 
@@ -8,12 +8,12 @@ from joblog.streams.kafka import clients
 
 
 def refused(error: BaseException) -> SettingsError | None:
-    """The SettingsError that an error amounts to which was raised when a client was made; None for any other.
+    """The SettingsError for an error that was raised when a client was made; None for any other error.
 
-    librdkafka says the same of wrong arguments to calls, but those are mistakes of ours, which need their traceback.
+    librdkafka reports wrong arguments of later calls with the same code, but those are bugs and need their traceback.
     """
     if not isinstance(error, KafkaException) or error.args[0].code() != KafkaError._INVALID_ARG:
         return None
     if all(frame.f_globals["__name__"] != clients.__name__ for frame, _ in walk_tb(error.__traceback__)):
         return None
-    return SettingsError(f"Kafka's client refuses what is set for it (JOBLOG_KAFKA__...): {error.args[0].str()}")
+    return SettingsError(f"Kafka's client refuses its settings (JOBLOG_KAFKA__...): {error.args[0].str()}")

@@ -1,4 +1,4 @@
-"""Logs: one line for each event, for people on a terminal and as JSON elsewhere, always on stderr."""
+"""Logs: one line for each event on stderr, as text on a terminal and as JSON elsewhere."""
 
 import logging
 import math
@@ -14,14 +14,14 @@ from joblog.services.tasks.context import JobLogFilter
 
 Format = Literal["auto", "console", "json"]
 
-#: Library loggers whose INFO lines are of no use here.
+#: Loggers of libraries whose INFO lines are not useful here.
 _QUIET: Final = ("alembic", "asyncio", "jgo")
-#: A client that cannot reach its broker says so twenty times a second: once in so many seconds is enough.
+#: A client that cannot reach its broker logs that twenty times a second; it is passed on once in this many seconds.
 REPEAT_S: Final = 10.0
 _REMEMBERED_MAX: Final = 1_000
-#: Whose lines may repeat themselves: librdkafka's and Joblog's own. What users log is theirs, and never left out.
+#: Only lines of these loggers (librdkafka's and Joblog's own) are suppressed when they repeat, never those of users.
 _OURS: Final = "joblog."
-#: What differs between two texts that say the same: numbers, and what librdkafka adds in parentheses.
+#: Parts of a text in which two repetitions may differ: numbers, and what librdkafka adds in parentheses.
 _VARYING: Final = re.compile(r"\([^)]*\)|\d+")
 _LIBRDKAFKA: Final = "joblog.librdkafka"
 _COORDINATOR: Final = re.compile(r"GETPID .*: (Not coordinator|Coordinator [a-z ]+): retrying")
@@ -44,8 +44,8 @@ class Repeats(logging.Filter):
         ours = record.levelno >= logging.WARNING and record.name.startswith(_OURS)
         if not ours or record.exc_info or "job_id" in extra:
             return True
-        said = {name: _VARYING.sub("", value) if isinstance(value, str) else value for name, value in extra.items()}
-        line, now = f"{record.name} {_VARYING.sub('', record.getMessage())} {said}", self._clock()
+        texts = {name: _VARYING.sub("", value) if isinstance(value, str) else value for name, value in extra.items()}
+        line, now = f"{record.name} {_VARYING.sub('', record.getMessage())} {texts}", self._clock()
         since, left_out = self._passed.get(line, (-math.inf, 0))
         if now - since < REPEAT_S:
             self._passed[line] = since, left_out + 1

@@ -4,13 +4,14 @@ from joblog.projections.database import DatabaseAway
 from joblog.projections.projector.projector import Projector
 from joblog.projections.schema.migrate import upgrade
 from joblog.services.roles.runner import Builder
+from joblog.services.roles.topics import on_checked_topics
 from joblog.services.settings.model import Settings
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
 
 
 def projector(settings: Settings) -> Builder:
-    """The process that keeps Postgres up to date; it creates or migrates the tables first, if it may."""
+    """The process that keeps Postgres up to date; it first migrates the tables, if `postgres.prepare` is set."""
     dsn, schema = settings.dsn(), settings.postgres.schema_name
 
     def prepare() -> None:
@@ -32,4 +33,4 @@ def projector(settings: Settings) -> Builder:
             prepare=prepare,
         )
 
-    return build
+    return on_checked_topics("projector", settings, build)

@@ -14,7 +14,7 @@ from joblog.services.roles.http import Build, HttpServer, application
 from joblog.services.roles.kafka_errors import refused
 from joblog.services.roles.logs import configure_logs
 from joblog.services.settings.model import Settings
-from joblog.streams.errors import Fenced, JoblogError, SettingsError
+from joblog.streams.errors import Fenced, JoblogError, SettingsError, TopicsError
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
 from prometheus_client import ProcessCollector, disable_created_metrics
@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 OK: Final = 0
 ERROR: Final = 1
 USAGE: Final = 2
-#: sysexits' EX_TEMPFAIL: another process of this name took over; starting again would fence that one.
+#: EX_TEMPFAIL of sysexits.h: another process of this name took over, and a restart would fence that one.
 FENCED: Final = 75
 INTERRUPTED: Final = 130
 
 
 class Runnable(Protocol):
-    """A role: works until told to stop, then ends in order."""
+    """A role: works until `stop` is set, then ends in order."""
 
     def run(self, stop: threading.Event) -> None: ...
 
@@ -39,7 +39,7 @@ Builder = Callable[[Meters, Health], Runnable]
 
 
 def run_role(role: str, build: Builder, settings: Settings) -> int:
-    """Run a role until SIGTERM or SIGINT, and return the exit code; a second signal ends it at once."""
+    """Run a role until SIGTERM or SIGINT, and return the exit code; a second signal ends the process immediately."""
     configure_logs(settings.logs.format, settings.logs.level, role)
     disable_created_metrics()  # type: ignore[no-untyped-call]
     meters, health, stop = Meters(), Health(role), threading.Event()
@@ -54,7 +54,7 @@ def run_role(role: str, build: Builder, settings: Settings) -> int:
             runnable = build(meters, health)
             log.info("process.started", extra={"pid": os.getpid(), **Build.current()._asdict()})
             runnable.run(stop)
-    except Exception as exc:  # noqa: BLE001 - the end of the process: all there is left is to say why
+    except Exception as exc:  # noqa: BLE001 - it is logged, and the process ends
         return _failed(exc)
     log.info("process.stopped")
     return OK
@@ -68,19 +68,19 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
     while it writes a log line. So the handler takes no lock: it puts a message into a queue, and a thread sets
     `stop`.
     """
-    heard: SimpleQueue[bool] = SimpleQueue()  # the one queue whose `put` may interrupt itself
+    received: SimpleQueue[bool] = SimpleQueue()  # the one queue whose `put` may interrupt itself
 
     def set_stop() -> None:
-        while heard.get():
+        while received.get():
             stop.set()
 
     def handle(number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
             os._exit(INTERRUPTED)
-        heard.put(True)
+        received.put(True)
         os.write(
             2,
-            f"stopping on {signal.Signals(number).name}; again to stop immediately\n".encode(),
+            f"stopping on {signal.Signals(number).name}; send it again to stop immediately\n".encode(),
         )
 
     listener = threading.Thread(target=set_stop, name="signals", daemon=True)
@@ -91,12 +91,12 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        heard.put(False)
+        received.put(False)
         listener.join()
 
 
 def _failed(error: Exception) -> int:
-    """Say why the role ended; what Joblog raises on purpose needs no traceback."""
+    """Log why the role ended, with a traceback unless it is an error that Joblog raises on purpose."""
     error = refused(error) or error
     if isinstance(error, JoblogError):
         log.error("process.failed", extra={"error": type(error).__name__, "reason": str(error)})
@@ -105,7 +105,7 @@ def _failed(error: Exception) -> int:
     match error:
         case Fenced():
             return FENCED
-        case SettingsError():
+        case SettingsError() | TopicsError():
             return USAGE
         case _:
             return ERROR

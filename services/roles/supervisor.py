@@ -19,21 +19,21 @@ from joblog.services.embedded.server import GUARD
 from joblog.services.roles.runner import FENCED, USAGE
 from joblog.streams.errors import StackError
 
-#: After its n-th end in a row a role waits so long before it is started again.
+#: Delay before a role is started again, after it ended once, twice, and so on in a row.
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
-#: A role that ran so long has recovered: its next end is the first one again.
+#: A role that ran this long has recovered: its next end counts as the first.
 RECOVERED_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 45.0
 _PROBE_TIMEOUT_S: Final = 2.0
-#: Starting again would end the same way.
+#: Exit codes after which a restart would end the same way.
 _HOPELESS: Final = frozenset({USAGE, FENCED})
 
 Write = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
-    """A command of `joblog`, and where it answers."""
+class RoleCommand:
+    """A `joblog` command that runs a role, and the port on which it serves HTTP."""
 
     name: str
     arguments: Sequence[str]
@@ -46,7 +46,7 @@ class Role:
 
 @dataclass(slots=True)
 class _Child:
-    role: Role
+    role: RoleCommand
     process: subprocess.Popen[str] | None = None
     guard: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
@@ -57,17 +57,17 @@ class _Child:
 
 
 class Supervisor:
-    """The roles, in the order in which they start; they stop in the opposite one. Used from one thread."""
+    """Starts roles in the given order and stops them in reverse. Used from one thread."""
 
     def __init__(
         self,
-        roles: Sequence[Role],
+        roles: Sequence[RoleCommand],
         environment: Mapping[str, str],
         write: Write,
         command: Sequence[str] = (sys.executable, "-m", "joblog.services.cli"),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`write` gets each line of a role's log, with the role's name, from a thread for each role."""
+        """`write` is called with a role's name and a line of its log, from one thread for each role."""
         self._children = [_Child(role) for role in roles]
         self._environment = dict(environment)
         self._write = write
@@ -75,7 +75,7 @@ class Supervisor:
         self._clock = clock
 
     def check(self) -> None:
-        """Start what does not run and is due to. StackError when a role ended in a way that would repeat itself."""
+        """Start roles that are due. Raises StackError when a role ended in a way that a restart would repeat."""
         for child in self._children:
             if child.process is not None and child.process.poll() is not None:
                 self._ended(child, child.process.returncode)
@@ -83,16 +83,16 @@ class Supervisor:
                 self._start(child)
 
     def unready(self) -> dict[str, str]:
-        """The roles that do not do their work (yet), and why."""
+        """The roles that are not ready, and why."""
         found = {child.role.name: _reason(child.role) for child in self._children}
         return {name: reason for name, reason in found.items() if reason}
 
     def pids(self) -> dict[str, int]:
-        """The processes that run, by role."""
+        """The ids of the running processes, by role."""
         return {child.role.name: child.process.pid for child in self._children if child.process is not None}
 
     def stop(self) -> None:
-        """Stop all, the last first, each after its successors have ended: workers report to living electors."""
+        """Stop all, the last first, one after the other: workers must be able to report to electors."""
         for child in reversed(self._children):
             self._stop(child)
 
@@ -106,7 +106,7 @@ class Supervisor:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            # A Ctrl-C in the terminal is for us: roles are stopped in order.
+            # A Ctrl-C in the terminal must reach only this process, which stops the roles in order.
             start_new_session=True,
         )
         guard = (sys.executable, "-I", "-S", GUARD, os.getpid(), child.process.pid, int(signal.SIGTERM))
@@ -127,7 +127,7 @@ class Supervisor:
     def _ended(self, child: _Child, code: int) -> None:
         self._clean_up(child)
         if code in _HOPELESS:
-            raise StackError(f"{child.role.name} ended with code {code}: {child.last_line or 'it said nothing'}")
+            raise StackError(f"{child.role.name} ended with code {code}: {child.last_line or 'no output'}")
         if self._clock() - child.started_at > RECOVERED_S:
             child.ends = 0
         wait_s = BACKOFF_S[min(child.ends, len(BACKOFF_S) - 1)]
@@ -148,7 +148,7 @@ class Supervisor:
         self._clean_up(child)
 
     def _clean_up(self, child: _Child) -> None:
-        """After a process has ended: its guard has nothing to do any more, and its last lines are written."""
+        """After a process has ended: end its guard, and wait until its last lines are written."""
         if child.guard is not None:
             child.guard.kill()
             child.guard.wait()
@@ -157,8 +157,8 @@ class Supervisor:
         child.process = child.guard = child.reader = None
 
 
-def _reason(role: Role) -> str:
-    """Why a role is not ready; empty if it is. It is asked without the proxy that the environment may name."""
+def _reason(role: RoleCommand) -> str:
+    """Why a role is not ready; empty if it is. Does not use a proxy that the environment may name."""
     with closing(HTTPConnection(HOST, role.http_port, timeout=_PROBE_TIMEOUT_S)) as connection:
         try:
             connection.request("GET", "/readyz")
@@ -167,6 +167,6 @@ def _reason(role: Role) -> str:
                 return ""
             return json.loads(answer.read())["reason"] or answer.reason
         except OSError as exc:
-            return f"does not answer: {exc}"
+            return f"does not answer on HTTP: {exc}"
         except (HTTPException, ValueError, TypeError, LookupError):
-            return f"another program seems to answer on port {role.http_port}"
+            return f"port {role.http_port} seems to be used by another program"

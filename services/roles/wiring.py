@@ -1,19 +1,22 @@
-"""The composition root: from settings to the roles, each with what it needs and nothing more.
+"""The composition roots of electors and the delays process.
 
-Workers and projectors have files of their own (worker.py, projector.py), so that an elector
-does not load what only they use.
+Workers and projectors have files of their own (worker.py, projector.py), so that an elector does not import what only
+they need.
 """
 
 from joblog.services.roles.runner import Builder
+from joblog.services.roles.topics import on_checked_topics
 from joblog.services.settings.model import Settings
 from joblog.streams.delays.process import Delays
 from joblog.streams.elector.elector import Elector
+from joblog.streams.health import Health
 from joblog.streams.lane.filters import installed_filters
 from joblog.streams.lane.rules import LaneRules
+from joblog.streams.metrics import Meters
 
 
 def elector(settings: Settings) -> Builder:
-    """The process that decides; with the elect-state filters that installed packages offer."""
+    """The process that decides what happens to jobs, with the elect-state filters of the installed packages."""
     chosen = settings.elector
     rules = LaneRules(
         lease_ms=round(chosen.lease_s * 1000),
@@ -21,22 +24,29 @@ def elector(settings: Settings) -> Builder:
         failed_kept=chosen.failed_kept,
         remembered=chosen.remembered,
         shards=settings.queue_shards,
+        shards_before=settings.queue_shards_before,
     )
-    return lambda meters, health: Elector(
-        settings.kafka.config(),
-        settings.names,
-        settings.lanes,
-        instance=settings.instance,
-        meters=meters,
-        health=health,
-        rules=rules,
-        batch_max=chosen.batch_max,
-        filters=installed_filters(),
-    )
+
+    def build(meters: Meters, health: Health) -> Elector:
+        return Elector(
+            settings.kafka.config(),
+            settings.names,
+            settings.lanes,
+            instance=settings.instance,
+            meters=meters,
+            health=health,
+            rules=rules,
+            batch_max=chosen.batch_max,
+            filters=installed_filters(),
+        )
+
+    return on_checked_topics("elector", settings, build)
 
 
 def delays(settings: Settings) -> Builder:
     """The process that wakes scheduled jobs."""
-    return lambda meters, health: Delays(
-        settings.kafka.config(), settings.names, settings.lanes, meters=meters, health=health
-    )
+
+    def build(meters: Meters, health: Health) -> Delays:
+        return Delays(settings.kafka.config(), settings.names, settings.lanes, meters=meters, health=health)
+
+    return on_checked_topics("delays", settings, build)

@@ -6,12 +6,15 @@ from functools import partial
 
 from joblog.services.roles.logs import configure_logs
 from joblog.services.roles.runner import Builder
+from joblog.services.roles.topics import on_checked_topics
 from joblog.services.settings.model import Settings
 from joblog.services.tasks.task import TaskRegistry
 from joblog.services.worker.filters import installed_worker_filters
 from joblog.services.worker.options import DEFAULT_SLOTS
 from joblog.services.worker.worker import Worker
 from joblog.streams.errors import SettingsError
+from joblog.streams.health import Health
+from joblog.streams.metrics import Meters
 
 log = logging.getLogger(__name__)
 
@@ -24,32 +27,36 @@ def worker(settings: Settings) -> Builder:
     if not chosen.tasks:
         raise SettingsError("a worker needs modules with tasks: give --tasks myapp.tasks, or JOBLOG_WORKER__TASKS")
     registry = TaskRegistry.load(*chosen.tasks)
-    return lambda meters, health: Worker(
-        settings.kafka.config(),
-        settings.names,
-        settings.lanes,
-        registry,
-        queues=queues_of(chosen.queues, registry),
-        slots=chosen.slots or DEFAULT_SLOTS,
-        prefetch=chosen.prefetch,
-        name=chosen.name,
-        shards=settings.queue_shards,
-        renew_s=chosen.renew_s,
-        lease_s=settings.elector.lease_s,
-        grace_s=chosen.grace_s,
-        release_after_s=chosen.release_after_s,
-        result_bytes_max=chosen.result_bytes_max,
-        filters=installed_worker_filters(),
-        set_up_child=partial(configure_logs, settings.logs.format, settings.logs.level, "worker"),
-        meters=meters,
-        health=health,
-    )
+
+    def build(meters: Meters, health: Health) -> Worker:
+        return Worker(
+            settings.kafka.config(),
+            settings.names,
+            settings.lanes,
+            registry,
+            queues=queues_of(chosen.queues, registry),
+            slots=chosen.slots or DEFAULT_SLOTS,
+            prefetch=chosen.prefetch,
+            name=chosen.name,
+            shards=settings.shards_served,
+            renew_s=chosen.renew_s,
+            lease_s=settings.elector.lease_s,
+            grace_s=chosen.grace_s,
+            release_after_s=chosen.release_after_s,
+            result_bytes_max=chosen.result_bytes_max,
+            filters=installed_worker_filters(),
+            set_up_child=partial(configure_logs, settings.logs.format, settings.logs.level, "worker"),
+            meters=meters,
+            health=health,
+        )
+
+    return on_checked_topics("worker", settings, build)
 
 
 def queues_of(chosen: Sequence[str], registry: TaskRegistry) -> Sequence[str]:
-    """The queues that were chosen; if none were, those of the tasks, as they are declared, `default` last.
+    """The chosen queues, or, if none were chosen, those that the tasks declare, `default` last.
 
-    Tasks that are left out are warned of: their jobs wait for another worker, or for ever.
+    Tasks whose queue is not among them are logged: their jobs wait for another worker, or for ever.
     """
     declared = sorted(dict.fromkeys(task.queue for task in registry), key=lambda queue: queue == DEFAULT_QUEUE)
     if not chosen:

@@ -1,4 +1,4 @@
-"""What is wrong with the settings, told by the names that people set them by."""
+"""Explains what is wrong with settings, by the names under which they are set."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -9,9 +9,9 @@ from pydantic import BaseModel, ValidationError
 
 PREFIX: Final = "JOBLOG_"
 _SHOWN_MAX: Final = 10
-#: How alike a variable without its prefix must be to a setting to be taken for one.
+#: How similar a variable without its prefix must be to a setting to be taken for a mistyped one.
 _NEAR: Final = 0.75
-#: What Kubernetes sets for each service beside ours, as JOBLOG_HTTP_PORT=tcp://..., and what our tests read.
+#: Variables that Kubernetes sets for services of ours, such as JOBLOG_HTTP_PORT=tcp://..., and those of our tests.
 _FOREIGN: Final = re.compile(r"^TEST_|(^|_)SERVICE_(HOST|PORT)|(^|_)PORT_\d+_|=(tcp|udp|sctp)://")
 
 
@@ -29,9 +29,9 @@ def variable(path: tuple[Any, ...]) -> str:
 
 
 def unread(environment: Mapping[str, str], settings: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    """The variables with our prefix that are no settings, and the one that was meant, if one is near.
+    """Variables with our prefix that are not settings, each with the most similar setting, if there is one.
 
-    Those within a group, such as JOBLOG_WORKER__SLOTZ, are all read, and refused by the model.
+    Those within a group, such as JOBLOG_WORKER__SLOTZ, are refused by the model.
     """
     known = [variable(path).removeprefix(PREFIX) for path in paths(settings)]
     for name, value in environment.items():
@@ -62,7 +62,7 @@ def paths(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tupl
 def _line(kind: str, path: tuple[Any, ...], message: str, settings: type[BaseModel]) -> str:
     if not path:
         return message.removeprefix("Value error, ")
-    # A place within a list is no name of its own.
+    # A position in a list has no name.
     path = tuple(part for part in path if not isinstance(part, int))
     dotted = ".".join(path)
     if kind == "extra_forbidden":

@@ -19,6 +19,7 @@ from joblog.services.settings.values import FilledPath, Modules, QueueName, Queu
 from joblog.streams.contract.codec import VALUE_BYTES_MAX
 from joblog.streams.contract.fields import WORKER_PATTERN
 from joblog.streams.contract.ids import LANES_MAX
+from joblog.streams.contract.shards import served_shards
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import SettingsError
 from pydantic import (
@@ -138,7 +139,17 @@ class Settings(BaseSettings):
     - topic_prefix: what all topic names of the installation begin with.
     - lanes: partitions of the topics; fixed for the life of the installation.
     - replication: replicas of each topic, when it is created.
-    - queue_shards: the number of lanes of each queue that has more than one.
+    - queue_shards: over how many neighbouring lanes each queue is spread that shall have more than one.
+    - queue_shards_before: over how many lanes each of these queues was spread before its number was changed.
+
+    To grow a queue, set the new number in `queue_shards`, and restart electors first, then workers, then clients: an
+    elector rejects jobs in lanes that it does not know of. To shrink it, set the new number there and the former one
+    in `queue_shards_before`, in any order: clients write to the new lanes only, the former ones are served until they
+    are empty (`joblog doctor` fails when jobs are left in lanes that are not served), then drop the second setting.
+
+    The id of a job with an idempotency key names its lane. When a queue grows, name the former number in
+    `queue_shards_before`, too: keys keep their lanes for as long as it is set. Without it, and for the keys in lanes
+    that are given up when a queue shrinks, a key that is sent before and after the change may be two jobs.
     """
 
     model_config = SettingsConfigDict(
@@ -158,6 +169,7 @@ class Settings(BaseSettings):
     lanes: int = Field(4, ge=1, le=LANES_MAX)
     replication: int = Field(1, ge=1, le=10)
     queue_shards: Annotated[dict[QueueName, int], NoDecode, BeforeValidator(mapped)] = {}
+    queue_shards_before: Annotated[dict[QueueName, int], NoDecode, BeforeValidator(mapped)] = {}
     kafka: KafkaSettings = KafkaSettings()
     postgres: PostgresSettings = PostgresSettings()
     client: ClientSettings = ClientSettings()
@@ -198,9 +210,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        for queue, shards in self.queue_shards.items():
-            if not 1 <= shards <= self.lanes:
-                raise ValueError(f"queue_shards: {queue} has {shards}; it can have 1 to {self.lanes} (lanes)")
+        for name in ("queue_shards", "queue_shards_before"):
+            for queue, shards in getattr(self, name).items():
+                if not 1 <= shards <= self.lanes:
+                    raise ValueError(f"{name}: {queue} has {shards}; it can have 1 to {self.lanes} (lanes)")
+        for queue, before in self.queue_shards_before.items():
+            if before == self.queue_shards.get(queue, 1):
+                raise ValueError(f"queue_shards_before: {queue} has {before} now, too: leave it out")
         if self.elector.lease_s < 3 * self.worker.renew_s:
             raise ValueError(
                 f"elector.lease_s ({self.elector.lease_s:g}) must be at least three times worker.renew_s "
@@ -211,6 +227,11 @@ class Settings(BaseSettings):
     @property
     def names(self) -> TopicNames:
         return TopicNames(self.topic_prefix)
+
+    @property
+    def shards_served(self) -> dict[str, int]:
+        """Over how many lanes electors and workers look after each queue that has, or had, more than one."""
+        return served_shards(self.queue_shards, self.queue_shards_before)
 
     @property
     def instance(self) -> str:

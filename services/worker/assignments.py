@@ -4,7 +4,7 @@ import logging
 from collections import deque
 from concurrent.futures import Future
 from math import inf
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
@@ -44,11 +44,8 @@ class Unreadable(NamedTuple):
     error: Exception | None = None
 
 
-class Arrived(NamedTuple):
-    """A record for this worker, and what it says."""
-
-    record: AssignmentRecord
-    assignment: AnyAssignment | Unreadable
+#: A record for this worker, and what it says.
+Arrived: TypeAlias = tuple[AssignmentRecord, AnyAssignment | Unreadable]
 
 
 def read_assignment(value: bytes | None, lanes: int) -> AnyAssignment | Unreadable:
@@ -201,21 +198,18 @@ class Assignments:
         if first is None:
             return []
         found: list[Arrived] = []
+        read_to = 0
         for message in (first, *self._consumer.consume(BATCH_MAX, 0)):
             error = message.error()
             if error is None:
-                offset = message.offset() or 0
-                self._progress.advance(offset + 1)
+                read_to = (message.offset() or 0) + 1
                 if message.key() == self._key:
-                    value = message.value()
-                    record = AssignmentRecord(
-                        message.topic() or "", message.partition() or 0, offset, self._key, value
-                    )
-                    found.append(Arrived(record, read_assignment(value, self._lanes)))
+                    found.append((message, read_assignment(message.value(), self._lanes)))
             elif error.code() == KafkaError._PARTITION_EOF:
-                self._progress.advance(message.offset() or 0)  # behind the markers of transactions, too
+                read_to = message.offset() or 0  # behind the markers of transactions, too
             else:
                 self._note(error)
+        self._progress.advance(read_to)
         return found
 
     def close(self) -> None:

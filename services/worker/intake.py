@@ -7,10 +7,10 @@ from math import inf
 from joblog.services.tasks.context import Cause
 from joblog.services.worker.assignments import Arrived, Unreadable
 from joblog.services.worker.execution.run import AssignmentRecord, KnownTask, Leases, Run, RunKey, clock
-from joblog.services.worker.reports import Endings, Reports, RunMeters
+from joblog.services.worker.reports import Endings, Reports, RunMeters, position_of
 from joblog.services.worker.slots import Slots
 from joblog.streams.contract.unreadable import failed_by_assignment
-from joblog.streams.contract.wire import CancelJob, RunJob
+from joblog.streams.contract.wire import AnyAssignment, CancelJob, RunJob
 
 log = logging.getLogger(__name__)
 
@@ -51,24 +51,18 @@ class Intake:
     def accept(self, arrived: Iterable[Arrived]) -> None:
         now = clock()
         runs: list[Run] = []
-        for one in arrived:
+        for record, assignment in arrived:
             try:
-                self._handle(one, now, runs)
+                if isinstance(assignment, RunJob):
+                    self._take(assignment, record, now, runs)
+                elif isinstance(assignment, CancelJob):
+                    self._add(runs)  # the run to cancel may be among these
+                    self._cancel(assignment)
+                else:
+                    self._park(record, assignment)
             except Exception as exc:  # noqa: BLE001 - the records behind this one are for other jobs
-                self._fail(one, exc)
+                self._fail(record, assignment, exc)
         self._add(runs)
-
-    def _handle(self, one: Arrived, now: float, runs: list[Run]) -> None:
-        assignment = one.assignment
-        if isinstance(assignment, RunJob):
-            self._take(assignment, one.record, now, runs)
-        elif isinstance(assignment, CancelJob):
-            self._add(runs)  # the run to cancel may be among these
-            self._cancel(assignment)
-        elif assignment.error is not None:
-            raise assignment.error
-        else:
-            self._park(one.record, assignment)
 
     def _add(self, runs: list[Run]) -> None:
         """Let runs wait for a slot, and forget them here."""
@@ -82,26 +76,25 @@ class Intake:
 
     def _park(self, record: AssignmentRecord, unreadable: Unreadable) -> None:
         """Send an assignment that cannot be read to the dead letters, and fail the run that it speaks of."""
-        log.error("assignment.parked", extra={"position": record.position, **unreadable._asdict()})
-        self._reports.park(record, unreadable.code, unreadable.reason)
+        if unreadable.error is not None:
+            raise unreadable.error
+        reason = unreadable.reason
+        log.error("assignment.parked", extra={"position": position_of(record), "reason": reason})
+        self._reports.park(record, unreadable.code, reason)
         self._meters.parked(unreadable.code)
-        self._fail_unread(record, unreadable.reason)
+        self._fail_unread(record, reason)
 
-    def _fail(self, one: Arrived, error: Exception) -> None:
+    def _fail(self, record: AssignmentRecord, said: AnyAssignment | Unreadable, error: Exception) -> None:
         """An error of ours: park the record, and fail its run if it can be made out."""
-        run = (
-            self.held.get((one.assignment.job_id, one.assignment.lease))
-            if isinstance(one.assignment, RunJob)
-            else None
-        )
-        if run is not None and run.record is one.record:
+        run = self.held.get((said.job_id, said.lease)) if isinstance(said, RunJob) else None
+        if run is not None and run.record is record:
             self._endings.fault(run, error)
             return
-        self._endings.park(one.record, error, {})
-        self._fail_unread(one.record, f"{type(error).__name__}: {error}")
+        self._endings.park(record, error, {})
+        self._fail_unread(record, f"{type(error).__name__}: {error}")
 
     def _fail_unread(self, record: AssignmentRecord, reason: str) -> None:
-        made_out = failed_by_assignment(record.value, self._worker, reason)
+        made_out = failed_by_assignment(record.value(), self._worker, reason)
         if made_out is not None and made_out[0] < self._lanes:
             self._reports.failed(*made_out)
 

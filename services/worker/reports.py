@@ -60,8 +60,9 @@ class Reports:
 
     def park(self, record: AssignmentRecord, code: str, reason: str) -> None:
         """Send an assignment to the dead letters, as it came."""
-        headers = deadletters.headers(code, reason, ROLE, record.topic, record.partition, record.offset)
-        self._sender.park(deadletters.key(record.key), deadletters.value(record.value), headers)
+        place = (record.topic() or "", record.partition() or 0, record.offset() or 0)
+        headers = deadletters.headers(code, reason, ROLE, *place)
+        self._sender.park(deadletters.key(record.key()), deadletters.value(record.value()), headers)
 
 
 def _report(run: Run, outcome: Outcome) -> RunReport:
@@ -167,7 +168,10 @@ class Endings:
         """Stop the run and report nothing: its lease is void, and a report would be rejected."""
         if run.claim():
             run.stop(reason)
-            self._count(run, "cancelled")
+            try:
+                self._meters.ended(run, "cancelled")
+            except Exception:  # as in `_close`
+                log.exception("run.not_counted", extra=_facts(run))
             log.info("run.cancelled", extra={**_facts(run), "reason": reason})
 
     def fault(self, run: Run, error: BaseException) -> None:
@@ -181,17 +185,23 @@ class Endings:
         except Exception as exc:  # noqa: BLE001 - an outcome that cannot be written, or a fault of ours
             self._close_after_fault(run, exc)
             return
+        try:
+            self._note(run, outcome)
+        except Exception:  # the run is reported, and the caller has more to do than to count
+            log.exception("run.not_counted", extra=_facts(run))
+
+    def _note(self, run: Run, outcome: Outcome) -> None:
         match outcome:
             case Succeeded(omitted=omitted):
-                self._count(run, "succeeded")
+                self._meters.ended(run, "succeeded")
                 if omitted is not None:
                     log.warning("run.result_omitted", extra={**_facts(run), "reason": omitted})
             case Failed(exception):
-                self._count(run, "failed")
+                self._meters.ended(run, "failed")
                 error = {"error": exception.type, "reason": exception.message[:REASON_CHARACTERS_MAX]}
                 log.warning("run.failed", extra={**_facts(run), **error})
             case Released(reason):
-                self._count(run, "released")
+                self._meters.ended(run, "released")
                 log.info("run.released", extra={**_facts(run), "reason": reason})
 
     def _close_after_fault(self, run: Run, error: BaseException) -> None:
@@ -201,22 +211,21 @@ class Endings:
             log.exception("run.not_parked", extra=_facts(run))
         try:
             self._reports.ended(run, Failed(describe(error)))
+            self._meters.ended(run, "failed")
         except Exception:  # all that is left to do is to say so
             log.exception("run.not_reported", extra=_facts(run))
-        self._count(run, "failed")
 
     def park(self, record: AssignmentRecord, error: BaseException, facts: dict[str, object]) -> None:
         """Send an assignment that led to an error of the worker's own to the dead letters, with the traceback."""
-        log.error("worker.internal_error", exc_info=error, extra={**facts, "position": record.position})
+        log.error("worker.internal_error", exc_info=error, extra={**facts, "position": position_of(record)})
         details = describe(error).details[-deadletters.REASON_CHARACTERS_MAX :]
         self._reports.park(record, InternalError.code, details)
         self._meters.parked(InternalError.code)
 
-    def _count(self, run: Run, outcome: str) -> None:
-        try:
-            self._meters.ended(run, outcome)
-        except Exception:  # the run is reported, and the caller has more to do than to count
-            log.exception("run.not_counted", extra={**_facts(run), "outcome": outcome})
+
+def position_of(record: AssignmentRecord) -> str:
+    """Where a record was, for logs."""
+    return f"{record.topic()}/{record.partition()}@{record.offset()}"
 
 
 def _facts(run: Run) -> dict[str, object]:

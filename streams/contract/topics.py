@@ -1,4 +1,4 @@
-"""Every topic as data: its key, partitions, what is kept, who writes and reads it; and the tiers of delays."""
+"""Every topic as data: its key, partitions, retention, who writes and reads it; and the tiers of delays."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,8 +52,11 @@ class Topic:
         return {**common, **kept, **self.config}
 
 
+#: How long an elector may be away: what it has to read is kept so long.
+COMMANDS_RETENTION: Final = 14 * _DAY
+
 COMMANDS: Final = Topic(
-    "commands", "queue or job id", "anyone", "elector", "What shall happen to jobs", 14 * _DAY, public=True
+    "commands", "queue or job id", "anyone", "elector", "What shall happen to jobs", COMMANDS_RETENTION, public=True
 )
 REPORTS: Final = Topic(
     "reports",
@@ -61,7 +64,7 @@ REPORTS: Final = Topic(
     "workers, delays, electors",
     "elector",
     "What happened to assigned and waiting jobs",
-    3 * _DAY,
+    COMMANDS_RETENTION,  # an elector that was away must find the reports on the jobs whose commands it finds
 )
 EVENTS: Final = Topic("events", "job id", "elector", "everyone", "What happened: the truth", _FOREVER, public=True)
 STATE: Final = Topic("state", "job id", "elector", "elector", "Live jobs, workers and the owner of each lane")
@@ -88,6 +91,14 @@ DELAYS: Final = tuple(
 )
 
 TOPICS: Final[tuple[Topic, ...]] = (COMMANDS, REPORTS, EVENTS, STATE, ASSIGNMENTS, DEADLETTERS, *DELAYS)
+
+#: The topics that each role reads or writes. It may have no rights for the others, which are then invisible to it.
+TOPICS_OF_ROLES: Final[Mapping[str, tuple[Topic, ...]]] = {
+    "elector": TOPICS,
+    "delays": (REPORTS, DEADLETTERS, *DELAYS),
+    "worker": (REPORTS, ASSIGNMENTS),
+    "projector": (EVENTS,),
+}
 
 
 @dataclass(frozen=True, slots=True)

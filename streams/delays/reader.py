@@ -87,7 +87,7 @@ class DelayReader:
         try:
             bounded.call(self._close, timeout_s=LEAVE_TIMEOUT_S)
         except Hung:
-            log.warning("delays.left_without_goodbye", extra={"after_s": LEAVE_TIMEOUT_S})
+            log.warning("delays.leave_failed", extra={"after_s": LEAVE_TIMEOUT_S})
         bounded.close()
 
     def read(self, pause_ms: int, now_ms: Callable[[], int]) -> None:
@@ -141,7 +141,7 @@ class DelayReader:
         try:
             self._consumer.close()
         except KafkaException as exc:
-            log.warning("delays.left_without_goodbye", extra={"error": exc.args[0].str()})
+            log.warning("delays.leave_failed", extra={"error": exc.args[0].str()})
 
     # --- what the client reports: all are called within its poll and close ---
 

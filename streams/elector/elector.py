@@ -28,6 +28,7 @@ from joblog.streams.elector.takeover import NotOurs, SetAside, Takeover
 from joblog.streams.elector.transaction import TransactionLog
 from joblog.streams.elector.turn import Turn
 from joblog.streams.elector.turn_size import TurnSize
+from joblog.streams.elector.unserved import UnservedJobs
 from joblog.streams.errors import ElectorError, StepBack
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig
@@ -82,10 +83,12 @@ class Elector:
             names,
             instance_id,
             meters,
+            lanes=lanes,
             on_revoke=self._give_back,
             on_lost=self._lose,
             on_trouble=self._expect_silence,
         )
+        self._unserved = UnservedJobs(meters)
         self._turn_size = TurnSize(batch_max)
         self._recovery = Recovery(
             self._member,
@@ -101,7 +104,7 @@ class Elector:
         self._rest: list[Message] = []
 
     def run(self, stop: threading.Event) -> None:
-        """Elect until `stop` is set, then hand the lanes over. Raises Fenced, ElectorError."""
+        """Elect until `stop` is set, then hand the lanes over. Raises Fenced, TopicsError, ElectorError."""
         gc.set_threshold(100_000, 50, 100)  # what lives here lives long, and holds no cycles
         try:
             self._recovery.register(stop)
@@ -227,6 +230,7 @@ class Elector:
         for number, one in aside.items():
             extra = {"lane": number, "code": one.code, "reason": one.reason, "hint": f"joblog lanes show {number}"}
             log.error("elector.lane_aside", extra=extra)
+        self._unserved.report(self._owned.lanes.values())
         lanes = sorted(self._owned.lanes)
         log.info("elector.lanes", extra={"lanes": lanes, "loaded": loaded, "seconds": round(seconds, 3)})
         self._health.set_ready()

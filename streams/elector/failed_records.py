@@ -5,7 +5,6 @@ The record that was being decided is remembered by its place: when it is read ag
 """
 
 from collections.abc import Collection, Mapping
-from traceback import format_exception, format_exception_only
 from typing import Final, NamedTuple
 
 from joblog.streams.errors import ElectorError, InternalError
@@ -13,8 +12,6 @@ from joblog.streams.errors import ElectorError, InternalError
 #: Topic, partition and offset.
 Place = tuple[str, int, int]
 
-REASON_CHARACTERS_MAX: Final = 500
-DETAILS_CHARACTERS_MAX: Final = 2_000
 #: First the lane says what became of a record that failed (a rejection, a failed run); then it is only parked.
 TRIES_MAX: Final = 2
 
@@ -92,16 +89,3 @@ class FailedRecords:
         if self._known:
             known = self._known.items()
             self._known = {place: one for place, one in known if place[2] >= offsets.get(place[:2], 0)}
-
-
-def internal_error(error: Exception) -> InternalError:
-    """An exception that nobody foresaw, in texts that can be written: a line, and the end of the traceback."""
-    line = " ".join("".join(format_exception_only(error)).split())
-    return InternalError(
-        _writable(line[:REASON_CHARACTERS_MAX]), _writable("".join(format_exception(error))[-DETAILS_CHARACTERS_MAX:])
-    )
-
-
-def _writable(text: str) -> str:
-    """Without lone surrogates, which no encoder takes, and NUL, which Postgres does not."""
-    return text.encode(errors="replace").decode().replace("\x00", "\N{REPLACEMENT CHARACTER}")

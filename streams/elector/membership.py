@@ -11,7 +11,7 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from joblog.streams.contract.topics import TopicNames
-from joblog.streams.errors import ElectorError, Fenced
+from joblog.streams.errors import Fenced, TopicsError
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
@@ -51,6 +51,7 @@ class Membership:
         instance_id: str,
         meters: Meters,
         *,
+        lanes: int,
         on_revoke: Callable[[Consumer], None],
         on_lost: Callable[[], None],
         on_trouble: Callable[[], None],
@@ -60,6 +61,7 @@ class Membership:
         self._instance_id = instance_id
         self._group = f"{names.prefix}electors"
         self._meters = meters
+        self._lanes = lanes
         self._give_back = on_revoke
         self._lose = on_lost
         self._trouble = on_trouble
@@ -188,8 +190,11 @@ class Membership:
         if partitions and all(one.topic == self._names.deadletters for one in partitions):
             self._returned = True
             return
-        if commands != reports:
-            raise ElectorError(f"lanes of commands {commands} and reports {reports} differ: were partitions added?")
+        if commands != reports or (commands and commands[-1] >= self._lanes):
+            raise TopicsError(
+                f"assigned partitions {commands} of commands and {reports} of reports, with {self._lanes} lanes "
+                "(JOBLOG_LANES): were partitions added?"
+            )
         self.wanted = commands
 
     def _on_revoke(self, consumer: Consumer, _partitions: list[TopicPartition]) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from joblog.streams.contract.topics import TopicNames
-from joblog.streams.elector.failed_records import internal_error
+from joblog.streams.contract.unforeseen import internal_error
 from joblog.streams.elector.lane_records import (
     ASIDE_KEY,
     LANE_KEY,

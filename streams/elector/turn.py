@@ -14,6 +14,7 @@ from joblog.streams.contract.codec import read_command, read_report
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.record_headers import Headers, headers_of, readable_headers, size_of
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, TopicNames
+from joblog.streams.contract.unforeseen import internal_error
 from joblog.streams.contract.unreadable import failed_by_report
 from joblog.streams.elector.failed_records import (
     FailedRecord,
@@ -22,7 +23,6 @@ from joblog.streams.elector.failed_records import (
     Place,
     RecordFailed,
     WriteFailed,
-    internal_error,
 )
 from joblog.streams.elector.lane_records import LANE_KEY, LaneRecord
 from joblog.streams.elector.membership import ROLE

@@ -1,1 +1,7 @@
-"""Kafka clients with the one safe profile, and the topics they work on."""
+"""Kafka clients with the one safe profile, and the topics they work on.
+
+- clients: every client is made there, with its settings. bounded: calls into a client that may never return.
+- topic_rules: what topics must be like; pure. admin: creates, checks and alters topics. last_records: their ends.
+
+May import contract; knows nothing of lanes, and no role.
+"""

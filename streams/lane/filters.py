@@ -1,7 +1,7 @@
 """Elect-state filters: they see the candidate state of a job and may replace it.
 
-The retry policy is one of them. A filter never stops a lane: if it raises, the candidate stands and the event
-says so. Custom filters are entry points of the group `joblog.elect_filters`; each names an `ElectFilter`.
+The retry policy is one of them. A filter never stops a lane: if it raises, the candidate is kept, and the event's
+reason names the error. Custom filters are entry points of the group `joblog.elect_filters`, each an `ElectFilter`.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,7 +22,7 @@ ENTRY_POINTS: Final = "joblog.elect_filters"
 REASON_MESSAGE_MAX: Final = 50
 REASON_MAX: Final = 9_000
 
-#: What a filter may elect whatever the candidate was; besides these, only the candidate's own state.
+#: The states that a filter may elect for any candidate; besides these, only the candidate's own.
 ELECTABLE: Final = frozenset({State.ENQUEUED, State.SCHEDULED, State.FAILED, State.DELETED})
 
 _spec = json.Decoder(wire.JobSpec)
@@ -32,8 +32,8 @@ _event = json.Decoder(wire.JobEvent)
 class ElectFilter(Protocol):
     """A rule that may elect another state.
 
-    - order: filters are asked in ascending order; the retry filter has 20.
-    - states: the candidate states it wants to see. Asking costs time for each such job.
+    - order: filters are called in ascending order; the retry filter has 20.
+    - states: the candidate states for which it is called, which costs time for each such job.
     """
 
     name: str
@@ -63,7 +63,7 @@ class RetryFilter:
         policy = policy_of(job, what.retry if isinstance(what, wire.RunFailed | Lost) else None)
         exception = candidate.exception
         types = (exception.types or (exception.type,)) if exception is not None else ()
-        # A lost worker is not the task's exception: the names the policy filters by say nothing about it.
+        # A lost worker is not an exception of the task, so the policy's exception names do not apply.
         if type(what) is not Lost and not is_retried(policy, types):
             return None
         retry = job.retries + 1
@@ -80,7 +80,7 @@ class RetryFilter:
 
 
 def shortened(message: str) -> str:
-    """An exception's text as it fits into a reason, as Hangfire has it."""
+    """An exception's text, cut to the length that Hangfire uses in reasons."""
     return message if len(message) <= REASON_MESSAGE_MAX else f"{message[: REASON_MESSAGE_MAX - 1]}…"
 
 
@@ -90,10 +90,10 @@ def policy_of(job: Job, task_policy: Retry | None = None) -> Retry:
 
 
 class FilterChain:
-    """The filters in their order; `elect` asks each in turn.
+    """The filters in their order; `elect` calls one after the other.
 
-    - on_error: hears the name of a filter that raised, or elected what a job could not become.
-    - has_queue: whether a job may wait in a queue, by the id of the one and the name of the other.
+    - on_error: called with the name of a filter that raised, or elected an event that the job cannot take.
+    - has_queue: whether a job may wait in a queue, by the job's id and the queue's name.
     """
 
     def __init__(
@@ -125,10 +125,10 @@ class FilterChain:
         return (traversed, structs.replace(elected, version=candidate.version + 1))
 
     def _checked(self, job: Job, answer: Any, candidate: wire.JobEvent, first: State) -> wire.JobEvent:
-        """The answer in the candidate's place; raises ValueError or TypeError for one that a job could not take."""
+        """The answer with the candidate's version; raises ValueError or TypeError if the job cannot take it."""
         if type(answer) is not wire.JobEvent:
             raise TypeError(f"a filter elects a JobEvent or None, not {type(answer).__name__}")
-        spec = candidate.spec  # of a first event; what a job was created with is not the filters' matter
+        spec = candidate.spec  # of a first event; filters do not change what a job was created with
         answer = structs.replace(answer, version=candidate.version, spec=spec)
         state = answer.state
         if state not in ELECTABLE and (
@@ -145,7 +145,7 @@ class FilterChain:
             raise ValueError("a filter does not change a job's task")
         if answer.queue != job.queue and not self._has_queue(job.id, answer.queue):
             raise ValueError(f"queue {answer.queue} does not live in the job's lane")
-        # Whoever reads the log does this: what cannot be written or read must not get there.
+        # Encode and decode it as readers of the log will: what fails here must not get there.
         return structs.replace(_event.decode(json.encode(structs.replace(answer, spec=None))), spec=spec)
 
 

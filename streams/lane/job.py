@@ -1,8 +1,8 @@
-"""The pure core: what a job is, which transitions there are, and how one is decided.
+"""What a job is, and how an event changes it.
 
-`decide(job, input, election)` says what happens; `evolve(job, event, at_ms)` says what the job is then. Both
-are functions of their arguments: time, ids and randomness come in with them. Every event leads to one state
-wherever the job was, so the log can be folded without this file's rules.
+`decide(job, input, election)` (transitions.py) returns the events that an input leads to; `evolve(job, event,
+at_ms)` returns the job after an event. Both are functions of their arguments: time, ids and randomness are passed in.
+An event leads to the same state wherever the job was, so the log can be folded without the rules.
 """
 
 from collections.abc import Callable, Mapping
@@ -63,7 +63,7 @@ class Job(Struct, array_like=True, gc=False):
     lost: int = 0
 
 
-#: What copy.copy() does, without looking for it each time.
+#: What copy.copy() does, without the lookup.
 _copy: Final[Callable[[Job], Job]] = Job.__copy__  # type: ignore[attr-defined]
 
 
@@ -113,7 +113,7 @@ def evolve(job: Job, event: wire.JobEvent, at_ms: int) -> Job:
 
 
 def new_job(job_id: str, event: wire.JobEvent, spec: bytes, priority: int, at_ms: int) -> Job:
-    """The job that a first event makes."""
+    """The job that its first event creates."""
     # Queue and task names repeat: one object of each is enough for a million jobs.
     job = Job(job_id, intern(event.queue), intern(event.task), event.state, 1, event.attempt, priority, at_ms, spec)
     job.retries, job.lost = event.retry, event.lost
@@ -168,7 +168,7 @@ def enqueued(
     lost: int | None = None,
     queue: str | None = None,
 ) -> wire.JobEvent:
-    """The event by which a job becomes ready; what is not given stays as it is."""
+    """The event that makes a job ready; values that are not given stay as they are."""
     return wire.JobEvent(
         job.version + 1,
         ENQUEUED,
@@ -182,7 +182,7 @@ def enqueued(
 
 
 def scheduled(job: Job, due_ms: int, reason: str | None, *, retries: int | None = None) -> wire.JobEvent:
-    """The event by which a job waits until `due_ms` (unix)."""
+    """The event that schedules a job for `due_ms` (unix)."""
     return wire.JobEvent(
         job.version + 1,
         SCHEDULED,
@@ -196,10 +196,10 @@ def scheduled(job: Job, due_ms: int, reason: str | None, *, retries: int | None 
 
 
 def deleted(job: Job, reason: str | None) -> wire.JobEvent:
-    """The event by which a job will not run any more."""
+    """The event that deletes a job."""
     return wire.JobEvent(job.version + 1, DELETED, job.attempt, job.queue, job.task, reason)
 
 
 def failed(job: Job, exception: wire.JobException, reason: str | None) -> wire.JobEvent:
-    """The event by which a job failed without a run's own report."""
+    """The event that fails a job without a report of its run."""
     return wire.JobEvent(job.version + 1, FAILED, job.attempt, job.queue, job.task, reason, exception=exception)

@@ -99,8 +99,11 @@ class Lane:
         job_id = command.job_id
         if job_id is not None:
             return self.number if job_id[15:18] == self._hex else lane_of_job(job_id)
-        if isinstance(command, wire.CreateJob) and not self.pipeline.has_queue(command.queue):
-            return lane_of_queue(command.queue, self.lanes)
+        if isinstance(command, wire.CreateJob):
+            if command.idempotency_key is not None:  # as a client chooses it, so that both make the same id of it
+                return self.pipeline.rules.lane_of_key(command.queue, command.idempotency_key, self.lanes)
+            if not self.pipeline.has_queue(command.queue):
+                return lane_of_queue(command.queue, self.lanes)
         return self.number
 
     def command(self, received: wire.Received, offset: int, election: Election, out: LaneOutput) -> None:

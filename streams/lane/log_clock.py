@@ -9,9 +9,9 @@ STEP_MAX_MS: Final = 4_000
 class LogClock:
     """Milliseconds that passed while records were read, since this clock was made.
 
-    The broker's clock jumps when it is set, or when the partition's leader moves to a broker with another one. So
-    the time is added up from record to record, and one step counts for `STEP_MAX_MS` at most. Where that is less
-    than what really passed, nobody reported at all, and the elector's own clock decides.
+    The broker's clock jumps when it is set, or when the partition's leader moves to another broker. So the time is
+    added up from record to record, and one step counts for `STEP_MAX_MS` at most. Where more than that really passed,
+    nobody reported at all, and the elector's own clock decides.
     """
 
     __slots__ = ("_appended_ms", "ms")

@@ -1,4 +1,4 @@
-"""What a lane wants written: filled by pure code, produced by the elector in one transaction."""
+"""What a lane wants written: filled by pure code, written by the elector in one transaction."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ EventData = wire.JobEvent | wire.CommandRejected | wire.WorkerEvent
 StateValue = Job | Struct | tuple[Any, ...] | None
 
 
-#: What one transaction may hold, over all of its lanes: it is sent within its time-out of 10 s over a slow network,
-#: and fits into the producer's queue. What is more waits for the next turn.
+#: What one transaction may hold, over all of its lanes, so that it is sent within its time-out of 10 s over a slow
+#: network, and fits into the producer's queue. Everything beyond waits for the next turn.
 RECORDS_MAX: Final = 100_000
 BYTES_MAX: Final = 32 * 1024 * 1024
 
@@ -27,7 +27,7 @@ class Budget:
     size: int = BYTES_MAX
 
     def spend(self, records: int, size: int) -> None:
-        """Count what was written, whether there was room for it or not."""
+        """Count what was written, also when the budget is spent."""
         self.records -= records
         self.size -= size
 
@@ -38,7 +38,7 @@ class Budget:
 
     @property
     def is_half_spent(self) -> bool:
-        """Whether new inputs had better wait: the other half is for what they lead to."""
+        """Whether to stop taking inputs: the other half of the budget is for what they lead to."""
         return self.records <= RECORDS_MAX // 2 or self.size <= BYTES_MAX // 2
 
 

@@ -385,7 +385,7 @@ def test_a_worker_reads_reports_or_counts_every_assignment(part: int, count: int
         for record, said in found:
             if isinstance(said, Unreadable):
                 assert (said.code, said.error) == ("undecodable", None)
-                made_out = failed_by_assignment(record.value, key.decode(), said.reason)
+                made_out = failed_by_assignment(record.value(), key.decode(), said.reason)
                 if made_out is not None and made_out[0] < LANES:
                     lane, report = made_out
                     broker.produce(NAMES.reports, encode(report), report.job_id, lane)

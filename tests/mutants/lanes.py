@@ -196,7 +196,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "cancel",
         "telling a worker that its run is void",
         "streams/lane/features/workers.py",
-        "                out.assignments.append((worker.announced.partition, worker.announced.worker, said))\n",
+        "                out.assignments.append((worker.announced.partition, worker.announced.worker, cancel))\n",
         "                pass\n",
         _LANE,
         _COMMANDS,

@@ -53,9 +53,11 @@ class Process:
 
 
 @contextmanager
-def running(kafka: KafkaConfig, names: TopicNames, **options: Any) -> Iterator[Process]:
+def running(
+    kafka: KafkaConfig, names: TopicNames, *, process: Process | None = None, **options: Any
+) -> Iterator[Process]:
     """A process that runs until the end of the block, and that fails the test if it fails."""
-    process = Process(kafka, names, **options)
+    process = process or Process(kafka, names, **options)
     with ThreadPoolExecutor(1) as executor:
         process.ended = executor.submit(process.delays.run, process.stop)
         try:

@@ -6,7 +6,6 @@ it is shown with control characters replaced, and saved to a file byte by byte.
 
 import heapq
 import re
-import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from joblog.services.settings.model import Settings
 from joblog.streams.contract.record_headers import readable_headers
 from joblog.streams.errors import BrokersAway, InvalidData, JoblogError, TopicsError
 from joblog.streams.kafka.clients import reader
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+from joblog.streams.kafka.last_records import last_records, partitions_of, read_to_end, watermarks
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -57,7 +56,7 @@ def list_deadletters(ctx: typer.Context, limit: LimitOption = 50, output: Output
     """
     settings = settings_of(ctx)
     with _reading(settings) as consumer:
-        rows = [row(one) for one in last_records(consumer, settings.names.deadletters, limit)]
+        rows = [row(one) for one in newest_records(consumer, settings.names.deadletters, limit)]
     print_rows(rows, _COLUMNS, output)
 
 
@@ -160,10 +159,10 @@ def _reading(settings: Settings) -> Iterator[Consumer]:
 
 def record_at(consumer: Consumer, place: TopicPartition) -> Message:
     """The record at one offset; JoblogError if there is none, as after the topic's retention."""
-    numbers = _partitions(consumer, place.topic)
-    low, high = _watermarks(consumer, place) if place.partition in numbers else (0, 0)
+    numbers = partitions_of(consumer, place.topic)
+    low, high = watermarks(consumer, place) if place.partition in numbers else (0, 0)
     if low <= place.offset < high:
-        for record in _to_end(consumer, [place]):
+        for record in read_to_end(consumer, [place], _READ_TIMEOUT_S):
             if record.offset() == place.offset:
                 return record
             break  # the marker of a transaction is at this offset, and no record
@@ -173,41 +172,7 @@ def record_at(consumer: Consumer, place: TopicPartition) -> Message:
     )
 
 
-def last_records(consumer: Consumer, topic: str, limit: int) -> list[Message]:
+def newest_records(consumer: Consumer, topic: str, limit: int) -> list[Message]:
     """The last records of a topic, newest first; reads at most `limit` of each partition."""
-    starts = []
-    for number in _partitions(consumer, topic):
-        low, high = _watermarks(consumer, TopicPartition(topic, number))
-        starts.append(TopicPartition(topic, number, max(low, high - limit)))
-    records = _to_end(consumer, starts)
+    records = last_records(consumer, topic, limit, _READ_TIMEOUT_S)
     return heapq.nlargest(limit, records, key=lambda record: (record.timestamp()[1], record.offset()))
-
-
-def _partitions(consumer: Consumer, topic: str) -> list[int]:
-    found = consumer.list_topics(topic, timeout=10).topics[topic]
-    if found.error is not None:
-        raise KafkaException(found.error)
-    return list(found.partitions)
-
-
-@retry(retry=retry_if_exception_type(KafkaException), stop=stop_after_delay(10), wait=wait_fixed(0.2), reraise=True)
-def _watermarks(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
-    """The first and the next offset; repeated, as the partition's leader may have moved."""
-    low, high = consumer.get_watermark_offsets(place, timeout=10)
-    return low, high
-
-
-def _to_end(consumer: Consumer, starts: list[TopicPartition]) -> Iterator[Message]:
-    waiting, deadline = {one.partition for one in starts}, time.monotonic() + _READ_TIMEOUT_S
-    consumer.assign(starts)
-    while waiting:
-        if time.monotonic() > deadline:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-        for record in consumer.consume(1_000, 0.1):
-            error = record.error()
-            if error is None:
-                yield record
-            elif error.code() == KafkaError._PARTITION_EOF:
-                waiting.discard(record.partition())
-            elif not error.retriable():
-                raise KafkaException(error)

@@ -9,7 +9,6 @@ from joblog.services.cli.output import print_rows
 from joblog.services.cli.values import settings_of
 from joblog.services.doctor.doctor import Check, Level, examine
 from joblog.services.doctor.kafka import examine_kafka
-from joblog.services.doctor.lanes import examine_lanes
 from joblog.services.doctor.postgres import examine_postgres
 from joblog.services.doctor.this_process import durability, variables, versions
 
@@ -18,16 +17,15 @@ CHECKS: Final[Sequence[tuple[str, Check]]] = (
     ("settings", variables),
     ("rules", durability),
     ("Kafka", examine_kafka),
-    ("lanes", examine_lanes),
     ("Postgres", examine_postgres),
 )
 
 
 def doctor(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
-    """Check the installation, and say how to fix it.
+    """Check the installation, and say how to fix what is wrong.
 
-    Looks at settings, brokers, topics, electors, lanes, backlogs, Postgres, clocks and workers; changes nothing.
-    The exit code is 1 if anything fails.
+    Checks settings, brokers, topics, electors, lanes, backlogs, dead letters, Postgres, clocks, workers and shards;
+    changes nothing. The exit code is 1 if a check fails.
 
     Example: joblog doctor --output json
     """
@@ -36,8 +34,8 @@ def doctor(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
         print_rows((one._asdict() for one in findings), (), output)
     else:
         # Most findings need no fix: a column for it would leave little room for the others.
-        told = [f"{one.finding}\n-> {one.fix}" if one.fix else one.finding for one in findings]
-        rows = [{**one._asdict(), "finding": text} for one, text in zip(findings, told, strict=True)]
+        texts = [f"{one.finding}\n-> {one.fix}" if one.fix else one.finding for one in findings]
+        rows = [{**one._asdict(), "finding": text} for one, text in zip(findings, texts, strict=True)]
         print_rows(rows, ("level", "check", "finding"), output)
     if any(one.level is Level.FAIL for one in findings):
         raise typer.Exit(1)

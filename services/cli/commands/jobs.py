@@ -25,7 +25,7 @@ Expected = Annotated[
     typer.Option(
         "--expected-state",
         case_sensitive=False,
-        metavar=" ",
+        metavar="STATE",
         help=f"Reject the command if the job is not in this state: {_STATES}.",
     ),
 ]
@@ -96,7 +96,7 @@ def list_jobs(
     *,
     state: Annotated[
         list[State] | None,
-        typer.Option(case_sensitive=False, metavar=" ", help=f"{_STATES}; may be repeated."),
+        typer.Option(case_sensitive=False, metavar="STATE", help=f"{_STATES}; may be repeated."),
     ] = None,
     queue: Annotated[str | None, typer.Option(help="Only jobs of this queue.")] = None,
     task: Annotated[str | None, typer.Option(help="Only jobs of this task.")] = None,

@@ -17,14 +17,14 @@ def elector(
     ctx: typer.Context,
     name: Annotated[
         str | None,
-        typer.Option("--id", help="Name of this elector, the same after a restart.", show_default="the host's name"),
+        typer.Option("--id", help="Name of this elector; keep it over restarts.", show_default="the host's name"),
     ] = None,
     http_port: HttpPort = None,
 ) -> None:
     """Run an elector: it decides what happens to jobs.
 
     Start several, on several machines, to share the lanes; if one dies, the others take its lanes over.
-    Each needs an id of its own: of two electors with one id, one ends with exit code 75.
+    Each needs its own id: if two electors have the same one, the first ends with exit code 75.
 
     Example: joblog elector --id elector-1 --http-port 9101
     """
@@ -33,7 +33,9 @@ def elector(
 
 
 def delays(ctx: typer.Context, http_port: HttpPort = None) -> None:
-    """Run the delays process: it wakes scheduled jobs.
+    """Run the delays process: it reports scheduled jobs when they are due.
+
+    Start several to share the work; if one dies, the others take over.
 
     Example: joblog delays --http-port 9102
     """

@@ -19,7 +19,7 @@ from joblog.services.cli.values import Queues, from_here, given, settings_of
 from joblog.services.embedded.ports import HOST, PORT_MAX, choose_ports
 from joblog.services.embedded.stack import EmbeddedStack, StackAddresses
 from joblog.services.roles.runner import stopped_by_signals
-from joblog.services.roles.supervisor import Role, Supervisor
+from joblog.services.roles.supervisor import RoleCommand, Supervisor
 from joblog.services.settings.model import Settings
 from joblog.services.settings.sources import UP, origins, write_addresses
 from joblog.streams.errors import SettingsError, StackError
@@ -147,11 +147,12 @@ def _prepare(settings: Settings, addresses: StackAddresses) -> None:
             "topic_prefix": settings.topic_prefix,
             "lanes": settings.lanes,
             "queue_shards": settings.queue_shards,
+            "queue_shards_before": settings.queue_shards_before,
         },
     )
 
 
-def _roles(directory: Path, settings: Settings) -> Sequence[Role]:
+def _roles(directory: Path, settings: Settings) -> Sequence[RoleCommand]:
     """The roles in the order in which they start, each with a port that it keeps."""
     elector = f"up-{blake2b(str(directory).encode(), digest_size=4).hexdigest()}"  # a name that nobody else chooses
     arguments = {"projector": ["projector"], "elector": ["elector", "--id", elector], "delays": ["delays"]}
@@ -159,14 +160,14 @@ def _roles(directory: Path, settings: Settings) -> Sequence[Role]:
         queued = ["--queues", ",".join(settings.worker.queues)] if settings.worker.queues else []
         arguments["worker"] = ["worker", "--tasks", ",".join(settings.worker.tasks), *queued]
     ports = choose_ports(directory / "http-ports.json", dict.fromkeys(arguments, None), note)
-    return [Role(name, arguments[name], ports[name]) for name in arguments]
+    return [RoleCommand(name, arguments[name], ports[name]) for name in arguments]
 
 
 def _run(
     stack: EmbeddedStack,
     addresses: StackAddresses,
     settings: Settings,
-    roles: Sequence[Role],
+    roles: Sequence[RoleCommand],
     stop: threading.Event,
     output: Output,
 ) -> None:
@@ -217,7 +218,7 @@ def _write(name: str, line: str) -> None:
     note(f"{name:<9} | {line}")
 
 
-def _tell(addresses: StackAddresses, roles: Sequence[Role], settings: Settings, output: Output) -> None:
+def _tell(addresses: StackAddresses, roles: Sequence[RoleCommand], settings: Settings, output: Output) -> None:
     """Print where everything is, on stdout; the last line says that all is ready."""
     rows = [("Kafka", addresses.bootstrap_servers), ("Postgres", without_password(addresses.dsn))]
     rows += [(role.name, f"{role.url}/metrics") for role in roles]

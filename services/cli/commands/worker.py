@@ -13,18 +13,20 @@ from joblog.services.worker.leaving import THREADS_S, leave_within
 def worker(
     ctx: typer.Context,
     *,
-    tasks: Annotated[str | None, typer.Option(help="Modules with tasks, with commas between them.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Modules with tasks, separated by commas.")] = None,
     queues: Queues = None,
     slots: Annotated[
-        int | None, typer.Option(help="Jobs at once.", show_default="5 for each core, 20 at most")
+        int | None, typer.Option(help="Number of jobs to run at once.", show_default="5 for each core, 20 at most")
     ] = None,
-    prefetch: Annotated[int | None, typer.Option(help="Jobs held besides, for short ones.", show_default="0")] = None,
-    name: Annotated[str | None, typer.Option(help="Its name.", show_default="the host's name")] = None,
+    prefetch: Annotated[
+        int | None, typer.Option(help="Number of extra jobs to prefetch; useful for short jobs.", show_default="0")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of this worker.", show_default="the host's name")] = None,
     http_port: HttpPort = None,
 ) -> None:
     """Run a worker: it runs the jobs of your tasks.
 
-    Modules are looked for in the current directory, too. SIGTERM lets running jobs end first.
+    Modules are also imported from the current directory. On SIGTERM, running jobs may finish first.
 
     Example: joblog worker --tasks myapp.tasks --queues critical,default --slots 8
     """

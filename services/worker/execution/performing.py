@@ -56,7 +56,7 @@ class Performer:
             self._endings.fault(run, exc)
 
     def _perform(self, run: Run) -> None:
-        if not run.may_start:
+        if not run.begin():
             self._endings.release(run, LEASE_OVER)
             return
         context = self._begin(run)
@@ -76,7 +76,7 @@ class Performer:
         self._end(run, context, outcome)
 
     async def _perform_async(self, run: Run) -> None:
-        if not run.may_start:
+        if not run.begin():
             self._endings.release(run, LEASE_OVER)
             return
         context = self._begin(run)
@@ -92,7 +92,6 @@ class Performer:
         self._end(run, context, outcome)
 
     def _begin(self, run: Run) -> JobContext:
-        run.begin()
         self._meters.started(run)
         context = JobContext(run.job, run.worker, run.token)
         CURRENT.set(context)

@@ -51,6 +51,8 @@ class Released(msgspec.Struct, frozen=True, tag="released"):
 
 Outcome: TypeAlias = Succeeded | Failed | Released
 
+_NOTHING: Final = Succeeded(NO_RAW)
+
 
 class NeverAwaited(TaskError):
     """A task returned an awaitable, which nothing awaits: its work was not done."""
@@ -62,6 +64,8 @@ class _OddNumberError(ValueError):
 
 def success_of(value: object, result_bytes_max: int) -> Succeeded:
     """The outcome of a run whose task returned this; NeverAwaited if it is an awaitable."""
+    if value is None:
+        return _NOTHING
     if inspect.isawaitable(value):
         if isinstance(value, Coroutine):
             value.close()

@@ -4,8 +4,9 @@ import logging
 import time
 from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 from joblog.services.tasks.context import CancellationToken
@@ -46,26 +47,19 @@ def known_tasks(registry: TaskRegistry) -> dict[str, KnownTask]:
     return {task.name: KnownTask.of(task) for task in registry}
 
 
-def clock() -> float:
-    """Seconds of a clock that nobody sets and that goes on while the machine is suspended.
-
-    Python's `time.monotonic` stands still in a suspended Linux, and a lease does not (clock_gettime(2)).
-    """
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+#: Seconds of a clock that nobody sets and that goes on while the machine is suspended. Python's `time.monotonic`
+#: stands still in a suspended Linux, and a lease does not (clock_gettime(2)).
+clock: Final[Callable[[], float]] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
-class AssignmentRecord(NamedTuple):
-    """An assignment as it came, and where it was: what goes to the dead letters if it cannot be handled."""
+class AssignmentRecord(Protocol):
+    """An assignment as it came (a confluent-kafka message): what goes to the dead letters if it cannot be handled."""
 
-    topic: str
-    partition: int
-    offset: int
-    key: bytes | None
-    value: bytes | None
-
-    @property
-    def position(self) -> str:
-        return f"{self.topic}/{self.partition}@{self.offset}"
+    def topic(self) -> str | None: ...
+    def partition(self) -> int | None: ...
+    def offset(self) -> int | None: ...
+    def key(self) -> Any: ...
+    def value(self) -> Any: ...
 
 
 class Leases:
@@ -124,9 +118,13 @@ class Run:
     def __post_init__(self) -> None:
         self.key = (self.job.job_id, self.job.lease)
 
-    def begin(self) -> None:
-        """Note the time of the start."""
-        self.started_at, self.started_ms = clock(), time.time_ns() // 1_000_000
+    def begin(self) -> bool:
+        """Note the time of the start; false if the job may be another worker's by now: then it must not start."""
+        now = clock()
+        if not self.leases.is_held(self.job.lane, now):
+            return False
+        self.started_at, self.started_ms = now, time.time_ns() // 1_000_000
+        return True
 
     def limit(self, timeout_s: float | None) -> None:
         """Set the time-out, counted from the start; None for the task's own, if it has one."""
@@ -134,11 +132,6 @@ class Run:
         if chosen is not None:
             self.timeout_s = chosen
             self.deadline = self.started_at + chosen
-
-    @property
-    def may_start(self) -> bool:
-        """Whether the job is surely still this worker's."""
-        return self.leases.is_held(self.job.lane, clock())
 
     def claim(self) -> bool:
         """Whether the caller has to report the end of this run: true once."""

@@ -1,6 +1,12 @@
-"""What a lane does beside moving jobs: each feature is one file here and one line in catalog.py.
+"""What a lane does besides moving jobs: each feature is one file here and one line in catalog.py.
 
-A feature (base class in lane/feature.py) owns its records in the `state` topic by the prefix of their keys, handles
-its own reports, and acts at the hooks that it declares. It may use the pipeline; it must not know the lane, other
-features, Kafka, or a clock.
+Inside: workers.py (with slots.py: what each worker offers and holds), continuations.py (with verdicts.py: when one of
+them runs), failed_jobs.py, memory.py. A feature owns its records in the `state` topic, by the prefix of their keys,
+handles its own reports, and acts at the hooks that it declares (lane/feature.py).
+
+What may be touched: a feature's own file; a new one adds a file and its line in catalog.py. The order there is the
+order in which features act.
+
+May import: streams.contract, and of streams.lane the pipeline and what is below it; never lane.py, another feature,
+Kafka or a clock.
 """

@@ -1,4 +1,4 @@
-"""The memory of ended ids, kept over take-overs: blocks of ends, one record for each turn (ended_jobs.py)."""
+"""The records of ended ids, by which their memory (ended_jobs.py) survives take-overs."""
 
 from typing import Any, ClassVar, Final
 
@@ -12,7 +12,7 @@ ENDED_KEY: Final = "ended:"
 
 
 class Memory(Feature):
-    """Writes and loads what the pipeline remembers of ended jobs."""
+    """Writes the ends of each turn as a record, and loads them again."""
 
     prefix: ClassVar = ENDED_KEY
     decoder: ClassVar = msgpack.Decoder(Block)

@@ -5,12 +5,12 @@ from typing import Final, Literal
 
 from joblog.streams.contract.states import ContinueOn, State
 
-#: Jobs that wait for one parent: they are kept in its state record, which must fit into a Kafka record.
+#: Jobs that may wait for one parent: they are kept in its state record, which must fit into a Kafka record.
 CONTINUATIONS_MAX: Final = 10_000
 
 Verdict = Literal["run", "delete", "wait"]
 
-#: A Failed parent may still be requeued, so what waits for its success waits on, as in Hangfire.
+#: A Failed parent may still be requeued, so a continuation on its success keeps waiting, as in Hangfire.
 VERDICTS: Final[Mapping[ContinueOn, Mapping[State, Verdict]]] = {
     ContinueOn.SUCCEEDED: {State.SUCCEEDED: "run", State.DELETED: "delete", State.FAILED: "wait"},
     ContinueOn.DELETED: {State.SUCCEEDED: "delete", State.DELETED: "run", State.FAILED: "wait"},
@@ -21,7 +21,7 @@ VERDICTS: Final[Mapping[ContinueOn, Mapping[State, Verdict]]] = {
 
 
 def verdict(on: ContinueOn, parent: State) -> Verdict:
-    """What becomes of a continuation whose parent is in this state; it waits while the parent is not final."""
+    """What to do with a continuation whose parent is in this state; it waits while that state is not final."""
     return VERDICTS[on].get(parent, "wait")
 
 

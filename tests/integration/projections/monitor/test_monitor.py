@@ -181,3 +181,26 @@ def test_it_cannot_write(projection: Projection, monitor: Monitor) -> None:
         monitor._reads.consistent() as ask,
     ):
         ask("DELETE FROM jobs RETURNING id", {})
+
+
+def test_live_jobs_are_counted_by_queue_and_lane(
+    projection: Projection, monitor: Monitor, crowd: list[Story]
+) -> None:
+    found = monitor.live_jobs()
+    live = {State.AWAITING, State.SCHEDULED, State.ENQUEUED, State.PROCESSING}
+    assert len({(one.queue, one.lane) for one in found}) == len(found)
+    by_state = monitor.statistics().counts
+    assert sum(one.jobs for one in found) == sum(by_state[state] for state in live) > 0
+    assert all(one.jobs > 0 for one in found)
+
+
+def test_parked_records_are_counted_by_code_with_the_last_place(projection: Projection, monitor: Monitor) -> None:
+    assert monitor.parked_codes() == ()
+    for value in (b"no event", b"", b"[]"):
+        projection.raw(value)
+    parked = monitor.parked(limit=10).items
+    found = {one.code: one for one in monitor.parked_codes()}
+    assert sum(one.records for one in found.values()) == len(parked) == 3
+    for code, one in found.items():
+        last = next(record for record in parked if record.code == code)
+        assert (one.lane, one.log_offset) == (last.lane, last.log_offset)

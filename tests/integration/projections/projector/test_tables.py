@@ -9,6 +9,7 @@ from joblog.projections.projector.event_batch import Entries
 from joblog.projections.projector.rows import job_row
 from joblog.projections.projector.tables import SQL, Tables
 from joblog.projections.replay.verify import differences
+from joblog.projections.schema.history import EVENTS_MAX
 from joblog.services.embedded.stack import StackAddresses
 from joblog.streams.errors import OffsetConflict, SchemaError
 
@@ -265,6 +266,65 @@ def test_the_jobs_of_a_batch_are_found_without_reading_all(
         plan = "\n".join(line for (line,) in cursor.execute(b"EXPLAIN " + SQL["apply_jobs"].encode()))
     assert "jobs_pkey" in plan
     assert "Seq Scan on jobs" not in plan
+
+
+def test_jobs_that_go_on_are_found_by_their_id_and_moved_by_their_place(
+    stack: StackAddresses, schema: str, tables: Tables
+) -> None:
+    stories = [Story(random=n).enqueued() for n in range(1, 2_001)]
+    apply(tables, records(*stories))
+    batch = Entries(records(*(story.processing() for story in stories))).build({})
+    with tables._connection.transaction(force_rollback=True), tables._connection.cursor() as cursor:
+        with cursor.copy(SQL["copy_jobs"]) as copy:
+            for row in batch.jobs.values():
+                copy.write_row(job_row(row))
+        plan = "\n".join(line for (line,) in cursor.execute(b"EXPLAIN " + SQL["move_jobs"].encode()))
+    assert "jobs_pkey" in plan
+    assert "Tid Scan on jobs" in plan
+    assert "Seq Scan on jobs" not in plan
+
+
+def test_a_job_with_many_events_has_them_in_rows_of_a_few(stack: StackAddresses, schema: str, tables: Tables) -> None:
+    story = Story().enqueued()
+    for number in range(EVENTS_MAX * 2):
+        story.parameter_set("x", number)
+    story.processing().succeeded()
+    batch = records(story)
+    apply(tables, batch[:-1])
+    apply(tables, batch[-1:])
+    found = "SELECT version, last_version, cardinality(events) FROM history ORDER BY version"
+    assert rows(stack, schema, found) == [
+        (1, EVENTS_MAX, EVENTS_MAX),
+        (EVENTS_MAX + 1, EVENTS_MAX * 2, EVENTS_MAX),
+        (EVENTS_MAX * 2 + 1, EVENTS_MAX * 2 + 2, 2),
+        (EVENTS_MAX * 2 + 3, EVENTS_MAX * 2 + 3, 1),
+    ]
+    assert differences(stack.dsn, schema, batch) == []
+
+
+def test_an_event_that_is_in_a_row_with_others_is_not_kept_twice(
+    stack: StackAddresses, schema: str, tables: Tables
+) -> None:
+    story = Story().enqueued().processing().failed().enqueued().processing().succeeded()
+    whole = records(story)
+    apply(tables, whole)
+    again = begin_again(stack, schema)
+    for record in whole[2:4]:
+        apply(again, [record])
+    again.close()
+    assert rows(stack, schema, "SELECT version, last_version FROM history") == [(1, 6)]
+    assert outcomes(stack, schema) == {"Failed": 1, "Succeeded": 1}
+
+
+def test_values_that_a_block_cannot_hold_are_done_the_general_way(
+    stack: StackAddresses, schema: str, tables: Tables
+) -> None:
+    story = Story(random=1, task="demo.\ud800").enqueued()
+    other = Story(random=2).event("job.enqueued", "Enqueued", attempt=2**31, spec={})
+    good = Story(random=3).enqueued()
+    aside = apply(tables, records(story, other, good))
+    assert [one.record.offset for one in aside] == [0, 1]
+    assert counts(stack, schema) == {("default", "Enqueued"): 1}
 
 
 def test_a_record_that_postgres_refuses_stands_alone(stack: StackAddresses, schema: str, tables: Tables) -> None:

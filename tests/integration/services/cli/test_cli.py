@@ -183,7 +183,9 @@ def test_the_doctor_sees_lanes_that_do_not_fit(joblog: Joblog) -> None:
     joblog.environment["JOBLOG_LANES"] = "3"
     found = {row["check"]: row for row in joblog.rows("doctor", code=1)}
     assert found["partitions"]["level"] == "fail"
-    assert "has 2, not 3" in found["partitions"]["finding"]
+    assert "have 2 partitions, not 3" in found["partitions"]["finding"]
+    assert found["partitions"]["fix"].startswith("set JOBLOG_LANES=2")
+    assert "Kafka" not in found, "no check of Kafka broke off"
 
 
 def test_the_doctor_sees_that_no_one_answers(joblog: Joblog) -> None:

@@ -1,6 +1,5 @@
 """Lanes that move: electors that stop, die, sleep and come back, on a real broker."""
 
-import signal
 import threading
 import time
 from typing import Any
@@ -63,24 +62,6 @@ def test_a_killed_elector_that_restarts_under_its_name_has_its_lanes_at_once(
     killed = time.monotonic()
     silences = log.pulse(lambda: log.everywhere(killed + 1), 30)
     assert max(silences.values()) < 5.5, silences
-
-
-def test_an_elector_that_slept_through_its_session_commits_nothing(
-    start: Electors, log: Log, wait_until: Any
-) -> None:
-    electors = {one.owner: one for one in (start("a"), start("b"))}
-    wait_until(log.both_own, 40, "each elector to own a lane")
-    log.warm_up()
-    sleeper = electors[str(log.owners()[0])]
-    sleeper.send(signal.SIGSTOP)
-    slept = time.monotonic()
-    log.pulse(lambda: log.everywhere(slept + 8), 40)
-    sleeper.send(signal.SIGCONT)
-    wait_until(log.both_own, 40, "the sleeper to be let in again")
-    woke = time.monotonic()
-    log.pulse(lambda: log.everywhere(woke + 1), 40)
-    for job in {event["subject"] for event in log.events}:
-        log.of(job)
 
 
 def test_a_second_elector_under_the_same_name_ends_the_first(

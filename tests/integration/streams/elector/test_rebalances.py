@@ -81,9 +81,10 @@ def test_an_elector_that_slept_while_it_took_lanes_over_writes_nothing(
     third.kill()
     first.send(signal.SIGCONT)
     wait_until(lambda: log.each_owned_by(first, fourth), 90, "the first elector to be let in again")
-    job = log.create(0)
+    later = log.create(0)
     log.producer.flush()
-    wait_until(lambda: log.of(job), 60, "it to decide")
+    wait_until(lambda: log.of(later), 60, "it to decide")
+    assert log.histories() == {job: ["enqueued", "deleted"], later: ["enqueued"]}
     assert not log.rejections(), "commands were decided twice"
 
 

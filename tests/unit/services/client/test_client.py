@@ -225,6 +225,7 @@ def test_a_job_id_and_a_key_must_name_the_same_job() -> None:
         ({"args_bytes_max": 1}, "args_bytes_max must be 2 to"),
         ({"args_bytes_max": 10_000_000}, "args_bytes_max must be 2 to"),
         ({"shards": {"hot": 5}}, "shards: hot has 5; it can have 1 to 4 (lanes)"),
+        ({"shards_before": {"hot": 5}}, "shards_before: hot has 5; it can have 1 to 4 (lanes)"),
         ({"shards": {"hot": 0}}, "shards: hot has 0"),
         ({"shards": {"Hot": 1}}, "shards: 'Hot' is not a queue name: write hot"),
     ],

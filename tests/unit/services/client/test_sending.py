@@ -151,6 +151,27 @@ def test_a_call_that_waits_hears_of_a_fatal_error_and_the_next_one_works(
     assert bench.producers[1].sent == [job_id]
 
 
+class BreaksAfterProduce(FakeProducer):
+    """Breaks with the first record that it is given; `poll` finds out later than `flush`."""
+
+    def produce(self, topic: str, value: bytes, key: str, partition: int, on_delivery: Report) -> None:
+        super().produce(topic, value, key, partition, on_delivery)
+        self.break_down()
+
+
+def test_a_fatal_error_that_the_call_itself_hears_of_leads_to_a_new_producer() -> None:
+    broken, working = BreaksAfterProduce(), FakeProducer()
+    broken.is_quiet = True
+    producers = iter([broken, working])
+    sender = CommandSender(DurableProducer(lambda: next(producers)), "nowhere", "commands", 1, timeout_s=5)
+    with quickly(), pytest.raises(NotAcknowledged):
+        sender.send([CommandRecord(new_job_id(0, 1), b"{}")])
+    job_id = new_job_id(0, 2)
+    sender.send([CommandRecord(job_id, b"{}")])
+    assert working.sent == [job_id]
+    sender.close()
+
+
 def test_many_threads_go_on_after_each_of_several_fatal_errors(bench: Bench, wait_until: Callable[..., Any]) -> None:
     stop = threading.Event()
 

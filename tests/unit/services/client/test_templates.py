@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -24,8 +25,8 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 keys = st.text(st.characters(exclude_characters="\x00", exclude_categories=("Cs",)), min_size=1, max_size=50)
 
 
-def make(task: str = "a.b", call: Call | None = None, **options: Any) -> CommandRecord:
-    return CreateTemplate(task, JobOptions(**options), RULES).fill(call or Call())
+def make(task: str = "a.b", call: Call | None = None, rules: Rules = RULES, **options: Any) -> CommandRecord:
+    return CreateTemplate(task, JobOptions(**options), rules).fill(call or Call())
 
 
 def create_in(record: CommandRecord) -> CreateJob:
@@ -107,6 +108,28 @@ def test_a_key_always_gives_the_same_id_in_one_of_the_shards() -> None:
     ids = [make(queue="hot", idempotency_key=f"key {n}").job_id for n in range(50)]
     assert ids == [make(queue="hot", idempotency_key=f"key {n}").job_id for n in range(50)]
     assert {lane_of_job(one) for one in ids} == {lane_of_shard("hot", 8, shard) for shard in range(3)}
+
+
+def test_after_a_queue_shrank_new_jobs_go_to_the_lanes_that_are_left_and_former_ids_are_accepted() -> None:
+    shrunk = RULES._replace(shards={"hot": 2}, shards_before={"hot": 3})
+    left = {lane_of_shard("hot", 8, shard) for shard in range(2)}
+    keyed = [make(rules=shrunk, queue="hot", idempotency_key=f"key {n}").job_id for n in range(50)]
+    assert {lane_of_job(make(rules=shrunk, queue="hot").job_id) for _ in range(100)} == left
+    assert {lane_of_job(one) for one in keyed} == left
+    former = [make(queue="hot", idempotency_key=f"key {n}").job_id for n in range(50)]
+    stay = [(one, now) for one, now in zip(former, keyed, strict=True) if lane_of_job(one) in left]
+    assert len(stay) > 20
+    assert all(one == now for one, now in stay)
+    given_up = new_job_id(lane_of_shard("hot", 8, 2), 1)
+    assert make(rules=shrunk, queue="hot", job_id=given_up).job_id == given_up
+
+
+def test_after_a_queue_grew_keys_give_the_same_ids_while_the_former_number_is_named() -> None:
+    grown = RULES._replace(shards={"hot": 6}, shards_before={"hot": 3})
+    former = [make(queue="hot", idempotency_key=f"key {n}").job_id for n in range(50)]
+    assert [make(rules=grown, queue="hot", idempotency_key=f"key {n}").job_id for n in range(50)] == former
+    lanes = {lane_of_job(make(rules=grown, queue="hot").job_id) for _ in range(300)}
+    assert lanes == {lane_of_shard("hot", 8, shard) for shard in range(6)}
 
 
 def test_a_key_gives_the_id_that_an_elector_derives() -> None:
@@ -246,3 +269,42 @@ def test_a_template_serves_many_calls() -> None:
     records = [fill(Call([n])) for n in range(100)]
     assert len({record.job_id for record in records}) == 100
     assert [json.decode(bytes(create_in(record).args)) for record in records] == [[n] for n in range(100)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"queue": "hot", "priority": -3, "traceparent": TRACE, "timeout": 3, "parameters": {'"mark"': ["\\", "é€"]}},
+        {"retry": RetryPolicy.fixed(1, 2), "parent": new_job_id(5, 1), "on": ContinueOn.ENDED},
+        {"run_at": datetime(2027, 1, 31, tzinfo=UTC), "idempotency_key": "k"},
+    ],
+)
+def test_many_commands_are_what_each_would_be_alone(options: dict[str, Any]) -> None:
+    template = CreateTemplate("a.b", JobOptions(**options), RULES)
+    calls = [Call(["a.png", n, None], {"é": '"'} if n % 2 else {}) for n in range(10)]
+    calls += [Call([0], {}, "key of its own"), Call([0], {}, None, new_job_id(lane_of_queue("default", 8), 1))]
+    if "queue" in options:
+        calls.pop()
+    records = template.fill_all(calls)
+    for record, call in zip(records, calls, strict=True):
+        has_id = call.idempotency_key or call.job_id or "idempotency_key" in options
+        alone = template.fill(call if has_id else call._replace(job_id=record.job_id))
+        assert alone.job_id == record.job_id
+        assert without_time(alone) == without_time(record)
+
+
+def without_time(record: CommandRecord) -> bytes:
+    return re.sub(rb'"time":"[^"]+"', b"", record.value, count=1)
+
+
+def test_ids_of_many_jobs_differ_and_spread_over_the_shards() -> None:
+    records = CreateTemplate("a.b", JobOptions(queue="hot"), RULES).fill_all([Call()] * 2_000)
+    assert len({record.job_id for record in records}) == 2_000
+    assert len({record.job_id[-12:] for record in records}) == 2_000
+    assert {lane_of_job(record.job_id) for record in records} == {lane_of_shard("hot", 8, n) for n in range(3)}
+
+
+def test_one_call_of_many_that_cannot_be_sent_is_refused() -> None:
+    with pytest.raises(InvalidData, match="args_bytes_max"):
+        CreateTemplate("a.b", JobOptions(), RULES).fill_all([Call(), Call(["x" * 1_001])])

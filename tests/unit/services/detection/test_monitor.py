@@ -195,7 +195,7 @@ def test_a_delay_at_the_beginning_is_no_wait_for_a_retry() -> None:
     ("step", "words"),
     [
         (SCHEDULED, "Due in 10 s"),
-        (PROCESSING, "Attempt 1, on DetectionServer"),
+        (PROCESSING, "Attempt 1 on DetectionServer"),
         (FAILED, "OSError: image file is truncated"),
         (RETRIED.model_copy(update={"reason": "Retry attempt 1 of 3: image file"}), "Retry attempt 1 of 3 in 2 s"),
         (SUCCEEDED, "1 file removed (2 kB), in 12.5 ms"),

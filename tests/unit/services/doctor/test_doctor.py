@@ -1,14 +1,19 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
+from joblog.projections.monitor.models import LiveJobs, ParkedCode
 from joblog.services.doctor.doctor import Finding, Level, examine, ok
-from joblog.services.doctor.kafka import broker_findings, topic_findings
-from joblog.services.doctor.postgres import skew
+from joblog.services.doctor.kafka import broker_findings, internal_errors, replica_findings, setting_findings
+from joblog.services.doctor.postgres import parked_records, skew, unserved_jobs
 from joblog.services.doctor.this_process import durability, variables, versions
 from joblog.services.settings.model import Settings
-from joblog.streams.contract.topics import COMMANDS, STATE, TOPICS
+from joblog.streams.contract import deadletters
+from joblog.streams.contract.ids import lane_of_queue, lane_of_shard
+from joblog.streams.contract.topics import COMMANDS, TOPICS, TopicNames
 
 
 def partition(replicas: int, in_sync: int) -> SimpleNamespace:
@@ -26,19 +31,58 @@ def levels(findings: Iterator[Finding]) -> list[tuple[Level, str]]:
     return [(finding.level, finding.check) for finding in found]
 
 
+NAMES = TopicNames("t.")
+
+
+def set_otherwise(changed: dict[str, dict[str, str]]) -> list[Finding]:
+    """What is found when these topics, of all, have these settings."""
+    topics = {NAMES.of(one): one for one in TOPICS}
+    configs = {name: one.configuration() | changed.get(name, {}) for name, one in topics.items()}
+    return list(setting_findings(configs, topics, NAMES))
+
+
 def test_every_topic_is_well_as_joblog_creates_it() -> None:
+    assert set_otherwise({}) == []
     for one in TOPICS:
-        assert levels(topic_findings("t", one, one.configuration(), topic(), brokers=1)) == []
+        assert levels(replica_findings("t", one.configuration(), topic(), brokers=1)) == []
         durable = {**one.configuration(), "min.insync.replicas": "2"}
-        assert levels(topic_findings("t", one, durable, topic(3), brokers=3)) == []
+        assert levels(replica_findings("t", durable, topic(3), brokers=3)) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "setting", "found", "level"),
+    [
+        ("t.commands", "cleanup.policy", "compact", Level.FAIL),
+        ("t.commands", "message.timestamp.type", "CreateTime", Level.FAIL),
+        ("t.state", "cleanup.policy", "delete", Level.FAIL),
+        ("t.commands", "retention.ms", "1000", Level.WARN),
+        ("t.reports", "retention.ms", "259200000", Level.FAIL),
+    ],
+    ids=str,
+)
+def test_a_topic_with_another_setting_is_found_with_the_command_that_changes_it(
+    one: str, setting: str, found: str, level: Level
+) -> None:
+    (finding,) = set_otherwise({one: {setting: found}})
+    assert (finding.level, finding.check, finding.fix) == (level, one, f"joblog topics update {one}")
+    assert f"{setting} is {found}, not " in finding.finding
+
+
+def test_reports_that_are_kept_as_long_as_commands_are_a_warning_even_if_that_is_short() -> None:
+    found = set_otherwise({"t.commands": {"retention.ms": "1000"}, "t.reports": {"retention.ms": "1000"}})
+    assert levels(iter(found)) == [(Level.WARN, "t.commands"), (Level.WARN, "t.reports")]
+
+
+def test_records_may_be_kept_longer_but_reports_not_shorter_than_commands() -> None:
+    for kept in ("-1", "9999999999"):
+        assert set_otherwise({"t.reports": {"retention.ms": kept}}) == []
+        (finding,) = set_otherwise({"t.commands": {"retention.ms": kept}})
+        assert (finding.level, finding.finding) == (Level.FAIL, f"retention.ms is 1209600000, not {kept}")
 
 
 @pytest.mark.parametrize(
     ("changed", "replicas", "in_sync", "level"),
     [
-        ({"cleanup.policy": "compact"}, 1, 1, Level.FAIL),
-        ({"message.timestamp.type": "CreateTime"}, 1, 1, Level.FAIL),
-        ({"retention.ms": "1000"}, 1, 1, Level.WARN),
         ({"min.insync.replicas": "2"}, 3, 2, Level.WARN),
         ({"min.insync.replicas": "3"}, 3, 3, Level.FAIL),
         ({"min.insync.replicas": "1"}, 3, 3, Level.WARN),
@@ -46,16 +90,9 @@ def test_every_topic_is_well_as_joblog_creates_it() -> None:
     ],
     ids=str,
 )
-def test_what_is_wrong_with_a_topic(changed: dict[str, str], replicas: int, in_sync: int, level: Level) -> None:
+def test_what_is_wrong_with_replicas(changed: dict[str, str], replicas: int, in_sync: int, level: Level) -> None:
     config = {**COMMANDS.configuration(), **changed}
-    assert levels(topic_findings("t", COMMANDS, config, topic(replicas, in_sync), brokers=3))[0] == (level, "t")
-
-
-def test_a_state_that_is_not_compacted_fails() -> None:
-    config = {**STATE.configuration(), "cleanup.policy": "delete"}
-    (finding,) = topic_findings("state", STATE, config, topic(), brokers=1)
-    assert finding.level is Level.FAIL
-    assert finding.fix == "kafka-configs --alter --topic state --add-config cleanup.policy=compact"
+    assert levels(replica_findings("t", config, topic(replicas, in_sync), brokers=3))[0] == (level, "t")
 
 
 @pytest.mark.parametrize(
@@ -117,6 +154,60 @@ def test_settings_that_lose_data_or_time_together_are_told() -> None:
     assert levels(durability(Settings.load())) == [(Level.OK, "rules")]
     assert levels(durability(Settings.load(replication=2))) == [(Level.WARN, "replication")]
     assert levels(durability(Settings.load(worker={"grace_s": 60}))) == [(Level.WARN, "worker.grace_s")]
+
+
+def test_jobs_in_lanes_that_are_not_served_fail_with_the_setting_that_helps() -> None:
+    lanes = [lane_of_shard("hot", 8, shard) for shard in range(4)]
+    jobs = [LiveJobs(queue="hot", lane=lane, jobs=10) for lane in lanes] + [
+        LiveJobs(queue="cold", lane=lane_of_queue("cold", 8), jobs=1)
+    ]
+    (finding,) = unserved_jobs(jobs, {"hot": 2}, 8)
+    assert (finding.level, finding.check) == (Level.FAIL, "shards")
+    assert finding.finding == f"20 jobs of queue hot are in lanes {lanes[2]}, {lanes[3]}, where nobody serves it"
+    assert finding.fix.startswith("""set JOBLOG_QUEUE_SHARDS_BEFORE='{"hot": 4}'""")
+    # What the fix says is a setting, with which nothing is left behind.
+    settings = Settings(lanes=8, queue_shards={"hot": 2}, queue_shards_before={"hot": 4})
+    assert levels(unserved_jobs(jobs, settings.shards_served, 8)) == [(Level.OK, "shards")]
+
+
+def test_parked_records_are_a_warning_and_internal_errors_fail() -> None:
+    gap = ParkedCode(code="version_gap", records=3, lane=1, log_offset=7)
+    internal = ParkedCode(code="internal_error", records=2, lane=0, log_offset=9)
+    assert levels(parked_records([])) == [(Level.OK, "parked")]
+    assert levels(parked_records([gap])) == [(Level.WARN, "parked")]
+    failed, warned = parked_records([gap, internal])
+    assert (failed.level, warned.level) == (Level.FAIL, Level.WARN)
+    assert "2 with an internal error, such as lane 0, offset 9" in failed.finding
+    assert "joblog parked list" in failed.fix
+
+
+class Letter:
+    """A dead letter, as far as the doctor looks at it."""
+
+    def __init__(self, code: str, offset: int) -> None:
+        self._headers = deadletters.headers(code, "reason", "delays", "t.delay.now", 1, offset)
+
+    def headers(self) -> Any:
+        return self._headers
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return 17
+
+
+def test_dead_letters_that_cannot_be_read_to_the_end_are_a_warning_and_what_was_read_counts() -> None:
+    def letters() -> Iterator[Any]:
+        yield Letter("internal_error", 4)
+        yield Letter("undecodable", 5)
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    warned, failed = internal_errors(letters())
+    assert (warned.level, failed.level) == (Level.WARN, Level.FAIL)
+    assert failed.finding.startswith("1 with an internal error, such as t.delay.now/1@4")
+    assert failed.fix.startswith("joblog deadletters show 0:17;")
+    assert list(internal_errors([])) == []
 
 
 @pytest.mark.parametrize(("told", "apart"), [(10.0, 0), (10.5, 0), (11.0, 0), (8.0, 2), (14.0, 3)])

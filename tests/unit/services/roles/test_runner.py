@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from joblog.services.roles.runner import Runnable, run_role, stopped_by_signals
 from joblog.services.settings.model import HttpSettings, LogSettings, Settings
-from joblog.streams.errors import Fenced, JoblogError, LogLost, SettingsError
+from joblog.streams.errors import Fenced, JoblogError, LogLost, SettingsError, TopicsError
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
 
@@ -69,6 +69,7 @@ def test_a_role_runs_until_sigterm_and_ends_well() -> None:
         (LogLost("x"), 1),
         (RuntimeError("x"), 1),
         (SettingsError("x"), 2),
+        (TopicsError("x"), 2),
         (Fenced("x"), 75),
     ],
     ids=lambda value: type(value).__name__,

@@ -11,7 +11,7 @@ import pytest
 from joblog.services.embedded.ports import choose_ports
 from joblog.services.roles import supervisor as cli_supervisor
 from joblog.services.roles.http import HttpServer, application
-from joblog.services.roles.supervisor import BACKOFF_S, RECOVERED_S, Role, Supervisor
+from joblog.services.roles.supervisor import BACKOFF_S, RECOVERED_S, RoleCommand, Supervisor
 from joblog.streams.errors import StackError
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
@@ -72,7 +72,7 @@ class Stage:
 
     def supervise(self, **behaviour: str) -> Supervisor:
         ports = choose_ports(self.directory / "ports.json", dict.fromkeys(behaviour, None), lambda _line: None)
-        roles = [Role(name, [what], ports[name]) for name, what in behaviour.items()]
+        roles = [RoleCommand(name, [what], ports[name]) for name, what in behaviour.items()]
         command = (sys.executable, "-u", str(self.script))
         self.made.append(Supervisor(roles, {}, self.write, command, self.clock))
         return self.made[-1]
@@ -112,7 +112,7 @@ def test_the_proxy_of_the_environment_is_not_asked_for_our_own_roles(monkeypatch
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setattr("urllib.request._opener", None)
     with HttpServer(application(Meters(), health), "127.0.0.1", 0) as server:
-        role = Role("elector", [], int(server.url.rpartition(":")[2]))
+        role = RoleCommand("elector", [], int(server.url.rpartition(":")[2]))
         assert Supervisor([role], {}, lambda *_: None).unready() == {}
 
 
@@ -138,7 +138,7 @@ def test_another_program_on_the_port_of_a_role_is_no_role(answer: bytes) -> None
 
         thread = threading.Thread(target=serve)
         thread.start()
-        role = Role("elector", [], listening.getsockname()[1])
+        role = RoleCommand("elector", [], listening.getsockname()[1])
         assert Supervisor([role], {}, lambda *_: None).unready()["elector"]
         thread.join(10)
 
@@ -200,9 +200,9 @@ def test_roles_end_when_the_supervisor_is_killed(stage: Stage, wait_until: WaitU
     port = choose_ports(stage.directory / "ports.json", {"elector": None}, lambda _line: None)["elector"]
     owner = f"""
         import sys, time
-        from joblog.services.roles.supervisor import Role, Supervisor
+        from joblog.services.roles.supervisor import RoleCommand, Supervisor
         command = (sys.executable, {str(stage.script)!r})
-        supervisor = Supervisor([Role("elector", ["ready"], {port})], {{}}, lambda *_: None, command)
+        supervisor = Supervisor([RoleCommand("elector", ["ready"], {port})], {{}}, lambda *_: None, command)
         supervisor.check()
         print(supervisor.pids()["elector"], flush=True)
         time.sleep(600)

@@ -79,6 +79,8 @@ def test_lists_and_tables_in_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.worker.queues == ("critical", "default")
     assert settings.worker.tasks == ("a.b",)
     assert settings.queue_shards == {"hot": 2}
+    set_all(monkeypatch, QUEUE_SHARDS_BEFORE='{"hot": 4, "cold": 3}')
+    assert Settings.load().shards_served == {"hot": 4, "cold": 3}
 
 
 @pytest.mark.parametrize(
@@ -91,6 +93,9 @@ def test_lists_and_tables_in_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"KAFKA__EXTRA": "[1]"}, "JOBLOG_KAFKA__EXTRA (kafka.extra): write a JSON object"),
         ({"QUEUE_SHARDS": '{"hot": 5}'}, "queue_shards"),
         ({"QUEUE_SHARDS": '{"Hot": 1}'}, "JOBLOG_QUEUE_SHARDS"),
+        ({"QUEUE_SHARDS_BEFORE": '{"hot": 5}'}, "queue_shards_before: hot has 5"),
+        ({"QUEUE_SHARDS_BEFORE": '{"hot": 1}'}, "queue_shards_before: hot has 1 now, too"),
+        ({"QUEUE_SHARDS_BEFORE": '{"hot": 2}', "QUEUE_SHARDS": '{"hot": 2}'}, "leave it out"),
         ({"TOPIC_PREFIX": "a b"}, "JOBLOG_TOPIC_PREFIX"),
         ({"POSTGRES__SCHEMA_NAME": "a-b"}, "JOBLOG_POSTGRES__SCHEMA_NAME"),
         (

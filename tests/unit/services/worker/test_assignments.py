@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joblog.services.worker import assignments as assignments_module
 from joblog.services.worker.assignments import Assignments, EndQueries, ReadProgress, Unreadable, read_assignment
-from joblog.services.worker.execution.run import AssignmentRecord
 from joblog.streams.contract.codec import encode
 from joblog.streams.contract.wire import CancelJob
 from joblog.streams.metrics import Meters
@@ -69,11 +68,11 @@ class Partition(list[Record]):
 def test_a_record_that_cannot_be_read_is_told_and_the_next_one_taken(value: bytes | None) -> None:
     partition = Partition([Record(value), Record(encode(CANCEL))])
     assignments = Assignments(partition, WORKER, LANES, Meters(), ReadProgress(0, 0.0), None)  # type: ignore[arg-type]
-    unreadable, cancel = assignments.take(0)
-    assert isinstance(unreadable.assignment, Unreadable)
-    assert (unreadable.assignment.code, unreadable.assignment.error) == ("undecodable", None)
-    assert unreadable.record == AssignmentRecord("assignments", 0, 7, WORKER.encode(), value)
-    assert cancel.assignment == CANCEL
+    (record, unreadable), (_, cancel) = assignments.take(0)
+    assert isinstance(unreadable, Unreadable)
+    assert (unreadable.code, unreadable.error) == ("undecodable", None)
+    assert (record.offset(), record.value()) == (7, value)
+    assert cancel == CANCEL
 
 
 @pytest.mark.parametrize("lane", [LANES, 4096, 2**53 - 1])

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from joblog.services.tasks.context import CancellationToken, JobContext, current_job
 from joblog.services.tasks.task import TaskRegistry, task
-from joblog.services.worker.assignments import Arrived, Unreadable, read_assignment
+from joblog.services.worker.assignments import Unreadable, read_assignment
 from joblog.services.worker.execution.loop import LoopExecutor
 from joblog.services.worker.execution.performing import Performer
 from joblog.services.worker.execution.processes import ProcessRuns
@@ -613,7 +613,7 @@ def test_an_assignment_that_cannot_be_read_is_parked_and_its_run_fails(
     unreadable = read_assignment(value, LANE + 1)
     assert isinstance(unreadable, Unreadable)
     after = bench.job("add", 1)
-    bench.intake.accept([Arrived(record_of(value), unreadable), arrived(after)])
+    bench.intake.accept([(record_of(value), unreadable), arrived(after)])
     failed = [report for report in bench.reports if isinstance(report, RunFailed)]
     [(parked, headers)] = bench.sender.parked
     assert (parked, headers["joblog-reason-code"], headers["joblog-offset"]) == (value, "undecodable", "7")

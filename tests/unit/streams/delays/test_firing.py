@@ -5,11 +5,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import KafkaError, KafkaException
+from joblog.streams.contract import deadletters
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.contract.wire import JobDue, Timer
+from joblog.streams.delays import firing
 from joblog.streams.delays.firing import RETRY_MS, SENT_MAX, Firing
-from joblog.streams.delays.partition import Partition, Undecodable
+from joblog.streams.delays.partition import Partition, Unusable, decode_timer
 from joblog.streams.delays.wheel import Shelf
 from joblog.streams.metrics import Meters
 
@@ -24,13 +26,31 @@ class SlowProducer:
     def __init__(self, room: int) -> None:
         self.room = room
         self.sent: list[dict[str, Any]] = []
+        self.refusal: KafkaError | None = None
 
     def produce(
-        self, topic: str, *, on_delivery: Callable[[KafkaError | None, Message], None], **record: Any
+        self,
+        topic: str,
+        value: bytes | None,
+        key: str | bytes | None,
+        partition: int,
+        on_delivery: Callable[[KafkaError | None, Any], None],
+        headers: Any = None,
     ) -> None:
+        if self.refusal is not None:
+            raise KafkaException(self.refusal)
         if len(self.sent) == self.room:
             raise BufferError("queue full")
-        self.sent.append({"topic": topic, "on_delivery": on_delivery, **record})
+        self.sent.append(
+            {
+                "topic": topic,
+                "value": value,
+                "key": key,
+                "partition": partition,
+                "on_delivery": on_delivery,
+                "headers": headers,
+            }
+        )
 
     def answer(self, error: KafkaError | None = None) -> None:
         answered, self.sent = self.sent, []
@@ -127,7 +147,7 @@ def test_one_partition_does_not_keep_the_others_waiting(bench: Bench) -> None:
 
 
 def test_what_is_no_timer_is_done_when_its_dead_letter_is_acknowledged(bench: Bench) -> None:
-    what = Undecodable(7, b"key", b"\xff", [("own", b"1")], "undecodable", "no timer: malformed")
+    what = Unusable(7, b"key", b"\xff", [("own", b"1")], "undecodable", "no timer: malformed")
     bench.partition.shelf.add(7, NOW, what)
     assert bench.send() == [("test.deadletters", b"\xff")]
     assert bench.producer.sent[0]["key"] == b"key"
@@ -136,3 +156,61 @@ def test_what_is_no_timer_is_done_when_its_dead_letter_is_acknowledged(bench: Be
     bench.producer.answer()
     assert bench.partition.shelf.position == 8
     assert bench.count("joblog_quarantined_records_total", role="delays", reason="undecodable") == 1
+
+
+def test_a_timer_that_fails_in_an_unforeseen_way_is_parked_and_the_others_go_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = bench.hold(7, NOW, version=13)
+    bench.hold(8, NOW, version=1)
+
+    def decode(value: bytes) -> Timer:
+        if value == poison:
+            raise ZeroDivisionError("odd")
+        return decode_timer(value)
+
+    monkeypatch.setattr(firing, "decode_timer", decode)
+    assert sorted(topic for topic, _ in bench.send()) == ["test.deadletters", "test.reports"]
+    [letter] = [record for record in bench.producer.sent if record["topic"] == "test.deadletters"]
+    headers = dict(letter["headers"])
+    assert (letter["value"], headers["joblog-reason-code"]) == (poison, b"internal_error")
+    assert headers["joblog-offset"] == b"7"
+    assert b"ZeroDivisionError: odd" in headers["joblog-reason"]
+    assert b"in decode" in headers["joblog-reason"], "the traceback says where it was"
+    assert bench.partition.shelf.position == 7
+    bench.producer.answer()
+    assert bench.partition.shelf.position == 9
+    assert bench.count("joblog_quarantined_records_total", role="delays", reason="internal_error") == 1
+
+
+def test_a_dead_letter_that_fails_is_sent_without_key_and_headers_and_an_error_is_raised_if_that_fails(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    what = Unusable(7, b"key", b"\xff", [("own", b"1")], "undecodable", "no timer: malformed")
+    bench.partition.shelf.add(7, NOW, what)
+
+    def key(raw: bytes | None) -> bytes | None:
+        if raw is not None or always:
+            raise ZeroDivisionError("odd")
+        return raw
+
+    monkeypatch.setattr(deadletters, "key", key)
+    always = True
+    with pytest.raises(ZeroDivisionError):
+        bench.send()
+    assert bench.partition.shelf.position == 7
+    always = False
+    bench.partition.shelf.add(8, NOW, what)
+    assert bench.send() == [("test.deadletters", b"\xff")]
+    assert (bench.producer.sent[0]["key"], bench.producer.sent[0]["headers"][-1][0]) == (None, "joblog-offset")
+
+
+def test_a_record_that_the_producer_refuses_for_now_is_sent_again_after_a_while(bench: Bench) -> None:
+    bench.hold(7, NOW)
+    bench.producer.refusal = KafkaError(KafkaError._UNKNOWN_PARTITION)
+    assert bench.send() == []
+    assert bench.count("joblog_kafka_errors_total", role="delays", code="_UNKNOWN_PARTITION") == 1
+    bench.producer.refusal = None
+    assert bench.send() == []
+    bench.now_ms += RETRY_MS
+    assert len(bench.send()) == 1

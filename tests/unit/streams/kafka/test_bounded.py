@@ -17,6 +17,21 @@ def test_calls_are_made_one_after_the_other_in_one_thread() -> None:
     bounded.close()
 
 
+def test_something_is_done_while_the_call_is_under_way() -> None:
+    bounded, begun, end = Bounded("t"), threading.Event(), threading.Event()
+
+    def call() -> None:
+        begun.set()
+        assert end.wait(PATIENCE_S)
+
+    def meanwhile() -> None:
+        assert begun.wait(PATIENCE_S)
+        end.set()
+
+    bounded.call(call, timeout_s=PATIENCE_S, meanwhile=meanwhile)
+    bounded.close()
+
+
 def test_what_a_call_raises_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         Bounded("t").call(lambda: 1 / 0, timeout_s=PATIENCE_S)

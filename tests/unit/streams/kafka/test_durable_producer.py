@@ -18,12 +18,14 @@ class BreakableProducer:
     def __init__(self) -> None:
         self.is_broken = False
         self.is_full = False
+        self.at_once = threading.Barrier(1)  # so many threads have it before the first is refused
         self.delivered: list[bytes] = []
         self.held: list[tuple[bytes, OnDelivery]] = []
         self._is_raised = False
 
     def produce(self, _topic: str, value: bytes, _key: str, _partition: int, done: OnDelivery, **_: Any) -> None:
         if self.is_broken:  # as librdkafka does: the code without the flag
+            self.at_once.wait()
             raise KafkaException(KafkaError(KafkaError._FATAL))
         if self.is_full:
             raise BufferError
@@ -122,10 +124,9 @@ def test_an_error_that_is_not_fatal_is_the_callers(bench: Bench) -> None:
 
 def test_many_threads_that_notice_the_error_at_once_make_one_producer(bench: Bench) -> None:
     bench.made[0].is_broken = True
-    start = threading.Barrier(8)
+    bench.made[0].at_once = threading.Barrier(8)
 
     def notice() -> None:
-        start.wait()
         try:
             bench.produce(b"x")
         except KafkaException:

@@ -20,6 +20,7 @@ import psutil
 import pytest
 from joblog.services.roles import worker as wiring_worker
 from joblog.services.roles.logs import configure_logs
+from joblog.services.roles.topics import CheckedRole
 from joblog.services.settings.model import LogSettings, Settings, WorkerSettings
 from joblog.services.tasks.task import TaskRegistry
 from joblog.services.worker.execution.child import run_in_child
@@ -378,7 +379,9 @@ def test_processes_log_as_their_worker_was_told_to(where: Path) -> None:
     settings = Settings(
         worker=WorkerSettings(tasks=("logging_tasks",), name="w"), logs=LogSettings(format="json", level="DEBUG")
     )
-    worker = wiring_worker.worker(settings)(Meters(), Health("worker"))
+    checked = wiring_worker.worker(settings)(Meters(), Health("worker"))
+    assert isinstance(checked, CheckedRole)
+    worker = checked.role
     assert isinstance(worker, Worker)
     set_up = worker._set_up_child
     assert isinstance(set_up, partial)

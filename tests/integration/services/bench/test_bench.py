@@ -1,0 +1,53 @@
+"""`joblog bench all` on few jobs: every figure is measured, and nothing is left behind."""
+
+import json
+
+import psycopg
+import pytest
+from joblog.services.cli.app import app
+from joblog.services.cli.commands import bench
+from joblog.services.embedded.stack import StackAddresses
+from joblog.streams.kafka.clients import KafkaConfig, admin
+from typer.testing import CliRunner
+
+pytestmark = [pytest.mark.broker, pytest.mark.database]
+
+FIGURES = [
+    "enqueue_many",
+    "throughput_log",
+    "throughput_postgres",
+    *(f"latency_p{percent}" for percent in (50, 95, 99)),
+    *(f"latency_loaded_p{percent}" for percent in (50, 95, 99)),
+    *(f"lateness_p{percent}" for percent in (50, 95, 99)),
+    "election",
+    "projection",
+]
+
+
+def test_all_benchmarks_measure_and_clean_up(
+    stack: StackAddresses, kafka: KafkaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "UNLOADED_JOBS", 20)
+    monkeypatch.setattr(bench, "LOADED_S", 2.0)
+    environment = {
+        "JOBLOG_KAFKA__BOOTSTRAP_SERVERS": stack.bootstrap_servers,
+        "JOBLOG_POSTGRES__DSN": stack.dsn,
+    }
+    before = leftovers(stack, kafka)
+    result = CliRunner().invoke(
+        app, ["bench", "all", "--jobs", "200", "--timeout", "120", "-o", "json"], env=environment
+    )
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["metric"] for row in rows] == FIGURES
+    assert all(row["value"] > 0 for row in rows)
+    assert leftovers(stack, kafka) <= before
+
+
+def leftovers(stack: StackAddresses, kafka: KafkaConfig) -> set[str]:
+    """Topics and schemas of benchmarks."""
+    client = admin(kafka)
+    topics = {name for name in client.list_topics(timeout=30).topics if name.startswith("joblog-bench-")}
+    with psycopg.connect(stack.dsn) as connection:
+        rows = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'joblog_bench_%'").fetchall()
+    return topics | {name for (name,) in rows}
