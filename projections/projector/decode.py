@@ -204,6 +204,8 @@ def _fact(
         event = read(data)
         if (expected is not event.state and expected is not None) or (event.name is None) is (expected is None):
             raise ValueError(f"state: {event.state} does not fit {kind}")
+        if event.parent is not None and not _is_job_id(event.parent):
+            raise ValueError("parent: not a job id")
         for carried in (event.result, event.value):
             if carried is not wire.NO_RAW:
                 _any(carried)  # no number in it may be too great

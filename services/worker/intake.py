@@ -134,6 +134,8 @@ class Intake:
             self._reports.refused(job, self._worker, f"this worker knows no task {job.task}")
         elif job.queue not in self._queues:
             self._reports.refused(job, self._worker, f"this worker does not work the queue {job.queue}")
+        elif job.lane not in self._leases.renewed_at:
+            self._reports.refused(job, self._worker, f"this worker has no lease from lane {job.lane}")
         elif (job.job_id, job.lease) not in self.held:
             run = Run(job, known, self._worker, self.held, now, self._leases, record)
             self.held[run.key] = run

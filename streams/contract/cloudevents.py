@@ -1,7 +1,7 @@
-"""CloudEvents 1.0 on Kafka: structured JSON and binary mode, read the careful way.
+"""CloudEvents 1.0 on Kafka, in structured and in binary mode, read with every check.
 
-Source: CloudEvents 1.0.2 and its Kafka protocol binding. The hot path of codec.py reads the same events
-faster; what it refuses comes here, to be understood or to learn what is wrong with it.
+Source: CloudEvents 1.0.2 and its Kafka protocol binding. The hot path of codec.py reads most events faster; those
+that it refuses are read here, and are accepted or get an error that names what is wrong.
 """
 
 from base64 import b64decode
@@ -60,13 +60,13 @@ def read_envelope(value: bytes | None, headers: Headers | None) -> Envelope:
 
 
 def explained(error: ValidationError) -> str:
-    """The first two complaints, in one line."""
+    """The first two errors, in one line."""
     lines = (f"{'.'.join(map(str, one['loc'])) or 'value'}: {one['msg']}" for one in error.errors()[:2])
     return f"{error.error_count()} error(s); " + "; ".join(lines)
 
 
 def check_text(value: Any, path: str = "$") -> None:
-    """Refuse what Postgres cannot keep or JSON cannot say: NUL characters, infinite numbers, great depth."""
+    """Refuse what Postgres cannot store or JSON cannot represent: NUL, infinite numbers, too much depth."""
     for where, one in _walk(value, path, 0):
         if isinstance(one, str) and "\x00" in one:
             raise InvalidData(f"{where} holds a NUL character, which Postgres cannot store")

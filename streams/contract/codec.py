@@ -1,4 +1,8 @@
-"""Records to commands and reports, and events to records; the fast way first, the careful way after."""
+"""Reads commands and reports, and writes messages.
+
+A command is read by its struct where that and its model must agree, and else by the model, which is the careful way.
+A report is read by its struct only.
+"""
 
 import re
 from collections.abc import Callable, Mapping
@@ -18,8 +22,6 @@ from pydantic import TypeAdapter, ValidationError
 
 #: The largest value of a command or report, bytes: arguments and results have their own, smaller limit.
 VALUE_BYTES_MAX: Final = 1_048_576
-#: The most slots that a worker may announce: the largest number that its column in Postgres holds.
-SLOTS_MAX: Final = 2**31 - 1
 
 BACKSLASH: Final = ord("\\")
 
@@ -99,8 +101,8 @@ def _read_change(value: bytes) -> wire.Received | None:
 def read_report(value: bytes | None) -> wire.AnyReport:
     """The report in a record; raises a ContractError that says what is wrong with it.
 
-    Only Joblog's own roles write reports, so there is one way to read them, by their structs. What those do not check
-    (names, text that no database keeps, what is carried unread) is checked here.
+    Only Joblog's own roles write reports, so they are read by their structs alone. What structs do not check (names,
+    text that Postgres cannot store, a result that is passed on without decoding it) is checked here.
     """
     if value is None:
         raise UndecodableRecord("the record has no value")
@@ -181,7 +183,7 @@ def _is_create(create: wire.CreateJob) -> bool:
 
 
 def _check_report(report: wire.AnyReport) -> None:
-    """Refuse what could not be written again, or by nobody be read: ids and names that are none, an odd result."""
+    """Refuse ids and names that are none, what Postgres cannot store, and a result that nobody can read."""
     if type(report) is wire.RunSucceeded:
         if report.result is not wire.NO_RAW:
             _check_carried(report.result, "result")
@@ -193,12 +195,10 @@ def _check_report(report: wire.AnyReport) -> None:
         _check_names(_is_task, "the name of a task", *report.tasks, *report.policies)
         if not _is_time(report.started_at):
             raise InvalidData("started_at lies beyond the calendar")
-        if max(report.slots, report.all_slots) > SLOTS_MAX:
-            raise InvalidData(f"slots must be at most {SLOTS_MAX}")
 
 
 def _check_carried(value: Raw, where: str) -> None:
-    """Refuse JSON that is carried unread and that no reader could take: odd text, endless numbers, great depth."""
+    """Refuse JSON that no reader could decode: text that is not UTF-8, numbers out of range, too much depth."""
     try:
         said, text = _any(value), bytes(value)
     except NOT_READABLE as error:

@@ -1,4 +1,4 @@
-"""The contract in: what anyone may ask for. Values of the topic `commands`, as CloudEvents 1.0."""
+"""Commands: what anyone may ask Joblog to do. Values of the topic `commands`, as CloudEvents 1.0."""
 
 from typing import Annotated, Final, Literal
 
@@ -21,7 +21,7 @@ from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.contract.states import ContinueOn, State
 from pydantic import Field
 
-#: Versions and attempts go on from those of a snapshot, and must not reach the end of their columns.
+#: Versions and attempts continue from those of a snapshot, and must not overflow their columns in Postgres.
 REVIVED_MAX: Final = 1_000_000_000
 
 
@@ -68,7 +68,7 @@ class Change(StrictMessage):
 
 
 class JobSpec(Message):
-    """What a job was created with; carried by its first event, never changed after."""
+    """What a job was created with; part of its first event, and never changed."""
 
     args: tuple[Json, ...] = ()
     kwargs: dict[str, Json] = {}
@@ -81,7 +81,7 @@ class JobSpec(Message):
 
 
 class Snapshot(StrictMessage):
-    """What a projection knows of an ended job: enough for an elector that has forgotten it to revive it."""
+    """What a projection knows of an ended job: enough to revive it when its elector no longer remembers it."""
 
     version: Annotated[Version, Field(le=REVIVED_MAX)]
     state: State

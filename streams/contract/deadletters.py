@@ -1,10 +1,10 @@
-"""What a record that nobody could apply looks like in the topic `deadletters`: itself, and why it is there."""
+"""Dead letters: records that no role could process, as they came, with headers that say why."""
 
 from typing import Final
 
 from joblog.streams.contract.record_headers import Headers, size_of
 
-#: A dead letter must fit into a record, whatever it was: the clients send 2,000,000 bytes at most (kafka/clients.py).
+#: A dead letter must fit into a record: the clients send 2,000,000 bytes at most (kafka/clients.py).
 VALUE_BYTES_MAX: Final = 1_800_000
 KEY_BYTES_MAX: Final = 100_000
 HEADERS_BYTES_MAX: Final = 64_000

@@ -1,4 +1,4 @@
-"""The contract out: every fact that a job or worker leaves in the log, and nothing else.
+"""Events: every fact that a job or worker leaves in the log, and nothing else.
 
 Values of the topic `events`, as CloudEvents 1.0 whose `type` is the class's wire name, whose `subject` is the
 job (or worker) and whose `data` are the fields below.
@@ -183,19 +183,19 @@ class WorkerStarted(WorkerEvent):
 
 
 class WorkerAlive(WorkerEvent):
-    """A worker that goes on renewing; written once a minute."""
+    """A worker renews its lease; written once a minute."""
 
     type: Literal["worker.alive"] = "worker.alive"
 
 
 class WorkerStopped(WorkerEvent):
-    """A worker said that it stops."""
+    """A worker stopped in order."""
 
     type: Literal["worker.stopped"] = "worker.stopped"
 
 
 class WorkerLost(WorkerEvent):
-    """A worker did not renew in time; what it held is elected anew."""
+    """A worker did not renew its lease in time; its jobs are elected again."""
 
     type: Literal["worker.lost"] = "worker.lost"
 

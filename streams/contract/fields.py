@@ -61,12 +61,12 @@ def wrong_queue(name: str) -> str:
 
 
 class Message(BaseModel):
-    """What all messages are: frozen; a reader ignores fields that a newer writer added."""
+    """The base of all models: frozen; a reader ignores fields that a newer writer added."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class StrictMessage(Message):
-    """A message from outside: a field that nobody defined is a mistake its sender should hear of."""
+    """A message from outside: an unknown field is the sender's mistake, and refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

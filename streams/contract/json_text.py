@@ -1,4 +1,4 @@
-"""JSON that is carried through unread: arguments, results, parameters."""
+"""JSON that is passed on without decoding it: arguments, results, parameters."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A record's headers, asked for once."""
+"""The headers of a Kafka record, which may be read only once."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
@@ -33,7 +33,7 @@ def headers_of(message: HasHeaders) -> Headers | None:
 
 
 def readable_headers(message: HasHeaders) -> Headers | None:
-    """As `headers_of`, but None for headers that cannot be read: where it is only to hand them on."""
+    """As `headers_of`, but None for headers that cannot be read: for those who only pass them on."""
     try:
         return headers_of(message)
     except UndecodableRecord:
@@ -41,6 +41,6 @@ def readable_headers(message: HasHeaders) -> Headers | None:
 
 
 def size_of(headers: Headers | None) -> int:
-    """How many bytes of a record they take."""
+    """How many bytes of a record the headers take."""
     sizes = (len(name.encode(errors="replace")) + len(content or b"") for name, content in headers or ())
     return sum(OVERHEAD_BYTES + size for size in sizes)

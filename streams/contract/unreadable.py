@@ -1,7 +1,8 @@
-"""The run that an unreadable record speaks of: it must not stay Processing for ever.
+"""The run that an unreadable record is about: it must not stay Processing for ever.
 
-Its worker has said, or heard, all it has to; it renews its lease, so nobody would ever call it lost. If at least
-job and lease can be made out, the run is failed with the reason instead, and the job's retry policy decides.
+Its worker has sent its report, or will never start the run, and goes on renewing its lease, so the run would never
+count as lost. If at least job and lease can be read, the run fails with the reason, and the job's retry policy
+decides.
 """
 
 from typing import Final
@@ -35,25 +36,25 @@ _assignment: Final = json.Decoder(_Assignment)
 
 
 def failed_by_report(value: bytes | None, reason: str) -> wire.RunFailed | None:
-    """What to hear instead of a worker's report on a run that cannot be read; None if it is not one."""
+    """The report to take instead of one on a run that cannot be read; None if it is no report on a run."""
     try:
-        said = _report.decode(value or b"")
+        found = _report.decode(value or b"")
     except NOT_READABLE:
         return None
-    if not said.type.startswith("run."):
+    if not found.type.startswith("run."):
         return None
-    return _failed(said.job_id, said.lease, said.worker, f"The report {said.type} cannot be read: {reason}")
+    return _failed(found.job_id, found.lease, found.worker, f"The report {found.type} cannot be read: {reason}")
 
 
 def failed_by_assignment(value: bytes | None, worker: str, reason: str) -> tuple[int, wire.RunFailed] | None:
-    """The report of a worker that cannot read what it shall run, and the lane it goes to; None if it is no run."""
+    """The lane of a run that a worker cannot read, and the report to send there; None if it is no run."""
     try:
-        said = _assignment.decode(value or b"")
+        found = _assignment.decode(value or b"")
     except NOT_READABLE:
         return None
-    if said.type != "job.run":
+    if found.type != "job.run":
         return None
-    return said.lane, _failed(said.job_id, said.lease, worker, f"The assignment cannot be read: {reason}")
+    return found.lane, _failed(found.job_id, found.lease, worker, f"The assignment cannot be read: {reason}")
 
 
 def _failed(job_id: str, lease: int, worker: str, reason: str) -> wire.RunFailed:

@@ -1,7 +1,7 @@
-"""Retired wire shapes made current: one function for each retirement, none of them ever removed.
+"""Old formats of commands and events, converted to the current ones: one function for each change, none ever removed.
 
-A log that is kept for ever holds every shape that was ever written. Readers try the current shape first; what
-does not fit goes through here and is tried once more.
+A log that is kept for ever holds every format that was ever written. Readers try the current format first; what does
+not fit is converted here and tried once more.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,17 +16,17 @@ EVENTS: Final[Mapping[str, tuple[Upcast, ...]]] = {}
 
 
 def upcast(table: Mapping[str, tuple[Upcast, ...]], kind: str, data: Data) -> tuple[str, Data]:
-    """Type and data in their current shape; those that are current come back as they are."""
+    """Type and data in their current format; current ones come back as they are."""
     for step in table.get(kind, ()):
         kind, data = step(kind, data)
     return kind, data
 
 
 def upcast_command(kind: str, data: Data) -> tuple[str, Data]:
-    """A command's type and data in their current shape."""
+    """A command's type and data in their current format."""
     return upcast(COMMANDS, kind, data)
 
 
 def upcast_event(kind: str, data: Data) -> tuple[str, Data]:
-    """An event's type and data in their current shape."""
+    """An event's type and data in their current format."""
     return upcast(EVENTS, kind, data)

@@ -1,9 +1,10 @@
-"""The contract's messages in the form that electors, workers and projectors compute with.
+"""All messages as msgspec structs, the form in which electors, workers and projectors compute with them.
 
-The pydantic models of commands.py, reports.py and events.py define the contract. These msgspec structs are
-their twins for the path that every job takes: decoding one costs 0.6 µs where the model costs 4.8 µs.
-What a struct accepts, its model accepts too, with the same meaning (tests/contract/test_twins.py); what a
-struct refuses goes through the model, which accepts more spellings and names what is wrong.
+The pydantic models of commands.py and events.py define the public messages. These structs are their twins for the
+path that every job takes: decoding one costs 0.6 µs where the model costs 4.8 µs. What a struct accepts, its model
+accepts too, with the same meaning (tests/contract/test_twins.py); what a struct refuses is read again by the model,
+which accepts more spellings and names what is wrong. Reports, assignments and timers are private, and exist as
+structs only.
 """
 
 from datetime import datetime
@@ -16,9 +17,11 @@ from msgspec import Meta, Raw, Struct
 
 Instant = Annotated[datetime, Meta(tz=True)]
 NonNegative = Annotated[float, Meta(ge=0)]
+#: As many as their column in Postgres holds.
+Slots = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
-#: Names have patterns, and matching one costs more than decoding the whole message. Commands come from outside:
-#: codec.py matches their names, once for each name it sees. Reports and events are Joblog's own.
+#: Names have patterns, and matching one costs more than decoding the whole message: codec.py does it for commands and
+#: for those reports whose names are written again, once for each name it sees.
 JobId: TypeAlias = str
 QueueName: TypeAlias = str
 TaskName: TypeAlias = str
@@ -30,7 +33,7 @@ EMPTY_OBJECT = Raw(b"{}")
 
 
 class Wire(Struct, frozen=True, omit_defaults=True, gc=False):
-    """What all structs of the wire are: frozen, silent about defaults, not tracked by the collector."""
+    """The base of all structs: frozen, written without defaults, not tracked by the garbage collector."""
 
 
 class Outside(Wire, frozen=True, forbid_unknown_fields=True):
@@ -117,7 +120,7 @@ Command = CreateJob | DeleteJob | RequeueJob | RescheduleJob | SetParameter
 
 
 class Received(Wire, frozen=True):
-    """A command as it arrived: `id`, `source` and `traceparent` of its CloudEvent, and what it says."""
+    """A command as it arrived: `id`, `source` and `traceparent` of its CloudEvent, and its data."""
 
     id: str
     source: str
@@ -136,11 +139,11 @@ class JobException(Wire, frozen=True):
 
 
 class Report(Wire, frozen=True, tag_field="type", kw_only=True):
-    """Reports are tagged by `type` in the JSON object itself."""
+    """A message of a worker, the delays process or another lane to an elector: a JSON object with its `type`."""
 
 
 class RunReport(Report, frozen=True, kw_only=True):
-    """What a worker reports of a run; one that carries an old lease is rejected."""
+    """A worker's report on a run; one with an old lease is rejected."""
 
     job_id: JobId
     lease: Version
@@ -196,8 +199,8 @@ class WorkerAnnounced(Report, frozen=True, kw_only=True, tag="worker.announced")
     partition: Count
     queues: tuple[QueueName, ...]
     all_queues: tuple[QueueName, ...]
-    slots: Count
-    all_slots: Count
+    slots: Slots
+    all_slots: Slots
     tasks: tuple[TaskName, ...]
     host: Text = ""
     pid: Count = 0
@@ -245,10 +248,10 @@ AnyReport = (
 
 
 class JobEvent(Wire, frozen=True):
-    """The data of every job event; which of the optional fields are there is the event type's matter.
+    """The data of every job event; which of the optional fields are set depends on the event's type.
 
-    One shape for all of them, because the elector writes and the projector reads three of these for each job;
-    the models in events.py say which field belongs to which type, and a test holds every event to its model.
+    One struct for all types, because the elector writes and the projector reads three of these for each job; the
+    models in events.py say which field belongs to which type, and a test checks every event against its model.
     """
 
     version: Version
@@ -267,7 +270,7 @@ class JobEvent(Wire, frozen=True):
     lease: Version | None = None
     result: Raw = NO_RAW
     result_omitted: Text | None = None
-    # None, not 0, is what an event without these leaves out: 0 is a legal duration.
+    # None, not 0, is the default that is left out: 0 is a legal duration.
     duration_ms: NonNegative | None = None
     latency_ms: NonNegative | None = None
     exception: JobException | None = None
@@ -314,7 +317,7 @@ class CloudEvent(Wire, frozen=True):
 
 
 class Assignment(Wire, frozen=True, tag_field="type", kw_only=True):
-    """What an elector tells a worker; keyed by the worker's id."""
+    """A message of an elector to a worker; the key of its record is the worker's id."""
 
     job_id: JobId
     lease: Version

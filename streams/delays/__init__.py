@@ -4,5 +4,5 @@
 - partition: a partition and its records, timers or what becomes a dead letter. reader: the member of the group.
 - firing: sends what leaves a tier. process: the loop around them.
 
-The tiers are data in contract/tiers.py. May import contract and kafka; knows nothing of lanes or electors.
+The tiers are data in contract/topics.py. May import contract and kafka; knows nothing of lanes or electors.
 """

@@ -20,8 +20,7 @@ from functools import partial
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
-from joblog.streams.contract.tiers import WAITS_MS
-from joblog.streams.contract.topics import TopicNames
+from joblog.streams.contract.topics import WAITS_MS, TopicNames
 from joblog.streams.delays.firing import ROLE, Firing
 from joblog.streams.delays.reader import LIMITS, DelayReader, Limits, client_id
 from joblog.streams.errors import JoblogError

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
-from joblog.streams.contract.tiers import WAITS_MS
-from joblog.streams.contract.topics import DELAY_TIERS, TopicNames
+from joblog.streams.contract.topics import DELAY_TIERS, WAITS_MS, TopicNames
 from joblog.streams.delays.firing import ROLE
 from joblog.streams.delays.partition import Partition
 from joblog.streams.delays.wheel import Shelf

@@ -13,7 +13,7 @@ from collections import deque
 from heapq import heappop, heappush
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from joblog.streams.contract.tiers import WAITS_MS
+from joblog.streams.contract.topics import WAITS_MS
 
 T = TypeVar("T")
 

@@ -7,9 +7,8 @@ from confluent_kafka import Message, Producer
 from joblog.streams.contract import deadletters, wire
 from joblog.streams.contract.codec import encode
 from joblog.streams.contract.record_headers import Headers
-from joblog.streams.contract.tiers import tier_for
 from joblog.streams.contract.timestamps import format_time
-from joblog.streams.contract.topics import TopicNames
+from joblog.streams.contract.topics import TopicNames, tier_for
 from joblog.streams.elector.lane_records import StateRecord, write_state
 from joblog.streams.lane.output import LaneOutput
 

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import psycopg
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
-from joblog.projections.projector.event_batch import Parked, decoded
+from joblog.projections.projector.event_batch import Entries, Parked
 from joblog.projections.replay.verify import read_log
 from joblog.services.worker.assignments import partition_of
 from joblog.streams.contract import wire
@@ -145,7 +145,7 @@ def test_no_role_minds_mutated_records_and_each_is_accounted_for(
     random = Random(SEED)
     running = Running(installation, monkeypatch)
     names = installation.names
-    worker = wait_until(lambda: announced(running), 30, "the worker")
+    worker = wait_until(lambda: announced(running), 60, "the worker")
     now_ms = time.time_ns() // 1_000_000 - 600_000
     records = [one for topic in SENT for one in sent(topic, random, now_ms)]
     records = [for_worker(one) if one.topic == "assignments" else one for one in records]
@@ -169,26 +169,26 @@ def test_no_role_minds_mutated_records_and_each_is_accounted_for(
         return all(log.get(job, [""])[-1] == "job.succeeded" for job in beside)
 
     wait_until(ended, 60, "the jobs beside them")
-    wait_until(lambda: not running.electors_lag(), 30, "the electors to have read all")
-    wait_until(lambda: only_waiting(running), 30, "the timers that are due")
+    wait_until(lambda: not running.electors_lag(), 60, "the electors to have read all")
+    settled_ms = wait_until(lambda: only_waiting(running), 60, "the timers that are due")
     undecodable = running.metric("worker", "joblog_quarantined_records_total")
     running.end("worker")
     running.end("delays")
-    wait_until(lambda: not running.electors_lag(), 30, "the electors to have read the rest")
+    wait_until(lambda: not running.electors_lag(), 60, "the electors to have read the rest")
     stale = running.metric("elector", "joblog_stale_reports_total")
     forwarded = running.metric("elector", "joblog_commands_forwarded_total")
     assert running.metric("elector", "joblog_producer_rebuilds_total") == 1
     assert running.metric("elector", "joblog_transactions_total", result="failed") == 0
     assert running.metric("elector", "joblog_quarantined_records_total", reason="internal_error") == 0
     running.end("elector")
-    wait_until(lambda: not installation.differences(), 30, "Postgres to equal the log")
+    wait_until(lambda: not installation.differences(), 60, "Postgres to equal the log")
     running.end("projector")
 
     account = Account.of(running, foreign={one.value for one in records if one.topic == "events"})
     check_commands(running, account, written["commands"] + BESIDE, forwarded)
     check_reports(running, account, written["reports"], stale)
-    check_timers(running, account, written["delay.now"])
-    check_assignments(running, worker, undecodable)
+    check_timers(running, account, written["delay.now"], settled_ms)
+    check_assignments(running, account, worker, undecodable)
     check_events(running)
     assert not account.dead, "dead letters of records that could be read"
     runs = installation.runs()
@@ -222,8 +222,8 @@ def installation_events(running: Running) -> dict[str, list[str]]:
 # --- timers that wait ---
 
 
-def only_waiting(running: Running) -> bool:
-    """Whether nothing holds back what the delays process commits but timers that are not due yet."""
+def only_waiting(running: Running) -> int:
+    """When (unix milliseconds) nothing held back what the delays process commits but timers not due yet; else 0."""
     names, now_ms = running.at.names, time.time_ns() // 1_000_000
     consumer = Consumer(
         {"bootstrap.servers": running.at.kafka.bootstrap_servers, "group.id": f"{names.prefix}delays"}
@@ -237,8 +237,8 @@ def only_waiting(running: Running) -> bool:
             if (message.offset() or 0) == max(offset, 0):  # the first that is not done
                 timer = timer_of(message)
                 if timer is None or timer.due_ms <= now_ms:
-                    return False
-    return True
+                    return 0
+    return now_ms
 
 
 def timer_of(message: Message) -> wire.Timer | None:
@@ -351,8 +351,8 @@ def check_reports(running: Running, account: Account, written: int, stale: float
     assert outcomes["parked"] > written / 4
 
 
-def check_timers(running: Running, account: Account, written: int) -> None:
-    """Each was parked, or was fired, or still waits in one of the tiers; repeats are allowed."""
+def check_timers(running: Running, account: Account, written: int, settled_ms: int) -> None:
+    """Each was parked, or was fired, or waited in one of the tiers when all had settled; repeats are allowed."""
     names, lanes = running.at.names, running.at.lanes
     fired = set()
     for message in running.read(names.reports, lanes):
@@ -363,7 +363,6 @@ def check_timers(running: Running, account: Account, written: int) -> None:
         if isinstance(report, wire.JobDue):
             fired.add((report.job_id, report.version))
     outcomes: Counter[str] = Counter()
-    now_ms = time.time_ns() // 1_000_000
     for tier in DELAY_TIERS:
         for message in running.read(names.delay(tier), lanes):
             if account.is_dead(message):
@@ -372,14 +371,14 @@ def check_timers(running: Running, account: Account, written: int) -> None:
             timer = timer_of(message)
             assert timer is not None, message.value()
             outcomes["fired" if (timer.job_id, timer.version) in fired else "waits"] += 1
-            assert timer.due_ms > now_ms or (timer.job_id, timer.version) in fired, timer
+            assert timer.due_ms > settled_ms or (timer.job_id, timer.version) in fired, timer
     assert outcomes.total() >= written
     assert outcomes["parked"] > written / 4
     assert outcomes["fired"] > 0
 
 
-def check_assignments(running: Running, worker: str, undecodable: float) -> None:
-    """Each was counted as unreadable, or reported on, or cancels a run."""
+def check_assignments(running: Running, account: Account, worker: str, undecodable: float) -> None:
+    """Each was parked, or reported on, or cancels a run."""
     reported, unreadable = set(), 0
     for message in running.read(running.at.names.reports, running.at.lanes):
         try:
@@ -397,6 +396,7 @@ def check_assignments(running: Running, worker: str, undecodable: float) -> None
             if isinstance(said, wire.RunJob) and said.lane >= running.at.lanes:
                 raise ValueError("lane")
         except NOT_READABLE:
+            assert account.is_dead(message)
             unreadable += 1
         else:
             (runs if isinstance(said, wire.RunJob) else cancelled).add((said.job_id, said.lease))
@@ -411,7 +411,7 @@ def check_events(running: Running) -> None:
         query = sql.SQL("SELECT lane, log_offset, code FROM {}.parked").format(sql.Identifier(at.schema))
         parked = {(lane, offset): code for lane, offset, code in connection.execute(query)}
     assert "internal_error" not in parked.values()
-    entries = decoded(read_log(at.kafka, at.names, at.lanes))
+    entries = Entries(read_log(at.kafka, at.names, at.lanes))
     unread = {(record.lane, record.offset) for record, fact in entries if isinstance(fact, Parked)}
     assert unread
     assert unread <= parked.keys()

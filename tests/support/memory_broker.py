@@ -80,9 +80,9 @@ class MemoryBroker:
         key: str | bytes | None = None,
         partition: int = -1,
         callback: Callable[[Any, Any], None] | None = None,
+        headers: Any = None,
         *,
         on_delivery: Callable[[Any, Any], None] | None = None,
-        headers: Any = None,
     ) -> None:
         encoded = [one.encode() if isinstance(one, str) else one for one in (value, key)]
         if partition < 0:

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 from joblog.streams.contract.ids import lane_of_job
-from joblog.streams.contract.tiers import tier_for
-from joblog.streams.contract.topics import DELAY_TIERS, TopicNames
+from joblog.streams.contract.topics import DELAY_TIERS, TopicNames, tier_for
 from joblog.streams.contract.wire import JobDue
 from joblog.streams.delays.reader import LIMITS, READ_MAX, Limits
 from joblog.streams.kafka.clients import KafkaConfig

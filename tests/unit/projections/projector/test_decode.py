@@ -126,6 +126,8 @@ PARAMETER_SET = Story(state="Enqueued").parameter_set("x", 1).values[0]
         (ENQUEUED.replace(b"[1,2]", b"[" + b"9" * 5_000 + b"]"), UndecodableRecord, "number out of range"),
         (ENQUEUED.replace(b"[1,2]", b"[1E400]"), InvalidData, "spec.args.*finite"),
         (changed(SUCCEEDED, result=0).replace(b'"result": 0', b'"result": 1E400'), InvalidData, "result.*finite"),
+        (changed(AWAITING, parent="x"), InvalidData, "parent"),
+        (changed(ENQUEUED, spec={"n": 0}).replace(b'"n": 0', b'"n": 1E400'), InvalidData, "spec.n.*finite"),
         (worker_event("worker.started", started_at="0001-01-01T00:00:00+14:00"), InvalidData, "started_at"),
         (changed(PROCESSING, worker=None), InvalidData, "worker"),
         (changed(PROCESSING, lease=None), InvalidData, "lease"),

@@ -337,6 +337,14 @@ def test_an_assignment_that_comes_twice_runs_once(bench: Bench) -> None:
     bench.intake.give_up("over")
 
 
+def test_a_run_of_a_lane_in_which_this_worker_has_no_lease_goes_back(bench: Bench) -> None:
+    job = msgspec.structs.replace(bench.job("add", 1), lane=LANE + 1)
+    bench.intake.accept([arrived(job)])
+    report = bench.report()
+    assert isinstance(report, RunReleased)
+    assert report.reason == f"this worker has no lease from lane {LANE + 1}"
+
+
 @pytest.mark.parametrize(
     ("name", "queue", "why"), [("nobody", "default", "knows no task nobody"), ("add", "other", "the queue other")]
 )

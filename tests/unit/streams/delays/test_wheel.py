@@ -1,6 +1,5 @@
 import pytest
-from joblog.streams.contract.tiers import WAITS_MS, tier_for
-from joblog.streams.contract.topics import DELAY_TIERS
+from joblog.streams.contract.topics import DELAY_TIERS, WAITS_MS, tier_for
 from joblog.streams.delays.wheel import HOP_MS_MIN, NOW_MS_MAX, OPEN_FACTOR, Held, Shelf, leaves_ms
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from joblog.streams.contract.tiers import WAITS_MS, tier_for
+from joblog.streams.contract.topics import WAITS_MS, tier_for
 from joblog.streams.delays.wheel import HOP_MS_MIN, NOW_MS_MAX, Held, Shelf, leaves_ms
 
 DAY_MS = 86_400_000
