@@ -8,8 +8,8 @@ from joblog.projections.projector.decode import Fact, JobFact, RejectedFact, Wor
 from joblog.projections.projector.fold import JobRow, begins, begun, extend
 from joblog.projections.schema.history import EVENTS_MAX, element, written
 from joblog.streams.contract.cloudevents import Headers
+from joblog.streams.contract.deadletters import internal_error
 from joblog.streams.contract.states import State
-from joblog.streams.contract.unforeseen import internal_error
 from joblog.streams.contract.wire import NO_RAW
 from joblog.streams.errors import ContractError
 from msgspec import Struct, field

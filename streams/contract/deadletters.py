@@ -1,14 +1,19 @@
 """Dead letters: records that no role could process, as they came, with headers that say why."""
 
+from traceback import format_exception, format_exception_only
 from typing import Final
 
 from joblog.streams.contract.record_headers import Headers, size_of
+from joblog.streams.errors import InternalError
 
 #: A dead letter must fit into a record: the clients send 2,000,000 bytes at most (kafka/clients.py).
 VALUE_BYTES_MAX: Final = 1_800_000
 KEY_BYTES_MAX: Final = 100_000
 HEADERS_BYTES_MAX: Final = 64_000
 REASON_CHARACTERS_MAX: Final = 2_000
+#: Of an exception that nobody foresaw: its own line, and the end of its traceback.
+LINE_CHARACTERS_MAX: Final = 500
+TRACEBACK_CHARACTERS_MAX: Final = 2_000
 
 
 def headers(
@@ -53,3 +58,16 @@ def _fitting(own: Headers) -> Headers:
         if size > HEADERS_BYTES_MAX:
             return own[:index]
     return own
+
+
+def internal_error(error: Exception) -> InternalError:
+    """The error as two texts: `reason` is one line, `details` the end of the traceback, which says where it was."""
+    line = " ".join("".join(format_exception_only(error)).split())
+    return InternalError(
+        _writable(line[:LINE_CHARACTERS_MAX]), _writable("".join(format_exception(error))[-TRACEBACK_CHARACTERS_MAX:])
+    )
+
+
+def _writable(text: str) -> str:
+    """Without lone surrogates, which no encoder takes, and NUL, which Postgres does not."""
+    return text.encode(errors="replace").decode().replace("\x00", "\N{REPLACEMENT CHARACTER}")

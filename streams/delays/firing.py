@@ -13,8 +13,8 @@ from typing import Any, Final
 import msgspec
 from confluent_kafka import KafkaError, KafkaException
 from joblog.streams.contract import deadletters
+from joblog.streams.contract.deadletters import internal_error
 from joblog.streams.contract.topics import TopicNames, tier_for
-from joblog.streams.contract.unforeseen import internal_error
 from joblog.streams.contract.wire import JobDue, Timer
 from joblog.streams.delays.partition import Partition, Unusable, decode_timer, failed
 from joblog.streams.delays.wheel import Held

@@ -7,9 +7,9 @@ from typing import Final
 
 import msgspec
 from confluent_kafka import Message
+from joblog.streams.contract.deadletters import internal_error
 from joblog.streams.contract.fields import JOB_ID_PATTERN
 from joblog.streams.contract.record_headers import Headers, readable_headers
-from joblog.streams.contract.unforeseen import internal_error
 from joblog.streams.contract.wire import Timer
 from joblog.streams.delays.wheel import Shelf, leaves_ms
 from joblog.streams.errors import InternalError, InvalidData, UndecodableRecord

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from joblog.streams.contract.deadletters import internal_error
 from joblog.streams.contract.topics import TopicNames
-from joblog.streams.contract.unforeseen import internal_error
 from joblog.streams.elector.lane_records import (
     ASIDE_KEY,
     LANE_KEY,

@@ -11,10 +11,10 @@ from typing import Final
 from confluent_kafka import KafkaException, Message
 from joblog.streams.contract import deadletters, wire
 from joblog.streams.contract.codec import read_command, read_report
+from joblog.streams.contract.deadletters import internal_error
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.record_headers import Headers, headers_of, readable_headers, size_of
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, TopicNames
-from joblog.streams.contract.unforeseen import internal_error
 from joblog.streams.contract.unreadable import failed_by_report
 from joblog.streams.elector.failed_records import (
     FailedRecord,

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from joblog.streams.contract import deadletters, wire
 from joblog.streams.contract.codec import VALUE_BYTES_MAX, encode
+from joblog.streams.contract.deadletters import internal_error
 from joblog.streams.contract.ids import new_job_id
 from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, DELAY_TIERS, TopicNames
-from joblog.streams.contract.unforeseen import internal_error
 from joblog.streams.elector.failed_records import FailedRecords, RecordFailed
 from joblog.streams.elector.lane_records import LaneRecord
 from joblog.streams.elector.turn import CARRIED_BYTES_MAX, FANOUT_MAX, Turn
