@@ -31,7 +31,9 @@ _WAIT_S: Final = TRANSACTION_TIMEOUT_S + 5
 
 def _hurry(producer: Producer) -> None:
     """Send what was written without lingering for more, while the offsets are on their way."""
-    with suppress(KafkaException):  # the commit hears of it, too
+    # The commit hears of a failure, too. With a fatal one the client may log when its exception is set already: Python
+    # reports that as SystemError.
+    with suppress(KafkaException, SystemError):
         producer.flush(HURRY_S)
 
 
