@@ -31,8 +31,8 @@ _WAIT_S: Final = TRANSACTION_TIMEOUT_S + 5
 
 def _hurry(producer: Producer) -> None:
     """Send what was written without lingering for more, while the offsets are on their way."""
-    # The commit hears of a failure, too. With a fatal one the client may log when its exception is set already: Python
-    # reports that as SystemError.
+    # The commit hears of a failure, too. With a fatal one the client may log when its exception is set,
+    # which Python reports as SystemError.
     with suppress(KafkaException, SystemError):
         producer.flush(HURRY_S)
 

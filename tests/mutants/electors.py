@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.mutants.mutant import Mutant, Patch, mutant, together
+from tests.mutants.mutant import Mutant, Patch, mutant
 
 _HERE: Final = "tests/integration/streams/elector"
 _DECIDES: Final = f"{_HERE}/test_elector.py"
@@ -124,11 +124,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     FENCE,
     NOT_OURS,
     GROUP_OFFSETS,
-    together(
-        FENCE,
-        GROUP_OFFSETS,
-        f"{_ZOMBIES}::test_an_elector_that_slept_through_its_session_commits_nothing_and_disturbs_nobody",
-    ),
     mutant(
         "quiet-takeover",
         "the time after a take-over in which no worker is lost, for what came meanwhile is not fetched yet",

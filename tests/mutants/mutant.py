@@ -55,13 +55,6 @@ def mutant(name: str, without: str, file: str, old: str, new: str, *tests: str) 
     return Mutant(name, without, (Patch(file, old, new),), tests)
 
 
-def together(first: Mutant, second: Mutant, *tests: str) -> Mutant:
-    """Both defences taken out at once, since each might do the work of the other."""
-    return Mutant(
-        f"{first.name}+{second.name}", f"{first.without}; {second.without}", first.patches + second.patches, tests
-    )
-
-
 def stale(mutants: Iterable[Mutant], root: Path) -> list[str]:
     """Why mutants do not fit the code, one line for each that does not."""
     reasons = []

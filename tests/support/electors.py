@@ -103,7 +103,7 @@ WORKER = "w-1"
 PARTITION = (murmur2(WORKER.encode()) & 0x7FFFFFFF) % ASSIGNMENT_PARTITIONS
 
 #: Records of live jobs that take seconds to load; and how much of that an elector may have done when it is stopped.
-SLOW_RECORDS = 150_000
+SLOW_RECORDS = 300_000
 LOADING_S = 0.2
 
 
