@@ -22,6 +22,7 @@ from joblog.streams.contract.topics import TopicNames
 from joblog.streams.elector.lane_records import AsideCode
 from joblog.streams.elector.membership import ROLE, Membership, no_answer
 from joblog.streams.elector.ownership import OwnedLanes
+from joblog.streams.elector.quiet_period import QuietPeriod
 from joblog.streams.elector.recovery import Recovery
 from joblog.streams.elector.registration import Registration
 from joblog.streams.elector.takeover import NotOurs, SetAside, Takeover
@@ -86,7 +87,6 @@ class Elector:
             lanes=lanes,
             on_revoke=self._give_back,
             on_lost=self._lose,
-            on_trouble=self._expect_silence,
         )
         self._unserved = UnservedJobs(meters)
         self._turn_size = TurnSize(batch_max)
@@ -99,6 +99,7 @@ class Elector:
             meters,
             health,
         )
+        self._quiet = QuietPeriod()
         self._ticked_at = self._looked_aside_at = 0.0
         #: Fetched and not decided yet.
         self._rest: list[Message] = []
@@ -171,7 +172,7 @@ class Elector:
         now = time.monotonic()
         if now - self._ticked_at >= TICK_S:
             self._ticked_at = now
-            is_quiet_over = self._recovery.quiet.is_over(now)
+            is_quiet_over = self._quiet.is_over(now)
             turn.tick(self._owned.read_to_end(turn.offsets, self._member.consumer) if is_quiet_over else ())
             self._meters.set("joblog_live_jobs", sum(len(lane.jobs) for lane in self._owned.lanes.values()))
 
@@ -216,7 +217,7 @@ class Elector:
         self._rest.clear()
         member.forget_fetched()
         # Renewals that came meanwhile lie in the log, and the first fetch may be late.
-        recovery.quiet.begin(time.monotonic())
+        self._quiet.begin(time.monotonic())
         gc.collect()
         gc.freeze()
         self._report_lanes(loaded, time.perf_counter() - began)
@@ -260,10 +261,6 @@ class Elector:
         """Give the lanes back in order, and keep them at hand: the next assignment may be the same."""
         self._health.set_unready("rebalancing")
         self._owned.give_back(consumer)
-
-    def _expect_silence(self) -> None:
-        """Brokers are away: what workers send will come late."""
-        self._recovery.quiet.begin(time.monotonic())
 
     def _lose(self) -> None:
         self._owned.drop()

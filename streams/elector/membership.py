@@ -35,7 +35,6 @@ class Membership:
 
     - on_revoke: called with the consumer while this member still has its lanes, to give them back in order.
     - on_lost: called when the group went on without this member: nothing is its own any more.
-    - on_trouble: called at errors that say that brokers are away.
 
     What `fetch` notes, for the caller to read and reset:
 
@@ -54,7 +53,6 @@ class Membership:
         lanes: int,
         on_revoke: Callable[[Consumer], None],
         on_lost: Callable[[], None],
-        on_trouble: Callable[[], None],
     ) -> None:
         self._config = config
         self._names = names
@@ -64,7 +62,6 @@ class Membership:
         self._lanes = lanes
         self._give_back = on_revoke
         self._lose = on_lost
-        self._trouble = on_trouble
         self.wanted: list[int] | None = None
         self.ends: dict[Place, int] = {}
         self.missing: dict[Place, str] = {}
@@ -217,8 +214,6 @@ class Membership:
         self._meters.inc("joblog_kafka_errors_total", ROLE, error.name())
         if error.fatal() or error.code() in _FATAL:
             self._fatal = error
-        else:
-            self._trouble()
 
 
 def no_answer(error: KafkaException) -> str:

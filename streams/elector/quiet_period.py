@@ -1,22 +1,22 @@
-"""Whether silence means anything: after trouble, nobody is called lost for a while."""
+"""How long the silence of a worker means nothing after lanes were taken over."""
 
 from math import inf
 from typing import Final
 
-#: After a disturbance, workers get this long to be heard again. They renew every 3 s.
+#: Workers renew every 3 s, and the first fetch of a lane may be late.
 QUIET_S: Final = 5.0
 
 
 class QuietPeriod:
-    """Since when nothing disturbs the reading of the log; all times in seconds of a monotonic clock."""
+    """Until when no worker is called lost in a lane that seems to be read to its end; seconds of a monotonic clock."""
 
     def __init__(self) -> None:
-        self._disturbed_at = -inf
+        self._began_at = -inf
 
     def begin(self, now: float) -> None:
-        """The brokers are in trouble, or lanes were just taken over: there may be much to read in a moment."""
-        self._disturbed_at = now
+        """Lanes were just taken over: what workers sent meanwhile lies in the log, still unread."""
+        self._began_at = now
 
     def is_over(self, now: float) -> bool:
-        """Whether enough time has passed for whoever is alive to be heard."""
-        return now - self._disturbed_at > QUIET_S
+        """Whether enough time has passed for the renewals of all live workers to be read."""
+        return now - self._began_at > QUIET_S

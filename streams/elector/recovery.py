@@ -13,7 +13,6 @@ Nothing is ever undone: a lane's memory is thrown away, and what was committed i
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Collection
 from typing import Final
 
@@ -30,7 +29,6 @@ from joblog.streams.elector.failed_records import (
 from joblog.streams.elector.lane_records import AsideCode
 from joblog.streams.elector.membership import ROLE, Membership, no_answer
 from joblog.streams.elector.ownership import OwnedLanes
-from joblog.streams.elector.quiet_period import QuietPeriod
 from joblog.streams.elector.registration import Registration
 from joblog.streams.elector.takeover import SetAside
 from joblog.streams.elector.transaction import TransactionLog
@@ -48,7 +46,7 @@ class Recovery:
     """Puts an elector's parts back to work after an error.
 
     - is_reloading: whether the lanes that are to be taken were ours a moment ago: then nobody is fenced for them.
-    - failed_records, turn_size, quiet: what follows for the next turns.
+    - failed_records, turn_size: what follows for the next turns.
     """
 
     def __init__(
@@ -69,7 +67,6 @@ class Recovery:
         self._health = health
         self.turn_size = turn_size
         self.failed_records = FailedRecords()
-        self.quiet = QuietPeriod()
         self.is_reloading = False
 
     def register(self, stop: threading.Event) -> None:
@@ -129,7 +126,6 @@ class Recovery:
         self._end_if_replaced(error, stop)
         log.warning("elector.rejoin", extra={"error": str(error)})
         self._health.set_unready("joining the group anew")
-        self.quiet.begin(time.monotonic())
         self._owned.drop()
         self._log.close()
         self._member.rejoin()
@@ -138,7 +134,6 @@ class Recovery:
         """A new producer, and all lanes as the log has them."""
         log.warning("elector.step_back", extra={"error": str(error)})
         self._meters.inc("joblog_transactions_total", ROLE, "failed")
-        self.quiet.begin(time.monotonic())
         if isinstance(error, TooLarge):
             self.turn_size.shrink()
             log.warning("elector.smaller_turns", extra={"records": self.turn_size.now})

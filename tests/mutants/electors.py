@@ -78,17 +78,9 @@ GROUP_OFFSETS: Final = mutant(
     "            if False:\n",
     f"{_REBALANCES}::test_an_elector_that_slept_while_it_took_lanes_over_writes_nothing",
 )
-QUIET_PERIOD: Final = mutant(
-    "quiet-period",
-    "the time after trouble with the brokers, or a take-over, in which no worker is lost",
-    "streams/elector/quiet_period.py",
-    "return now - self._disturbed_at > QUIET_S",
-    "return True",
-    f"{_LEASES}::test_nobody_is_lost_since_the_broker_was_away",
-)
 QUIET_TAKEOVER: Final = mutant(
     "quiet-takeover",
-    "the time after a take-over in which no worker is lost",
+    "the time after a take-over in which no worker is lost, for what came meanwhile is not fetched yet",
     "streams/elector/elector.py",
     "        self._quiet.begin(time.monotonic())\n        gc.collect()\n",
     "        gc.collect()\n",
@@ -124,14 +116,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     FENCE,
     NOT_OURS,
     GROUP_OFFSETS,
-    mutant(
-        "quiet-takeover",
-        "the time after a take-over in which no worker is lost, for what came meanwhile is not fetched yet",
-        "streams/elector/elector.py",
-        "        recovery.quiet.begin(time.monotonic())\n",
-        "",
-        f"{_REBALANCES}::test_no_worker_is_lost_since_a_rebalance_took_long",
-    ),
+    QUIET_TAKEOVER,
     POSITIONS,
     BROKER_CLOCK,
     ELECTOR_CLOCK,
