@@ -8,7 +8,7 @@ QUIET_S: Final = 5.0
 
 
 class QuietPeriod:
-    """Until when no worker is called lost in a lane that seems to be read to its end; seconds of a monotonic clock."""
+    """Until when no worker is called lost in a lane that seems to be read to its end; monotonic seconds."""
 
     def __init__(self) -> None:
         self._began_at = -inf
