@@ -27,8 +27,10 @@ log = logging.getLogger(__name__)
 ANSWER_S: Final = 5.0
 #: Delay between two checks while no broker answers.
 RETRY_S: Final = 1.0
-#: Topics count as wrong when they were for this long: a broker that is starting may not know all topics yet.
+#: Topics count as wrong when they were for this long: a broker that is starting may not know all topics yet. A role
+#: that runs has time: its own clients notice what is really missing.
 CONFIRM_S: Final = 3.0
+CONFIRM_RUNNING_S: Final = 30.0
 #: How often the topics of a running role are checked.
 WATCH_S: Final = 30.0
 
@@ -56,7 +58,7 @@ class CheckedRole:
         while not stop.is_set():
             self._health.beat()
             try:
-                self._confirmed(stop)
+                self._confirmed(stop, CONFIRM_S)
             except BrokersAway as error:
                 self._health.set_unready(f"waiting for brokers: {error}")
                 log.warning("role.waiting_for_brokers", extra={"reason": str(error)})
@@ -66,9 +68,9 @@ class CheckedRole:
                 return not stop.is_set()
         return False
 
-    def _confirmed(self, stop: threading.Event) -> None:
-        """Check until the topics fit; raises TopicsError when they have not for `CONFIRM_S`."""
-        deadline = time.monotonic() + CONFIRM_S
+    def _confirmed(self, stop: threading.Event, confirm_s: float) -> None:
+        """Check until the topics fit; raises TopicsError when they have not for so long."""
+        deadline = time.monotonic() + confirm_s
         while not stop.is_set():
             try:
                 self._check()
@@ -97,7 +99,7 @@ class CheckedRole:
     def _watch(self, stop: threading.Event, ended: threading.Event, errors: list[TopicsError]) -> None:
         while not ended.wait(self._watch_s):
             try:
-                self._confirmed(ended)
+                self._confirmed(ended, CONFIRM_RUNNING_S)
             except BrokersAway:
                 continue  # the role's own clients notice and report it
             except TopicsError as error:

@@ -115,7 +115,7 @@ class Takeover:
         unknown = {number for number, found in values.items() if LANE_KEY not in found}
         worked_on = self._worked_on(unknown, member)
         return {
-            number: self._loaded(number, values.pop(number), clock_ms, worked_on.get(number))
+            number: self._loaded(number, values.pop(number), clock_ms, worked_on.get(number), is_new=fence)
             for number in sorted(numbers)
         }
 
@@ -123,7 +123,9 @@ class Takeover:
         """The end of each lane's `state` partition: unchanged as long as nobody writes there."""
         return {number: self.watermarks(self._names.state, number)[1] for number in numbers}
 
-    def _loaded(self, number: int, found: dict[str, bytes], clock_ms: int, worked_on: str | None) -> Loaded:
+    def _loaded(
+        self, number: int, found: dict[str, bytes], clock_ms: int, worked_on: str | None, *, is_new: bool
+    ) -> Loaded:
         loaded = Loaded()
         try:
             noted, order = _own(found, ASIDE_KEY), _own(found, ORDER_KEY)
@@ -132,10 +134,10 @@ class Takeover:
             skips = action is Action.SKIP
             loaded.changes = {key: None for key in (ASIDE_KEY, ORDER_KEY) if key in found}
             loaded.record = before = self._record(found, worked_on, loaded.noted)
-            if loaded.noted is not None and loaded.noted.code is AsideCode.LOG_LOST:
-                if action is None:
-                    raise SetAside(loaded.noted.code, loaded.noted.reason)  # noqa: TRY301
-                loaded.record = self._readable(number, before, skips=skips)
+            if loaded.noted is not None:
+                self._stay_aside(loaded.noted, action, is_new=is_new)
+                if loaded.noted.code is AsideCode.LOG_LOST:
+                    loaded.record = self._readable(number, before, skips=skips)
             loaded.lane = self._lane(number, found, clock_ms, loaded, skips=skips)
             if loaded.record.reports != before.reports:
                 _forget_workers(loaded.lane)
@@ -153,6 +155,14 @@ class Takeover:
             loaded.changes.pop(ASIDE_KEY, None)  # the elector writes another, if it says something else
             loaded.dropped = {}
         return loaded
+
+    def _stay_aside(self, noted: LaneAside, action: Action | None, *, is_new: bool) -> None:
+        """Raise SetAside again, unless an operator asked for another try, or an elector has just got the lane.
+
+        That one may be another version, or a restart; but what is not in the log any more does not come back by it.
+        """
+        if action is None and (noted.code is AsideCode.LOG_LOST or not is_new):
+            raise SetAside(noted.code, noted.reason, noted.details)
 
     def _record(self, found: Mapping[str, bytes], worked_on: str | None, noted: LaneAside | None) -> LaneRecord:
         if noted is not None and noted.code is AsideCode.REBUILDING:

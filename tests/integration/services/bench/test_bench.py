@@ -21,6 +21,7 @@ FIGURES = [
     *(f"lateness_p{percent}" for percent in (50, 95, 99)),
     "election",
     "projection",
+    "projection_cpu",
 ]
 
 

@@ -109,7 +109,7 @@ def test_a_broker_whose_ports_were_taken_moves_and_keeps_its_data(directory: Pat
         second = others.enter_context(EmbeddedStack(directory, postgres=False, progress=said.append))
         assert second.addresses != before
         assert read(second.addresses, 1) == ["kept"]
-    assert len([line for line in said if "is in use by another program now" in line]) == 2
+    assert len([line for line in said if "is now in use by another program" in line]) == 2
 
 
 def test_a_directory_that_cannot_be_made_is_an_error_that_names_it(directory: Path) -> None:

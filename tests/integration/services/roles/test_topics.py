@@ -39,6 +39,7 @@ DEADLINE_S = 60
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Looks often, and has a module with a task."""
     monkeypatch.setattr(checking, "CONFIRM_S", 0.5)
+    monkeypatch.setattr(checking, "CONFIRM_RUNNING_S", 0.5)
     monkeypatch.setattr(checking, "WATCH_S", 0.2)
     monkeypatch.setattr(checking, "RETRY_S", 0.2)
     (tmp_path / "topictasks.py").write_text(
