@@ -36,7 +36,7 @@ def test_all_benchmarks_measure_and_clean_up(
     }
     before = leftovers(stack, kafka)
     result = CliRunner().invoke(
-        app, ["bench", "all", "--jobs", "200", "--timeout", "120", "-o", "json"], env=environment
+        app, ["bench", "all", "--jobs", "25000", "--timeout", "120", "-o", "json"], env=environment
     )
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in result.stdout.splitlines()]
