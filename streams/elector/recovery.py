@@ -13,6 +13,7 @@ Nothing is ever undone: a lane's memory is thrown away, and what was committed i
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Collection
 from typing import Final
 
@@ -35,6 +36,7 @@ from joblog.streams.elector.transaction import TransactionLog
 from joblog.streams.elector.turn_size import TurnSize
 from joblog.streams.errors import ElectorError, Fenced, StepBack, TooLarge
 from joblog.streams.health import Health
+from joblog.streams.kafka.clients import SESSION_TIMEOUT_S
 from joblog.streams.metrics import Meters
 
 log: Final = logging.getLogger(__name__)
@@ -104,22 +106,42 @@ class Recovery:
                 raise error
 
     def _end_if_replaced(self, error: ElectorError, stop: threading.Event) -> None:
-        """Raise Fenced if another process was started with this elector's id after this one.
+        """Raise Fenced if another process was started with this elector's id after this one, and lives.
 
         If not, it was fenced by itself (a join whose answer was lost with a broker is repeated, and fences its own
         first try), or by an elector that took its lanes over while it slept: it may go on.
         """
+        is_latest = self._is_latest(stop)
+        if stop.is_set() or is_latest:
+            return
+        if not isinstance(error, Fenced):
+            self._wait_for_the_other(stop)  # raises Fenced
+            self.register(stop)
+            return
+        raise Fenced(f"{error}; another elector was started with the same id") from error
+
+    def _is_latest(self, stop: threading.Event) -> bool:
+        """Waits for brokers; meaningless when `stop` was set meanwhile."""
         goes_on = self._goes_on(stop)
         while goes_on():
             try:
-                is_latest = self._registration.is_latest()
+                return self._registration.is_latest()
             except KafkaException as unknown:
                 log.warning("elector.waiting_for_kafka", extra={"error": no_answer(unknown)})
                 stop.wait(PAUSE_S)
-                continue
-            if not is_latest:
-                raise Fenced(f"{error}; another elector was started with the same id") from error
-            return
+        return False
+
+    def _wait_for_the_other(self, stop: threading.Event) -> None:
+        """Return if the other process did not join the group: it ended right after it was started.
+
+        Raises Fenced when it has, which this member's next heartbeats tell it.
+        """
+        goes_on, deadline = self._goes_on(stop), time.monotonic() + SESSION_TIMEOUT_S
+        while goes_on() and time.monotonic() < deadline:
+            try:
+                self._member.fetch(1, PAUSE_S)
+            except Fenced as fenced:
+                raise Fenced(f"{fenced}; another elector was started with the same id") from fenced
 
     def _rejoin(self, error: Fenced, stop: threading.Event) -> None:
         """Join the group as a new client, with what the log says, unless another process has this elector's id."""

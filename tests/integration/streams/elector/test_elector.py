@@ -10,6 +10,7 @@ from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job, new_job_id
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.elector.elector import Elector
+from joblog.streams.elector.registration import Registration
 from joblog.streams.elector.transaction import TransactionLog
 from joblog.streams.errors import StepBack, TooLarge
 from joblog.streams.health import Health
@@ -238,3 +239,30 @@ def test_a_worker_is_lost_however_much_there_is_to_read(
     stop.set()
     thread.join(30)
     assert not thread.is_alive()
+
+
+def test_an_elector_outlives_another_of_its_id_that_was_started_and_ended_at_once(
+    elector: Elector,
+    kafka: KafkaConfig,
+    names: TopicNames,
+    log: Log,
+    wait_until: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = log.create(0)
+    log.producer.flush()
+    wait_until(lambda: log.of(job) == ["enqueued"], 20, "the job")
+    Registration(kafka, names, f"{names.prefix}elector-in-process").register()
+    commit, failures = TransactionLog.commit, []
+
+    def failing(self: TransactionLog, *args: Any) -> None:
+        if not failures:
+            failures.append(1)
+            raise StepBack("an outcome that nobody knows")
+        commit(self, *args)
+
+    monkeypatch.setattr(TransactionLog, "commit", failing)
+    later = log.create(0)
+    log.producer.flush()
+    wait_until(lambda: log.of(later) == ["enqueued"], 30, "the next job")
+    assert elector._recovery._registration.is_latest()
