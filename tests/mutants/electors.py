@@ -124,8 +124,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "twin",
         "the end of an elector after which another was started with its id",
         _RECOVERY,
-        "            if not is_latest:\n",
-        "            if False:\n",
+        "        if stop.is_set() or is_latest:\n",
+        "        if stop is not None:\n",
         f"{_ZOMBIES}::test_of_two_electors_under_one_name_one_ends_although_there_is_much_to_do",
     ),
     Mutant(
