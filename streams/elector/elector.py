@@ -90,11 +90,12 @@ class Elector:
         )
         self._unserved = UnservedJobs(meters)
         self._turn_size = TurnSize(batch_max)
+        self._registration = Registration(config, names, instance_id)
         self._recovery = Recovery(
             self._member,
             self._owned,
             self._log,
-            Registration(config, names, instance_id),
+            self._registration,
             self._turn_size,
             meters,
             health,
@@ -120,6 +121,7 @@ class Elector:
         finally:
             self._member.close()
             self._takeover.close()
+            self._registration.close()
             self._log.close()
 
     # --- one turn ---

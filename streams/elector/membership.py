@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import Fenced, TopicsError
 from joblog.streams.kafka import clients
@@ -216,7 +216,7 @@ class Membership:
             self._fatal = error
 
 
-def no_answer(error: KafkaException) -> str:
-    """The text of an error in a line."""
-    found = error.args[0]
+def no_answer(error: Exception) -> str:
+    """The text of an error of Kafka's client in a line."""
+    found = error.args[0] if error.args else error
     return found.str() if isinstance(found, KafkaError) else str(error)

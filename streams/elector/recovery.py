@@ -36,6 +36,7 @@ from joblog.streams.elector.transaction import TransactionLog
 from joblog.streams.elector.turn_size import TurnSize
 from joblog.streams.errors import ElectorError, Fenced, StepBack, TooLarge
 from joblog.streams.health import Health
+from joblog.streams.kafka.bounded import Hung
 from joblog.streams.kafka.clients import SESSION_TIMEOUT_S
 from joblog.streams.metrics import Meters
 
@@ -77,7 +78,7 @@ class Recovery:
         while goes_on():
             try:
                 self._registration.register()
-            except KafkaException as error:
+            except (KafkaException, Hung) as error:
                 log.warning(
                     "elector.waiting_for_kafka",
                     extra={"brokers": self._registration.brokers, "error": no_answer(error)},
@@ -126,7 +127,7 @@ class Recovery:
         while goes_on():
             try:
                 return self._registration.is_latest()
-            except KafkaException as unknown:
+            except (KafkaException, Hung) as unknown:
                 log.warning("elector.waiting_for_kafka", extra={"error": no_answer(unknown)})
                 stop.wait(PAUSE_S)
         return False

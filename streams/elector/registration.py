@@ -13,9 +13,12 @@ from typing import Final
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from joblog.streams.contract.topics import TopicNames
+from joblog.streams.kafka.bounded import Bounded
 from joblog.streams.kafka.clients import KafkaConfig, admin
 
 ANSWER_S: Final = 5
+#: The client's own time-out may not count while the group's coordinator is away, as with a transaction's offsets.
+LIMIT_S: Final = 10.0
 
 
 class Registration:
@@ -26,6 +29,7 @@ class Registration:
         self._topic = names.commands
         self._group = instance_id
         self._token = token_hex(8)
+        self._bounded = Bounded("registration")
 
     @property
     def brokers(self) -> str:
@@ -33,20 +37,29 @@ class Registration:
         return self._config.bootstrap_servers
 
     def register(self) -> None:
-        """Be the latest. Raises KafkaException when no broker answers."""
+        """Be the latest. Raises KafkaException or Hung when no broker answers."""
+        self._bounded.call(self._write, timeout_s=LIMIT_S)
+
+    def is_latest(self) -> bool:
+        """Whether nobody has registered later. Raises KafkaException or Hung when no broker answers."""
+        found: list[str | None] = []
+        self._bounded.call(self._read, found, timeout_s=LIMIT_S)
+        return found[0] in (None, "", self._token)
+
+    def close(self) -> None:
+        """Let go of the thread in which brokers are asked."""
+        self._bounded.close()
+
+    def _write(self) -> None:
         entry = ConsumerGroupTopicPartitions(self._group, [TopicPartition(self._topic, 0, 0, self._token)])
         client = admin(self._config)  # its futures never end if it is gone
         client.alter_consumer_group_offsets([entry], request_timeout=ANSWER_S)[self._group].result()
 
-    def is_latest(self) -> bool:
-        """Whether nobody has registered later. Raises KafkaException when no broker answers."""
+    def _read(self, found: list[str | None]) -> None:
         entry = ConsumerGroupTopicPartitions(self._group, [TopicPartition(self._topic, 0)])
         client = admin(self._config)
-        (found,) = (
-            client.list_consumer_group_offsets([entry], request_timeout=ANSWER_S)[self._group]
-            .result()
-            .topic_partitions
-        )
-        if found.error is not None:
-            raise KafkaException(found.error)
-        return found.metadata in (None, "", self._token)
+        asked = client.list_consumer_group_offsets([entry], request_timeout=ANSWER_S)
+        (place,) = asked[self._group].result().topic_partitions
+        if place.error is not None:
+            raise KafkaException(place.error)
+        found.append(place.metadata)

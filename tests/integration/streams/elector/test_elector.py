@@ -265,4 +265,4 @@ def test_an_elector_outlives_another_of_its_id_that_was_started_and_ended_at_onc
     later = log.create(0)
     log.producer.flush()
     wait_until(lambda: log.of(later) == ["enqueued"], 30, "the next job")
-    assert elector._recovery._registration.is_latest()
+    assert elector._registration.is_latest()

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import NewTopic
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import new_job_id
-from joblog.streams.contract.topics import STATE, TopicNames
+from joblog.streams.contract.topics import TopicNames
 from joblog.streams.elector.elector import LOOK_ASIDE_S, Elector
 from joblog.streams.elector.lane_records import Action, AsideCode
 from joblog.streams.elector.lanes_status import OrderRefused, give_order, lane_status, lane_statuses
 from joblog.streams.elector.rebuild import OffsetsUnknown, rebuild_lane
 from joblog.streams.elector.writer import Writer
 from joblog.streams.kafka import clients
+from joblog.streams.kafka.admin import create_topics
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.lane.lane import Lane
 from joblog.streams.lane.output import LaneOutput
@@ -125,16 +125,11 @@ def make_anew(log: Log) -> None:
     """Somebody deletes the topic `state`, and it is created again, empty."""
     admin = clients.admin(log.kafka)
     admin.delete_topics([log.names.state], operation_timeout=30)[log.names.state].result(30)
-    new = NewTopic(log.names.state, log.lanes, 1, config=STATE.configuration())
     deadline = time.monotonic() + 30
-    while True:
-        try:
-            admin.create_topics([new])[log.names.state].result(30)
-        except KafkaException:  # it is still being deleted
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        else:
-            return
+    while log.names.state in admin.list_topics(timeout=10).topics:  # it is still being deleted
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    create_topics(log.kafka, log.names, log.lanes)
 
 
 def test_a_state_topic_that_was_made_anew_is_noticed_and_rebuilt_from_the_events(
