@@ -27,6 +27,7 @@ from joblog.streams.elector.lane_records import (
 )
 from joblog.streams.errors import ElectorError
 from joblog.streams.kafka.clients import KafkaConfig, producer, reader
+from joblog.streams.kafka.last_records import read_to_end
 
 #: So many offsets are read from the end, then four times as many, until the lane's record is among them.
 TAIL: Final = 500
@@ -146,29 +147,16 @@ def _own_records(consumer: Consumer, topic: str, number: int) -> dict[str, State
     tail = TAIL
     while True:
         start = max(high - tail, low)
-        found = _read(consumer, topic, number, start, high) if high > low else {}
+        found = _read(consumer, topic, number, start) if high > low else {}
         if start == low or LANE_KEY in found:
             return found
         tail *= 4
 
 
-def _read(consumer: Consumer, topic: str, number: int, start: int, end: int) -> dict[str, StateRecord]:
+def _read(consumer: Consumer, topic: str, number: int, start: int) -> dict[str, StateRecord]:
     """The lane's own records from `start` on; deleted ones are None, unreadable ones are missing."""
     found: dict[str, StateRecord] = {}
-    consumer.assign([TopicPartition(topic, number, start)])
-    deadline = time.monotonic() + TIMEOUT_S
-    while True:
-        message = consumer.poll(0.5)
-        if message is None:
-            if time.monotonic() > deadline:
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{topic}/{number}: no end below {end}"))
-            continue
-        error = message.error()
-        if error is not None:
-            if error.code() == KafkaError._PARTITION_EOF:
-                consumer.unassign()
-                return found
-            raise KafkaException(error)
+    for message in read_to_end(consumer, [TopicPartition(topic, number, start)], TIMEOUT_S):
         key = (message.key() or b"").decode(errors="replace")
         if key not in OWN_KEYS:
             continue
@@ -177,3 +165,4 @@ def _read(consumer: Consumer, topic: str, number: int, start: int, end: int) -> 
             found[key] = read_state(key, value) if value is not None else None
         except ValueError:  # msgspec's DecodeError: that is why the lane is set aside
             found.pop(key, None)
+    return found
