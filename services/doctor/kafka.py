@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaException, Message, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ClusterMetadata,
@@ -20,7 +20,8 @@ from joblog.streams.contract.topics import COMMANDS, DELAYS, REPORTS, TOPICS, To
 from joblog.streams.errors import InternalError
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.admin import topic_settings
-from joblog.streams.kafka.clients import SESSION_TIMEOUT_S, TRANSACTION_TIMEOUT_S
+from joblog.streams.kafka.clients import SESSION_TIMEOUT_S, TRANSACTION_TIMEOUT_S, KafkaConfig
+from joblog.streams.kafka.group_offsets import committed_offsets
 from joblog.streams.kafka.last_records import last_records
 from joblog.streams.kafka.topic_rules import (
     VITAL_SETTINGS,
@@ -190,17 +191,19 @@ def _group(
         yield fail(group, f"no {who} is running", command)
     else:
         yield ok(group, f"{len(found.members)} running, group {found.state.name.lower()}")
-    lag = sum(_lags(client, name, partitions).values())
+    lag = sum(_lags(client, settings.kafka.config(), name, partitions).values())
     if lag > LAG_MAX:
         yield warn(f"{group} lag", f"{lag} records are not read yet", f"start another: {command}; check the logs")
     else:
         yield ok(f"{group} lag", _at_most(lag))
 
 
-def _lags(client: AdminClient, group: str, partitions: list[TopicPartition]) -> dict[tuple[str, int], int]:
+def _lags(
+    client: AdminClient, config: KafkaConfig, group: str, partitions: list[TopicPartition]
+) -> dict[tuple[str, int], int]:
     """How many records of each partition the group has not read; all of them if it never committed an offset."""
-    asked = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=_TIMEOUT_S)
-    committed = {(one.topic, one.partition): one.offset for one in asked[group].result().topic_partitions}
+    found = committed_offsets(config, group, partitions, _TIMEOUT_S)
+    committed = {(one.topic, one.partition): one.offset for one in found}
     low, high = _ends(client, partitions)
     return {place: max(high[place] - max(committed.get(place, 0), low[place]), 0) for place in high}
 

@@ -12,7 +12,6 @@ from typing import Final
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     Message,
@@ -37,6 +36,7 @@ from joblog.streams.elector.lanes_status import OrderRefused, lane_status
 from joblog.streams.errors import ElectorError
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
+from joblog.streams.kafka.group_offsets import committed_offsets
 from joblog.streams.lane.event_fold import EventFold
 from msgspec import Raw, Struct, json
 
@@ -121,10 +121,8 @@ def _positions(
 ) -> tuple[int, int]:
     """The next offsets to read: as given, as the group has committed them, or the end of an empty partition."""
     places = [TopicPartition(topic, number) for topic in (names.commands, names.reports)]
-    group = ConsumerGroupTopicPartitions(f"{names.prefix}electors", places)
-    admin = clients.admin(config)  # its futures never end if it is gone
-    asked = admin.list_consumer_group_offsets([group], request_timeout=TIMEOUT_S)
-    found = {one.topic: one.offset for one in asked[group.group_id].result().topic_partitions}
+    asked = committed_offsets(config, f"{names.prefix}electors", places, TIMEOUT_S)
+    found = {one.topic: one.offset for one in asked}
     positions = []
     for place, choice, option in zip(places, given, ("commands", "reports"), strict=True):
         low, high = consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)

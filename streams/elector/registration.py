@@ -11,10 +11,11 @@ reads nothing): kept by the brokers, replaced by whoever registers later, and re
 from secrets import token_hex
 from typing import Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.kafka.bounded import Bounded
-from joblog.streams.kafka.clients import KafkaConfig, admin
+from joblog.streams.kafka.clients import KafkaConfig
+from joblog.streams.kafka.group_offsets import commit_offsets, committed_offsets
 
 ANSWER_S: Final = 5
 #: The client's own time-out may not count while the group's coordinator is away, as with a transaction's offsets.
@@ -51,15 +52,8 @@ class Registration:
         self._bounded.close()
 
     def _write(self) -> None:
-        entry = ConsumerGroupTopicPartitions(self._group, [TopicPartition(self._topic, 0, 0, self._token)])
-        client = admin(self._config)  # its futures never end if it is gone
-        client.alter_consumer_group_offsets([entry], request_timeout=ANSWER_S)[self._group].result()
+        commit_offsets(self._config, self._group, [TopicPartition(self._topic, 0, 0, self._token)])
 
     def _read(self, found: list[str | None]) -> None:
-        entry = ConsumerGroupTopicPartitions(self._group, [TopicPartition(self._topic, 0)])
-        client = admin(self._config)
-        asked = client.list_consumer_group_offsets([entry], request_timeout=ANSWER_S)
-        (place,) = asked[self._group].result().topic_partitions
-        if place.error is not None:
-            raise KafkaException(place.error)
+        (place,) = committed_offsets(self._config, self._group, [TopicPartition(self._topic, 0)], ANSWER_S)
         found.append(place.metadata)

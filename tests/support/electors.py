@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from confluent_kafka import Consumer, ConsumerGroupState, Producer, TopicPartition
 from joblog.streams.contract import wire
@@ -191,9 +191,15 @@ class Electors:
         yield made
         go.touch()
 
-    def kill_all(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kill all; what they had to say is shown when the test fails."""
         for one in self._started:
+            ended = one.process.poll()
             one.kill()
+            print(f"--- {one.owner}, exit code {ended}:", *one.log.read_text().splitlines()[-100:], sep="\n")
 
 
 class Log:

@@ -25,9 +25,8 @@ def log(kafka: KafkaConfig, topics: TopicNames, lanes: int) -> Iterator[Log]:
 @pytest.fixture
 def start(kafka: KafkaConfig, topics: TopicNames, lanes: int, tmp_path: Path) -> Iterator[Electors]:
     """Starts electors in processes; those that run at the end are killed."""
-    made = Electors(kafka, topics, lanes, tmp_path)
-    yield made
-    made.kill_all()
+    with Electors(kafka, topics, lanes, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -94,18 +95,16 @@ def test_nobody_is_lost_since_the_broker_was_away(
 ) -> None:
     config = KafkaConfig(broker.addresses.bootstrap_servers)
     create_topics(config, names, lanes)
-    log, start = Log(config, names, lanes), Electors(config, names, lanes, tmp_path)
-    elector = start("a", rules={"lease_ms": 2_000})
-    log.renew("dead", 0, slots=0)
-    wait_until(lambda: log.lost() == ["dead"], 90, "a worker without renewals to be lost")
-    with all_along(lambda: log.renew(WORKER, 0), 0.2):
-        wait_until(lambda: WORKER in started(log), 60, "the worker")
-        broker.kill_broker()
-        time.sleep(3)  # longer than the lease
-        broker.start_broker()
-        job = log.create(0)
-        wait_until(lambda: log.of(job), 60, "the elector to go on")
-        time.sleep(1)
-    assert log.lost() == ["dead"]
-    elector.kill()
-    log.close()
+    with Electors(config, names, lanes, tmp_path) as start, closing(Log(config, names, lanes)) as log:
+        start("a", rules={"lease_ms": 2_000})
+        log.renew("dead", 0, slots=0)
+        wait_until(lambda: log.lost() == ["dead"], 90, "a worker without renewals to be lost")
+        with all_along(lambda: log.renew(WORKER, 0), 0.2):
+            wait_until(lambda: WORKER in started(log), 60, "the worker")
+            broker.kill_broker()
+            time.sleep(3)  # longer than the lease
+            broker.start_broker()
+            job = log.create(0)
+            wait_until(lambda: log.of(job), 60, "the elector to go on")
+            time.sleep(1)
+        assert log.lost() == ["dead"]

@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from joblog.streams.kafka import clients
+from joblog.streams.kafka.group_offsets import committed_offsets
 
 from tests.support.electors import Electors, Log
 
@@ -13,10 +14,10 @@ pytestmark = pytest.mark.broker
 
 def committed(log: Log) -> dict[tuple[str, int], int]:
     """The group's offsets."""
-    admin = clients.admin(log.kafka)
-    asked = ConsumerGroupTopicPartitions(f"{log.names.prefix}electors")
-    (answer,) = admin.list_consumer_group_offsets([asked]).values()
-    return {(one.topic, one.partition): one.offset for one in answer.result(10).topic_partitions}
+    topics = (log.names.commands, log.names.reports)
+    places = [TopicPartition(topic, lane) for topic in topics for lane in range(log.lanes)]
+    found = committed_offsets(log.kafka, f"{log.names.prefix}electors", places, 10)
+    return {(one.topic, one.partition): one.offset for one in found if one.offset >= 0}
 
 
 def test_nothing_is_decided_twice_when_the_groups_offsets_were_deleted(
