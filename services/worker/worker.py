@@ -162,6 +162,7 @@ class Worker:
         while not stop.is_set():
             self._health.beat()
             sender.turn()
+            admin.poll(0)  # what it logs would pile up in it
             try:
                 return Assignments.open(
                     self._config,

@@ -203,6 +203,8 @@ class Elector:
         member, recovery = self._member, self._recovery
         if not self._log.is_ready:
             recovery.renew_producer(stop)
+            if member.wanted != numbers or not self._log.is_ready:
+                return  # the group has decided anew while this waited, or `stop` was set
         fence = not recovery.is_reloading
         try:
             loaded = self._owned.take(numbers, member.consumer, _clock_ms(), _now_ms(), fence=fence)

@@ -141,6 +141,17 @@ class Membership:
             return None
         return records
 
+    def serve(self) -> None:
+        """Let the client tell what it has to while nothing can be decided; records are fetched again later.
+
+        What nobody takes from a client piles up in it: what it logs of a broker that is away, most of all.
+        """
+        for message in self.consumer.consume(1_000, 0):
+            error = message.error()
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                self._note(error, message)
+        self.forget_fetched()
+
     def forget_fetched(self) -> None:
         """What was noted of partitions is not true any more: they are read from elsewhere."""
         self.ends.clear()

@@ -213,10 +213,14 @@ class Recovery:
                 return
 
     def _goes_on(self, stop: threading.Event) -> Callable[[], bool]:
-        """For loops that wait: whether to go on; asking tells that this process lives."""
+        """For loops that wait: whether to go on; asking tells that this process lives, and serves the client.
+
+        The group may give this elector other lanes meanwhile.
+        """
 
         def goes_on() -> bool:
             self._health.beat()
+            self._member.serve()
             return not stop.is_set()
 
         return goes_on

@@ -75,6 +75,7 @@ class TransactionLog:
                     "elector.waiting_for_kafka",
                     extra={"brokers": self._config.bootstrap_servers, "error": error.args[0].str()},
                 )
+                made.poll(0)  # what it logs would pile up in it
             else:
                 self._producer = made
 
