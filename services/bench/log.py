@@ -1,14 +1,16 @@
-"""What a benchmark reads from the log: how many jobs succeeded, and how far a group has read."""
+"""What a benchmark reads from the log: how many jobs succeeded, when the last one did, how far a group has read."""
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Self
 
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, Message, TopicPartition
+from confluent_kafka.admin._listoffsets import OffsetSpec
 from joblog.services.bench.processes import Cluster
 from joblog.streams.errors import JoblogError
-from joblog.streams.kafka.clients import group_consumer, reader
+from joblog.streams.kafka.clients import admin, group_consumer, reader
+from joblog.streams.kafka.last_records import read_to_end
 
 SUCCEEDED: Final = b'"type":"job.succeeded"'
 
@@ -66,6 +68,72 @@ class EventWatch:
 
 def _succeeded(value: bytes | None) -> bool:
     return value is not None and value.find(SUCCEEDED, 0, 250) >= 0
+
+
+#: A job that succeeds has so many events: enqueued, processing, succeeded.
+_EVENTS_MIN: Final = 3
+_LOOK_S: Final = 0.02
+#: When nothing was written for so long, the log is read.
+_QUIET_S: Final = 0.3
+_ANSWER_S: Final = 30.0
+
+
+class EndWatch:
+    """Notes how far the log has grown, and when; reads it only when it grows no more.
+
+    A benchmark that reads every event meanwhile measures itself, too: a twentieth of the processor's time.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._topic = cluster.names.events
+        self._partitions = [TopicPartition(self._topic, lane) for lane in range(cluster.lanes)]
+        self._admin = admin(cluster.kafka, "joblog-bench-ends")
+        self._admin.list_topics(self._topic, timeout=_ANSWER_S)  # or the first question may wait for it for seconds
+        self._reader: Consumer = reader(cluster.kafka, "joblog-bench")
+        self._next = self._ends()
+        self._succeeded = 0
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def wait(self, succeeded: int, timeout_s: float) -> float:
+        """Wait until so many jobs more have succeeded; returns when the last one had, by `time.perf_counter()`."""
+        wanted = self._succeeded + succeeded
+        deadline = time.monotonic() + timeout_s
+        looks = [(time.perf_counter(), self._next)]
+        least = sum(self._next.values()) + _EVENTS_MIN * succeeded
+        while True:
+            time.sleep(_LOOK_S)
+            ends, now = self._ends(), time.perf_counter()
+            if ends != looks[-1][1]:
+                looks.append((now, ends))
+            elif sum(ends.values()) >= least and now - looks[-1][0] >= _QUIET_S:
+                last = self._read(ends, timeout_s)
+                if self._succeeded >= wanted:
+                    return next(at for at, then in looks if all(then[lane] > last[lane] for lane in last))
+                least = sum(ends.values()) + 1
+            if time.monotonic() > deadline:
+                raise TooSlow(f"{self._succeeded} of {wanted} jobs succeeded within {timeout_s:g} s")
+
+    def _ends(self) -> Mapping[int, int]:
+        latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = dict.fromkeys(self._partitions, latest)
+        found = self._admin.list_offsets(
+            asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_ANSWER_S
+        )
+        return {place.partition: future.result().offset for place, future in found.items()}
+
+    def _read(self, ends: Mapping[int, int], timeout_s: float) -> dict[int, int]:
+        """Count the successes up to there; the offset of the last one of each lane that has any."""
+        last = {}
+        starts = [TopicPartition(self._topic, lane, offset) for lane, offset in self._next.items()]
+        for record in read_to_end(self._reader, starts, timeout_s):
+            lane, offset = record.partition() or 0, record.offset() or 0
+            if offset < ends[lane] and _succeeded(record.value()):
+                self._succeeded += 1
+                last[lane] = offset
+        self._next = ends
+        return last
 
 
 class GroupWatch:
