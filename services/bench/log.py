@@ -13,6 +13,12 @@ from joblog.streams.kafka.clients import admin, group_consumer, reader
 from joblog.streams.kafka.last_records import read_to_end
 
 SUCCEEDED: Final = b'"type":"job.succeeded"'
+#: A job that succeeds has so many events: enqueued, processing, succeeded.
+EVENTS_MIN: Final = 3
+LOOK_S: Final = 0.02
+#: When nothing was written for so long, the log is read.
+QUIET_S: Final = 0.3
+ANSWER_S: Final = 30.0
 
 
 class TooSlow(JoblogError):
@@ -70,14 +76,6 @@ def _succeeded(value: bytes | None) -> bool:
     return value is not None and value.find(SUCCEEDED, 0, 250) >= 0
 
 
-#: A job that succeeds has so many events: enqueued, processing, succeeded.
-_EVENTS_MIN: Final = 3
-_LOOK_S: Final = 0.02
-#: When nothing was written for so long, the log is read.
-_QUIET_S: Final = 0.3
-_ANSWER_S: Final = 30.0
-
-
 class EndWatch:
     """Notes how far the log has grown, and when; reads it only when it grows no more.
 
@@ -88,7 +86,7 @@ class EndWatch:
         self._topic = cluster.names.events
         self._partitions = [TopicPartition(self._topic, lane) for lane in range(cluster.lanes)]
         self._admin = admin(cluster.kafka, "joblog-bench-ends")
-        self._admin.list_topics(self._topic, timeout=_ANSWER_S)  # or the first question may wait for it for seconds
+        self._admin.list_topics(self._topic, timeout=ANSWER_S)  # or the first question may wait for it for seconds
         self._reader: Consumer = reader(cluster.kafka, "joblog-bench")
         self._next = self._ends()
         self._succeeded = 0
@@ -101,25 +99,26 @@ class EndWatch:
         wanted = self._succeeded + succeeded
         deadline = time.monotonic() + timeout_s
         looks = [(time.perf_counter(), self._next)]
-        least = sum(self._next.values()) + _EVENTS_MIN * succeeded
+        least = sum(self._next.values()) + EVENTS_MIN * succeeded
         while True:
-            time.sleep(_LOOK_S)
+            time.sleep(LOOK_S)
             ends, now = self._ends(), time.perf_counter()
             if ends != looks[-1][1]:
                 looks.append((now, ends))
-            elif sum(ends.values()) >= least and now - looks[-1][0] >= _QUIET_S:
+            is_late = time.monotonic() > deadline
+            if is_late or (sum(ends.values()) >= least and now - looks[-1][0] >= QUIET_S):
                 last = self._read(ends, timeout_s)
                 if self._succeeded >= wanted:
                     return next(at for at, then in looks if all(then[lane] > last[lane] for lane in last))
                 least = sum(ends.values()) + 1
-            if time.monotonic() > deadline:
+            if is_late:
                 raise TooSlow(f"{self._succeeded} of {wanted} jobs succeeded within {timeout_s:g} s")
 
     def _ends(self) -> Mapping[int, int]:
         latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         asked = dict.fromkeys(self._partitions, latest)
         found = self._admin.list_offsets(
-            asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_ANSWER_S
+            asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_S
         )
         return {place.partition: future.result().offset for place, future in found.items()}
 

@@ -147,8 +147,7 @@ class Membership:
         What nobody takes from a client piles up in it: what it logs of a broker that is away, most of all.
         """
         for message in self.consumer.consume(1_000, 0):
-            error = message.error()
-            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+            if (error := message.error()) is not None:
                 self._note(error, message)
         self.forget_fetched()
 

@@ -215,13 +215,15 @@ def test_an_elector_without_a_broker_says_so_and_stops_when_told(
     stop = threading.Event()
     thread = threading.Thread(target=waiting.run, args=(stop,), daemon=True)
     thread.start()
-    wait_until(lambda: "elector.waiting_for_kafka" in caplog.messages, 30, "a word about it")
-    told = [vars(record) for record in caplog.records if record.message == "elector.waiting_for_kafka"]
-    assert told[0]["brokers"] == "127.0.0.1:9"
-    member = f"FAIL [{names.prefix}elector-x#consumer"
-    wait_until(lambda: member in caplog.text, 30, "what the group's client logs, which piles up in it otherwise")
-    stop.set()
-    thread.join(20)
+    try:
+        wait_until(lambda: "elector.waiting_for_kafka" in caplog.messages, 30, "a word about it")
+        told = [vars(record) for record in caplog.records if record.message == "elector.waiting_for_kafka"]
+        assert told[0]["brokers"] == "127.0.0.1:9"
+        member = f"FAIL [{names.prefix}elector-x#consumer"
+        wait_until(lambda: member in caplog.text, 30, "what the group's client logs, which piles up in it otherwise")
+    finally:
+        stop.set()
+        thread.join(20)
     assert not thread.is_alive()
 
 
