@@ -28,6 +28,7 @@ from joblog.streams.kafka.clients import KafkaConfig, admin, producer, reader
 from msgspec import Raw, json
 
 from tests.support.jobs import in_state
+from tests.support.pausing import pause, resume
 
 #: An elector that logs to stderr and, told to stop, leaves its metrics in a file. SIGUSR1 sets its clock on an hour.
 #: `first_fetch_s` is how long the first answer of a distant broker takes after lanes were assigned; an elector with
@@ -123,16 +124,24 @@ class ElectorProcess:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, stderr=log)
 
-    def send(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
+    def pause(self) -> None:
+        """Return when every thread of it has stopped."""
+        pause(self.process)
 
-    def sleep_while_loading(self) -> None:
-        """Send SIGSTOP when it has computed for a while: nothing but the loading of many jobs takes so long."""
+    def resume(self) -> None:
+        resume(self.process)
+
+    def set_clock_on(self) -> None:
+        """Set its clock on by an hour."""
+        self.process.send_signal(signal.SIGUSR1)
+
+    def pause_while_loading(self) -> None:
+        """Pause it when it has computed for a while: nothing but the loading of many jobs takes so long."""
         began, deadline = self._cpu_s(), time.monotonic() + 30
         while self._cpu_s() < began + LOADING_S:
             assert time.monotonic() < deadline, "it does not load anything"
             time.sleep(0.005)
-        self.send(signal.SIGSTOP)
+        self.pause()
 
     def _cpu_s(self) -> float:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()

@@ -1,6 +1,5 @@
 """A worker whose lease is over, or who cannot read what it is given: it ends its session and begins another one."""
 
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from joblog.streams.kafka import clients
 from joblog.streams.kafka.admin import create_topics
 from joblog.streams.kafka.clients import KafkaConfig
 
+from tests.support.pausing import pause, resume
 from tests.support.worker_command import worker_command
 from tests.support.worker_elector import TIMEOUT_S, Running, running
 
@@ -145,12 +145,12 @@ def test_a_worker_that_slept_through_its_lease_starts_nothing_that_it_was_given_
         for number in range(SLOTS):
             elector.assign("note", str(tmp_path / f"noted-waiting-{number}"))
         elector.settle()
-        it.process.send_signal(signal.SIGSTOP)
+        pause(it.process)
         for number in range(SLOTS):
             elector.assign("note", str(tmp_path / f"noted-fetched-{number}"))
         gate.touch()  # each slot takes the next job as soon as the process wakes
         time.sleep(LEASE_S)  # the time of the lease itself
-        it.process.send_signal(signal.SIGCONT)
+        resume(it.process)
         elector.until(lambda: elector.of(WorkerAnnounced)[-1].worker != before)
         probe = elector.assign("note", str(tmp_path / "awake"))
         elector.until(lambda: any(end.job_id == probe.job_id for end in elector.ends))

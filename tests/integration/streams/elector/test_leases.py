@@ -1,6 +1,5 @@
 """Workers that renew are not lost, whatever happens to clocks and brokers; a worker that is dead is."""
 
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -70,7 +69,7 @@ def test_an_electors_clock_that_is_set_makes_no_worker_lost(start: Electors, log
     log.renew(WORKER, 0)
     wait_until(lambda: started(log), 90, "the worker")
     time.sleep(5.5)  # for the time after a take-over nobody is lost in any case
-    elector.send(signal.SIGUSR1)
+    elector.set_clock_on()
     job = log.create(0)
     log.producer.flush()
     wait_until(lambda: log.of(job), 30, "the elector to go on")

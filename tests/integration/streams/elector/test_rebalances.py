@@ -4,7 +4,6 @@ A rebalance lasts as long as its slowest member: here one that is stopped holds 
 Lane n goes to the n-th elector in the order of their names.
 """
 
-import signal
 import time
 from typing import Any
 
@@ -18,7 +17,7 @@ pytestmark = pytest.mark.broker
 def hold_up_a_rebalance(start: Electors, log: Log, wait_until: Any, slow: ElectorProcess) -> ElectorProcess:
     """Let an elector join while another one sleeps; return it when lane 0 was given back, and nobody has it yet."""
     with start.at_the_start("d") as joined:
-        slow.send(signal.SIGSTOP)
+        slow.pause()
     wait_until(lambda: log.owners()[0] is None, 60, "the lane to be given back")
     return joined
 
@@ -32,14 +31,14 @@ def test_a_lane_that_another_elector_had_meanwhile_is_loaded_from_the_log(
     log.producer.flush()
     wait_until(lambda: log.of(known), 30, "a job that the first elector knows")
     third = hold_up_a_rebalance(start, log, wait_until, second)
-    first.send(signal.SIGSTOP)
+    first.pause()
     second.kill()
     wait_until(lambda: log.each_owned_by(third, third), 90, "the third elector to have the lanes")
     unknown = log.create(0)
     log.command("job.delete", {"job_id": known}, 0)
     log.producer.flush()
     wait_until(lambda: log.of(known) == ["enqueued", "deleted"] and log.of(unknown), 30, "its decisions")
-    first.send(signal.SIGCONT)
+    first.resume()
     wait_until(lambda: log.each_owned_by(first, third), 90, "the first elector to have its lane again")
     log.command("job.delete", {"job_id": unknown}, 0)
     log.producer.flush()
@@ -69,7 +68,7 @@ def test_an_elector_that_slept_while_it_took_lanes_over_writes_nothing(
     log.make_slow_to_load(1)
     second.stop()
     wait_until(lambda: log.is_given(first, {0, 1}), 60, "the first elector to be given both lanes")
-    first.sleep_while_loading()
+    first.pause_while_loading()
     if log.owners() != {0: None, 1: None}:
         raise OtherSituation("it was not stopped in the middle of it")
     third, fourth = start("c"), start("d")
@@ -79,7 +78,7 @@ def test_an_elector_that_slept_while_it_took_lanes_over_writes_nothing(
     log.producer.flush()
     wait_until(lambda: log.of(job) == ["enqueued", "deleted"], 30, "their decisions")
     third.kill()
-    first.send(signal.SIGCONT)
+    first.resume()
     wait_until(lambda: log.each_owned_by(first, fourth), 90, "the first elector to be let in again")
     later = log.create(0)
     log.producer.flush()
@@ -98,11 +97,11 @@ def test_an_elector_that_slept_after_a_failed_transaction_does_not_fence_the_one
     log.create(0)
     log.producer.flush()
     wait_until(lambda: "step_back" in first.log.read_text(), 60, "its transaction to fail")
-    first.sleep_while_loading()
+    first.pause_while_loading()
     if "elector.lanes" in first.log.read_text().partition("step_back")[2]:
         raise OtherSituation("it was not stopped while it loaded its lane")
     wait_until(lambda: log.each_owned_by(second, second), 90, "the other to have the lanes")
-    first.send(signal.SIGCONT)
+    first.resume()
     wait_until(lambda: log.each_owned_by(first, second), 90, "the first elector to be let in again")
     wait_until(lambda: len(log.histories()) == 1, 60, "the job")
     second.stop()

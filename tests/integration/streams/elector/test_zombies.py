@@ -1,6 +1,5 @@
 """Electors that die in a transaction, sleep through their session, or have a double: inputs are decided once."""
 
-import signal
 import time
 from typing import Any
 
@@ -33,11 +32,11 @@ def test_an_elector_that_is_killed_inside_a_transaction_loses_nothing_and_double
         began = time.monotonic()
         while not log.has_open_transaction(0) and time.monotonic() < began + 5:
             pass  # it is open for some milliseconds, and may be over before it is seen
-        victim.send(signal.SIGSTOP)
+        victim.pause()
         time.sleep(0.1)  # what was sent before it stopped arrives
         if log.has_open_transaction(0):
             break
-        victim.send(signal.SIGCONT)  # it was faster
+        victim.resume()  # it was faster
     victim.kill()
     killed = time.monotonic()
     log.pulse(lambda: log.everywhere(killed), 60)
@@ -63,10 +62,10 @@ def test_an_elector_that_slept_through_its_session_commits_nothing_and_disturbs_
     start: Electors, log: Log, wait_until: Any
 ) -> None:
     sleeper, other = start.each_with_a_lane(log)
-    sleeper.send(signal.SIGSTOP)
+    sleeper.pause()
     slept = time.monotonic()
     log.pulse(lambda: log.everywhere(slept) and log.each_owned_by(other, other), 90)
-    sleeper.send(signal.SIGCONT)
+    sleeper.resume()
     log.pulse(log.both_own, 90)
     woke = time.monotonic()
     log.pulse(lambda: log.everywhere(woke), 90)
