@@ -63,16 +63,24 @@ class EventLog:
         self._consumer.close()
 
     def read(self, records_max: int, timeout_s: float) -> list[Record]:
-        """What is there, in the order of each lane; waits for the first record only.
+        """What is there, in the order of each lane; waits for the first record only, and returns none if none came.
 
         Raises KafkaException when only a new consumer may read on.
         """
+        # An end of a lane says how far it went when it was fetched: behind it there may be the next records.
+        while messages := self._fetched(records_max, timeout_s):
+            if records := list(self._records(messages)):
+                return records
+            timeout_s = 0
+        return []
+
+    def _fetched(self, messages_max: int, timeout_s: float) -> list[Message]:
         messages = self._consumer.consume(1, timeout_s)
-        if messages and records_max > 1:
-            messages += self._consumer.consume(records_max - 1, 0)
+        if messages and messages_max > 1:
+            messages += self._consumer.consume(messages_max - 1, 0)
         if self._ending is not None:
             raise KafkaException(self._ending)
-        return list(self._records(messages))
+        return messages
 
     @property
     def ended(self) -> bool:

@@ -130,9 +130,9 @@ class Projector:
         entries = Entries()
         while (left := self._limit - len(entries)) > 0:
             records = events.read(min(left, READ_MAX), 0 if entries else timeout_s)
-            entries.extend(records)
-            if len(records) < READ_MAX:
+            if not records:
                 break
+            entries.extend(records)
         return entries
 
     def close(self) -> None:

@@ -2,14 +2,17 @@
 
 import threading
 import time
+from collections import deque
+from typing import Any
 
 import psycopg
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Message, Producer
 from joblog.projections.monitor.monitor import Monitor
 from joblog.projections.projector import event_batch
 from joblog.projections.projector import projector as projector_module
 from joblog.projections.projector.decode import JobFact
+from joblog.projections.projector.projector import READ_MAX
 from joblog.services.embedded.stack import StackAddresses
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import LogLost, SchemaError, TopicsError
@@ -61,6 +64,53 @@ def test_it_goes_on_where_another_one_stopped(setting: Setting, writer: Producer
             applied += projector.step()
         assert applied == 150
         projector.close()
+    assert setting.differences() == []
+
+
+class FetchedAhead:
+    """A consumer with a queue that the test fills: what a busy projector finds when it comes back."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self._queue: deque[Message] = deque()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+    def fetch_to_end(self, lane: int, records: int) -> None:
+        """Fetch so many records of a lane, and that there it ends."""
+        seen = 0
+        while seen < records or self._queue[-1].error() is None or self._queue[-1].partition() != lane:
+            found = self._consumer.consume(1, 30)
+            assert found, "nothing was fetched"
+            self._queue += found
+            seen += found[0].error() is None
+
+    def consume(self, most: int, _timeout_s: float) -> list[Message]:
+        return [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
+
+
+def test_a_batch_goes_on_behind_the_end_that_a_lane_had_when_it_was_fetched(
+    setting: Setting, writer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead: list[FetchedAhead] = []
+
+    def reader(*args: Any, **options: Any) -> Any:
+        ahead.append(FetchedAhead(make(*args, **options)))
+        return ahead[-1]
+
+    make = clients.reader
+    values = interleaved(jobs(READ_MAX, setting.lanes))
+    projector = setting.projector()
+    with monkeypatch.context() as patched:
+        patched.setattr(clients, "reader", reader)
+        assert projector.step() == 0
+    for lane in range(setting.lanes):
+        of_lane = [one for one in values if one[0] == lane]
+        write(writer, setting.names, of_lane)
+        ahead[0].fetch_to_end(lane, len(of_lane))
+    assert projector.step() == len(values), "the batch ended where something was left to read"
+    projector.close()
     assert setting.differences() == []
 
 
