@@ -100,7 +100,8 @@ class Projector:
         """Apply what is there, waiting `POLL_S` for the first record; returns how many records that were."""
         self._health.beat()
         tables, events = self._opened()
-        entries, self._ahead = self._ahead or self._read(events, POLL_S), Entries()
+        entries, self._ahead = self._ahead, Entries()
+        self._read(entries, events, 0 if entries else POLL_S)
         if entries:
             self._apply(entries, tables, events)
         if time.monotonic() - self._observed_at > OBSERVE_S:
@@ -110,7 +111,7 @@ class Projector:
     def _apply(self, entries: Entries, tables: Tables, events: EventLog) -> None:
         def read_ahead() -> None:
             if not self._ahead:
-                self._ahead = self._read(events, 0)
+                self._read(self._ahead, events, 0)
 
         begun = time.perf_counter()
         try:
@@ -125,15 +126,13 @@ class Projector:
         for lane, record in {record.lane: record for record in entries.records}.items():
             self._meters.set("joblog_projection_applied_timestamp_seconds", record.log_ms / 1000, str(lane))
 
-    def _read(self, events: EventLog, timeout_s: float) -> Entries:
-        """What is there, up to the limit; waits for the first record only."""
-        entries = Entries()
+    def _read(self, entries: Entries, events: EventLog, timeout_s: float) -> None:
+        """Add what is there, up to the limit; waits for the first record only."""
         while (left := self._limit - len(entries)) > 0:
             records = events.read(min(left, READ_MAX), 0 if entries else timeout_s)
             if not records:
                 break
             entries.extend(records)
-        return entries
 
     def close(self) -> None:
         """Drop both connections; the next step opens them anew, from the offsets in Postgres."""
