@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from typing import Final, assert_never, cast
+from typing import Final, TypeVar, assert_never
 
 from joblog.services.tasks.context import Cause
 from joblog.services.worker.execution.results import Failed, Outcome, Released, Succeeded, describe, stack_of
@@ -22,7 +22,6 @@ from joblog.streams.contract.wire import (
 from joblog.streams.errors import InternalError, JobTimeout
 from joblog.streams.metrics import Meters
 from msgspec.json import Encoder
-from prometheus_client import Counter, Histogram
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +30,7 @@ ROLE: Final = "worker"
 REASON_CHARACTERS_MAX: Final = 200
 
 _JSON: Final = Encoder()
+T = TypeVar("T")
 
 
 class Reports:
@@ -97,40 +97,56 @@ def _report(run: Run, outcome: Outcome) -> RunReport:
 
 
 class RunMeters:
-    """Counts runs by queue and task; both are bounded, since a worker runs only what it knows."""
+    """Counts runs by queue and task; both are bounded, since a worker runs only what it knows.
+
+    Whoever runs a job only notes what there is to count, which is one step for all threads; `flush` counts it.
+    """
 
     def __init__(self, meters: Meters) -> None:
         self._meters = meters
-        self._on_start: Final[dict[tuple[str, str], tuple[Counter, Histogram]]] = {}
-        self._on_end: Final[dict[tuple[str, str, str], tuple[Counter, Histogram]]] = {}
+        #: Seconds from ready to start, by queue and task.
+        self._waits: Final[dict[tuple[str, str], list[float]]] = {}
+        #: Seconds from start to end, None without a start, by queue, task and outcome.
+        self._durations: Final[dict[tuple[str, str, str], list[float | None]]] = {}
 
     def started(self, run: Run) -> None:
-        labels = (run.job.queue, run.job.task)
-        found = self._on_start.get(labels)
-        if found is None:
-            found = self._on_start[labels] = (
-                cast("Counter", self._meters.child("joblog_jobs_started_total", *labels)),
-                cast("Histogram", self._meters.child("joblog_job_wait_seconds", *labels)),
-            )
-        found[0].inc()
-        found[1].observe(max(0.0, (run.started_ms - run.job.ready_ms) / 1000))
+        job = run.job
+        labels = (job.queue, job.task)
+        noted = self._waits.get(labels)
+        if noted is None:
+            noted = self._waits.setdefault(labels, [])
+        noted.append(max(0.0, (run.started_ms - job.ready_ms) / 1000))
 
     def ended(self, run: Run, outcome: str) -> None:
         """`outcome` is succeeded, failed, released or cancelled."""
         labels = (run.job.queue, run.job.task, outcome)
-        found = self._on_end.get(labels)
-        if found is None:
-            found = self._on_end[labels] = (
-                cast("Counter", self._meters.child("joblog_jobs_finished_total", *labels)),
-                cast("Histogram", self._meters.child("joblog_job_duration_seconds", *labels[:2])),
-            )
-        found[0].inc()
-        if run.started_ms:
-            found[1].observe(run.duration_ms / 1000)
+        noted = self._durations.get(labels)
+        if noted is None:
+            noted = self._durations.setdefault(labels, [])
+        noted.append(run.duration_ms / 1000 if run.started_ms else None)
+
+    def flush(self) -> None:
+        """Count what was noted. One thread at a time may call it."""
+        for labels, waits in list(self._waits.items()):
+            if noted := _taken(waits):
+                self._meters.inc("joblog_jobs_started_total", *labels, by=len(noted))
+                self._meters.observe_all("joblog_job_wait_seconds", noted, *labels)
+        for (queue, task, outcome), durations in list(self._durations.items()):
+            if ended := _taken(durations):
+                self._meters.inc("joblog_jobs_finished_total", queue, task, outcome, by=len(ended))
+                took = [duration for duration in ended if duration is not None]
+                self._meters.observe_all("joblog_job_duration_seconds", took, queue, task)
 
     def parked(self, code: str) -> None:
         """An assignment went to the dead letters, for the reason that the code names."""
         self._meters.inc("joblog_quarantined_records_total", ROLE, code)
+
+
+def _taken(noted: list[T]) -> list[T]:
+    """What a list holds now, taken out of it; other threads may append meanwhile."""
+    taken = noted[:]
+    del noted[: len(taken)]
+    return taken
 
 
 class Endings:

@@ -129,6 +129,7 @@ class Session:
             health.set_ready()
         running = self._parts.slots.running
         self._parts.meters.set("joblog_worker_slots_used", len(running))
+        self._parts.run_meters.flush()
         self._next_turn = min(now + TURN_S, self._time_out(running, now))
         self._release_and_announce(now)
 

@@ -155,6 +155,7 @@ class Worker:
             processes.close()
             loop.close()
             threads.close()
+            meters.flush()
 
     def _open(self, sender: ReportSender, admin: AdminClient, stop: Event) -> Assignments | None:
         """Wait for Kafka and start to read assignments; None when `stop` is set before."""

@@ -150,6 +150,7 @@ class Bench:
         self.sender = RecordingSender()
         self.meters = Meters()
         reports, meters = Reports(self.sender), RunMeters(self.meters)
+        self._run_meters = meters
         self.endings = Endings(reports, meters)
         self.slots = Slots(slots, ("default",))
         performer = Performer(self.endings, meters, ProcessRuns(1_000), filters, 262_144)
@@ -210,6 +211,7 @@ class Bench:
             time.sleep(0.001)
 
     def counted(self, name: str, **labels: str) -> float:
+        self._run_meters.flush()
         labels = {"queue": "default", **labels}
         return self.meters.registry.get_sample_value(name, labels) or 0
 
@@ -668,6 +670,36 @@ def test_runs_are_counted_and_timed(bench: Bench) -> None:
     assert bench.counted("joblog_jobs_finished_total", task="fail", outcome="failed") == 1
     assert bench.counted("joblog_job_duration_seconds_count", task="add") == 1
     assert 0.5 <= bench.counted("joblog_job_wait_seconds_sum", task="add") < TIMEOUT_S
+
+
+def test_no_run_is_counted_twice_or_not_at_all_while_others_end(bench: Bench) -> None:
+    record, job = arrived(bench.job("add"))
+    assert isinstance(job, RunJob)
+    run = Run(job, known_tasks(TASKS)["add"], "w:1", {}, 0.0, bench.leases, record)
+    run.begin()
+    meters, done, each = RunMeters(bench.meters), threading.Event(), 20_000
+
+    def end_many() -> None:
+        for _ in range(each):
+            meters.started(run)
+            meters.ended(run, "succeeded")
+
+    def flush_always() -> None:
+        while not done.is_set():
+            meters.flush()
+
+    flusher = threading.Thread(target=flush_always)
+    enders = [threading.Thread(target=end_many) for _ in range(2)]
+    for thread in (flusher, *enders):
+        thread.start()
+    for thread in enders:
+        thread.join()
+    done.set()
+    flusher.join()
+    meters.flush()
+    for name in ("joblog_jobs_started_total", "joblog_job_wait_seconds_count", "joblog_job_duration_seconds_count"):
+        assert bench.counted(name, task="add") == 2 * each
+    assert bench.counted("joblog_jobs_finished_total", task="add", outcome="succeeded") == 2 * each
 
 
 def test_the_thread_of_a_finished_run_runs_the_next_one(bench: Bench) -> None:
