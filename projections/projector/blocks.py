@@ -16,8 +16,10 @@ from itertools import islice
 from struct import Struct
 from typing import Final
 
-from joblog.projections.projector.fold import JobRow
+from joblog.projections.projector.decode import PLAIN
+from joblog.projections.projector.fold import JobRow, job_key
 from joblog.projections.projector.rows import defaults
+from joblog.projections.schema.history import JobEvent
 from joblog.streams.contract.json_text import merged
 from joblog.streams.contract.states import State
 from msgspec import json
@@ -97,7 +99,7 @@ def _new_job(row: JobRow) -> bytes:
     head = _new(
         _NEW_FIELDS,
         16,
-        job_key(row.id),
+        row.key,
         8,
         _instant(row.created_at),
         8,
@@ -111,18 +113,41 @@ def _new_job(row: JobRow) -> bytes:
         2,
         row.lane,
     )
+    place = _place(latest.state, latest.queue, latest.task)
+    spec = _NULL if row.spec is None else _bytes(bytes(row.spec))
+    if (current := row.current) is not None and _is_plain(row, current):
+        return head + place + _number(current.version) + _PLAIN_REST + spec
     return b"".join(
         (
             head,
-            _place(latest.state, latest.queue, latest.task),
+            place,
             _run_of(row),
             _zero if row.retry is None else _number(row.retry),
             _zero if created is None else _number(created.priority),
             _rare(row),
             _NULL if (parameters := _new_parameters(row)) is None else _jsonb(parameters),
-            _NULL if row.spec is None else _bytes(bytes(row.spec)),
+            spec,
         )
     )
+
+
+def _is_plain(row: JobRow, current: JobEvent) -> bool:
+    """Whether a new job has nothing but a spec: the usual case."""
+    return (
+        row.created_with is PLAIN
+        and not row.retry
+        and current.lease is None
+        and current.worker is None
+        and row.due is None
+        and row.parent is None
+        and row.exception is None
+        and row.parameters is None
+    )
+
+
+#: Of a plain job what stands between its state_version and its spec: lease and worker; retry and priority; what
+#: `_rare` gives; parameters.
+_PLAIN_REST: Final = _NULL * 2 + _zero * 2 + _NULL * 5 + _NULL
 
 
 def _moved_job(row: JobRow) -> bytes:
@@ -133,7 +158,7 @@ def _moved_job(row: JobRow) -> bytes:
         _moved(
             _MOVED_FIELDS,
             16,
-            job_key(row.id),
+            row.key,
             8,
             _instant(row.changed_at),
             8,
@@ -161,7 +186,7 @@ def _changed_job(row: JobRow) -> bytes:
     head = _changed(
         _CHANGED_FIELDS,
         16,
-        job_key(row.id),
+        row.key,
         8,
         _instant(row.changed_at),
         8,
@@ -206,10 +231,10 @@ _ROWS: Final[Mapping[str, Callable[[JobRow], bytes]]] = {
 def _history(row: JobRow) -> bytes:
     """Rows of `history`, in the order of `copy_new_history`."""
     if not row.runs:
-        return _history_run(job_key(row.id), row.first_version, row.count, row.events)
+        return _history_run(row.key, row.first_version, row.count, row.events)
     parts, first = [], row.first_version
     for count, events in (*row.runs, (row.count, row.events)):
-        parts.append(_history_run(job_key(row.id), first, count, events))
+        parts.append(_history_run(row.key, first, count, events))
         first += count
     return b"".join(parts)
 
@@ -272,11 +297,6 @@ def _name(text: str) -> bytes:
 def _number(value: int) -> bytes:
     """A number of which there are few."""
     return _int4(4, value)
-
-
-def job_key(job_id: str) -> bytes:
-    """A job's id as a UUID's sixteen bytes."""
-    return bytes.fromhex(job_id.replace("-", ""))
 
 
 def _text(text: str) -> bytes:

@@ -226,12 +226,13 @@ def _created(text: Raw) -> Created | None:
         return None
     spec = _spec(text)
     if spec.parameters is wire.EMPTY_OBJECT:
-        return Created(spec.priority) if spec.priority else _PLAIN
+        return Created(spec.priority) if spec.priority else PLAIN
     _object(spec.parameters)
     return Created(spec.priority, spec.parameters)
 
 
-_PLAIN: Final = Created()
+#: What most jobs are created with: no priority, no parameters.
+PLAIN: Final = Created()
 
 
 @lru_cache(maxsize=8192)

@@ -19,6 +19,7 @@ from msgspec import Raw, Struct
 class JobRow(Struct, gc=False):
     """What a run of a job's events says.
 
+    - key: the id as a UUID's sixteen bytes.
     - latest: the last event: version, state, attempt, queue and task are its.
     - current: the last transition; None when only parameters were set. changed_at and due go with it.
     - retry, created_with, parent (with `on`), exception: of the last event that carried one; None for none.
@@ -27,6 +28,7 @@ class JobRow(Struct, gc=False):
     """
 
     id: str
+    key: bytes
     lane: int
     first_version: int
     first_offset: int
@@ -49,6 +51,11 @@ class JobRow(Struct, gc=False):
     runs: tuple[tuple[int, bytes], ...] = ()
 
 
+def job_key(job_id: str) -> bytes:
+    """A job's id as a UUID's sixteen bytes."""
+    return bytes.fromhex(job_id.replace("-", ""))
+
+
 def begins(fact: JobFact) -> bool:
     """Whether a life of the job begins here."""
     return fact.created_with is not None and fact.event.version == 1
@@ -57,7 +64,7 @@ def begins(fact: JobFact) -> bool:
 def begun(lane: int, offset: int, log_ms: int, fact: JobFact) -> JobRow:
     """The row that one event gives, which stands at `offset` of `lane`, written there at `log_ms` (unix)."""
     event, at = fact.event, fact.at
-    row = JobRow(fact.job, lane, event.version, offset, offset, log_ms, at, at, event)
+    row = JobRow(fact.job, job_key(fact.job), lane, event.version, offset, offset, log_ms, at, at, event)
     _take(row, fact)
     return row
 
