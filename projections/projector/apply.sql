@@ -31,6 +31,25 @@ CREATE TEMPORARY TABLE IF NOT EXISTS staged_jobs (
     spec              json
 ) ON COMMIT DELETE ROWS
 
+-- name: stage_moves
+-- What usually happened to a job that is in the tables: it was enqueued, assigned, ended. Lives as long as the
+-- connection. These are nearly all, and to move so few columns costs a fifth less.
+CREATE TEMPORARY TABLE IF NOT EXISTS staged_moves (
+    id            uuid NOT NULL,
+    changed_at    timestamptz NOT NULL,
+    first_offset  bigint NOT NULL,
+    log_offset    bigint NOT NULL,
+    first_version integer NOT NULL,
+    version       integer NOT NULL,
+    attempt       integer NOT NULL,
+    state_version integer NOT NULL,
+    state         job_state NOT NULL,
+    queue         text NOT NULL,
+    task          text NOT NULL,
+    lease         integer,
+    worker        text
+) ON COMMIT DELETE ROWS
+
 -- name: stage_history
 -- Every job event of the batch, if they are staged; lives as long as the connection.
 CREATE TEMPORARY TABLE IF NOT EXISTS staged_history (
@@ -92,10 +111,7 @@ COPY jobs (
 
 -- name: copy_moved_jobs
 -- What usually happens to a job that is in the tables; the order of columns is that of blocks._moved_job.
-COPY staged_jobs (
-    id, changed_at, first_offset, log_offset, first_version, version, attempt, state_version, state, queue, task,
-    lease, worker
-) FROM STDIN (FORMAT binary)
+COPY staged_moves FROM STDIN (FORMAT binary)
 
 -- name: copy_changed_jobs
 -- What else happens to a job that is in the tables; the order of columns is that of blocks._changed_job.
@@ -134,21 +150,44 @@ parameters = CASE
 END,
 spec = coalesce(s.spec, j.spec)
 
+-- name: before
+-- The job `j` that a staged row goes on from, as `o`, where it is found by its place; a part of the statements below.
+JOIN jobs AS o ON o.id = s.id AND o.version = s.first_version - 1 AND o.log_offset < s.first_offset
+WHERE j.ctid = o.ctid
+RETURNING o.lane AS old_lane, o.queue AS old_queue, o.state AS old_state, s.queue, s.state
+
 -- name: move_jobs
 -- Move the jobs that the tables know just up to the batch. Says from where to where how many of them went; those that
--- are not among them do not simply go on. The second join finds its rows by their place, as the first one saw them.
-WITH staged AS MATERIALIZED (
-    SELECT s.*, j.ctid AS place, j.lane AS old_lane, j.queue AS old_queue, j.state AS old_state
-    FROM staged_jobs AS s
-    JOIN jobs AS j ON j.id = s.id AND j.version = s.first_version - 1 AND j.log_offset < s.first_offset
-), moved AS (
+-- are not among them do not simply go on.
+WITH moved AS (
     UPDATE jobs AS j SET
-        -- include: changes
-    FROM staged AS s
-    WHERE j.ctid = s.place
+        state = s.state,
+        version = s.version,
+        attempt = s.attempt,
+        log_offset = s.log_offset,
+        queue = s.queue,
+        task = s.task,
+        state_version = s.state_version,
+        changed_at = s.changed_at,
+        due = NULL,
+        worker = s.worker,
+        lease = s.lease
+    FROM staged_moves AS s
+    -- include: before
 )
 SELECT old_lane, old_queue, old_state, queue, state, count(*)
-FROM staged GROUP BY old_lane, old_queue, old_state, queue, state
+FROM moved GROUP BY old_lane, old_queue, old_state, queue, state
+
+-- name: change_jobs
+-- The same for jobs to which more happened.
+WITH moved AS (
+    UPDATE jobs AS j SET
+        -- include: changes
+    FROM staged_jobs AS s
+    -- include: before
+)
+SELECT old_lane, old_queue, old_state, queue, state, count(*)
+FROM moved GROUP BY old_lane, old_queue, old_state, queue, state
 
 -- name: count_new
 -- Count jobs where they are now, and no longer where they were.

@@ -151,7 +151,7 @@ _PLAIN_REST: Final = _NULL * 2 + _zero * 2 + _NULL * 5 + _NULL
 
 
 def _moved_job(row: JobRow) -> bytes:
-    """A row of `staged_jobs` in the order of `copy_moved_jobs`."""
+    """A row of `staged_moves`, in the order of its columns."""
     latest, current = row.latest, row.current
     assert current is not None
     return (

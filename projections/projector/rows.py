@@ -69,7 +69,7 @@ def staged_event(record: Record, fact: JobFact) -> tuple[Any, ...]:
 def counted(new: Iterable[JobRow], moves: Iterable[tuple[Any, ...]]) -> dict[str, Any]:
     """Where there are more jobs than before, and where fewer, as the statement `count_new` takes it.
 
-    `moves` are rows of the statement `move_jobs`.
+    `moves` are rows of the statements `move_jobs` and `change_jobs`.
     """
     places: Counter[tuple[int, str, str]] = Counter()
     for row in new:

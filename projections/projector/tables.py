@@ -63,6 +63,8 @@ _SETTINGS: Final = (
     " set_config('work_mem', '64MB', false),"
     " set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false)"
 )
+#: Statements that stage jobs which the tables hold -> those that move them.
+MOVES: Final[Mapping[str, str]] = {"copy_moved_jobs": "move_jobs", "copy_changed_jobs": "change_jobs"}
 #: What says that a value cannot be kept, be it the server or the driver.
 _REFUSED: Final = (psycopg.Error, UnicodeEncodeError)
 
@@ -103,6 +105,7 @@ class Tables:
             schema.check_in(self._connection, schema_name)
             self._connection.execute(_SETTINGS)
             self._connection.execute(SQL["stage_jobs"])
+            self._connection.execute(SQL["stage_moves"])
             self._connection.execute(SQL["stage_history"])
             self.positions = self._load_positions(list(lanes))
         except BaseException:
@@ -223,34 +226,37 @@ class Tables:
         rows = batch.jobs.values()
         new = [row for row in rows if row.first_version == 1]
         moved = len(rows) - len(new)
+        connection = self._connection
         try:
-            self._copy_blocks(rows)
-            with self._connection.pipeline(), self._connection.cursor() as cursor:
-                if moved:
-                    cursor.execute(SQL["move_jobs"], prepare=False)
+            statements = self._copy_blocks(rows)
+            with connection.pipeline(), connection.cursor() as counts:
+                moving = [connection.execute(SQL[name], prepare=False) for name in statements]
                 meanwhile()
-                moves = cursor.fetchall() if moved else []
+                moves = [move for cursor in moving for move in cursor.fetchall()]
                 if sum(move[-1] for move in moves) != moved:
                     raise _NotSimple
-                cursor.execute(SQL["count_new"], counted(new, moves))
+                counts.execute(SQL["count_new"], counted(new, moves))
                 if batch.ends:
-                    cursor.execute(SQL["count_ends"], ends_of(batch.ends))
+                    counts.execute(SQL["count_ends"], ends_of(batch.ends))
         except psycopg.Error as error:
             if database.is_data(error):
                 raise _NotSimple from error
             raise
         return ()
 
-    def _copy_blocks(self, rows: Collection[JobRow]) -> None:
-        """_NotSimple for a value that no block can hold."""
+    def _copy_blocks(self, rows: Collection[JobRow]) -> list[str]:
+        """Copy all; returns the statements for what was staged. _NotSimple for a value that no block can hold."""
+        copied = []
         try:
             with self._connection.cursor() as cursor:
                 for statement, block in blocks_of(rows):
+                    copied.append(statement)
                     with cursor.copy(SQL[statement]) as copy:
                         for part in block:
                             copy.write(part)
         except (struct.error, ValueError) as error:
             raise _NotSimple from error
+        return [MOVES[statement] for statement in copied if statement in MOVES]
 
     def _put_any(self, batch: Batch, meanwhile: Callable[[], None]) -> Remarks:
         """Jobs and history, some of which the tables may hold."""

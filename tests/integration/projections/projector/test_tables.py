@@ -1,5 +1,6 @@
 """Batches into a real Postgres, by example."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, LiteralString
 
@@ -250,7 +251,7 @@ def test_every_batch_has_a_plan_of_its_own(tables: Tables) -> None:
         apply(tables, [record])
         assert tables.positions[0] == n + 1
     prepared = tables._connection.execute("SELECT statement FROM pg_prepared_statements").fetchall()
-    assert [statement for (statement,) in prepared if "staged_jobs" in statement] == []
+    assert [one for (one,) in prepared if "staged_jobs" in one or "staged_moves" in one] == []
 
 
 def test_the_jobs_of_a_batch_are_found_without_reading_all(
@@ -268,17 +269,22 @@ def test_the_jobs_of_a_batch_are_found_without_reading_all(
     assert "Seq Scan on jobs" not in plan
 
 
+@pytest.mark.parametrize(
+    ("statement", "happened"),
+    [
+        ("move_jobs", lambda story: story.processing()),
+        ("change_jobs", lambda story: story.parameter_set("x", 1)),
+    ],
+)
 def test_jobs_that_go_on_are_found_by_their_id_and_moved_by_their_place(
-    stack: StackAddresses, schema: str, tables: Tables
+    stack: StackAddresses, schema: str, tables: Tables, statement: str, happened: Callable[[Story], Any]
 ) -> None:
     stories = [Story(random=n).enqueued() for n in range(1, 2_001)]
     apply(tables, records(*stories))
-    batch = Entries(records(*(story.processing() for story in stories))).build({})
+    batch = Entries(records(*(happened(story) for story in stories))[1::2]).batch()
     with tables._connection.transaction(force_rollback=True), tables._connection.cursor() as cursor:
-        with cursor.copy(SQL["copy_jobs"]) as copy:
-            for row in batch.jobs.values():
-                copy.write_row(job_row(row))
-        plan = "\n".join(line for (line,) in cursor.execute(b"EXPLAIN " + SQL["move_jobs"].encode()))
+        assert tables._copy_blocks(batch.jobs.values()) == [statement]
+        plan = "\n".join(line for (line,) in cursor.execute(b"EXPLAIN " + SQL[statement].encode()))
     assert "jobs_pkey" in plan
     assert "Tid Scan on jobs" in plan
     assert "Seq Scan on jobs" not in plan
