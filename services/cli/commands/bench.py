@@ -32,6 +32,8 @@ app = typer.Typer(no_args_is_help=True)
 
 COLUMNS: Final = ("bench", "metric", "value", "unit", "run")
 TIMEOUT_S: Final = 600.0
+#: How long the brokers may take to delete a benchmark's topics.
+DELETE_TIMEOUT_S: Final = 60.0
 #: What `latency` measures if not told otherwise: so many jobs, or under load so many seconds.
 UNLOADED_JOBS: Final = 300
 LOADED_S: Final = 15.0
@@ -85,9 +87,9 @@ def fresh(kafka: KafkaConfig, dsn: str, lanes: int) -> Iterator[Cluster]:
         yield Cluster(kafka, dsn, names, schema, lanes)
     finally:
         client = admin(kafka)  # must outlive its futures
-        deletions = client.delete_topics([names.of(topic) for topic in TOPICS])
+        deletions = client.delete_topics([names.of(topic) for topic in TOPICS], operation_timeout=DELETE_TIMEOUT_S)
         for deletion in deletions.values():
-            deletion.result(60)
+            deletion.result(DELETE_TIMEOUT_S)
         drop(dsn, schema)
 
 
