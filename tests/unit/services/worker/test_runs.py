@@ -150,7 +150,7 @@ class Bench:
         self.sender = RecordingSender()
         self.meters = Meters()
         reports, meters = Reports(self.sender), RunMeters(self.meters)
-        self._run_meters = meters
+        self.run_meters = meters
         self.endings = Endings(reports, meters)
         self.slots = Slots(slots, ("default",))
         performer = Performer(self.endings, meters, ProcessRuns(1_000), filters, 262_144)
@@ -211,7 +211,7 @@ class Bench:
             time.sleep(0.001)
 
     def counted(self, name: str, **labels: str) -> float:
-        self._run_meters.flush()
+        self.run_meters.flush()
         labels = {"queue": "default", **labels}
         return self.meters.registry.get_sample_value(name, labels) or 0
 
@@ -481,6 +481,8 @@ def test_a_run_whose_lease_is_over_is_not_started_but_released(bench: Bench, nam
     bench.assign(name, 1)
     report = bench.report()
     assert (type(report), report.started) == (RunReleased, False)
+    bench.until(lambda: not bench.slots.running)
+    bench.run_meters.flush()
     assert (
         bench.meters.registry.get_sample_value("joblog_jobs_started_total", {"queue": "default", "task": name})
         is None
