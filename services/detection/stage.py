@@ -19,7 +19,7 @@ from joblog.services.settings.model import Settings
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import StackError
 from joblog.streams.kafka import clients
-from joblog.streams.kafka.admin import create_topics
+from joblog.streams.kafka.admin import create_topics, delete_topics
 from joblog.streams.kafka.clients import KafkaConfig
 
 LANES: Final = 4
@@ -109,8 +109,7 @@ def delete_earlier(config: KafkaConfig) -> None:
     client = clients.admin(config)
     earlier = [name for name in client.list_topics(timeout=TOPICS_TIMEOUT_S).topics if name.startswith(_TOPICS)]
     if earlier:
-        for deletion in client.delete_topics(earlier, operation_timeout=TOPICS_TIMEOUT_S).values():
-            deletion.result(TOPICS_TIMEOUT_S)
+        delete_topics(client, earlier, TOPICS_TIMEOUT_S)
 
 
 def _given(bootstrap: str) -> KafkaConfig:

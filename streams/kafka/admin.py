@@ -1,4 +1,4 @@
-"""Creates Joblog's topics, checks those that are there, and alters settings that are not as they should be."""
+"""Creates and deletes topics, checks those that are there, and alters settings that are not as they should be."""
 
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -137,6 +137,15 @@ def alter_topics(config: KafkaConfig, changes: Collection[Difference]) -> None:
         if time.monotonic() > deadline:
             raise TopicsError(f"altered, but not shown by a broker after {ANSWER_S} s: {', '.join(by_topic)}")
         time.sleep(_POLL_S)
+
+
+def delete_topics(client: AdminClient, topics: Collection[str], timeout_s: float) -> None:
+    """Delete topics, and return when the controller has; a broker may list them for a moment longer.
+
+    Raises KafkaException for one that cannot be deleted.
+    """
+    for deletion in client.delete_topics(list(topics), operation_timeout=timeout_s).values():
+        deletion.result(timeout_s)
 
 
 def _are_made(changes: Collection[Difference], configs: Mapping[str, Mapping[str, str]]) -> bool:

@@ -25,7 +25,7 @@ from joblog.services.cli.output import print_rows
 from joblog.services.cli.values import settings_of
 from joblog.streams.contract.topics import TOPICS, TopicNames
 from joblog.streams.errors import InvalidData, SettingsError
-from joblog.streams.kafka.admin import create_topics
+from joblog.streams.kafka.admin import create_topics, delete_topics
 from joblog.streams.kafka.clients import KafkaConfig, admin
 
 app = typer.Typer(no_args_is_help=True)
@@ -86,10 +86,7 @@ def fresh(kafka: KafkaConfig, dsn: str, lanes: int) -> Iterator[Cluster]:
     try:
         yield Cluster(kafka, dsn, names, schema, lanes)
     finally:
-        client = admin(kafka)  # must outlive its futures
-        deletions = client.delete_topics([names.of(topic) for topic in TOPICS], operation_timeout=DELETE_TIMEOUT_S)
-        for deletion in deletions.values():
-            deletion.result(DELETE_TIMEOUT_S)
+        delete_topics(admin(kafka), [names.of(topic) for topic in TOPICS], DELETE_TIMEOUT_S)
         drop(dsn, schema)
 
 
