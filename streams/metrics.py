@@ -81,7 +81,7 @@ METRICS: Final[tuple[Metric, ...]] = (
 
 
 class Histogram(SingleHistogram):
-    """A histogram that also takes many observations at once, for a fifth of what each costs alone."""
+    """A histogram that also takes many observations at once, for a quarter of what each costs alone."""
 
     def observe_all(self, amounts: Collection[float]) -> None:
         """As `observe` with each of them."""

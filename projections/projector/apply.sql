@@ -1,8 +1,7 @@
 -- How a batch of events gets into the tables: staged by COPY, then moved by a few statements.
 
--- name: stage_jobs
--- What the batch says of each job, its events taken together; lives as long as the connection.
-CREATE TEMPORARY TABLE IF NOT EXISTS staged_jobs (
+-- name: staged
+-- The columns of all staged jobs; a part of the tables below.
     id                uuid NOT NULL,
     changed_at        timestamptz NOT NULL,
     first_offset      bigint NOT NULL,
@@ -13,6 +12,11 @@ CREATE TEMPORARY TABLE IF NOT EXISTS staged_jobs (
     state             job_state NOT NULL,
     queue             text NOT NULL,
     task              text NOT NULL,
+
+-- name: stage_jobs
+-- What the batch says of each job, its events taken together; lives as long as the connection.
+CREATE TEMPORARY TABLE IF NOT EXISTS staged_jobs (
+    -- include: staged
     state_version     integer, -- null: no transition in this batch, only parameters were set
     lease             integer,
     worker            text,
@@ -35,19 +39,10 @@ CREATE TEMPORARY TABLE IF NOT EXISTS staged_jobs (
 -- What usually happened to a job that is in the tables: it was enqueued, assigned, ended. Lives as long as the
 -- connection. These are nearly all, and to move so few columns costs a fifth less.
 CREATE TEMPORARY TABLE IF NOT EXISTS staged_moves (
-    id            uuid NOT NULL,
-    changed_at    timestamptz NOT NULL,
-    first_offset  bigint NOT NULL,
-    log_offset    bigint NOT NULL,
-    first_version integer NOT NULL,
-    version       integer NOT NULL,
-    attempt       integer NOT NULL,
-    state_version integer NOT NULL,
-    state         job_state NOT NULL,
-    queue         text NOT NULL,
-    task          text NOT NULL,
-    lease         integer,
-    worker        text
+    -- include: staged
+    state_version     integer NOT NULL,
+    lease             integer,
+    worker            text
 ) ON COMMIT DELETE ROWS
 
 -- name: stage_history
@@ -111,7 +106,10 @@ COPY jobs (
 
 -- name: copy_moved_jobs
 -- What usually happens to a job that is in the tables; the order of columns is that of blocks._moved_job.
-COPY staged_moves FROM STDIN (FORMAT binary)
+COPY staged_moves (
+    id, changed_at, first_offset, log_offset, first_version, version, attempt, state_version, state, queue, task,
+    lease, worker
+) FROM STDIN (FORMAT binary)
 
 -- name: copy_changed_jobs
 -- What else happens to a job that is in the tables; the order of columns is that of blocks._changed_job.

@@ -19,7 +19,6 @@ from typing import Final
 from joblog.projections.projector.decode import PLAIN
 from joblog.projections.projector.fold import JobRow, job_key
 from joblog.projections.projector.rows import defaults
-from joblog.projections.schema.history import JobEvent
 from joblog.streams.contract.json_text import merged
 from joblog.streams.contract.states import State
 from msgspec import json
@@ -81,16 +80,13 @@ def _kind(row: JobRow) -> str:
     """The statement for a job: another one if more happened to it than to be assigned, succeed or be deleted."""
     if row.first_version == 1:
         return "copy_new_jobs"
-    is_usual = (
-        row.current is not None
-        and row.retry is None
-        and row.due is None
-        and row.exception is None
-        and row.created_with is None
-        and row.parent is None
-        and row.parameters is None
-    )
+    is_usual = row.current is not None and row.retry is None and row.created_with is None and not _is_rare(row)
     return "copy_moved_jobs" if is_usual else "copy_changed_jobs"
+
+
+def _is_rare(row: JobRow) -> bool:
+    """Whether it has what `_rare` packs, or parameters that were set."""
+    return not (row.due is None and row.parent is None and row.exception is None and row.parameters is None)
 
 
 def _new_job(row: JobRow) -> bytes:
@@ -113,15 +109,13 @@ def _new_job(row: JobRow) -> bytes:
         2,
         row.lane,
     )
-    place = _place(latest.state, latest.queue, latest.task)
+    head += _place(latest.state, latest.queue, latest.task) + _run_of(row)
     spec = _NULL if row.spec is None else _bytes(bytes(row.spec))
-    if (current := row.current) is not None and _is_plain(row, current):
-        return head + place + _number(current.version) + _PLAIN_REST + spec
+    if created is PLAIN and not row.retry and not _is_rare(row):
+        return head + _PLAIN_REST + spec
     return b"".join(
         (
             head,
-            place,
-            _run_of(row),
             _zero if row.retry is None else _number(row.retry),
             _zero if created is None else _number(created.priority),
             _rare(row),
@@ -131,27 +125,12 @@ def _new_job(row: JobRow) -> bytes:
     )
 
 
-def _is_plain(row: JobRow, current: JobEvent) -> bool:
-    """Whether a new job has nothing but a spec: the usual case."""
-    return (
-        row.created_with is PLAIN
-        and not row.retry
-        and current.lease is None
-        and current.worker is None
-        and row.due is None
-        and row.parent is None
-        and row.exception is None
-        and row.parameters is None
-    )
-
-
-#: Of a plain job what stands between its state_version and its spec: lease and worker; retry and priority; what
-#: `_rare` gives; parameters.
-_PLAIN_REST: Final = _NULL * 2 + _zero * 2 + _NULL * 5 + _NULL
+#: What stands before the spec of most new jobs: neither retry nor priority, nothing of `_rare`, no parameters.
+_PLAIN_REST: Final = _zero * 2 + _NULL * 6
 
 
 def _moved_job(row: JobRow) -> bytes:
-    """A row of `staged_moves`, in the order of its columns."""
+    """A row of `staged_moves` in the order of `copy_moved_jobs`."""
     latest, current = row.latest, row.current
     assert current is not None
     return (

@@ -64,7 +64,7 @@ _SETTINGS: Final = (
     " set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false)"
 )
 #: Statements that stage jobs which the tables hold -> those that move them.
-MOVES: Final[Mapping[str, str]] = {"copy_moved_jobs": "move_jobs", "copy_changed_jobs": "change_jobs"}
+_MOVES: Final[Mapping[str, str]] = {"copy_moved_jobs": "move_jobs", "copy_changed_jobs": "change_jobs"}
 #: What says that a value cannot be kept, be it the server or the driver.
 _REFUSED: Final = (psycopg.Error, UnicodeEncodeError)
 
@@ -245,18 +245,19 @@ class Tables:
         return ()
 
     def _copy_blocks(self, rows: Collection[JobRow]) -> list[str]:
-        """Copy all; returns the statements for what was staged. _NotSimple for a value that no block can hold."""
-        copied = []
+        """Copy all; returns what moves those that were staged. _NotSimple for a value that no block can hold."""
+        moves = []
         try:
             with self._connection.cursor() as cursor:
                 for statement, block in blocks_of(rows):
-                    copied.append(statement)
                     with cursor.copy(SQL[statement]) as copy:
                         for part in block:
                             copy.write(part)
+                    if statement in _MOVES:
+                        moves.append(_MOVES[statement])
         except (struct.error, ValueError) as error:
             raise _NotSimple from error
-        return [MOVES[statement] for statement in copied if statement in MOVES]
+        return moves
 
     def _put_any(self, batch: Batch, meanwhile: Callable[[], None]) -> Remarks:
         """Jobs and history, some of which the tables may hold."""
