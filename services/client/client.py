@@ -93,7 +93,11 @@ class Client(AbstractContextManager["Client"]):
 
     @classmethod
     def from_settings(cls, settings: Settings, *, filters: Sequence[ClientFilter] = ()) -> Self:
-        """A client of the installation that the settings describe."""
+        """A client of the installation that the settings describe; `tracing.enabled` adds the filter that traces."""
+        if settings.tracing.enabled:
+            from joblog.services.client.tracing import TracingClientFilter  # noqa: PLC0415 - of an extra
+
+            filters = (TracingClientFilter(), *filters)
         return cls(
             settings.kafka.config(),
             settings.names,

@@ -9,7 +9,7 @@ from joblog.services.roles.runner import Builder
 from joblog.services.roles.topics import on_checked_topics
 from joblog.services.settings.model import Settings
 from joblog.services.tasks.task import TaskRegistry
-from joblog.services.worker.filters import installed_worker_filters
+from joblog.services.worker.filters import WorkerFilter, installed_worker_filters
 from joblog.services.worker.options import DEFAULT_SLOTS
 from joblog.services.worker.worker import Worker
 from joblog.streams.errors import SettingsError
@@ -44,13 +44,23 @@ def worker(settings: Settings) -> Builder:
             grace_s=chosen.grace_s,
             release_after_s=chosen.release_after_s,
             result_bytes_max=chosen.result_bytes_max,
-            filters=installed_worker_filters(),
+            filters=(*_tracing(settings), *installed_worker_filters()),
             set_up_child=partial(configure_logs, settings.logs.format, settings.logs.level, "worker"),
             meters=meters,
             health=health,
         )
 
     return on_checked_topics("worker", settings, build)
+
+
+def _tracing(settings: Settings) -> tuple[WorkerFilter, ...]:
+    if not settings.tracing.enabled:
+        return ()
+    from joblog.services.tracing.tracer import export_spans  # noqa: PLC0415 - of an extra
+    from joblog.services.worker.tracing import TracingWorkerFilter  # noqa: PLC0415 - of an extra
+
+    export_spans("worker")
+    return (TracingWorkerFilter(),)
 
 
 def queues_of(chosen: Sequence[str], registry: TaskRegistry) -> Sequence[str]:

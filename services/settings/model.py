@@ -124,6 +124,16 @@ class HttpSettings(SecretFiles):
         return self
 
 
+class TracingSettings(SecretFiles):
+    """OpenTelemetry traces, which need the extra `otel`.
+
+    - enabled: whether clients made from these settings, and workers, trace jobs; workers export by OTLP over HTTP to
+      where OpenTelemetry's own variables say, such as OTEL_EXPORTER_OTLP_ENDPOINT.
+    """
+
+    enabled: bool = False
+
+
 class LogSettings(SecretFiles):
     """Logs on stderr; `auto` is readable text on a terminal and JSON elsewhere."""
 
@@ -176,6 +186,7 @@ class Settings(BaseSettings):
     elector: ElectorSettings = ElectorSettings()
     worker: WorkerSettings = WorkerSettings()
     http: HttpSettings = HttpSettings()
+    tracing: TracingSettings = TracingSettings()
     logs: LogSettings = LogSettings()
 
     @classmethod

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from enum import StrEnum
 from threading import Event, Lock
 from typing import Any, Final
@@ -108,7 +109,13 @@ class JobContext:
         return self._job.task
 
     @property
+    def ready_at(self) -> datetime:
+        """When the job (last) became ready for a worker, in UTC, to the millisecond."""
+        return datetime.fromtimestamp(self._job.ready_ms / 1000, UTC)
+
+    @property
     def traceparent(self) -> str | None:
+        """The W3C trace context that the job was created with."""
         return self._job.traceparent
 
     @property
