@@ -75,6 +75,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "rejected": Target("cli.commands.watch:rejected", "Show commands that were rejected.", WATCH),
     "parked": Target("cli.commands.watch:parked", "Show events that the projector could not apply.", WATCH),
     "deadletters": Target("cli.commands.deadletters:app", "Show records that could not be processed.", WATCH),
+    "contract": Target("cli.commands.contract:app", "Check what producers send.", OPERATE),
     "topics": Target("cli.commands.topics:app", "Manage the Kafka topics.", OPERATE),
     "lanes": Target("cli.commands.lanes:app", "Show lanes, and repair those that were set aside.", OPERATE),
     "migrate": Target("cli.commands.projector:migrate", "Create or migrate the tables in Postgres.", OPERATE),

@@ -1,4 +1,4 @@
-"""The contract as documents: a JSON Schema of each command and event, and an AsyncAPI document of all topics.
+"""The contract as documents: JSON Schemas of commands and events, an AsyncAPI document, and the conformance cases.
 
 They are generated from the pydantic models and the table of topics, and kept in deploy/ for programs in other
 languages. `python -m joblog.services.schemas` generates them again; with `--check` it only names those that differ,
@@ -8,9 +8,10 @@ and exits with 1.
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
+from joblog.services.conformance.cases import document as conformance_cases
 from joblog.services.schemas.asyncapi import asyncapi
 from joblog.services.schemas.messages import COMMANDS, EVENTS, Schema, enveloped, tag_of
 from pydantic import BaseModel
@@ -27,6 +28,12 @@ def documents() -> Iterator[tuple[str, Schema]]:
     yield "asyncapi.json", asyncapi()
 
 
+def generated() -> dict[str, str]:
+    """The text of every file that is generated, by its path below deploy/."""
+    files = {name: written(document) for name, document in documents()}
+    return files | {"conformance/cases.json": written(conformance_cases())}
+
+
 def json_schema(model: type[BaseModel]) -> Schema:
     """The schema of one command or event as a whole CloudEvent in structured mode."""
     return {
@@ -36,7 +43,7 @@ def json_schema(model: type[BaseModel]) -> Schema:
     }
 
 
-def written(document: Schema) -> str:
+def written(document: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -60,7 +67,9 @@ def write(directory: Path, expected: Mapping[str, str]) -> None:
     for path in directory.glob("schemas/*.json"):
         path.unlink()
     for name, text in expected.items():
-        (directory / name).write_text(text)
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
 
 
 def main(
@@ -69,8 +78,8 @@ def main(
     ] = False,
     directory: Annotated[Path, typer.Option(help="Directory of the documents.")] = DEPLOY,
 ) -> None:
-    """Generate the JSON Schemas and the AsyncAPI document from the models."""
-    expected = {name: written(document) for name, document in documents()}
+    """Generate the JSON Schemas, the AsyncAPI document and the conformance cases from the code."""
+    expected = generated()
     if not check:
         write(directory, expected)
     elif said := drifted(directory, expected):
