@@ -61,9 +61,11 @@ def bad():
 class Installation:
     """Topics, tables and roles of one test."""
 
-    def __init__(self, kafka: KafkaConfig, dsn: str, names: TopicNames, schema: str, home: Path) -> None:
+    def __init__(
+        self, kafka: KafkaConfig, dsn: str, names: TopicNames, schema: str, home: Path, lanes: int = 2
+    ) -> None:
         self.kafka, self.dsn, self.names, self.schema, self.home = kafka, dsn, names, schema, home
-        self.lanes = 2
+        self.lanes = lanes
         self.ledger = home / "ledger"
         (home / "acceptance_tasks.py").write_text(TASKS)
         self.roles: dict[str, subprocess.Popen[bytes]] = {}
