@@ -1,112 +1,254 @@
 """Every metric as a row: name, kind, labels, help; made once in each process from this table."""
 
-from bisect import bisect_left
-from collections import Counter as Tally
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import product
 from typing import Final, Literal
 
+from joblog.streams.histogram import Histogram
+from joblog.streams.label_cap import LabelCap
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client import Histogram as SingleHistogram
 
 Kind = Literal["counter", "gauge", "histogram"]
 
+#: How many names of queues and of tasks one process tells apart; the rest is counted under `other`.
+QUEUES_MAX: Final = 100
+TASKS_MAX: Final = 200
+
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+_LONG: Final = (0.05, 0.25, 1, 5, 30, 60, 300, 1800, 3600, 21_600, 86_400)
+_ELECTOR: Final = ("elector",)
+_WORKER: Final = ("worker",)
+_DELAYS: Final = ("delays",)
+_PROJECTOR: Final = ("projector",)
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric; histograms are in seconds. Labels are bounded: queues, tasks, types, never a job's id."""
+    """One metric; histograms are in seconds. Labels are bounded: never a job's id.
+
+    - roles: the processes that export it; all of them if empty.
+    - values: the values of a label that are known beforehand; series of which all labels are known start at 0.
+    """
 
     name: str
     kind: Kind
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = _SECONDS
+    roles: tuple[str, ...] = ()
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 METRICS: Final[tuple[Metric, ...]] = (
     # elector
-    Metric("joblog_log_events_total", "counter", "Events written to the log"),
-    Metric("joblog_election_inputs_total", "counter", "Commands and reports decided"),
-    Metric("joblog_transactions_total", "counter", "Transactions by result", ("role", "result")),
-    Metric("joblog_transaction_duration_seconds", "histogram", "From begin to commit", ("role",)),
-    Metric("joblog_producer_rebuilds_total", "counter", "Producers rebuilt after a doubtful commit", ("role",)),
-    Metric("joblog_lanes", "gauge", "Lanes that this elector owns"),
-    Metric("joblog_lanes_aside", "gauge", "Lanes that this elector has set aside, by reason", ("reason",)),
+    Metric("joblog_log_events_total", "counter", "Events written to the log", roles=_ELECTOR),
+    Metric("joblog_election_inputs_total", "counter", "Commands and reports decided", roles=_ELECTOR),
+    Metric("joblog_jobs_created_total", "counter", "Jobs created", ("queue", "task"), roles=_ELECTOR),
+    Metric(
+        "joblog_jobs_ended_total",
+        "counter",
+        "Jobs that came to a final state: Succeeded, Failed or Deleted",
+        ("queue", "task", "state"),
+        roles=_ELECTOR,
+    ),
+    Metric("joblog_job_retries_total", "counter", "Automatic retries elected", ("queue", "task"), roles=_ELECTOR),
+    Metric(
+        "joblog_jobs_lost_total", "counter", "Runs that ended with their worker", ("queue", "task"), roles=_ELECTOR
+    ),
+    Metric(
+        "joblog_job_end_to_end_seconds",
+        "histogram",
+        "From a job's creation to its final state, with all waiting, retries and runs",
+        ("queue", "task"),
+        _LONG,
+        roles=_ELECTOR,
+    ),
+    Metric("joblog_workers_lost_total", "counter", "Workers whose lease ran out", roles=_ELECTOR),
+    Metric("joblog_jobs_overdue_total", "counter", "Scheduled jobs elected without their timer", roles=_ELECTOR),
+    Metric(
+        "joblog_transactions_total",
+        "counter",
+        "Transactions by result",
+        ("role", "result"),
+        roles=_ELECTOR,
+        values={"result": ("committed", "failed")},
+    ),
+    Metric("joblog_transaction_duration_seconds", "histogram", "From begin to commit", ("role",), roles=_ELECTOR),
+    Metric(
+        "joblog_fenced_total",
+        "counter",
+        "Times that another process took this one's place",
+        ("role",),
+        roles=_ELECTOR,
+    ),
+    Metric("joblog_lanes", "gauge", "Lanes that this elector owns and that work", roles=_ELECTOR),
+    Metric(
+        "joblog_lanes_aside",
+        "gauge",
+        "Lanes that this elector has set aside, by reason",
+        ("reason",),
+        roles=_ELECTOR,
+        values={"reason": ("log_lost", "state_lost", "state_unreadable", "internal_error")},
+    ),
     Metric(
         "joblog_unserved_jobs",
         "gauge",
         "Jobs found, when lanes were loaded, in a lane that the settings do not serve for their queue",
         ("queue",),
+        roles=_ELECTOR,
     ),
-    Metric("joblog_live_jobs", "gauge", "Jobs that this elector holds in memory"),
-    Metric("joblog_stale_reports_total", "counter", "Reports rejected for an old lease or version", ("type",)),
-    Metric("joblog_commands_rejected_total", "counter", "Commands rejected, by code", ("code",)),
-    Metric("joblog_commands_forwarded_total", "counter", "Commands sent on to their own lane"),
-    Metric("joblog_filter_errors_total", "counter", "Elect-state filters that raised", ("filter",)),
-    Metric("joblog_lane_takeover_seconds", "histogram", "From assignment to a loaded lane"),
+    Metric("joblog_live_jobs", "gauge", "Jobs that this elector holds in memory", roles=_ELECTOR),
+    Metric(
+        "joblog_stale_reports_total",
+        "counter",
+        "Reports rejected for an old lease or version",
+        ("type",),
+        roles=_ELECTOR,
+        values={"type": ("job.due", "parent.ended", "run.failed", "run.released", "run.succeeded")},
+    ),
+    Metric("joblog_commands_rejected_total", "counter", "Commands rejected, by code", ("code",), roles=_ELECTOR),
+    Metric("joblog_commands_forwarded_total", "counter", "Commands sent on to their own lane", roles=_ELECTOR),
+    Metric("joblog_filter_errors_total", "counter", "Elect-state filters that raised", ("filter",), roles=_ELECTOR),
+    Metric("joblog_lane_takeover_seconds", "histogram", "From assignment to a loaded lane", roles=_ELECTOR),
     # any role
-    Metric("joblog_quarantined_records_total", "counter", "Records parked with their reason", ("role", "reason")),
+    Metric("joblog_producer_rebuilds_total", "counter", "Producers rebuilt after a doubtful commit", ("role",)),
+    Metric(
+        "joblog_quarantined_records_total",
+        "counter",
+        "Records parked with their reason: dead letters, and in the projector the table `parked`",
+        ("role", "reason"),
+        values={"reason": ("undecodable", "invalid_data", "unknown_type", "internal_error")},
+    ),
     Metric(
         "joblog_internal_errors_total", "counter", "Unexpected exceptions after which a role started over", ("role",)
     ),
     Metric("joblog_kafka_errors_total", "counter", "Errors reported by the Kafka client", ("role", "code")),
     Metric("joblog_db_errors_total", "counter", "Postgres errors by SQLSTATE class", ("role", "sqlstate")),
     Metric("joblog_rebalances_total", "counter", "Group rebalances seen", ("role",)),
+    Metric("joblog_lanes_configured", "gauge", "Lanes of the installation, as this process was told"),
+    Metric("joblog_build_info", "gauge", "1; what is running", ("version", "python", "librdkafka", "role")),
     # worker
-    Metric("joblog_jobs_started_total", "counter", "Runs started", ("queue", "task")),
-    Metric("joblog_jobs_finished_total", "counter", "Runs ended, by outcome", ("queue", "task", "outcome")),
-    Metric("joblog_job_duration_seconds", "histogram", "From start to end of a run", ("queue", "task")),
-    Metric("joblog_job_wait_seconds", "histogram", "From ready to start", ("queue", "task")),
-    Metric("joblog_worker_slots", "gauge", "Jobs this worker runs at once"),
-    Metric("joblog_worker_slots_used", "gauge", "Jobs this worker runs now"),
+    Metric("joblog_jobs_started_total", "counter", "Runs started", ("queue", "task"), roles=_WORKER),
+    Metric(
+        "joblog_jobs_finished_total",
+        "counter",
+        "Runs ended, by outcome: succeeded, failed, released or cancelled",
+        ("queue", "task", "outcome"),
+        roles=_WORKER,
+    ),
+    Metric(
+        "joblog_job_duration_seconds", "histogram", "From start to end of a run", ("queue", "task"), roles=_WORKER
+    ),
+    Metric("joblog_job_wait_seconds", "histogram", "From ready to start", ("queue", "task"), roles=_WORKER),
+    Metric("joblog_worker_slots", "gauge", "Jobs this worker runs at once", roles=_WORKER),
+    Metric("joblog_worker_slots_used", "gauge", "Jobs this worker runs now", roles=_WORKER),
     # delays
-    Metric("joblog_timers_waiting", "gauge", "Timers held in memory, due within a minute"),
-    Metric("joblog_timers_fired_total", "counter", "Timers whose instant came"),
-    Metric("joblog_timers_moved_total", "counter", "Timers placed into a shorter tier", ("tier",)),
-    Metric("joblog_timer_lateness_seconds", "histogram", "From due to fired"),
+    Metric("joblog_timers_waiting", "gauge", "Timers held in memory, due within a minute", roles=_DELAYS),
+    Metric("joblog_timers_fired_total", "counter", "Timers whose instant came", roles=_DELAYS),
+    Metric(
+        "joblog_timers_moved_total",
+        "counter",
+        "Timers placed into a shorter tier",
+        ("tier",),
+        roles=_DELAYS,
+        values={"tier": ("now", "1m", "10m", "1h", "6h", "1d", "7d")},
+    ),
+    Metric("joblog_timer_lateness_seconds", "histogram", "From due to fired", roles=_DELAYS),
     # projector
-    Metric("joblog_projection_events_total", "counter", "Events applied to Postgres"),
-    Metric("joblog_projection_lag_records", "gauge", "Events not applied yet", ("partition",)),
+    Metric("joblog_projection_events_total", "counter", "Events applied to Postgres", roles=_PROJECTOR),
+    Metric("joblog_projection_lag_records", "gauge", "Events not applied yet", ("partition",), roles=_PROJECTOR),
+    Metric(
+        "joblog_projection_lag_seconds",
+        "histogram",
+        "From the broker's time of an event to its commit in Postgres; of each lane in a batch, its oldest event",
+        roles=_PROJECTOR,
+    ),
     Metric(
         "joblog_projection_applied_timestamp_seconds",
         "gauge",
         "Log time of the last applied event",
         ("partition",),
+        roles=_PROJECTOR,
     ),
-    Metric("joblog_projection_batch_seconds", "histogram", "One batch, from decode to commit"),
-    Metric("joblog_build_info", "gauge", "1; what is running", ("version", "python", "librdkafka", "role")),
+    Metric(
+        "joblog_projection_current_timestamp_seconds",
+        "gauge",
+        "Everything that the lane held at this time is in Postgres",
+        ("partition",),
+        roles=_PROJECTOR,
+    ),
+    Metric("joblog_projection_batch_seconds", "histogram", "One batch, from decode to commit", roles=_PROJECTOR),
+    # what is there, which only the projector knows: it reads it from the tables that it keeps
+    Metric(
+        "joblog_jobs",
+        "gauge",
+        "Jobs that have not ended, by state: Awaiting, Scheduled, Enqueued, Processing",
+        ("queue", "state"),
+        roles=_PROJECTOR,
+    ),
+    Metric(
+        "joblog_queue_oldest_job_timestamp_seconds",
+        "gauge",
+        "Since when the job waits that has been Enqueued longest; no series while none waits",
+        ("queue",),
+        roles=_PROJECTOR,
+    ),
+    Metric("joblog_workers", "gauge", "Workers that are running", roles=_PROJECTOR),
+    Metric("joblog_slots", "gauge", "Slots of the workers that are running", roles=_PROJECTOR),
+    Metric(
+        "joblog_queue_workers",
+        "gauge",
+        "Running workers that serve a queue; one that serves several counts in each",
+        ("queue",),
+        roles=_PROJECTOR,
+    ),
+    Metric(
+        "joblog_queue_slots",
+        "gauge",
+        "Slots of the running workers that serve a queue; one that serves several counts in each",
+        ("queue",),
+        roles=_PROJECTOR,
+    ),
 )
 
 
-class Histogram(SingleHistogram):
-    """A histogram that also takes many observations at once, for a quarter of what each costs alone."""
-
-    def observe_all(self, amounts: Collection[float]) -> None:
-        """As `observe` with each of them."""
-        self._sum.inc(sum(amounts))
-        for bucket, count in Tally(bisect_left(self._upper_bounds, amount) for amount in amounts).items():
-            self._buckets[bucket].inc(count)
-
-
 class Meters:
-    """The metrics of one process, in a registry of its own."""
+    """The metrics of one process, in a registry of its own; those of other roles are not exported."""
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry | None = None,
+        *,
+        role: str | None = None,
+        queues_max: int = QUEUES_MAX,
+        tasks_max: int = TASKS_MAX,
+    ) -> None:
+        """Without a role, all metrics are exported, and none starts at 0 but those without labels."""
         self.registry = registry or CollectorRegistry()
+        self._caps: dict[str, LabelCap] = {"queue": LabelCap(queues_max), "task": LabelCap(tasks_max)}
         self._all: dict[str, Counter | Gauge | Histogram] = {}
+        #: Of each metric with names that users choose: its labels' caps.
+        self._capped: dict[str, tuple[LabelCap | None, ...]] = {}
+        self._replaced: dict[str, set[tuple[str, ...]]] = {}
         for row in METRICS:
-            self._all[row.name] = self._made(row)
+            self._all[row.name] = self._made(row, role)
+            if not self._caps.keys().isdisjoint(row.labels):
+                self._capped[row.name] = tuple(self._caps.get(label) for label in row.labels)
+            if role is not None and row.labels and (not row.roles or role in row.roles):
+                known = {"role": (role,), **row.values}
+                for labels in product(*(known.get(label, ()) for label in row.labels)):
+                    self._all[row.name].labels(*labels)
 
-    def _made(self, row: Metric) -> Counter | Gauge | Histogram:
+    def _made(self, row: Metric, role: str | None) -> Counter | Gauge | Histogram:
+        registry = self.registry if role is None or not row.roles or role in row.roles else None
         match row.kind:
             case "counter":
-                return Counter(row.name, row.help, row.labels, registry=self.registry)
+                return Counter(row.name, row.help, row.labels, registry=registry)
             case "gauge":
-                return Gauge(row.name, row.help, row.labels, registry=self.registry)
+                return Gauge(row.name, row.help, row.labels, registry=registry)
             case "histogram":
-                return Histogram(row.name, row.help, row.labels, registry=self.registry, buckets=row.buckets)
+                return Histogram(row.name, row.help, row.labels, registry=registry, buckets=row.buckets)
 
     def inc(self, name: str, *labels: str, by: float = 1) -> None:
         metric = self._of(name, labels)
@@ -118,6 +260,25 @@ class Meters:
         assert isinstance(metric, Gauge)
         metric.set(value)
 
+    def replace(
+        self,
+        name: str,
+        rows: Iterable[tuple[tuple[str, ...], float]],
+        merge: Callable[[float, float], float] = float.__add__,
+    ) -> None:
+        """Set a gauge with labels to these values and drop its other series; `merge` joins those beyond a cap."""
+        gauge = self._all[name]
+        assert isinstance(gauge, Gauge)
+        values: dict[tuple[str, ...], float] = {}
+        for labels, value in rows:
+            shown = self._shown(name, labels)
+            values[shown] = merge(values[shown], value) if shown in values else value
+        for labels, value in values.items():
+            gauge.labels(*labels).set(value)
+        for labels in self._replaced.get(name, frozenset()) - values.keys():
+            gauge.remove(*labels)
+        self._replaced[name] = set(values)
+
     def observe(self, name: str, seconds: float, *labels: str) -> None:
         metric = self._of(name, labels)
         assert isinstance(metric, Histogram)
@@ -128,6 +289,16 @@ class Meters:
         assert isinstance(metric, Histogram)
         metric.observe_all(seconds)
 
+    def show(self, name: str, *labels: str) -> None:
+        """Export a series of which nothing has been counted yet, as 0."""
+        self._of(name, labels)
+
     def _of(self, name: str, labels: tuple[str, ...]) -> Counter | Gauge | Histogram:
         metric = self._all[name]
-        return metric.labels(*labels) if labels else metric
+        return metric.labels(*self._shown(name, labels)) if labels else metric
+
+    def _shown(self, name: str, labels: tuple[str, ...]) -> tuple[str, ...]:
+        caps = self._capped.get(name)
+        if caps is None:
+            return labels
+        return tuple(label if cap is None else cap(label) for label, cap in zip(labels, caps, strict=True))

@@ -36,6 +36,8 @@ READ_MAX: Final = 500
 POLL_S: Final = 0.25
 #: How often it looks how far behind it is.
 OBSERVE_S: Final = 2.0
+#: How often it reads from the tables what there is, for the metrics.
+GAUGES_S: Final = 5.0
 #: It is not ready when it could not see that for so long; a broker that is busy for a moment does not matter.
 UNSEEN_MAX_S: Final = 10.0
 BACKOFF_FIRST_S: Final = 0.2
@@ -76,7 +78,7 @@ class Projector:
         self._log: EventLog | None = None
         self._ahead = Entries()
         self._was_open = False
-        self._observed_at = self._seen_at = 0.0
+        self._observed_at = self._seen_at = self._gauged_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Apply until `stop`. Raises SchemaError, TopicsError or LogLost when a person has to act."""
@@ -106,7 +108,18 @@ class Projector:
             self._apply(entries, tables, events)
         if time.monotonic() - self._observed_at > OBSERVE_S:
             self._observe(tables, events)
+        if time.monotonic() - self._gauged_at > GAUGES_S:
+            self._gauge(tables)
         return len(entries)
+
+    def _gauge(self, tables: Tables) -> None:
+        """Read what there is; where that takes too long, the events matter more than the gauges."""
+        self._gauged_at = time.monotonic()
+        try:
+            tables.gauge(self._meters)
+        except psycopg.errors.QueryCanceled as error:
+            self._meters.inc("joblog_db_errors_total", ROLE, database.sqlstate_class(error))
+            log.warning("projector.gauges_late", extra={"reason": database.why(error)})
 
     def _apply(self, entries: Entries, tables: Tables, events: EventLog) -> None:
         def read_ahead() -> None:
@@ -123,8 +136,18 @@ class Projector:
         self._meters.observe("joblog_projection_batch_seconds", time.perf_counter() - begun)
         self._meters.inc("joblog_projection_events_total", by=len(entries))
         self._report_parked(aside)
-        for lane, record in {record.lane: record for record in entries.records}.items():
+        self._measure(entries)
+
+    def _measure(self, entries: Entries) -> None:
+        """How late the batch is; of each lane only its oldest event and its newest one are looked at."""
+        now = time.time()
+        newest = {record.lane: record for record in entries.records}
+        oldest = {record.lane: record for record in reversed(entries.records)}
+        lags = [max(now - record.log_ms / 1000, 0) for record in oldest.values()]
+        self._meters.observe_all("joblog_projection_lag_seconds", lags)
+        for lane, record in newest.items():
             self._meters.set("joblog_projection_applied_timestamp_seconds", record.log_ms / 1000, str(lane))
+            self._meters.set("joblog_projection_current_timestamp_seconds", record.log_ms / 1000, str(lane))
 
     def _read(self, entries: Entries, events: EventLog, timeout_s: float) -> None:
         """Add what is there, up to the limit; waits for the first record only."""
@@ -170,6 +193,8 @@ class Projector:
         self._health.set_ready()
         for lane, lag in lags.items():
             self._meters.set("joblog_projection_lag_records", lag, str(lane))
+            if lag == 0:
+                self._meters.set("joblog_projection_current_timestamp_seconds", time.time(), str(lane))
         tables.stay_current(lane for lane, lag in lags.items() if lag == 0)
 
     def _report_parked(self, aside: Sequence[Parked]) -> None:

@@ -25,6 +25,7 @@ from typing import Any, Final, LiteralString, NamedTuple
 
 import psycopg
 from joblog.projections import database
+from joblog.projections.projector import gauges
 from joblog.projections.projector.blocks import blocks_of
 from joblog.projections.projector.event_batch import (
     Batch,
@@ -49,6 +50,7 @@ from joblog.projections.projector.rows import (
 from joblog.projections.schema import schema
 from joblog.projections.statements import load
 from joblog.streams.errors import JoblogError, OffsetConflict
+from joblog.streams.metrics import Meters
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +158,10 @@ class Tables:
         lanes = list(current)
         expected = [self.positions[lane] for lane in lanes]
         self._connection.execute(SQL["stay_current"], {"lanes": lanes, "expected": expected})
+
+    def gauge(self, meters: Meters) -> None:
+        """Export what there is in these lanes: jobs, how long they have waited, workers."""
+        gauges.show(self._connection, list(self.positions), meters)
 
     def _load_positions(self, lanes: list[int]) -> dict[int, int]:
         self._connection.execute(SQL["lanes"], {"lanes": lanes})

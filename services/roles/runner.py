@@ -42,9 +42,12 @@ def run_role(role: str, build: Builder, settings: Settings) -> int:
     """Run a role until SIGTERM or SIGINT, and return the exit code; a second signal ends the process immediately."""
     configure_logs(settings.logs.format, settings.logs.level, role)
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    meters, health, stop = Meters(), Health(role), threading.Event()
+    chosen = settings.metrics
+    meters = Meters(role=role, queues_max=chosen.queues_max, tasks_max=chosen.tasks_max)
+    health, stop = Health(role), threading.Event()
     ProcessCollector(registry=meters.registry)
     meters.set("joblog_build_info", 1, *Build.current(), role)
+    meters.set("joblog_lanes_configured", settings.lanes)
     try:
         with stopped_by_signals(stop), ExitStack() as stack:
             if settings.http.enabled:

@@ -22,6 +22,7 @@ from joblog.streams.contract.ids import LANES_MAX
 from joblog.streams.contract.shards import served_shards
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import SettingsError
+from joblog.streams.metrics import QUEUES_MAX, TASKS_MAX
 from pydantic import (
     BeforeValidator,
     Field,
@@ -134,6 +135,13 @@ class TracingSettings(SecretFiles):
     enabled: bool = False
 
 
+class MetricsSettings(SecretFiles):
+    """How many names a process tells apart in the labels of its metrics; the rest is counted under `other`."""
+
+    queues_max: int = Field(QUEUES_MAX, ge=1, le=10_000)
+    tasks_max: int = Field(TASKS_MAX, ge=1, le=10_000)
+
+
 class LogSettings(SecretFiles):
     """Logs on stderr; `auto` is readable text on a terminal and JSON elsewhere."""
 
@@ -187,6 +195,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     http: HttpSettings = HttpSettings()
     tracing: TracingSettings = TracingSettings()
+    metrics: MetricsSettings = MetricsSettings()
     logs: LogSettings = LogSettings()
 
     @classmethod

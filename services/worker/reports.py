@@ -1,10 +1,11 @@
 """What the worker writes to the log: what it offers, how each run ended, and the records that it could not handle."""
 
 import logging
-from collections.abc import Callable
-from typing import Final, TypeVar, assert_never
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar, assert_never
 
 from joblog.services.tasks.context import Cause
+from joblog.services.tasks.task import Task
 from joblog.services.worker.execution.results import Failed, Outcome, Released, Succeeded, describe, stack_of
 from joblog.services.worker.execution.run import AssignmentRecord, Run
 from joblog.services.worker.report_sender import ReportSender
@@ -26,6 +27,7 @@ from msgspec.json import Encoder
 log = logging.getLogger(__name__)
 
 ROLE: Final = "worker"
+OUTCOMES: Final = ("succeeded", "failed", "released", "cancelled")
 #: How much of an exception's text is in the worker's log; all of it is in the job's history.
 REASON_CHARACTERS_MAX: Final = 200
 
@@ -109,6 +111,13 @@ class RunMeters:
         #: Seconds from start to end, None without a start, by queue, task and outcome.
         self._durations: Final[dict[tuple[str, str, str], list[float | None]]] = {}
 
+    def show(self, tasks: Iterable[Task[..., Any]]) -> None:
+        """Export the counters of these tasks in their own queues, before anything ran."""
+        for task in tasks:
+            self._meters.show("joblog_jobs_started_total", task.queue, task.name)
+            for outcome in OUTCOMES:
+                self._meters.show("joblog_jobs_finished_total", task.queue, task.name, outcome)
+
     def started(self, run: Run) -> None:
         job = run.job
         labels = (job.queue, job.task)
@@ -118,7 +127,7 @@ class RunMeters:
         noted.append(max(0.0, (run.started_ms - job.ready_ms) / 1000))
 
     def ended(self, run: Run, outcome: str) -> None:
-        """`outcome` is succeeded, failed, released or cancelled."""
+        """`outcome` is one of OUTCOMES."""
         labels = (run.job.queue, run.job.task, outcome)
         noted = self._durations.get(labels)
         if noted is None:

@@ -149,6 +149,7 @@ class Worker:
         if any(known.is_async for known in self._known.values()):
             loop.open()
         self._meters.set("joblog_worker_slots", settings.slots)
+        meters.show(known.task for known in self._known.values())
         try:
             yield Parts(settings, self._known, slots, sender, reports, endings, meters, self._health, self._meters)
         finally:

@@ -19,6 +19,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaException, Message
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.topics import TopicNames
+from joblog.streams.elector.counting import count
 from joblog.streams.elector.lane_records import AsideCode
 from joblog.streams.elector.membership import ROLE, Membership, no_answer
 from joblog.streams.elector.ownership import OwnedLanes
@@ -191,10 +192,7 @@ class Elector:
         meters.observe("joblog_transaction_duration_seconds", seconds, ROLE)
         meters.inc("joblog_election_inputs_total", by=turn.inputs)
         for out in turn.outputs.values():
-            meters.inc("joblog_log_events_total", by=len(out.events))
-            for (name, label), count in out.counts.items():
-                labels = (ROLE, label) if name == "joblog_quarantined_records_total" else (label,) if label else ()
-                meters.inc(name, *labels, by=count)
+            count(meters, out, turn.now_ms)
 
     # --- which lanes ---
 
@@ -228,10 +226,8 @@ class Elector:
 
     def _report_lanes(self, loaded: list[int], seconds: float) -> None:
         self._meters.observe("joblog_lane_takeover_seconds", seconds)
-        self._meters.set("joblog_lanes", len(self._owned.lanes))
+        self._show_lanes()
         aside = self._owned.aside
-        for code in AsideCode:
-            self._meters.set("joblog_lanes_aside", sum(one.code is code for one in aside.values()), code)
         for number, one in aside.items():
             extra = {"lane": number, "code": one.code, "reason": one.reason, "hint": f"joblog lanes show {number}"}
             log.error("elector.lane_aside", extra=extra)
@@ -239,6 +235,12 @@ class Elector:
         lanes = sorted(self._owned.lanes)
         log.info("elector.lanes", extra={"lanes": lanes, "loaded": loaded, "seconds": round(seconds, 3)})
         self._health.set_ready()
+
+    def _show_lanes(self) -> None:
+        self._meters.set("joblog_lanes", len(self._owned.lanes))
+        aside = self._owned.aside.values()
+        for code in AsideCode:
+            self._meters.set("joblog_lanes_aside", sum(one.code is code for one in aside), code)
 
     def _look_aside(self) -> None:
         """Load lanes again that were set aside, if somebody asked for it."""
@@ -265,9 +267,11 @@ class Elector:
         """Give the lanes back in order, and keep them at hand: the next assignment may be the same."""
         self._health.set_unready("rebalancing")
         self._owned.give_back(consumer)
+        self._show_lanes()
 
     def _lose(self) -> None:
         self._owned.drop()
+        self._show_lanes()
         self._health.set_unready("lost the group")
 
 

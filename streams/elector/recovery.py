@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection
 from typing import Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from joblog.streams.elector.failed_records import (
     TRIES_MAX,
     FailedRecords,
@@ -43,6 +43,7 @@ from joblog.streams.metrics import Meters
 log: Final = logging.getLogger(__name__)
 
 PAUSE_S: Final = 0.5
+_FENCES: Final = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 
 
 class Recovery:
@@ -91,6 +92,7 @@ class Recovery:
         """Do what the module's docstring says for this kind of error; raises it again if nothing helps."""
         match error:
             case Fenced():
+                self._meters.inc("joblog_fenced_total", ROLE)
                 self._rejoin(error, stop)
             case StepBack():
                 self._step_back(error, stop)
@@ -150,6 +152,7 @@ class Recovery:
         log.warning("elector.rejoin", extra={"error": str(error)})
         self._health.set_unready("joining the group anew")
         self._owned.drop()
+        self._meters.set("joblog_lanes", 0)
         self._log.close()
         self._member.rejoin()
 
@@ -157,12 +160,15 @@ class Recovery:
         """A new producer, and all lanes as the log has them."""
         log.warning("elector.step_back", extra={"error": str(error)})
         self._meters.inc("joblog_transactions_total", ROLE, "failed")
+        if _is_fence(error.__cause__):
+            self._meters.inc("joblog_fenced_total", ROLE)
         if isinstance(error, TooLarge):
             self.turn_size.shrink()
             log.warning("elector.smaller_turns", extra={"records": self.turn_size.now})
         self._health.set_unready("stepping back after a failed transaction")
         self.reload(self._owned.lanes)
         self._owned.drop()
+        self._meters.set("joblog_lanes", 0)
         self._end_if_replaced(error, stop)  # a twin's producer would be fenced by a new one of ours
         self.renew_producer(stop)
 
@@ -224,3 +230,8 @@ class Recovery:
             return not stop.is_set()
 
         return goes_on
+
+
+def _is_fence(cause: BaseException | None) -> bool:
+    """Whether a transaction failed because another producer has taken its id."""
+    return isinstance(cause, KafkaException) and cause.args[0].code() in _FENCES

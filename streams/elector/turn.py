@@ -53,6 +53,7 @@ class Turn:
         self._commands = names.commands
         self._lanes = lanes
         self._election = election
+        self.now_ms = election.now_ms
         self._failed_records = failed_records or FailedRecords()
         self._budget = Budget()
         self.outputs: dict[int, LaneOutput] = {}
@@ -117,7 +118,7 @@ class Turn:
             lane.command(received, offset, self._election, out)
         else:
             self.forwards.append((message, headers, target))
-            out.counts["joblog_commands_forwarded_total", ""] += 1
+            out.counts["joblog_commands_forwarded_total",] += 1
 
     def _report(self, message: Message, lane: Lane, offset: int, out: LaneOutput, known: FailedRecord | None) -> None:
         position = f"reports/{lane.number}@{offset}"  # the cause of what it leads to

@@ -50,7 +50,7 @@ class LaneOutput:
     - assignments: (partition, worker, assignment). timers: jobs that wait for an instant.
     - reports: (lane, key, report), to other lanes or this one. forwards: (lane, index of the input).
     - state: key of the state record -> its last value, one record each however often it changed.
-    - counts: (metric, label) -> how often.
+    - counts: (metric, labels ...) -> how often. created, ended: jobs to count by their queues and tasks.
     - budget: what is left of the transaction, shared by all lanes of a turn.
     """
 
@@ -59,7 +59,9 @@ class LaneOutput:
     timers: list[wire.Timer] = field(default_factory=list)
     reports: list[tuple[int, str, wire.AnyReport]] = field(default_factory=list)
     state: dict[str, StateValue] = field(default_factory=dict)
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    counts: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    created: list[Job] = field(default_factory=list)
+    ended: list[Job] = field(default_factory=list)
     budget: Budget = field(default_factory=Budget)
 
     @property

@@ -103,6 +103,7 @@ class Pipeline:
         out.events.append((job_id, event_type(event), f"{job_id}/1", event, cause, job.traceparent))
         self._jobs[job_id] = job
         out.state[job_id] = job
+        out.created.append(job)
         out.budget.spend(2, 2 * len(job.spec))
         self._place(job, out)
         for hook in self.hooks.created.get(job.state, _NONE):
@@ -120,6 +121,8 @@ class Pipeline:
         jobs[job_id] = job
         out.state[job_id] = job
         out.budget.spend(2, len(job.spec))
+        if job.retries > before.retries:
+            out.counts["joblog_job_retries_total", job.queue, job.task] += 1
         # Also when its state stayed: where it waits it is known by its version, which has changed.
         self._place(job, out)
         if not is_revived:
@@ -162,6 +165,7 @@ class Pipeline:
             due_ms, job_id, version = entry
             timer = wire.JobDue(job_id=job_id, version=version)
             self.apply(store.jobs[job_id], timer, f"overdue/{due_ms}", election, out)
+            out.counts["joblog_jobs_overdue_total",] += 1
 
     def _place(self, job: Job, out: LaneOutput) -> None:
         self.store.place(job)
@@ -171,6 +175,7 @@ class Pipeline:
             out.timers.append(wire.Timer(job.id, job.version, job.due_ms))
 
     def _end(self, job: Job, out: LaneOutput) -> None:
+        out.ended.append(job)
         for follower in self._followers.get(job.id, _NONE):
             follower.ended(job, out)
         if job.state is not FAILED:  # that one may be requeued: features/failed_jobs.py keeps it for a while

@@ -193,4 +193,4 @@ class MemoryElector:
 
 
 def _stale(out: Any) -> int:
-    return sum(count for (name, _), count in out.counts.items() if name == "joblog_stale_reports_total")
+    return sum(count for (name, *_), count in out.counts.items() if name == "joblog_stale_reports_total")

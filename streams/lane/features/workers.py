@@ -22,6 +22,8 @@ from joblog.streams.lane.transitions import Election, Lost, decide
 from msgspec import Raw, msgpack, structs
 
 WORKER_KEY: Final = "worker:"
+#: The event of a worker whose lease ran out.
+LOST: Final = "worker.lost"
 
 
 #: A job whose worker was lost so often may be what kills workers. A worker gets one such job of a lane at a time, so
@@ -133,7 +135,7 @@ class Workers(Feature):
                 continue
             silent = worker.seen_log_ms is not None and log_ms - worker.seen_log_ms > lease_ms
             if silent or (caught_up and election.clock_ms - worker.seen_ms > lease_ms):
-                self._gone(name, "worker.lost", f"lease/{election.now_ms}", election, out)
+                self._gone(name, LOST, f"lease/{election.now_ms}", election, out)
 
     def _gone(self, name: str, kind: str, cause: str, election: Election, out: LaneOutput) -> None:
         """Remove a worker that stopped or was lost, and elect its jobs anew, over several turns if they are many."""
@@ -149,10 +151,14 @@ class Workers(Feature):
             policy = policy_of(job, own)
             lost = Lost(name, policy.count_lost or job.lost >= policy.lost_max, own)
             self.pipeline.apply(job, lost, cause, election, out)
+            if kind == LOST:
+                out.counts["joblog_jobs_lost_total", job.queue, job.task] += 1
         self.registry.remove(name)
         out.state[WORKER_KEY + name] = None
         if worker.announced.home:
             self._worker_event(kind, worker, cause, election.now_ms, out)
+            if kind == LOST:
+                out.counts["joblog_workers_lost_total",] += 1
 
     # --- which jobs they have ---
 

@@ -2,6 +2,8 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from joblog.streams.contract.topics import DELAY_TIERS
+from joblog.streams.elector.lane_records import AsideCode
 from joblog.streams.metrics import METRICS, Meters
 
 BOUNDS = next(metric for metric in METRICS if metric.kind == "histogram").buckets
@@ -22,3 +24,50 @@ def test_many_observations_at_once_are_what_they_are_one_by_one(batches: list[li
         assert got is not None
         assert expected is not None
         assert abs(got - expected) < 1e-6
+
+
+def value(meters: Meters, name: str, **labels: str) -> float | None:
+    return meters.registry.get_sample_value(name, labels)
+
+
+def test_names_beyond_the_cap_are_counted_together() -> None:
+    meters = Meters(queues_max=2, tasks_max=1)
+    for number in range(5):
+        meters.inc("joblog_jobs_started_total", f"q{number}", "t")
+    meters.inc("joblog_jobs_started_total", "q0", "t2")
+    assert value(meters, "joblog_jobs_started_total", queue="q1", task="t") == 1
+    assert value(meters, "joblog_jobs_started_total", queue="other", task="t") == 3
+    assert value(meters, "joblog_jobs_started_total", queue="q0", task="other") == 1
+    assert value(meters, "joblog_jobs_started_total", queue="q4", task="t") is None
+
+
+def test_a_gauge_that_is_replaced_keeps_no_old_series_and_joins_those_beyond_the_cap() -> None:
+    meters = Meters(queues_max=2)
+    meters.replace("joblog_queue_slots", [(("a",), 1.0), (("b",), 2.0), (("c",), 3.0), (("d",), 4.0)])
+    assert value(meters, "joblog_queue_slots", queue="b") == 2
+    assert value(meters, "joblog_queue_slots", queue="other") == 7
+    meters.replace("joblog_queue_slots", [(("c",), 3.0), (("d",), 1.0)], min)
+    assert value(meters, "joblog_queue_slots", queue="other") == 1
+    assert value(meters, "joblog_queue_slots", queue="a") is None
+
+
+def test_a_role_exports_its_own_metrics_and_the_known_series_as_zero() -> None:
+    meters = Meters(role="elector")
+    assert value(meters, "joblog_transactions_total", role="elector", result="failed") == 0
+    assert value(meters, "joblog_fenced_total", role="elector") == 0
+    assert value(meters, "joblog_quarantined_records_total", role="elector", reason="undecodable") == 0
+    assert value(meters, "joblog_live_jobs") == 0
+    assert value(meters, "joblog_timers_waiting") is None
+    assert value(Meters(role="delays"), "joblog_timers_moved_total", tier="1h") == 0
+
+
+def test_series_that_are_known_later_can_be_shown_as_zero() -> None:
+    meters = Meters(role="worker")
+    meters.show("joblog_jobs_started_total", "q", "t")
+    assert value(meters, "joblog_jobs_started_total", queue="q", task="t") == 0
+
+
+def test_known_values_are_those_of_the_code() -> None:
+    values = {row.name: row.values for row in METRICS}
+    assert values["joblog_lanes_aside"]["reason"] == tuple(AsideCode)
+    assert values["joblog_timers_moved_total"]["tier"] == tuple(DELAY_TIERS)
