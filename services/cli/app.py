@@ -78,6 +78,9 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "contract": Target("cli.commands.contract:app", "Check what producers send.", OPERATE),
     "topics": Target("cli.commands.topics:app", "Manage the Kafka topics.", OPERATE),
     "lanes": Target("cli.commands.lanes:app", "Show lanes, and repair those that were set aside.", OPERATE),
+    "replay": Target(
+        "cli.commands.replay:app", "Read the log again: verify, look at the past, export and import.", OPERATE
+    ),
     "migrate": Target("cli.commands.projector:migrate", "Create or migrate the tables in Postgres.", OPERATE),
     "config": Target("cli.commands.config:app", "Show the settings.", OPERATE),
     "bench": Target(
