@@ -40,7 +40,9 @@ class Reads:
             min_size=0,
             max_size=connections_max,
             open=False,
-            kwargs={"autocommit": True, "row_factory": dict_row},
+            # Nothing is prepared: when a rebuild replaces the tables, the types of their columns are others, and
+            # Postgres refuses to run a statement again whose result has changed.
+            kwargs={"autocommit": True, "row_factory": dict_row, "prepare_threshold": None},
             configure=self._configure,
             # One round trip, so that nobody is given a connection that a restart has cut.
             check=ConnectionPool.check_connection,

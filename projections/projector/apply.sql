@@ -71,8 +71,13 @@ ON CONFLICT DO NOTHING
 -- Where to go on in each lane.
 SELECT lane, next_offset FROM offsets WHERE lane = ANY (%(lanes)s::smallint[])
 
+-- name: tables
+-- Which tables these are: a rebuild puts others in their place under the same names.
+SELECT 'offsets'::regclass::oid
+
 -- name: move_offsets
--- Go on from where we are, if nobody else did; the rows stay locked until the end of the transaction.
+-- Go on from where we are, if nobody else did, and if these are still the same tables: what is staged here cannot go
+-- into others, whose types are others. The rows stay locked until the end of the transaction.
 UPDATE offsets
 SET
     next_offset = moved.next_offset,
@@ -81,7 +86,7 @@ SET
 FROM unnest(
     %(lanes)s::smallint[], %(expected)s::bigint[], %(next)s::bigint[], %(log_ms)s::bigint[]
 ) AS moved (lane, expected, next_offset, log_ms)
-WHERE offsets.lane = moved.lane AND offsets.next_offset = moved.expected
+WHERE offsets.lane = moved.lane AND offsets.next_offset = moved.expected AND offsets.tableoid = %(tables)s::oid
 
 -- name: stay_current
 -- Note that nothing was left to apply in these lanes at this moment.

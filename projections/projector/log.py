@@ -1,7 +1,8 @@
 """The projector's end of the topic `events`: reads on from given offsets, and knows how much is left."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -10,7 +11,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.cimpl import OFFSET_BEGINNING
 from joblog.projections.projector.event_batch import Record
 from joblog.streams.contract.record_headers import readable_headers
-from joblog.streams.errors import LogLost, TopicsError
+from joblog.streams.errors import BrokersAway, LogLost, TopicsError
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
@@ -35,6 +36,48 @@ _ENDING: Final = frozenset(
 )
 
 
+@contextmanager
+def answered(config: KafkaConfig) -> Iterator[None]:
+    """For commands, which do not wait for brokers that are away: an error of the client is BrokersAway."""
+    try:
+        yield
+    except KafkaException as error:
+        raise BrokersAway(
+            f"the brokers at {config.bootstrap_servers} do not answer: {error.args[0].str()}"
+        ) from error
+
+
+class Bounds:
+    """Where some lanes of `events` begin and end now."""
+
+    def __init__(self, config: KafkaConfig, topic: str, lanes: Iterable[int]) -> None:
+        self._config = config
+        self._topic = topic
+        self._partitions = [TopicPartition(topic, lane) for lane in lanes]
+        self._admin: AdminClient | None = None
+
+    def begin(self, timeout_s: float = METADATA_TIMEOUT_S) -> dict[int, int]:
+        """The first offset that each lane still holds; raises KafkaException when the brokers do not answer."""
+        return self._offsets(OffsetSpec.earliest(), timeout_s)  # type: ignore[no-untyped-call]
+
+    def end(self, timeout_s: float = METADATA_TIMEOUT_S) -> dict[int, int]:
+        """The offset behind the last record, or marker of a transaction, of each lane; raises KafkaException."""
+        return self._offsets(OffsetSpec.latest(), timeout_s)  # type: ignore[no-untyped-call]
+
+    def _offsets(self, which: OffsetSpec, timeout_s: float) -> dict[int, int]:
+        try:
+            if self._admin is None:
+                self._admin = clients.admin(self._config, "joblog-projector-admin")
+                # As a client's first request, list_offsets may miss its metadata and wait 3 s for the next.
+                self._admin.list_topics(self._topic, timeout=timeout_s)
+            found = self._admin.list_offsets(dict.fromkeys(self._partitions, which), request_timeout=timeout_s)
+            return {partition.partition: future.result().offset for partition, future in found.items()}
+        except KafkaException:
+            # After a leader's restart a client may ask with its old epoch, and be refused, for minutes.
+            self._admin = None
+            raise
+
+
 class EventLog:
     """A consumer of some lanes of `events`; `positions` say which, and where to go on in each (0: the beginning)."""
 
@@ -45,8 +88,7 @@ class EventLog:
         self._ends_seen: dict[int, int] = {}
         self._partitions = [TopicPartition(topic, lane) for lane in positions]
         self._consumer: Consumer = clients.reader(config, "joblog-projector", error_cb=self._on_error, **_QUEUE)
-        self._config = config
-        self._admin: AdminClient | None = None
+        self._bounds = Bounds(config, topic, positions)
         self._reported: set[str] = set()
         self._ending: KafkaError | None = None
         try:
@@ -94,7 +136,7 @@ class EventLog:
         end has no lag.
         """
         try:
-            ends = self._offsets(OffsetSpec.latest(), ENDS_TIMEOUT_S)  # type: ignore[no-untyped-call]
+            ends = self._bounds.end(ENDS_TIMEOUT_S)
         except KafkaException as error:
             self._on_error(error.args[0])
             return None
@@ -141,8 +183,7 @@ class EventLog:
     def _check_positions(self, positions: Mapping[int, int]) -> None:
         if not any(positions.values()):
             return
-        begin = self._offsets(OffsetSpec.earliest(), METADATA_TIMEOUT_S)  # type: ignore[no-untyped-call]
-        end = self._offsets(OffsetSpec.latest(), METADATA_TIMEOUT_S)  # type: ignore[no-untyped-call]
+        begin, end = self._bounds.begin(), self._bounds.end()
         for lane, offset in positions.items():
             if offset and not begin[lane] <= offset <= end[lane]:
                 raise LogLost(
@@ -150,16 +191,3 @@ class EventLog:
                     "where the tables go on: they belong to another log, or events were deleted before they were "
                     "applied; build the tables anew, in another schema"
                 )
-
-    def _offsets(self, which: OffsetSpec, timeout_s: float) -> dict[int, int]:
-        try:
-            if self._admin is None:
-                self._admin = clients.admin(self._config, "joblog-projector-admin")
-                # As a client's first request, list_offsets may miss its metadata and wait 3 s for the next.
-                self._admin.list_topics(self._topic, timeout=timeout_s)
-            found = self._admin.list_offsets(dict.fromkeys(self._partitions, which), request_timeout=timeout_s)
-            return {partition.partition: future.result().offset for partition, future in found.items()}
-        except KafkaException:
-            # After a leader's restart a client may ask with its old epoch, and be refused, for minutes.
-            self._admin = None
-            raise

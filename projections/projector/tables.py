@@ -1,7 +1,8 @@
 """The projector's end of Postgres: one batch and its offsets in one transaction, exactly once.
 
-1. Move the offsets, if they are where we left them. That locks them: another projector of the same lanes waits
-   here, finds them moved, and steps back.
+1. Move the offsets, if they are where we left them, in the tables that we opened. That locks them: another projector
+   of the same lanes waits here, finds them moved, and steps back. A rebuild that replaces the tables waits until the
+   end of this transaction; the next one finds other tables, and steps back likewise.
 2. Copy new jobs and all events into the tables; stage what changes the jobs that the tables hold. Note what is rare
    (workers, rejected commands, parked records) one by one.
 3. Send the statement that moves the staged rows into the tables, let the caller read the next batch meanwhile, and
@@ -106,6 +107,7 @@ class Tables:
         try:
             schema.check_in(self._connection, schema_name)
             self._connection.execute(_SETTINGS)
+            self._tables = self._identity()  # first: whatever is swapped in after this makes the first batch fail
             self._connection.execute(SQL["stage_jobs"])
             self._connection.execute(SQL["stage_moves"])
             self._connection.execute(SQL["stage_history"])
@@ -162,6 +164,10 @@ class Tables:
     def gauge(self, meters: Meters) -> None:
         """Export what there is in these lanes: jobs, how long they have waited, workers."""
         gauges.show(self._connection, list(self.positions), meters)
+
+    def _identity(self) -> int:
+        [(tables,)] = self._connection.execute(SQL["tables"]).fetchall()
+        return int(tables)
 
     def _load_positions(self, lanes: list[int]) -> dict[int, int]:
         self._connection.execute(SQL["lanes"], {"lanes": lanes})
@@ -285,11 +291,13 @@ class Tables:
                 "expected": [self.positions[lane] for lane in moved],
                 "next": [record.offset + 1 for record in moved.values()],
                 "log_ms": [record.log_ms for record in moved.values()],
+                "tables": self._tables,
             },
         )
         if cursor.rowcount != len(moved):
             raise OffsetConflict(
-                f"another projector applied events of the lanes {sorted(moved)} meanwhile; let one write to a schema"
+                f"another projector applied events of the lanes {sorted(moved)} meanwhile, or a rebuild replaced the "
+                "tables; let one projector write to a schema"
             )
 
 

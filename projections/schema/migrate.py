@@ -12,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from joblog.projections import database
 from joblog.projections.database import away
-from joblog.projections.schema.schema import VERSION_TABLE, check, checked_name, current
+from joblog.projections.schema.schema import VERSION_TABLE, check, checked_name, current, migration_lock
 from joblog.streams.errors import SchemaError
 from psycopg import sql
 from sqlalchemy import Connection, NullPool, create_engine, text
@@ -66,7 +66,7 @@ def _connected(dsn: str, schema: str) -> psycopg.Connection:
 def _upgraded(connection: Connection, schema: str) -> str | None:
     try:
         connection.execute(
-            text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": f"joblog {schema}"}
+            text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": migration_lock(schema)}
         )
     except Exception as exc:
         if isinstance(exc.__cause__, psycopg.errors.LockNotAvailable):

@@ -24,6 +24,11 @@ def checked_name(schema: str) -> str:
     return schema
 
 
+def migration_lock(schema: str) -> str:
+    """The name of the lock that everybody takes who changes what tables a schema has."""
+    return f"joblog {schema}"
+
+
 def current(dsn: str, schema: str) -> str | None:
     """The last migration that was applied to the schema; None when it is missing."""
     with database.connect(dsn, schema, "joblog-schema") as connection:

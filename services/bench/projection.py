@@ -41,7 +41,7 @@ def projection(cluster: Cluster, jobs: int) -> Iterator[Measurement]:
         health=Health("projector"),
     )
     projector.step()
-    _write(cluster, jobs)
+    write_log(cluster, jobs)
     began, began_cpu = time.perf_counter(), time.process_time()
     applied = 0
     while applied < jobs * EVENTS_PER_JOB:
@@ -53,7 +53,7 @@ def projection(cluster: Cluster, jobs: int) -> Iterator[Measurement]:
     yield Measurement("projection", "projection_cpu", cpu_seconds / applied * 1e6, "us/event", run)
 
 
-def _write(cluster: Cluster, jobs: int) -> None:
+def write_log(cluster: Cluster, jobs: int) -> None:
     """Write the log of so many jobs, made by the rules of the lanes."""
     writer = producer(cluster.kafka, "joblog-bench-events", linger_ms=5)
     now_ms = time.time_ns() // 1_000_000

@@ -19,6 +19,7 @@ from joblog.services.bench.latency import delays, latency, latency_under_load
 from joblog.services.bench.measurement import Measurement
 from joblog.services.bench.processes import Cluster
 from joblog.services.bench.projection import projection
+from joblog.services.bench.rebuild import replay_rebuild
 from joblog.services.bench.throughput import enqueue_many, throughput
 from joblog.services.cli.context import Cli, Output, OutputOption, note
 from joblog.services.cli.output import print_rows
@@ -243,6 +244,20 @@ def projection_command(cluster: Clusters, jobs: JobsOption = 100_000) -> Iterato
     """
     with cluster() as one:
         yield from projection(one, jobs)
+
+
+@_command("replay")
+def replay_command(
+    cluster: Clusters,
+    jobs: JobsOption = 100_000,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Processes that fill the new tables.")] = 2,
+) -> Iterator[Measurement]:
+    """Events per second that a rebuild of the tables applies, and for how long its swap keeps the projector waiting.
+
+    Example: joblog bench replay --jobs 500000
+    """
+    with cluster() as one:
+        yield from replay_rebuild(one, jobs, processes)
 
 
 @_command("all")

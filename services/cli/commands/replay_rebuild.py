@@ -1,0 +1,163 @@
+"""`joblog replay rebuild`: the tables in Postgres, built anew beside the live ones and put in their place."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated, Any, Final
+
+import typer
+from joblog.projections.replay.rebuild import rebuild as steps
+from joblog.projections.replay.rebuild.place import Place
+from joblog.projections.replay.rebuild.rebuild import PROCESSES, Progress, Report, Stopped
+from joblog.services.cli.context import Output, OutputOption, note
+from joblog.services.cli.output import print_document, print_rows
+from joblog.services.cli.postgres import hinted
+from joblog.services.cli.values import settings_of
+from joblog.services.roles.runner import INTERRUPTED, stopped_by_signals
+from joblog.services.settings.model import Settings
+from joblog.streams.errors import InvalidData
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+COLUMNS: Final = ("schema", "role", "records", "behind", "jobs", "bytes", "remark")
+#: How often there is a line about the progress where no terminal shows a bar.
+SAID_S: Final = 5.0
+
+
+def rebuild_command(
+    ctx: typer.Context,
+    processes: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes that fill the new tables, each with lanes of its own.")
+    ] = PROCESSES,
+    max_rate: Annotated[
+        float | None, typer.Option(min=1, help="Events per second, at most.", show_default="as fast as it goes")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Compare the new tables with the log before the swap.")
+    ] = True,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Begin again, without what a stopped rebuild has built.")
+    ] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Build from what is left of a log that has lost its beginning.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Show which schema is live, new or old.")] = False,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Put the old tables back.")] = False,
+    drop_old: Annotated[bool, typer.Option("--drop-old", help="Remove the old tables.")] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Build the tables in Postgres anew from the log, beside the live ones, and put them in their place.
+
+    Projector, monitor and commands go on meanwhile. Ctrl-C stops it, and the same command goes on later. The former
+    tables are kept in the schema SCHEMA_old: --rollback puts them back, --drop-old removes them.
+
+    Example: joblog replay rebuild --dry-run && joblog replay rebuild --max-rate 10000
+    """
+    chosen = {"--dry-run": dry_run, "--status": status, "--rollback": rollback, "--drop-old": drop_old}
+    if len(names := [name for name, is_chosen in chosen.items() if is_chosen]) > 1:
+        raise InvalidData(f"give one of {' and '.join(names)}")
+    settings = settings_of(ctx)
+    place = _place(settings)
+    with hinted(settings):
+        if status:
+            print_rows((asdict(one) for one in steps.status(place)), COLUMNS, output)
+        elif rollback:
+            with _stoppable() as stop:
+                waited_s = steps.roll_back(place, stop)
+            _say_swapped(place, output, waited_s)
+        elif drop_old:
+            name = steps.drop_old(place)
+            if output is Output.JSON:
+                print_document({"dropped": name}, output)
+            else:
+                note(f"dropped {name}" if name else f"there is no {place.schemas.old} to drop")
+        elif dry_run:
+            print_document(asdict(steps.plan(place, processes, partial=partial)), output)
+        else:
+            with _stoppable() as stop, _shown() as report:
+                done = steps.rebuild(
+                    place,
+                    stop,
+                    report,
+                    processes=processes,
+                    rate=max_rate,
+                    verify=verify,
+                    anew=anew,
+                    partial=partial,
+                )
+            print_document(asdict(done), output)
+
+
+def _place(settings: Settings) -> Place:
+    return Place(
+        settings.kafka.config(), settings.names, settings.lanes, settings.dsn(), settings.postgres.schema_name
+    )
+
+
+def _say_swapped(place: Place, output: Output, waited_s: float) -> None:
+    schemas = place.schemas
+    if output is Output.JSON:
+        print_document({"live": schemas.live, "kept": schemas.old, "swap_s": waited_s}, output)
+    else:
+        note(f"the tables kept in {schemas.old} are live again; those that were live are kept there now")
+
+
+@contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    """Ctrl-C stops in order, with the exit code 130."""
+    stop = threading.Event()
+    try:
+        with stopped_by_signals(stop):
+            yield stop
+    except Stopped as stopped:
+        note(str(stopped))
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _shown() -> Iterator[Report]:
+    """Show progress on stderr: as a bar on a terminal, else a line now and then."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    columns: Any = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("filling", total=None, rate="")
+
+        def show(progress: Progress) -> None:
+            rate = f"{progress.rate:,.0f} events/s" if progress.rate else ""
+            total = progress.total or None
+            bar.update(task, description=progress.phase, completed=progress.done, total=total, rate=rate)
+
+        yield show
+
+
+class _Lines:
+    """A line for each phase, and every few seconds in between."""
+
+    def __init__(self) -> None:
+        self._phase: str = ""
+        self._said_at = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if progress.phase == self._phase and now - self._said_at < SAID_S:
+            return
+        self._phase, self._said_at = progress.phase, now
+        text = f"{progress.phase}"
+        if progress.total:
+            text += f": {progress.done:,} of {progress.total:,} records"
+        if progress.rate and progress.left_s is not None:
+            text += f", {progress.rate:,.0f} events/s, {progress.left_s:.0f} s left"
+        note(text)
