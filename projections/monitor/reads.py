@@ -24,6 +24,10 @@ _SETTINGS: Final = (
     " set_config('plan_cache_mode', 'force_custom_plan', false)"
 )
 
+#: A rebuild that puts other tables in the place of these (replay/rebuild/swap.py) waits for whoever has this, and who
+#: comes later sees nothing but the new ones. A query alone may find the type of a cast in the former schema, and then
+#: its tables in the new one.
+_BEFORE_A_SWAP_OR_AFTER_IT: Final = "LOCK TABLE offsets IN ACCESS SHARE MODE"
 
 #: Runs a statement with its parameters.
 Ask = Callable[[LiteralString, Mapping[str, Any]], list[DictRow]]
@@ -65,6 +69,7 @@ class Reads:
                 self._pool.open()
         try:
             with self._pool.connection() as connection, connection.transaction():
+                connection.execute(_BEFORE_A_SWAP_OR_AFTER_IT)
                 yield lambda query, parameters: connection.execute(query, parameters).fetchall()
         except psycopg.Error as error:
             if database.is_schema(error):

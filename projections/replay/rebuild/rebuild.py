@@ -70,7 +70,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What a rebuild did: records in the log, those that this call applied, and the seconds of its parts."""
+    """What a rebuild did.
+
+    - records: what the log holds, with the markers of its transactions; applied: those of this call.
+    - filling_s, rate: how long it filled the tables, and records/s meanwhile.
+    - swap_s: how long the live projector had to wait.
+    """
 
     records: int
     applied: int
@@ -127,7 +132,7 @@ def rebuild(
         began = time.monotonic()
         _fill(connection, place, bounds, stop, report, processes, rate)
         filling_s = time.monotonic() - began
-        applied = _applied(connection, schemas.new) - before
+        rate_reached = (_applied(connection, schemas.new) - before) / filling_s
         _analyze(connection, schemas.new)
         if verify:
             report(Progress("verifying"))
@@ -136,8 +141,7 @@ def rebuild(
         report(Progress("swapping"))
         waited_s = _put_live(connection, place, stop, try_s)
         records = _applied(connection, schemas.live)
-    speed = applied / filling_s if filling_s else 0.0
-    return Rebuilt(records, applied, filling_s, speed, verify, waited_s, schemas.live, schemas.old)
+    return Rebuilt(records, records - before, filling_s, rate_reached, verify, waited_s, schemas.live, schemas.old)
 
 
 def plan(place: Place, processes: int = PROCESSES, *, partial: bool = False) -> Plan:

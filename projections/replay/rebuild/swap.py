@@ -9,9 +9,10 @@ of others is wholly before or wholly after:
 2. Lock `offsets` against writers. Each transaction of a projector begins there (projector/tables.py): the one that is
    open ends, the next one waits. Readers go on. Now the new tables take what the live ones are ahead, so that no
    reader sees time go backwards.
-3. Lock all tables against readers, too, for `LOCK_MAX_S` at most, which is less than it takes Postgres to see a
-   deadlock: a reader may hold one table and ask for another. If somebody reads for longer, let go of everything, and
-   try again.
+3. Lock `offsets` against readers, too: the monitor locks it before all else (monitor/reads.py). Then all other
+   tables, for readers that are not Joblog's own. Wait for `LOCK_MAX_S` at most, which is less than it takes Postgres
+   to see a deadlock: such a reader may hold one table and ask for another. If somebody reads for longer, let go of
+   everything, and try again.
 4. Take the rights that others have over, rename, and commit.
 
 Who waited looks the names up again, and finds the new tables. A projector sees by the identity of `offsets` that its
@@ -108,6 +109,7 @@ def _once(
         began = time.monotonic()
         catch_up()
         _wait_for_locks(connection, LOCK_MAX_S)
+        _lock(connection, schemas.live, ["offsets"], "ACCESS EXCLUSIVE")
         _lock(connection, schemas.live, table_names(connection, schemas.live), "ACCESS EXCLUSIVE")
         incoming = next(before for before, after in renames if after == schemas.live)
         for (statement,) in connection.execute(
