@@ -20,6 +20,7 @@ from joblog.streams.contract.fields import (
     Version,
     WorkerId,
 )
+from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.contract.states import ContinueOn, State
 from pydantic import Field
 
@@ -64,13 +65,15 @@ class JobEnqueued(FirstEvent):
     """The job is ready for a worker.
 
     `retry` counts the automatic retries spent so far, `lost` the runs whose worker was lost; both since the
-    job's creation or its last explicit requeue.
+    job's creation or its last explicit requeue. `policy` is the task's own retry policy, if the run of a lost worker
+    was repeated by it.
     """
 
     type: Literal["job.enqueued"] = "job.enqueued"
     state: Literal[State.ENQUEUED] = State.ENQUEUED
     retry: Count = 0
     lost: Count = 0
+    policy: RetryPolicy | None = None
 
 
 class JobScheduled(FirstEvent):
@@ -120,7 +123,11 @@ class JobSucceeded(JobEvent):
 
 
 class JobFailed(FirstEvent):
-    """A run failed. `traversed` when a filter elected another state after it: the next event of the job."""
+    """A run failed.
+
+    - traversed: a filter elected another state after it: the next event of the job.
+    - policy: the task's own retry policy, if it has one: it decides for jobs that bring none.
+    """
 
     type: Literal["job.failed"] = "job.failed"
     state: Literal[State.FAILED] = State.FAILED
@@ -130,6 +137,7 @@ class JobFailed(FirstEvent):
     duration_ms: float = Field(default=0, ge=0)
     latency_ms: float = Field(default=0, ge=0)
     traversed: bool = False
+    policy: RetryPolicy | None = None
 
 
 class JobDeleted(FirstEvent):

@@ -14,6 +14,7 @@ range. A policy in a message may carry fields without effect, since a log that w
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Annotated, Any, Final, Self, TypedDict, Unpack
 
 from joblog.streams.contract.fields import ATTEMPTS_MAX, SECONDS_MAX, Seconds, StrictMessage, Text
@@ -233,6 +234,12 @@ class Retry(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True,
 
 #: What a job gets that brings no policy and whose task has none: Hangfire's ten attempts on its curve.
 DEFAULT_RETRY: Final = Retry()
+
+
+def jitter(job_id: str, retry: int) -> float:
+    """The number in [0, 1) that spreads the `retry`-th retry of a job: always the same, so that the log determines it."""
+    digest = blake2b(b"%d/%s" % (retry, job_id.encode()), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) * 2.0**-53
 
 
 def delay_s(policy: Retry, retry: int, random_unit: float) -> float:

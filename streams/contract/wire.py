@@ -277,6 +277,7 @@ class JobEvent(Wire, frozen=True):
     traversed: bool = False
     name: Key | None = None
     value: Raw = NO_RAW
+    policy: Retry | None = None
 
 
 class CommandRejected(Wire, frozen=True):

@@ -10,7 +10,6 @@ in membership.py, ownership.py and takeover.py.
 
 import gc
 import logging
-import random
 import threading
 import time
 from collections.abc import Sequence
@@ -76,7 +75,7 @@ class Elector:
         self._takeover = Takeover(config, names, lanes, rules, instance_id)
         self._owned = OwnedLanes(names, self._takeover, self._log)
         self._chain = FilterChain(
-            (RetryFilter(random.random), *filters),
+            (RetryFilter(), *filters),
             on_error=lambda name: meters.inc("joblog_filter_errors_total", name),
             has_queue=lambda job_id, queue: rules.has_queue(queue, lane_of_job(job_id), lanes),
         )

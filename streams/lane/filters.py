@@ -10,7 +10,7 @@ from traceback import format_exception_only
 from typing import Any, Final, Protocol
 
 from joblog.streams.contract import wire
-from joblog.streams.contract.retry import DEFAULT_RETRY, OnExceeded, Retry, delay_s, is_retried
+from joblog.streams.contract.retry import DEFAULT_RETRY, OnExceeded, Retry, delay_s, is_retried, jitter
 from joblog.streams.contract.states import State
 from joblog.streams.contract.timestamps import parse_time_ms
 from joblog.streams.lane.job import Job, deleted, enqueued, scheduled
@@ -50,13 +50,17 @@ class ElectFilter(Protocol):
 
 
 class RetryFilter:
-    """Failed is replaced by Scheduled while the job's retry policy, or else its task's, allows another try."""
+    """Failed is replaced by Scheduled while the job's retry policy, or else its task's, allows another try.
+
+    - random: what spreads the delays; by default the job's id and the number of the retry do (`jitter`), so that the
+      same failure is always decided in the same way.
+    """
 
     name = "retry"
     order = 20
     states = frozenset({State.FAILED})
 
-    def __init__(self, random: Callable[[], float]) -> None:
+    def __init__(self, random: Callable[[], float] | None = None) -> None:
         self._random = random
 
     def elect(self, job: Job, candidate: wire.JobEvent, what: Any, now_ms: int) -> wire.JobEvent | None:
@@ -72,7 +76,8 @@ class RetryFilter:
             if policy.on_exceeded is OnExceeded.DELETE:
                 return deleted(job, f"All {policy.attempts} retries were spent: {message}")
             return None
-        wait_s = delay_s(policy, retry, self._random())
+        unit = jitter(job.id, retry) if self._random is None else self._random()
+        wait_s = delay_s(policy, retry, unit)
         reason = f"Retry attempt {retry} of {policy.attempts}: {message}"
         if wait_s <= 0:
             return enqueued(job, reason, retries=retry)

@@ -11,6 +11,7 @@ from typing import Final
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.json_text import with_parameter
+from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.states import (
     AWAITING,
     DELETED,
@@ -167,6 +168,7 @@ def enqueued(
     attempt: int | None = None,
     lost: int | None = None,
     queue: str | None = None,
+    policy: Retry | None = None,
 ) -> wire.JobEvent:
     """The event that makes a job ready; values that are not given stay as they are."""
     return wire.JobEvent(
@@ -178,6 +180,7 @@ def enqueued(
         reason,
         retry=job.retries if retries is None else retries,
         lost=job.lost if lost is None else lost,
+        policy=policy,
     )
 
 
@@ -200,6 +203,10 @@ def deleted(job: Job, reason: str | None) -> wire.JobEvent:
     return wire.JobEvent(job.version + 1, DELETED, job.attempt, job.queue, job.task, reason)
 
 
-def failed(job: Job, exception: wire.JobException, reason: str | None) -> wire.JobEvent:
+def failed(
+    job: Job, exception: wire.JobException, reason: str | None, *, policy: Retry | None = None
+) -> wire.JobEvent:
     """The event that fails a job without a report of its run."""
-    return wire.JobEvent(job.version + 1, FAILED, job.attempt, job.queue, job.task, reason, exception=exception)
+    return wire.JobEvent(
+        job.version + 1, FAILED, job.attempt, job.queue, job.task, reason, exception=exception, policy=policy
+    )

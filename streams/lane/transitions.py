@@ -169,6 +169,7 @@ def _on_failed(job: Job, what: wire.RunFailed, _now_ms: int) -> wire.JobEvent | 
         duration_ms=what.duration_ms,
         latency_ms=_latency(job, what.started_ms),
         exception=what.exception,
+        policy=what.retry,
     )
 
 
@@ -189,8 +190,9 @@ def _on_lost(job: Job, what: Lost, _now_ms: int) -> wire.JobEvent | Rejection:
         return _OLD_LEASE
     reason = f"Worker {what.worker} was lost"
     if what.count:
-        return failed(job, wire.JobException("joblog.WorkerLost", reason, "", ("joblog.WorkerLost",)), reason)
-    return enqueued(job, reason, lost=job.lost + 1)
+        lost = wire.JobException("joblog.WorkerLost", reason, "", ("joblog.WorkerLost",))
+        return failed(job, lost, reason, policy=what.retry)
+    return enqueued(job, reason, lost=job.lost + 1, policy=what.retry)
 
 
 def _expected(job: Job, what: wire.Change) -> Rejection | None:
