@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.redecided import decided_anew
+
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(600)]
 
 JOBS = 2_000
@@ -57,6 +59,8 @@ def test_everything_ends_once_while_every_role_is_killed(
     assert not chaos.error, chaos.error
     wait_until(ended, 240, "all jobs to end")
     check_log(installation, expected)
+    log = installation.events()
+    assert decided_anew(installation.kafka, installation.names, installation.lanes) == sum(map(len, log.values()))
     wait_until(lambda: not installation.differences(), 60, "Postgres to equal the log")
     assert installation.kills == {
         "elector-a": 2,

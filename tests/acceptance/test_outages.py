@@ -10,6 +10,8 @@ from joblog.services.embedded.stack import EmbeddedStack
 from joblog.streams.errors import EnqueueError
 from joblog.streams.kafka.clients import KafkaConfig
 
+from tests.support.redecided import decided_anew
+
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(600)]
 
 POSTGRES_AWAY_S = 60
@@ -47,6 +49,7 @@ def test_jobs_go_on_while_postgres_is_away_and_the_projection_catches_up(
     own_stack.start_postgres()
     wait_until(lambda: not installation.differences(), 60, "Postgres to equal the log")
     check_log(installation, dict.fromkeys(jobs, "job.succeeded"))
+    assert decided_anew(installation.kafka, installation.names, installation.lanes) >= 3 * len(jobs)
 
 
 def test_nothing_acknowledged_is_lost_when_the_broker_is_killed_and_restarted(
@@ -81,3 +84,4 @@ def test_nothing_acknowledged_is_lost_when_the_broker_is_killed_and_restarted(
     assert max(installation.runs().values()) == 1
     wait_until(lambda: not installation.differences(), 60, "Postgres to equal the log")
     assert all(process.poll() is None for process in installation.roles.values())
+    assert decided_anew(installation.kafka, installation.names, installation.lanes) == sum(map(len, log.values()))

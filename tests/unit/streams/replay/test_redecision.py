@@ -1,0 +1,121 @@
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from joblog.streams.contract import wire
+from joblog.streams.contract.codec import encode
+from joblog.streams.contract.retry import Curve, Retry, jitter
+from joblog.streams.contract.timestamps import EPOCH, format_time
+from joblog.streams.lane.filters import FilterChain, RetryFilter
+from joblog.streams.replay.redecision import Difference, Redecision, differences
+from joblog.streams.replay.stored import StoredEvent, stored_event
+
+from tests.support.scene import NEVER, NOW, Scene, Tick, create, id_of, released, run_failed, succeeded, worker
+
+SPREAD = Retry(attempts=2, curve=Curve.EXPONENTIAL, base_s=100.0, jitter=0.5)
+CHAIN = FilterChain([RetryFilter(lambda: 0.0)])
+
+
+class Log(Scene):
+    """A scene whose events are kept as they would lie in the log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stored: list[StoredEvent] = []
+
+    def when(self, *inputs: Any) -> "Log":
+        super().when(*inputs)
+        for key, kind, event_id, data, cause, _ in self.out.events:
+            time = format_time(self.now_ms)
+            value = encode(wire.CloudEvent("1.0", event_id, "/l", kind, key, time, None, cause, None, data))
+            if (found := stored_event(value)) is not None:
+                self.stored.append(found)
+        return self
+
+
+def decided(log: Log, chain: FilterChain = CHAIN) -> list[Difference]:
+    return differences(log.stored, chain)
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+def test_each_kind_of_input_is_found_and_decided_as_before(log: Log) -> None:
+    a = id_of("a")
+    log.given(worker(slots=3), create("a", retry=SPREAD), create("b", on="a"), create("c", retry=NEVER))
+    log.when(run_failed("a", 2), released("c", 2)).when(Tick(200_000)).when(worker(slots=3))
+    log.when(Tick(20_000)).when(wire.SetParameter(job_id=a, name="n", value={"x": 1}))
+    log.when(worker(slots=3)).when(wire.RescheduleJob(job_id=a, run_at=_at(3_600_000), reason="r"))
+    log.when(wire.DeleteJob(job_id=a, reason="d"), wire.RequeueJob(job_id=id_of("c"), reason="q"))
+    states = {str(one.event.state) for one in log.stored}
+    assert states == {"Enqueued", "Awaiting", "Processing", "Failed", "Scheduled", "Deleted"}
+    assert decided(log) == []
+
+
+def test_every_event_counts_as_decided(log: Log) -> None:
+    log.given(worker(), create("a"), succeeded("a", 2))
+    lane = Redecision(CHAIN)
+    assert [lane.take(one) for one in log.stored] == [None] * 2
+    assert (lane.decided, lane.undecided) == (2, 0)
+
+
+def test_another_chance_is_a_difference(log: Log) -> None:
+    log.given(worker(), create("a", retry=SPREAD)).when(run_failed("a", 2))
+    (found,) = decided(log, FilterChain([RetryFilter(lambda: 0.5)]))
+    assert (found.job_id, found.version) == (id_of("a"), 4)
+    assert found.what.startswith("due was")
+
+
+def test_another_rule_is_a_difference(log: Log) -> None:
+    log.given(worker(), create("a", retry=SPREAD)).when(run_failed("a", 2))
+    (found,) = decided(log, FilterChain([]))
+    assert found.what == "recorded as Failed, Scheduled, decided as Failed"
+
+
+def test_the_tasks_policy_is_told_by_the_failure(log: Log) -> None:
+    log.given(worker(policies={"t": SPREAD}), create("a")).when(run_failed("a", 2))
+    assert log.stored[-2].event.policy == SPREAD
+    assert log.stored[-1].event.due == format_time(NOW + 100_000)
+    assert decided(log) == []
+
+
+def test_a_lost_run_that_counts_is_told_from_one_that_is_repeated(log: Log) -> None:
+    fragile = Retry(attempts=1, lost_max=1, curve=Curve.FIXED, delays_s=(0.0,))
+    log.given(worker(), create("a", retry=fragile))
+    log.when(Tick(20_000)).when(worker()).when(Tick(20_000)).when(worker()).when(Tick(20_000))
+    assert [one.event.lost for one in log.stored if one.event.state == "Enqueued"] == [0, 1, 1]
+    assert decided(log) == []
+
+
+def test_an_event_that_no_input_explains_is_a_difference(log: Log) -> None:
+    log.given(worker(), create("a"))
+    first, second = log.stored
+    (found,) = differences([first, second, second], CHAIN)
+    assert found.what == "Assigned is refused now: Assigned is not heard in state Processing"
+
+
+def test_jobs_whose_beginning_is_not_there_are_counted(log: Log) -> None:
+    log.given(worker(), create("a"))
+    lane = Redecision(CHAIN)
+    assert lane.take(log.stored[1]) is None
+    assert (lane.decided, lane.undecided) == (0, 1)
+
+
+def test_jitter_is_the_same_for_the_same_retry_and_spread_evenly() -> None:
+    ids = [id_of(chr(97 + n % 26), n % 16)[:-3] + f"{n:03x}" for n in range(4_000)]
+    units = [jitter(job, retry) for job in ids for retry in (1, 2)]
+    assert units == [jitter(job, retry) for job in ids for retry in (1, 2)]
+    assert all(0 <= unit < 1 for unit in units)
+    counts = [0] * 10
+    for unit in units:
+        counts[int(unit * 10)] += 1
+    # 800 are expected in each, with a deviation of 27.
+    assert all(680 < count < 920 for count in counts), counts
+    firsts, seconds = units[::2], units[1::2]
+    assert abs(sum((a - 0.5) * (b - 0.5) for a, b in zip(firsts, seconds, strict=True)) * 12 / len(firsts)) < 0.08
+
+
+def _at(ms: int) -> Any:
+    return EPOCH + timedelta(milliseconds=NOW + ms)
