@@ -82,7 +82,6 @@ COMMANDS: Final[Mapping[str, Target]] = {
         "cli.commands.replay:app", "Read the log again: verify, look at the past, export and import.", OPERATE
     ),
     "migrate": Target("cli.commands.projector:migrate", "Create or migrate the tables in Postgres.", OPERATE),
-    "replay": Target("cli.commands.replay:app", "Read the log again, and build from it.", OPERATE),
     "config": Target("cli.commands.config:app", "Show the settings.", OPERATE),
     "bench": Target(
         "cli.commands.bench:app",
