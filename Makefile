@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test mutants check bench schemas format lock clean
+.PHONY: help setup demo up monitor test mutants check bench schemas format lock clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -31,12 +31,16 @@ demo: setup ## The main job on a real Kafka and Postgres: detection jobs, end to
 up: setup ## Kafka, Postgres and all of Joblog's processes, with a worker for the modules in TASKS; Ctrl-C ends it
 	$(BIN)/joblog up $(if $(TASKS),--tasks $(TASKS)) $(if $(QUEUES),--queues $(QUEUES))
 
+monitor: setup ## As `make up`, with a Prometheus that has the rules; needs the program prometheus
+	$(BIN)/joblog up --monitor $(if $(TASKS),--tasks $(TASKS)) $(if $(QUEUES),--queues $(QUEUES))
+
 check: setup ## Linters, types, import directions, drift of the generated documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m joblog.services.schemas --check
+	$(BIN)/python -m joblog.services.monitoring --check
 
 test: check ## The checks, then all tests on a real Kafka and Postgres
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
@@ -47,8 +51,9 @@ mutants: setup ## Whether each defence is held by a test: takes them out one by 
 bench: setup ## All benchmarks on an embedded stack, one JSON object a line
 	$(BIN)/joblog bench all --embedded --output json
 
-schemas: setup ## Generate the JSON Schemas and the AsyncAPI document anew
+schemas: setup ## Generate everything in deploy/ anew: JSON Schemas, AsyncAPI, Prometheus' rules, dashboards, runbooks
 	$(BIN)/python -m joblog.services.schemas
+	$(BIN)/python -m joblog.services.monitoring
 
 format: setup ## Format the code
 	$(BIN)/ruff check --fix --quiet .

@@ -5,7 +5,8 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ from joblog.services.cli.output import print_document
 from joblog.services.cli.values import Queues, from_here, given, settings_of
 from joblog.services.embedded.ports import HOST, PORT_MAX, choose_ports
 from joblog.services.embedded.stack import EmbeddedStack, StackAddresses
+from joblog.services.monitoring.server import PrometheusServer, find_prometheus
 from joblog.services.roles.runner import stopped_by_signals
 from joblog.services.roles.supervisor import RoleCommand, Supervisor
 from joblog.services.settings.model import Settings
@@ -67,6 +69,10 @@ def up(
         typer.Option(help="Also run a worker with the tasks of these modules, comma-separated.", show_default="none"),
     ] = None,
     queues: Queues = None,
+    monitor: Annotated[
+        bool,
+        typer.Option("--monitor", help="Also run Prometheus on the metrics of all roles, with Joblog's alerts."),
+    ] = False,
     only_stack: Annotated[bool, typer.Option("--only-stack", help="Start Kafka and Postgres only.")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -81,6 +87,7 @@ def up(
     for is_wrong, what in (
         (only_stack and tasks is not None, "--tasks has no effect with --only-stack, which runs no worker"),
         (only_stack and queues is not None, "--queues has no effect with --only-stack, which runs no worker"),
+        (only_stack and monitor, "--monitor has no effect with --only-stack, which runs no roles"),
         (queues is not None and not settings.worker.tasks, "--queues has no effect without --tasks: no worker runs"),
     ):
         if is_wrong:
@@ -88,6 +95,8 @@ def up(
     _refuse_idle(settings)
     for name in settings.worker.tasks:
         _look_for(name)
+    if monitor:
+        find_prometheus()  # an error before anything starts
     stop = threading.Event()
     with stopped_by_signals(stop):
         stack = EmbeddedStack(settings.directory, kafka_port=kafka_port, postgres_port=postgres_port, progress=note)
@@ -95,7 +104,8 @@ def up(
         try:
             _prepare(settings, addresses)
             roles = [] if only_stack else _roles(stack.directory, settings)
-            _run(stack, addresses, settings, roles, stop, output)
+            with _monitored(stack.directory, roles, monitor) as prometheus:
+                _run(stack, addresses, settings, roles, stop, output, prometheus)
         finally:
             note("stopping Kafka and Postgres ...")
             stack.stop()
@@ -163,6 +173,17 @@ def _roles(directory: Path, settings: Settings) -> Sequence[RoleCommand]:
     return [RoleCommand(name, arguments[name], ports[name]) for name in arguments]
 
 
+@contextmanager
+def _monitored(directory: Path, roles: Sequence[RoleCommand], monitor: bool) -> Iterator[PrometheusServer | None]:
+    """A Prometheus that reads the metrics of these roles, if one is wanted; it stops after them."""
+    if not monitor:
+        yield None
+        return
+    targets = {role.name: [f"{HOST}:{role.http_port}"] for role in roles}
+    with PrometheusServer(directory / "prometheus", targets, note) as server:
+        yield server
+
+
 def _run(
     stack: EmbeddedStack,
     addresses: StackAddresses,
@@ -170,18 +191,21 @@ def _run(
     roles: Sequence[RoleCommand],
     stop: threading.Event,
     output: Output,
+    prometheus: PrometheusServer | None,
 ) -> None:
     """Keep the roles and the servers running until told to stop."""
     supervisor = Supervisor(roles, _environment(settings, addresses), _write)
     try:
         _wait_until_ready(supervisor, stop)
         if not stop.is_set():
-            _tell(addresses, roles, settings, output)
+            _tell(addresses, roles, settings, output, prometheus)
         looked_at = time.monotonic()
         while not stop.wait(_POLL_S):
             supervisor.check()
             if time.monotonic() - looked_at > _SERVERS_S:
                 stack.start()
+                if prometheus is not None:
+                    prometheus.start()
                 looked_at = time.monotonic()
     finally:
         supervisor.stop()
@@ -218,10 +242,18 @@ def _write(name: str, line: str) -> None:
     note(f"{name:<9} | {line}")
 
 
-def _tell(addresses: StackAddresses, roles: Sequence[RoleCommand], settings: Settings, output: Output) -> None:
+def _tell(
+    addresses: StackAddresses,
+    roles: Sequence[RoleCommand],
+    settings: Settings,
+    output: Output,
+    prometheus: PrometheusServer | None,
+) -> None:
     """Print where everything is, on stdout; the last line says that all is ready."""
     rows = [("Kafka", addresses.bootstrap_servers), ("Postgres", without_password(addresses.dsn))]
     rows += [(role.name, f"{role.url}/metrics") for role in roles]
+    if prometheus is not None:
+        rows.append(("Prometheus", prometheus.url))
     if output is Output.JSON:
         print_document({**{name.lower(): at for name, at in rows}, "directory": str(settings.directory)}, output)
         sys.stdout.flush()

@@ -1,0 +1,90 @@
+"""The dashboard of what Joblog's own processes do."""
+
+from typing import Final
+
+from joblog.services.monitoring.board import Board, Panel, Row, quantiles, rate
+
+INTERNALS: Final = Board(
+    "joblog-internals",
+    "Joblog: internals",
+    "Electors, delays and projectors: transactions, lanes, timers, how current Postgres is, and errors.",
+    (
+        Row(
+            "Elector",
+            (
+                Panel("Inputs and events", "Commands and reports decided, and events written, a second.", "ops",
+                      ((rate("joblog_election_inputs_total"), "inputs"),
+                       (rate("joblog_log_events_total"), "events"))),
+                Panel("Transactions", "Transactions a second by result.", "ops",
+                      ((rate("joblog_transactions_total", "result"), "{{result}}"),)),
+                Panel("Transaction time", "From begin to commit.", "s",
+                      quantiles("joblog_transaction_duration_seconds")),
+                Panel("Lanes by elector", "Lanes that each elector owns, and those it has set aside.", "short",
+                      (("sum by (instance) (joblog_lanes)", "{{instance}}"),
+                       ("sum by (reason) (joblog_lanes_aside)", "aside: {{reason}}"))),
+                Panel("Take-over", "From the assignment of lanes to their being loaded.", "s",
+                      quantiles("joblog_lane_takeover_seconds")),
+                Panel("Jobs in memory", "Jobs that each elector holds.", "short",
+                      (("sum by (instance) (joblog_live_jobs)", "{{instance}}"),)),
+                Panel("Rejected", "Commands rejected a second, by code, and reports that came too late.", "ops",
+                      ((rate("joblog_commands_rejected_total", "code"), "{{code}}"),
+                       (rate("joblog_stale_reports_total", "type"), "stale {{type}}"))),
+                Panel("Detours of commands", "Commands sent on to their own lane, and errors of filters.", "ops",
+                      ((rate("joblog_commands_forwarded_total"), "forwarded"),
+                       (rate("joblog_filter_errors_total", "filter"), "filter {{filter}}"))),
+                Panel("Lost workers, late jobs", "Workers that were lost, and jobs elected without timer.", "ops",
+                      ((rate("joblog_workers_lost_total"), "workers lost"),
+                       (rate("joblog_jobs_overdue_total"), "without timer"))),
+                Panel("Jobs nobody serves", "Jobs in lanes that the settings do not serve for their queue.", "short",
+                      (("sum by (queue) (joblog_unserved_jobs)", "{{queue}}"),)),
+            ),
+        ),
+        Row(
+            "Delays",
+            (
+                Panel("Timers in memory", "Timers due within a minute.", "short",
+                      (("sum(joblog_timers_waiting)", "timers"),)),
+                Panel("Timers", "Timers a second that fired, or moved to a shorter tier.", "ops",
+                      ((rate("joblog_timers_fired_total"), "fired"),
+                       (rate("joblog_timers_moved_total", "tier"), "to {{tier}}"))),
+                Panel("Lateness", "From due to fired.", "s", quantiles("joblog_timer_lateness_seconds")),
+            ),
+        ),
+        Row(
+            "Projector",
+            (
+                Panel("Events applied", "Events a second written to Postgres.", "ops",
+                      ((rate("joblog_projection_events_total"), "events"),)),
+                Panel("Lag", "From the broker's time of a batch's oldest event to its commit.", "s",
+                      quantiles("joblog_projection_lag_seconds")),
+                Panel("Age of what is shown", "Time since everything in a lane was in Postgres.", "s",
+                      (("time() - min by (partition) (joblog_projection_current_timestamp_seconds)",
+                        "lane {{partition}}"),)),
+                Panel("Age of the last event", "Time since the last event of a lane, which may be idle.", "s",
+                      (("time() - max by (partition) (joblog_projection_applied_timestamp_seconds)",
+                        "lane {{partition}}"),)),
+                Panel("Events behind", "Events that are not applied yet.", "short",
+                      (("sum by (partition) (joblog_projection_lag_records)", "lane {{partition}}"),)),
+                Panel("Batch time", "One batch, from decode to commit.", "s",
+                      quantiles("joblog_projection_batch_seconds")),
+            ),
+        ),
+        Row(
+            "Errors",
+            (
+                Panel("Kafka", "Errors a second reported by Kafka's client.", "ops",
+                      ((rate("joblog_kafka_errors_total", "role, code"), "{{role}} {{code}}"),)),
+                Panel("Postgres", "Errors a second, by class.", "ops",
+                      ((rate("joblog_db_errors_total", "sqlstate"), "{{sqlstate}}"),)),
+                Panel("Rebalances", "How often groups gave partitions anew, a second.", "ops",
+                      ((rate("joblog_rebalances_total", "role"), "{{role}}"),)),
+                Panel("Starting over", "Producers made anew, fencing, and unexpected exceptions, a second.", "ops",
+                      ((rate("joblog_producer_rebuilds_total", "role"), "producers {{role}}"),
+                       (rate("joblog_fenced_total"), "fenced"),
+                       (rate("joblog_internal_errors_total", "role"), "exceptions {{role}}"))),
+                Panel("Versions", "What is running.", "short",
+                      (("count by (role, version) (joblog_build_info)", "{{role}} {{version}}"),)),
+            ),
+        ),
+    ),
+)  # fmt: skip

@@ -1,0 +1,84 @@
+"""Prometheus' own files: configuration, rules, and the tests of the rules for promtool."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from joblog.services.monitoring.alert import Alert, Series
+from joblog.services.monitoring.alerts import ALERTS
+from joblog.services.monitoring.promql import checked
+from joblog.services.monitoring.records import RECORDS
+from joblog.services.monitoring.yaml_text import Node
+
+#: The ports in the README; a process has the port that `--http-port` or JOBLOG_HTTP__PORT gives it.
+PORTS: Final[Mapping[str, int]] = {"elector": 9101, "delays": 9102, "worker": 9103, "projector": 9104}
+RULES_FILE: Final = "rules.yaml"
+#: Where the runbooks are, seen from nowhere in particular: give the generator a real address for links in alerts.
+RUNBOOKS: Final = "deploy/runbooks.md"
+_RECORDED: Final = frozenset(record.name for record in RECORDS)
+_LABEL: Final = re.compile(r"\{\{ \$labels\.(\w+) \}\}")
+
+
+def config(targets: Mapping[str, Sequence[str]], interval: str = "15s") -> Node:
+    """Prometheus' configuration for these targets by role, with the rules beside it."""
+    return {
+        "global": {"scrape_interval": interval, "evaluation_interval": interval},
+        "rule_files": [RULES_FILE],
+        "scrape_configs": [
+            {"job_name": f"joblog-{role}", "static_configs": [{"targets": list(at)}]} for role, at in targets.items()
+        ],
+    }
+
+
+def rules(runbooks: str = RUNBOOKS) -> Node:
+    """All rules; UnknownMetric if one names what is not there."""
+    records: list[Node] = [{"record": one.name, "expr": checked(one.expr)} for one in RECORDS]
+    alerts: list[Node] = [_rule(alert, runbooks) for alert in ALERTS]
+    return {"groups": [{"name": "joblog-records", "rules": records}, {"name": "joblog-alerts", "rules": alerts}]}
+
+
+def _rule(alert: Alert, runbooks: str) -> Node:
+    return {
+        "alert": alert.name,
+        "expr": checked(alert.expr, _RECORDED),
+        "for": alert.lasts,
+        "labels": {"severity": alert.severity},
+        "annotations": {"summary": alert.summary, "runbook_url": _runbook(alert, runbooks)},
+    }
+
+
+def _runbook(alert: Alert, runbooks: str) -> str:
+    return f"{runbooks}#{alert.name.lower()}"
+
+
+def rule_tests() -> Mapping[str, Node]:
+    """For each alert, by the name of its file, what promtool has to see: that it fires, and that it does not."""
+    return {f"tests/{alert.name}.yaml": _tests(alert) for alert in ALERTS}
+
+
+def _tests(alert: Alert) -> Node:
+    expected = {
+        "exp_labels": {"severity": alert.severity, **alert.labels},
+        "exp_annotations": {
+            "summary": _LABEL.sub(lambda match: alert.labels[match[1]], alert.summary),
+            "runbook_url": _runbook(alert, RUNBOOKS),
+        },
+    }
+    return {
+        "rule_files": [str(Path("..") / RULES_FILE)],
+        "evaluation_interval": "1m",
+        "tests": [
+            _test(alert, f"{alert.name} fires", alert.fires, [expected]),
+            _test(alert, f"{alert.name} does not fire", alert.quiet, []),
+        ],
+    }
+
+
+def _test(alert: Alert, name: str, series: Series, expected: list[Node]) -> Node:
+    return {
+        "name": name,
+        "interval": "1m",
+        "input_series": [{"series": one, "values": values} for one, values in series.items()],
+        "alert_rule_test": [{"eval_time": f"{alert.minutes}m", "alertname": alert.name, "exp_alerts": expected}],
+    }
