@@ -7,7 +7,7 @@ from typing import Final
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.common import StackingMode
+from grafana_foundation_sdk.models.common import LegendPlacement, StackingMode, TooltipDisplayMode
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
     DashboardLinkType,
@@ -92,11 +92,15 @@ def _panels(row: Row, ids: Iterator[int]) -> Iterator[_Builder]:
 
 
 def _number() -> stat.Panel:
-    return stat.Panel().height(_NUMBER_HEIGHT).span(6)
+    return (
+        stat.Panel().height(_NUMBER_HEIGHT).span(6).reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    )
 
 
 def _over_time(panel: Panel) -> timeseries.Panel:
-    made = timeseries.Panel().height(_HEIGHT).span(12).min(0)
+    legend = common.VizLegendOptions().show_legend(True).placement(LegendPlacement.BOTTOM)
+    tooltip = common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI)
+    made = timeseries.Panel().height(_HEIGHT).span(12).min(0).legend(legend).tooltip(tooltip).fill_opacity(10)
     if panel.is_stacked:
         made.stacking(common.StackingConfig().mode(StackingMode.NORMAL)).fill_opacity(20)
     return made
