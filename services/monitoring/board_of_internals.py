@@ -4,6 +4,11 @@ from typing import Final
 
 from joblog.services.monitoring.board import Board, Panel, Row, quantiles, rate
 
+#: It happens so rarely that most windows have none.
+_TAKEOVER: Final = (
+    "sum by (instance) (joblog_lane_takeover_seconds_sum) / sum by (instance) (joblog_lane_takeover_seconds_count)"
+)
+
 INTERNALS: Final = Board(
     "joblog-internals",
     "Joblog: internals",
@@ -22,8 +27,8 @@ INTERNALS: Final = Board(
                 Panel("Lanes by elector", "Lanes that each elector owns, and those it has set aside.", "short",
                       (("sum by (instance) (joblog_lanes)", "{{instance}}"),
                        ("sum by (reason) (joblog_lanes_aside)", "aside: {{reason}}"))),
-                Panel("Take-over", "From the assignment of lanes to their being loaded.", "s",
-                      quantiles("joblog_lane_takeover_seconds")),
+                Panel("Take-over", "From the assignment of lanes to their being loaded, on average.", "s",
+                      ((_TAKEOVER, "{{instance}}"),)),
                 Panel("Jobs in memory", "Jobs that each elector holds.", "short",
                       (("sum by (instance) (joblog_live_jobs)", "{{instance}}"),)),
                 Panel("Rejected", "Commands rejected a second, by code, and reports that came too late.", "ops",

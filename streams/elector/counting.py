@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 
+from joblog.streams.contract.states import FINAL_STATES
 from joblog.streams.elector.membership import ROLE
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.metrics import Meters
@@ -16,7 +17,16 @@ def count(meters: Meters, out: LaneOutput, now_ms: int) -> None:
         meters.inc(name, *labels, by=times)
     for names, times in Counter((job.queue, job.task) for job in out.created).items():
         meters.inc("joblog_jobs_created_total", *names, by=times)
+        _show(meters, *names)
     _count_ends(meters, out, now_ms)
+
+
+def _show(meters: Meters, queue: str, task: str) -> None:
+    """Export the series of what may happen to such jobs: a rate needs to see them before they rise."""
+    for name in ("joblog_job_retries_total", "joblog_jobs_lost_total", "joblog_job_end_to_end_seconds"):
+        meters.show(name, queue, task)
+    for state in FINAL_STATES:
+        meters.show("joblog_jobs_ended_total", queue, task, state)
 
 
 def _count_ends(meters: Meters, out: LaneOutput, now_ms: int) -> None:

@@ -90,12 +90,12 @@ class Installation:
             "LEDGER": str(self.ledger),
         }
 
-    def start(self, role: str) -> None:
+    def start(self, role: str, *more: str) -> None:
         kind, _, name = role.partition("-")
         arguments = {"elector": ["--id", name or "e"], "worker": ["--name", role]}.get(kind, [])
         with (self.home / f"{role}.log").open("ab") as log:
             self.roles[role] = subprocess.Popen(
-                [sys.executable, "-m", "joblog.services.cli", kind, *arguments],
+                [sys.executable, "-m", "joblog.services.cli", kind, *arguments, *more],
                 cwd=self.home,
                 env=self.environment(),
                 stdout=log,

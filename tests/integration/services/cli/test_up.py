@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -16,6 +19,7 @@ from joblog.services.settings.model import Settings
 
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(600)]
 READY_S = 240
+HAS_PROMETHEUS = shutil.which("prometheus") is not None
 STOP_S = 120
 
 TASKS = """
@@ -36,7 +40,7 @@ class Up:
         self.environment = {name: value for name, value in os.environ.items() if name not in ours}
         (directory / "uptasks.py").write_text(TASKS)
         with (directory / "up.out").open("w") as out, (directory / "up.err").open("w") as err:
-            arguments = ["up", "--tasks", "uptasks"]
+            arguments = ["up", "--tasks", "uptasks", *(["--monitor"] if HAS_PROMETHEUS else [])]
             self.process = psutil.Popen(
                 [sys.executable, "-m", "joblog.services.cli", *arguments],
                 cwd=directory,
@@ -62,6 +66,14 @@ class Up:
             child for child in self.process.children() if child.cmdline()[1:4] == ["-m", "joblog.services.cli", name]
         ]
         return found
+
+    def scraped(self) -> set[str]:
+        """The roles whose metrics Prometheus has read."""
+        address = re.search(r"^Prometheus +(http://\S+)$", self.out, re.MULTILINE)
+        assert address is not None, self.out
+        with urlopen(f"{address[1]}/api/v1/query?query=up==1", timeout=10) as answer:  # noqa: S310
+            found = json.load(answer)["data"]["result"]
+        return {one["metric"]["job"].removeprefix("joblog-") for one in found}
 
     def joblog(self, *arguments: str) -> list[dict[str, Any]]:
         """Another terminal in the same directory, in which nothing is set."""
@@ -95,6 +107,9 @@ def test_up_runs_everything_restarts_what_dies_and_leaves_nothing(up: Up, wait_u
     assert job["result"] == 42
     levels = {row["check"]: row["level"] for row in up.joblog("doctor")}
     assert "fail" not in levels.values()
+
+    if HAS_PROMETHEUS:
+        wait_until(lambda: up.scraped() == {"elector", "delays", "worker", "projector"}, 60, "the first scrapes")
 
     killed = up.role("worker")
     killed.send_signal(signal.SIGKILL)
