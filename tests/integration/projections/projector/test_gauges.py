@@ -1,0 +1,63 @@
+"""What the projector exports of the tables: jobs, the oldest waiting one, workers and slots."""
+
+from datetime import timedelta
+
+import pytest
+from joblog.projections.projector.tables import Tables
+from joblog.streams.metrics import Meters
+
+from tests.support import projection_settings
+from tests.support.projection_events import BEGINNING, Story, placed, records, worker_event
+from tests.support.projection_settings import apply, sample
+
+tables = projection_settings.tables
+pytestmark = [pytest.mark.broker, pytest.mark.database]
+
+
+def test_gauges_are_what_the_tables_hold_and_lose_what_is_gone(tables: Tables) -> None:
+    first = Story(random=1, queue="a").enqueued()
+    second = Story(random=2, queue="a", at=BEGINNING + timedelta(minutes=1)).enqueued()
+    third = Story(random=3, queue="b").scheduled(BEGINNING + timedelta(hours=1))
+    apply(tables, records(first, second, third))
+    worker = [(0, worker_event("worker.started", queues=["a", "c"])), (0, worker_event("worker.started", "host-2:1"))]
+    apply(tables, placed(worker, first_offset=3))
+    meters = Meters(role="projector")
+    tables.gauge(meters)
+    counted = {
+        (queue, state): sample(meters, "joblog_jobs", queue=queue, state=state)
+        for queue in ("a", "b")
+        for state in ("Awaiting", "Scheduled", "Enqueued", "Processing")
+    }
+    assert {place: n for place, n in counted.items() if n} == {("a", "Enqueued"): 2, ("b", "Scheduled"): 1}
+    assert None not in counted.values()
+    assert sample(meters, "joblog_jobs", queue="a", state="Succeeded") is None
+    oldest = "joblog_queue_oldest_job_timestamp_seconds"
+    assert sample(meters, oldest, queue="a") == BEGINNING.timestamp() + 1
+    assert sample(meters, oldest, queue="b") is None
+    assert sample(meters, "joblog_workers") == 2
+    assert sample(meters, "joblog_slots") == 8
+    assert [sample(meters, "joblog_queue_workers", queue=queue) for queue in ("a", "c", "default")] == [1, 1, 1]
+
+    for story in (first, second):
+        story.values.clear()
+        story.processing().succeeded()
+    apply(tables, records(first, second, first_offset=5))
+    stopped = [(0, worker_event("worker.stopped", at=BEGINNING + timedelta(minutes=5)))]
+    apply(tables, placed(stopped, first_offset=9))
+    tables.gauge(meters)
+    assert sample(meters, "joblog_jobs", queue="a", state="Enqueued") == 0
+    assert sample(meters, oldest, queue="a") is None
+    assert sample(meters, "joblog_workers") == 1
+    assert sample(meters, "joblog_queue_workers", queue="c") is None
+
+
+def test_more_queues_than_the_cap_are_shown_together_with_the_oldest_job_of_all(tables: Tables) -> None:
+    big = [Story(random=1 + n, queue="big", at=BEGINNING + timedelta(hours=1)).enqueued() for n in range(3)]
+    small = [Story(random=10 + n, queue=f"q{n}", at=BEGINNING + timedelta(minutes=n)).enqueued() for n in range(5)]
+    apply(tables, records(*big, *small))
+    meters = Meters(role="projector", queues_max=1)
+    tables.gauge(meters)
+    assert sample(meters, "joblog_jobs", queue="big", state="Enqueued") == 3
+    assert sample(meters, "joblog_jobs", queue="other", state="Enqueued") == 5
+    oldest = sample(meters, "joblog_queue_oldest_job_timestamp_seconds", queue="other")
+    assert oldest == BEGINNING.timestamp() + 1
