@@ -284,10 +284,13 @@ class Meters:
         assert isinstance(metric, Histogram)
         metric.observe(seconds)
 
-    def observe_all(self, name: str, seconds: Collection[float], *labels: str) -> None:
+    def observe_all(
+        self, name: str, seconds: Collection[float], *labels: str, trace: tuple[float, str] | None = None
+    ) -> None:
+        """`trace`: one of the observations, and the id of the trace that shows what happened."""
         metric = self._of(name, labels)
         assert isinstance(metric, Histogram)
-        metric.observe_all(seconds)
+        metric.observe_all(seconds, None if trace is None else (trace[0], {"trace_id": trace[1]}))
 
     def show(self, name: str, *labels: str) -> None:
         """Export a series of which nothing has been counted yet, as 0."""

@@ -1,6 +1,7 @@
 """What the worker writes to the log: what it offers, how each run ended, and the records that it could not handle."""
 
 import logging
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar, assert_never
 
@@ -98,6 +99,10 @@ def _report(run: Run, outcome: Outcome) -> RunReport:
             assert_never(outcome)
 
 
+#: https://www.w3.org/TR/trace-context/#traceparent-header; the lowest bit of the flags says `sampled`.
+_recorded: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f][13579bdf](?:-|$)").match
+
+
 class RunMeters:
     """Counts runs by queue and task; both are bounded, since a worker runs only what it knows.
 
@@ -110,6 +115,9 @@ class RunMeters:
         self._waits: Final[dict[tuple[str, str], list[float]]] = {}
         #: Seconds from start to end, None without a start, by queue, task and outcome.
         self._durations: Final[dict[tuple[str, str, str], list[float | None]]] = {}
+        #: Of the last run whose trace is recorded: its seconds, and the trace's id for an exemplar.
+        self._traced_waits: Final[dict[tuple[str, str], tuple[float, str]]] = {}
+        self._traced_runs: Final[dict[tuple[str, str, str], tuple[float, str]]] = {}
 
     def show(self, tasks: Iterable[Task[..., Any]]) -> None:
         """Export the counters of these tasks in their own queues, before anything ran."""
@@ -124,7 +132,10 @@ class RunMeters:
         noted = self._waits.get(labels)
         if noted is None:
             noted = self._waits.setdefault(labels, [])
-        noted.append(max(0.0, (run.started_ms - job.ready_ms) / 1000))
+        wait = max(0.0, (run.started_ms - job.ready_ms) / 1000)
+        noted.append(wait)
+        if job.traceparent is not None and (trace := _recorded_trace(job.traceparent)) is not None:
+            self._traced_waits[labels] = (wait, trace)
 
     def ended(self, run: Run, outcome: str) -> None:
         """`outcome` is one of OUTCOMES."""
@@ -132,23 +143,35 @@ class RunMeters:
         noted = self._durations.get(labels)
         if noted is None:
             noted = self._durations.setdefault(labels, [])
-        noted.append(run.duration_ms / 1000 if run.started_ms else None)
+        took = run.duration_ms / 1000 if run.started_ms else None
+        noted.append(took)
+        traceparent = run.job.traceparent
+        if took is not None and traceparent is not None and (trace := _recorded_trace(traceparent)) is not None:
+            self._traced_runs[labels] = (took, trace)
 
     def flush(self) -> None:
         """Count what was noted. One thread at a time may call it."""
         for labels, waits in list(self._waits.items()):
             if noted := _taken(waits):
                 self._meters.inc("joblog_jobs_started_total", *labels, by=len(noted))
-                self._meters.observe_all("joblog_job_wait_seconds", noted, *labels)
+                trace = self._traced_waits.pop(labels, None)
+                self._meters.observe_all("joblog_job_wait_seconds", noted, *labels, trace=trace)
         for (queue, task, outcome), durations in list(self._durations.items()):
             if ended := _taken(durations):
                 self._meters.inc("joblog_jobs_finished_total", queue, task, outcome, by=len(ended))
                 took = [duration for duration in ended if duration is not None]
-                self._meters.observe_all("joblog_job_duration_seconds", took, queue, task)
+                trace = self._traced_runs.pop((queue, task, outcome), None)
+                self._meters.observe_all("joblog_job_duration_seconds", took, queue, task, trace=trace)
 
     def parked(self, code: str) -> None:
         """An assignment went to the dead letters, for the reason that the code names."""
         self._meters.inc("joblog_quarantined_records_total", ROLE, code)
+
+
+def _recorded_trace(traceparent: str) -> str | None:
+    """The id of the trace, if its flags say that it is recorded; foreign producers may send any text."""
+    found = _recorded(traceparent)
+    return None if found is None else found[1]
 
 
 def _taken(noted: list[T]) -> list[T]:

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from joblog.streams.contract.topics import DELAY_TIERS
 from joblog.streams.elector.lane_records import AsideCode
 from joblog.streams.metrics import METRICS, Meters
+from prometheus_client.openmetrics.exposition import generate_latest
 
-BOUNDS = next(metric for metric in METRICS if metric.kind == "histogram").buckets
+BOUNDS = next(metric for metric in METRICS if metric.name == "joblog_timer_lateness_seconds").buckets
 #: Those at the bounds of buckets, and whole numbers, whose sum does not depend on their order.
 AMOUNTS = st.sampled_from(BOUNDS) | st.integers(0, 10_000).map(float)
 
@@ -24,6 +25,16 @@ def test_many_observations_at_once_are_what_they_are_one_by_one(batches: list[li
         assert got is not None
         assert expected is not None
         assert abs(got - expected) < 1e-6
+
+
+def test_an_exemplar_is_in_the_bucket_of_its_amount() -> None:
+    meters = Meters()
+    meters.observe_all("joblog_job_wait_seconds", [0.004, 0.2], "mails", "send", trace=(0.2, "4bf92f35"))
+    text = generate_latest(meters.registry).decode()
+    (line,) = [line for line in text.splitlines() if "trace_id" in line]
+    assert line.startswith(
+        'joblog_job_wait_seconds_bucket{le="0.25",queue="mails",task="send"} 2.0 # {trace_id="4bf92f35"} 0.2'
+    )
 
 
 def value(meters: Meters, name: str, **labels: str) -> float | None:
