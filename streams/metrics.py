@@ -89,7 +89,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         "Lanes that this elector has set aside, by reason",
         ("reason",),
         roles=_ELECTOR,
-        values={"reason": ("log_lost", "state_lost", "state_unreadable", "internal_error")},
+        values={"reason": ("log_lost", "state_lost", "state_unreadable", "internal_error", "rebuilding")},
     ),
     Metric(
         "joblog_unserved_jobs",
