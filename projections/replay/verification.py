@@ -12,7 +12,7 @@ Steps 1 and 2 can be stopped, and resumed from the files.
 import heapq
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import reduce
 from itertools import groupby
@@ -37,6 +37,7 @@ from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import LogLost, ProjectionError
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.kafka.scan import Range, TopicReader, reading
+from joblog.streams.progress import Stopped, Told, silent
 
 #: So many findings are kept in full; the others are counted.
 FINDINGS_MAX: Final = 1_000
@@ -44,13 +45,6 @@ FINDINGS_MAX: Final = 1_000
 NAMED_MAX: Final = 200
 #: A transaction ends in its partitions one after the other: so long may it be seen in one and not in another.
 SETTLE_S: Final = 0.3
-
-#: Called with the step, how much of it is done, and how much there is (0: unknown); may raise to stop.
-Told = Callable[[str, int, int], None]
-
-
-class Stopped(ProjectionError):
-    """Somebody stopped a replay that can go on later."""
 
 
 class Report(NamedTuple):
@@ -105,7 +99,7 @@ class Verification:
         schema: str = "joblog",
         only: Iterable[int] | None = None,
         with_state: bool = True,
-        told: Told = lambda _step, _done, _all: None,
+        told: Told = silent,
     ) -> None:
         self._config, self._names, self._lanes = config, names, lanes
         self._dsn, self._schema, self._with_state, self._told = dsn, schema, with_state, told

@@ -62,6 +62,11 @@ class TopicReader:
         if (there := len(self.partitions())) != wanted:
             raise TopicsError(f"topic {self.topic} has {there} partitions, not {wanted}: mind the setting `lanes`")
 
+    def cluster(self) -> str | None:
+        """The id of the cluster, if its brokers tell it."""
+        found = self._consumer.list_topics(self.topic, timeout=ANSWER_S).cluster_id
+        return None if found is None else str(found)
+
     def bounds(self, partitions: list[int]) -> dict[int, Range]:
         """The first offset of each partition, and its present end: behind the last committed record."""
         return {n: Range(*watermarks(self._consumer, TopicPartition(self.topic, n))) for n in partitions}

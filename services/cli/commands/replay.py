@@ -2,6 +2,9 @@
 
 import typer
 from joblog.services.cli.commands.replay_rebuild import rebuild_command
+from joblog.services.cli.commands.replay_export import export_command
+from joblog.services.cli.commands.replay_import import import_command
+from joblog.services.cli.commands.replay_verify import verify
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -15,3 +18,6 @@ def replay() -> None:
 
 
 app.command("rebuild")(rebuild_command)
+app.command()(verify)
+app.command("export")(export_command)
+app.command("import")(import_command)

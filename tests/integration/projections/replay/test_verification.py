@@ -10,10 +10,11 @@ import pytest
 from confluent_kafka import Producer
 from joblog.projections.replay import log_pass
 from joblog.projections.replay.findings import Kind
-from joblog.projections.replay.verification import Report, Stopped
+from joblog.projections.replay.verification import Report
 from joblog.streams.contract.ids import new_job_id
 from joblog.streams.contract.states import State
 from joblog.streams.lane.job import Job
+from joblog.streams.progress import Stopped
 from msgspec import json
 
 from tests.support import projection_settings

@@ -1,0 +1,105 @@
+"""`joblog replay export`: events into files."""
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from joblog.services.cli.context import Output, OutputOption, note
+from joblog.services.cli.output import print_document
+from joblog.services.cli.progress import STOPPED, shown
+from joblog.services.cli.values import queue_name, settings_of, task_name
+from joblog.services.settings.model import Settings
+from joblog.streams.archive.exporting import Wanted, begun, export
+from joblog.streams.archive.manifest import Filters
+from joblog.streams.contract.states import State
+from joblog.streams.errors import InvalidData
+from joblog.streams.kafka.places import offsets_of, parse_place
+from joblog.streams.kafka.scan import Range, Ranges, TopicReader, reading
+from joblog.streams.progress import Stopped
+
+
+class Format(StrEnum):
+    """`jsonl`: JSON Lines, an event in each. `parquet`: for what analyses tables; needs the extra `parquet`."""
+
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+LaneOption = Annotated[
+    list[int] | None, typer.Option("--lane", min=0, help="Read this lane only.", show_default="all")
+]
+PLACE = "a time, -1h, or an offset in one --lane"
+
+
+def chosen_lanes(settings: Settings, given: list[int] | None) -> list[int]:
+    """The lanes that were given, or all; InvalidData for one that there is not."""
+    if wrong := [one for one in given or () if one >= settings.lanes]:
+        raise InvalidData(f"--lane: there is no lane {wrong[0]}: the lanes are 0 to {settings.lanes - 1}")
+    return sorted(set(given)) if given else list(range(settings.lanes))
+
+
+def export_command(
+    ctx: typer.Context,
+    directory: Annotated[Path, typer.Argument(help="Where the files go; one that was stopped goes on there.")],
+    since: Annotated[str | None, typer.Option("--from", help=f"Begin at {PLACE}.", show_default="beginning")] = None,
+    until: Annotated[str | None, typer.Option("--to", help=f"End at {PLACE}.", show_default="now")] = None,
+    lane: LaneOption = None,
+    queue: Annotated[str | None, typer.Option(help="Events of this queue only.")] = None,
+    task: Annotated[str | None, typer.Option(help="Events of this task only.")] = None,
+    job: Annotated[str | None, typer.Option(help="Events of this job only.")] = None,
+    state: Annotated[State | None, typer.Option(help="Events that lead to this state only.")] = None,
+    format_: Annotated[Format, typer.Option("--format", help="Format of the files.")] = Format.JSONL,
+    gzip: Annotated[bool, typer.Option("--gzip", help="Pack the files (jsonl only).")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be read, and write nothing.")] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Copy events into files, with a manifest that has their ranges and checksums.
+
+    Each record keeps its key, value, headers, time, lane and offset. Run the same command again to go on after it
+    was stopped; the range is then the one of the first run.
+
+    Example: joblog replay export events-of-today --from -24h --gzip
+    """
+    if gzip and format_ is Format.PARQUET:
+        raise InvalidData("--gzip has no effect with --format parquet, whose files are packed: leave it out")
+    settings = settings_of(ctx)
+    filters = Filters(queue_name(queue), task_name(task), job, str(state) if state is not None else None)
+    lanes = chosen_lanes(settings, lane)
+    with shown(output) as progress, reading(settings.kafka.config(), settings.names.events) as reader:
+        reader.check_partitions(settings.lanes)
+        wanted = Wanted(ranges_of(reader, lanes, since, until), filters, format_, gzip)
+        if dry_run:
+            _print_dry_run(wanted, settings.names.events, output)
+            return
+        manifest = begun(directory, settings.names.events, reader.cluster(), wanted)
+        try:
+            export(reader, directory, manifest, progress)
+        except Stopped as stopped:
+            note(f"{stopped}; go on with the same command, in {directory}")
+            raise typer.Exit(STOPPED) from stopped
+    size = sum(file.bytes for file in manifest.files)
+    said = {"directory": directory, "files": len(manifest.files), "records": manifest.records, "bytes": size}
+    print_document({**said, "ranges": manifest.ranges} if output is Output.JSON else said, output)
+
+
+def ranges_of(reader: TopicReader, lanes: Collection[int], since: str | None, until: str | None) -> Ranges:
+    """The offsets between two places, the beginning and the end of the log where they are None."""
+    now = datetime.now(UTC)
+    bounds = reader.bounds(list(lanes))
+    starts = {lane: one.start for lane, one in bounds.items()}
+    stops = {lane: one.stop for lane, one in bounds.items()}
+    if since is not None:
+        starts = offsets_of(reader, lanes, parse_place(since, now))
+    if until is not None:
+        stops = offsets_of(reader, lanes, parse_place(until, now))
+    return {lane: Range(starts[lane], max(stops[lane], starts[lane])) for lane in lanes}
+
+
+def _print_dry_run(wanted: Wanted, topic: str, output: Output) -> None:
+    ranges = {lane: (one.start, one.stop) for lane, one in wanted.ranges.items()}
+    total = sum(one.length for one in wanted.ranges.values())
+    print_document({"topic": topic, "lanes": len(ranges), "offsets": total, "ranges": ranges}, output)
+    note("nothing was written (--dry-run)")

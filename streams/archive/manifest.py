@@ -1,0 +1,115 @@
+"""What an archive holds: its `manifest.json`, which is written anew whenever a file is complete."""
+
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from joblog.streams.errors import InvalidData, JoblogError
+from msgspec import DecodeError, Struct, ValidationError, field, json
+
+NAME: Final = "manifest.json"
+VERSION: Final = 1
+_READ_BYTES: Final = 1_048_576
+
+
+class ArchiveError(JoblogError):
+    """An archive is not as its manifest says, or not what was asked for; the message says what to do."""
+
+
+class Filters(Struct, frozen=True):
+    """Which events are in the archive; all, where a filter is None."""
+
+    queue: str | None = None
+    task: str | None = None
+    job: str | None = None
+    state: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return self == Filters()
+
+
+ALL: Final = Filters()
+
+
+class File(Struct, frozen=True):
+    """A complete file: records of one lane in the order of the log; `next` is where the lane goes on behind it."""
+
+    name: str
+    lane: int
+    records: int
+    first_offset: int
+    last_offset: int
+    next: int
+    bytes: int
+    sha256: str
+
+
+class Manifest(Struct):
+    """An archive. Fields are only ever added.
+
+    - id: names the archive, also in the progress of imports. topic, cluster: where it is from.
+    - ranges: of each lane the first offset and the one behind the last. next: how far each lane is exported.
+    """
+
+    version: int
+    id: str
+    topic: str
+    cluster: str | None
+    created_at: str
+    format: str
+    gzip: bool
+    filters: Filters
+    ranges: dict[int, tuple[int, int]]
+    next: dict[int, int]
+    files: list[File] = field(default_factory=list)
+    records: int = 0
+    complete: bool = False
+
+    def add(self, file: File) -> None:
+        """Take in a file that is complete."""
+        self.files.append(file)
+        self.records += file.records
+        self.next[file.lane] = file.next
+
+    def of_lane(self, lane: int) -> list[File]:
+        """The files of a lane in the order of the log."""
+        return [file for file in self.files if file.lane == lane]
+
+    def write(self, directory: Path) -> None:
+        """Put it into its directory, at once."""
+        unfinished = directory / f"{NAME}.part"
+        unfinished.write_bytes(json.format(json.encode(self), indent=2) + b"\n")
+        unfinished.rename(directory / NAME)
+
+
+_decode: Final = json.Decoder(Manifest).decode
+
+
+def read_manifest(directory: Path) -> Manifest | None:
+    """The manifest of a directory, if it has one; InvalidData if it cannot be read here."""
+    path = directory / NAME
+    if not path.exists():
+        return None
+    try:
+        found = _decode(path.read_bytes())
+    except (DecodeError, ValidationError) as error:
+        raise InvalidData(f"{path} is not the manifest of an archive: {error}") from error
+    if found.version != VERSION:
+        raise InvalidData(f"{path} has version {found.version}, this Joblog reads {VERSION}: use a newer one")
+    return found
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while data := file.read(_READ_BYTES):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def now() -> str:
+    """The time, for `created_at`."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
