@@ -4,10 +4,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from joblog.streams.contract.timestamps import time_ms
 from joblog.streams.errors import TopicsError
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
@@ -73,7 +74,7 @@ class TopicReader:
 
     def offsets_at(self, partitions: list[int], at: datetime) -> dict[int, int]:
         """Where each partition stood at that time: the first offset that the broker wrote later, or the end."""
-        after_ms = int((at + timedelta(milliseconds=1)).timestamp() * 1000)
+        after_ms = time_ms(at) + 1
         asked = [TopicPartition(self.topic, n, max(after_ms, 0)) for n in partitions]
         # A consumer's answer to this can be an offset behind what readers see: never go beyond that.
         bounds = self.bounds(partitions)

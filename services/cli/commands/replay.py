@@ -4,6 +4,7 @@ import typer
 from joblog.services.cli.commands.replay_rebuild import rebuild_command
 from joblog.services.cli.commands.replay_export import export_command
 from joblog.services.cli.commands.replay_import import import_command
+from joblog.services.cli.commands.replay_past import at, diff, history_command
 from joblog.services.cli.commands.replay_verify import verify
 
 app = typer.Typer(no_args_is_help=True)
@@ -19,5 +20,8 @@ def replay() -> None:
 
 app.command("rebuild")(rebuild_command)
 app.command()(verify)
+app.command("history")(history_command)
+app.command()(at)
+app.command()(diff)
 app.command("export")(export_command)
 app.command("import")(import_command)
