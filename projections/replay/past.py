@@ -130,7 +130,8 @@ class Instants:
     def moves(self) -> Counter[tuple[str | None, str]]:
         """How many jobs were in one state at the first instant, and in another at the last; None: not there yet."""
         found: Counter[tuple[str | None, str]] = Counter()
-        for first, *_, last in self._all():
+        for was in self._all():
+            first, last = was[0], was[-1]
             before = first.state if first is not None else None
             if last is not None and before != last.state:
                 found[before, last.state] += 1

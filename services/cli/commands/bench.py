@@ -20,6 +20,7 @@ from joblog.services.bench.measurement import Measurement
 from joblog.services.bench.processes import Cluster
 from joblog.services.bench.projection import projection
 from joblog.services.bench.rebuild import replay_rebuild
+from joblog.services.bench.replay import replay
 from joblog.services.bench.throughput import enqueue_many, throughput
 from joblog.services.cli.context import Cli, Output, OutputOption, note
 from joblog.services.cli.output import print_rows
@@ -252,10 +253,14 @@ def replay_command(
     jobs: JobsOption = 100_000,
     processes: Annotated[int, typer.Option(min=1, max=64, help="Processes that fill the new tables.")] = 2,
 ) -> Iterator[Measurement]:
-    """Events per second that a rebuild of the tables applies, and for how long its swap keeps the projector waiting.
+    """Events per second that `joblog replay` verifies, exports and builds new tables from.
+
+    Also for how long the swap to the new tables keeps the projector waiting.
 
     Example: joblog bench replay --jobs 500000
     """
+    with cluster() as one:
+        yield from replay(one, jobs)
     with cluster() as one:
         yield from replay_rebuild(one, jobs, processes)
 
@@ -277,3 +282,4 @@ def all_command(
     yield from delays_command(cluster, timeout=timeout)
     yield from election_command(cluster, jobs, timeout)
     yield from projection_command(cluster, jobs)
+    yield from replay_command(cluster, jobs)

@@ -23,6 +23,9 @@ FIGURES = [
     "election",
     "projection",
     "projection_cpu",
+    "verify",
+    "verify_memory",
+    "export",
 ]
 
 

@@ -96,7 +96,8 @@ def test_the_past_is_read_from_the_log(world: ReplayWorld, call: Any) -> None:
     topic = world.setting.names.events
     assert told == [(1, "Enqueued", None, f"{topic}/0@0"), (2, "Deleted", "cli-7", f"{topic}/0@2")]
 
-    _, rows, _ = call("at", "--time", before)
+    code, rows, error = call("at", "--time", before)
+    assert code == 0, error
     assert {(row["queue"], row["state"]): row["jobs"] for row in rows} == {
         ("default", "Enqueued"): 1,
         ("photos", "Processing"): 1,

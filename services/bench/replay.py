@@ -1,0 +1,73 @@
+"""Replay alone: events per second that a verification compares, and that an export writes."""
+
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from joblog.projections.projector.projector import Projector
+from joblog.projections.replay.verification import Verification
+from joblog.services.bench.measurement import Measurement
+from joblog.services.bench.processes import Cluster
+from joblog.services.bench.projection import EVENTS_PER_JOB, write_log
+from joblog.streams.archive.exporting import Wanted, begun, export
+from joblog.streams.errors import JoblogError
+from joblog.streams.health import Health
+from joblog.streams.kafka.scan import reading
+from joblog.streams.metrics import Meters
+
+
+def replay(cluster: Cluster, jobs: int) -> Iterator[Measurement]:
+    """Three events per job, as the elector writes them, applied, and then verified and exported by this process."""
+    write_log(cluster, jobs)
+    _apply(cluster, jobs * EVENTS_PER_JOB)
+    run = {"events": jobs * EVENTS_PER_JOB, "lanes": cluster.lanes}
+    with TemporaryDirectory(prefix="joblog-bench-") as directory:
+        yield from _verify(cluster, Path(directory), run)
+        yield _export(cluster, Path(directory) / "archive", run)
+
+
+def _apply(cluster: Cluster, events: int) -> None:
+    projector = Projector(
+        cluster.kafka,
+        cluster.names,
+        cluster.lanes,
+        cluster.dsn,
+        cluster.schema,
+        meters=Meters(),
+        health=Health("projector"),
+    )
+    with closing(projector):
+        applied = 0
+        while applied < events:
+            applied += projector.step()
+
+
+def _verify(cluster: Cluster, directory: Path, run: dict[str, int]) -> Iterator[Measurement]:
+    verification = Verification(
+        cluster.kafka,
+        cluster.names,
+        cluster.lanes,
+        directory,
+        dsn=cluster.dsn,
+        schema=cluster.schema,
+        with_state=False,  # no elector wrote it
+    )
+    report = verification.run()
+    if not report.holds:
+        raise JoblogError(f"the benchmark's tables are not what its log says: {report.counts}")
+    yield Measurement("replay", "verify", report.events / report.seconds, "events/s", run)
+    memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    yield Measurement("replay", "verify_memory", memory_mb, "MB", run)
+
+
+def _export(cluster: Cluster, directory: Path, run: dict[str, int]) -> Measurement:
+    with reading(cluster.kafka, cluster.names.events) as reader:
+        began = time.perf_counter()
+        wanted = Wanted(reader.bounds(reader.partitions()))
+        manifest = begun(directory, reader.topic, reader.cluster(), wanted)
+        export(reader, directory, manifest)
+        seconds = time.perf_counter() - began
+    return Measurement("replay", "export", manifest.records / seconds, "events/s", run)
