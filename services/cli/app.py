@@ -69,6 +69,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
         "cli.commands.enqueue:enqueue", "Create a job, and print its id once Kafka has stored it.", JOBS
     ),
     "job": Target("cli.commands.jobs:app", "Show and change jobs.", JOBS),
+    "replay": Target("cli.commands.replay:app", "Read the log again: ask what if, put failed jobs back.", JOBS),
     "queue": Target("cli.commands.watch:queue", "Show queues.", WATCH),
     "workers": Target("cli.commands.watch:workers", "List the workers.", WATCH),
     "stats": Target("cli.commands.watch:stats", "Count the jobs in each state.", WATCH),

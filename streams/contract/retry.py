@@ -237,7 +237,7 @@ DEFAULT_RETRY: Final = Retry()
 
 
 def jitter(job_id: str, retry: int) -> float:
-    """The number in [0, 1) that spreads the `retry`-th retry of a job: always the same, so that the log determines it."""
+    """The number in [0, 1) that spreads the `retry`-th retry of a job: always the same, so the log tells it."""
     digest = blake2b(b"%d/%s" % (retry, job_id.encode()), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) * 2.0**-53
 

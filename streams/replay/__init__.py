@@ -1,12 +1,12 @@
 """Decisions made again from the topic `events` alone: the same way as a check, or another way as a question.
 
-Inside: stored.py (an event as it lies in the log), log.py (reads lanes of `events`), inputs.py (what led to an event),
-redecision.py (decides each input anew and compares), what_if.py (one job through another retry policy or other
-filters), outcomes.py (what that changes, summed up).
+Inside: stored.py (an event as it lies in the log), log.py (reads lanes of `events`), inputs.py (what led to one),
+redecision.py (decides each input anew and compares), history.py (the runs of one job, and what came from outside),
+what_if.py (that job through another retry policy or other filters), outcomes.py (what that changes, summed up).
 
-Theory of operation. An election depends on the job, its input, the time and chance. The fold of a job's events is the
-job; an event, its cause and its time tell the input; chance is a function of the job's id (contract/retry.py). So each
-event can be decided anew. Two things are not in the log: what a custom filter replaced by its own event, unless that
+Theory of operation. An election depends on the job, its input, the time and chance. The fold of a job's events is
+the job; an event, its cause and its time tell the input; chance is a function of the job's id (contract/retry.py).
+So each event can be decided anew. Two things are not in the log: what a custom filter replaced by its own event, unless that
 was a failure, which is written too; and the commands that were rejected.
 
 What may be touched: another input of the lanes needs its line in inputs.py; the acceptance tests decide all of their

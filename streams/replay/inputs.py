@@ -1,6 +1,7 @@
 """Which input led to an event of a job: told by the event, the job before it, and the event's cause."""
 
 import re
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
@@ -40,32 +41,28 @@ def input_of(job: Job, event: ReadEvent, cause: str) -> Any:
     """The input that led from this job to this event; None if no input does."""
     if event.name is not None:
         return wire.SetParameter(job_id=job.id, name=event.name, value=event.value, reason=event.reason)
-    match event.state:
-        case State.PROCESSING:
-            return Assigned(event.worker or "")
-        case State.SUCCEEDED:
-            return wire.RunSucceeded(
-                **_run(job, event), result=event.result, result_omitted=event.result_omitted
-            )
-        case State.FAILED if event.lease is None:
-            return _loss(job, event)
-        case State.FAILED:
-            assert event.exception is not None
-            return wire.RunFailed(**_run(job, event), exception=event.exception, retry=event.policy)
-        case State.ENQUEUED if _is_elector(cause):
-            return _made_ready(job, event)
-        case State.SCHEDULED | State.DELETED if _is_elector(cause):
-            return _parent_ended(job, event)
-        case State.ENQUEUED:
-            queue = event.queue if event.queue != job.queue else None
-            return wire.RequeueJob(job_id=job.id, queue=queue, reason=event.reason)
-        case State.SCHEDULED:
-            due = EPOCH + timedelta(milliseconds=parse_time_ms(event.due or ""))
-            return wire.RescheduleJob(job_id=job.id, run_at=due, reason=event.reason)
-        case State.DELETED:
-            return wire.DeleteJob(job_id=job.id, reason=event.reason)
-        case _:
-            return None
+    found = (_BY_ELECTOR if _is_elector(cause) else _BY_COMMAND).get(event.state) or _BY_WORKER.get(event.state)
+    return None if found is None else found(job, event)
+
+
+def _succeeded(job: Job, event: ReadEvent) -> wire.RunSucceeded:
+    return wire.RunSucceeded(**_run(job, event), result=event.result, result_omitted=event.result_omitted)
+
+
+def _failed(job: Job, event: ReadEvent) -> Any:
+    if event.lease is None or event.exception is None:
+        return _loss(job, event)
+    return wire.RunFailed(**_run(job, event), exception=event.exception, retry=event.policy)
+
+
+def _requeued(job: Job, event: ReadEvent) -> wire.RequeueJob:
+    queue = event.queue if event.queue != job.queue else None
+    return wire.RequeueJob(job_id=job.id, queue=queue, reason=event.reason)
+
+
+def _rescheduled(job: Job, event: ReadEvent) -> wire.RescheduleJob:
+    run_at = EPOCH + timedelta(milliseconds=parse_time_ms(event.due or ""))
+    return wire.RescheduleJob(job_id=job.id, run_at=run_at, reason=event.reason)
 
 
 def _run(job: Job, event: ReadEvent) -> dict[str, Any]:
@@ -98,6 +95,22 @@ def _loss(job: Job, event: ReadEvent) -> Lost:
 
 def _parent_ended(job: Job, event: ReadEvent) -> wire.ParentEnded:
     run = event.state is not State.DELETED
-    return wire.ParentEnded(
-        job_id=job.id, parent=job.parent or "", state=None, run=run, reason=event.reason or ""
-    )
+    return wire.ParentEnded(job_id=job.id, parent=job.parent or "", state=None, run=run, reason=event.reason or "")
+
+
+#: By the state that an event leads to: what workers report, what else electors find, what commands say.
+_BY_WORKER: Final[Mapping[State, Callable[[Job, ReadEvent], Any]]] = {
+    State.PROCESSING: lambda _job, event: Assigned(event.worker or ""),
+    State.SUCCEEDED: _succeeded,
+    State.FAILED: _failed,
+}
+_BY_ELECTOR: Final[Mapping[State, Callable[[Job, ReadEvent], Any]]] = {
+    State.ENQUEUED: _made_ready,
+    State.SCHEDULED: _parent_ended,
+    State.DELETED: _parent_ended,
+}
+_BY_COMMAND: Final[Mapping[State, Callable[[Job, ReadEvent], Any]]] = {
+    State.ENQUEUED: _requeued,
+    State.SCHEDULED: _rescheduled,
+    State.DELETED: lambda job, event: wire.DeleteJob(job_id=job.id, reason=event.reason),
+}

@@ -45,7 +45,9 @@ class EventReader:
             low = found.offset if found.offset >= 0 else high
         return low, high
 
-    def events(self, lane: int, start: int, end: int, progress: Progress = lambda _count: None) -> Iterator[StoredEvent]:
+    def events(
+        self, lane: int, start: int, end: int, progress: Progress = lambda _count: None
+    ) -> Iterator[StoredEvent]:
         """The events of the lane's jobs between two offsets; raises KafkaException when the log stops answering."""
         if start >= end:
             return
@@ -83,7 +85,7 @@ class EventReader:
 
 
 def _next(message: Message) -> int | None:
-    """The offset behind a record, or the end of the lane; None for an error that passes, KafkaException for others."""
+    """The offset behind a record, or the end of the lane; None for a passing error, KafkaException for others."""
     error = message.error()
     if error is None:
         return (message.offset() or 0) + 1

@@ -141,14 +141,9 @@ def _possible(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
 
 
 def _from_snapshot(job: Job) -> Job:
-    spec = _spec(job.spec)
-    return revived(
-        job.id,
-        wire.Snapshot(
-            job.version, job.state, job.attempt, job.task, job.queue, EPOCH + timedelta(milliseconds=job.created_ms), spec,
-            _parameters(job.parameters),
-        ),
-    )  # fmt: skip
+    created_at = EPOCH + timedelta(milliseconds=job.created_ms)
+    known = job.version, job.state, job.attempt, job.task, job.queue, created_at
+    return revived(job.id, wire.Snapshot(*known, _spec(job.spec), _parameters(job.parameters)))
 
 
 def _evolved(job: Job, events: tuple[StoredEvent, ...]) -> Job:

@@ -47,6 +47,4 @@ def stored_event(value: bytes) -> StoredEvent | None:
     envelope = _envelope(value)
     if not envelope.type.startswith("job."):
         return None
-    return StoredEvent(
-        envelope.subject, _event(envelope.data), parse_time_ms(envelope.time), envelope.causationid
-    )
+    return StoredEvent(envelope.subject, _event(envelope.data), parse_time_ms(envelope.time), envelope.causationid)

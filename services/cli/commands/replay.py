@@ -1,11 +1,12 @@
-"""`joblog replay`: the log read again - compared, searched, copied, and folded into new tables."""
+"""`joblog replay`: the log read again - compared, searched, copied, folded into new tables, and asked what if."""
 
 import typer
-from joblog.services.cli.commands.replay_rebuild import rebuild_command
 from joblog.services.cli.commands.replay_export import export_command
 from joblog.services.cli.commands.replay_import import import_command
 from joblog.services.cli.commands.replay_past import at, diff, history_command
+from joblog.services.cli.commands.replay_rebuild import rebuild_command
 from joblog.services.cli.commands.replay_verify import verify
+from joblog.services.cli.commands.replay_what_if import what_if
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -18,10 +19,11 @@ def replay() -> None:
     """
 
 
-app.command("rebuild")(rebuild_command)
 app.command()(verify)
+app.command("rebuild")(rebuild_command)
 app.command("history")(history_command)
 app.command()(at)
 app.command()(diff)
 app.command("export")(export_command)
 app.command("import")(import_command)
+app.command("what-if")(what_if)

@@ -1,0 +1,185 @@
+"""What happened to one job, as another policy or filter could have had it: its runs, and what came from outside."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any, Final
+
+from joblog.streams.contract import wire
+from joblog.streams.contract.retry import Retry
+from joblog.streams.contract.states import FINAL_STATES, State
+from joblog.streams.lane.job import Job, evolve, new_job
+from joblog.streams.lane.transitions import Lost
+from joblog.streams.replay.inputs import creation_of, input_of
+from joblog.streams.replay.stored import StoredEvent
+from msgspec import Struct, json, structs
+
+#: What ended jobs may hold together until a command moves them again, about.
+ENDED_BYTES_MAX: Final = 64 * 1024 * 1024
+#: What a job and one of its steps hold, about.
+JOB_BYTES: Final = 1_500
+STEP_BYTES: Final = 500
+
+_spec: Final = json.Decoder(wire.JobSpec).decode
+
+
+class Run(Struct):
+    """One run of a job.
+
+    - waited_ms: from when the job was ready, or due, to the start. lasted_ms: from there to the outcome.
+    - outcome: RunSucceeded, RunFailed, RunReleased or Lost; None if a command ended the run, or it is not over.
+    """
+
+    waited_ms: int
+    lasted_ms: int = 0
+    outcome: Any = None
+
+
+class Outside(Struct):
+    """What no policy or filter decides: a command, or the end of the job's parent; `before`: the job's state."""
+
+    at_ms: int
+    what: Any
+    before: State
+
+
+class History(Struct):
+    """A job: how it was created, what happened then, and how that came out.
+
+    - job: as its events leave it. policy: its task's own retry policy, as its failures tell it.
+    - retries, waited_ms: automatic retries, and how long they let the job wait. starts: when its runs began.
+    """
+
+    create: wire.CreateJob
+    spec: bytes
+    created_ms: int
+    job: Job
+    steps: list[Run | Outside]
+    starts: list[int]
+    policy: Retry | None = None
+    retries: int = 0
+    waited_ms: int = 0
+    is_replaced: bool = False
+    ready_ms: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the job had not ended when the log was read."""
+        return self.job.state not in FINAL_STATES
+
+    @property
+    def size(self) -> int:
+        """The bytes that it holds, about."""
+        return JOB_BYTES + 2 * len(self.spec) + STEP_BYTES * len(self.steps)
+
+    def take(self, stored: StoredEvent) -> None:
+        """The job's next event."""
+        _, event, at_ms, cause = stored
+        job = self.job
+        self.policy = event.policy or self.policy
+        if event.name is None:
+            if self.is_replaced:
+                self._count_retry(stored)
+            elif event.state is State.PROCESSING:
+                self.starts.append(at_ms)
+                self.steps.append(Run(max(at_ms - self.ready_ms, 0)))
+            else:
+                self._note(input_of(job, event, cause), at_ms)
+            self.is_replaced = event.traversed
+            if event.state is State.ENQUEUED:
+                self.ready_ms = min(job.due_ms, at_ms) if job.state is State.SCHEDULED else at_ms
+        self.job = evolve(job, event, at_ms)
+
+    def _count_retry(self, stored: StoredEvent) -> None:
+        after = evolve(self.job, stored.event, stored.at_ms)
+        if after.retries > self.job.retries:
+            self.retries += 1
+            if after.state is State.SCHEDULED:
+                self.waited_ms += after.due_ms - stored.at_ms
+
+    def _note(self, what: Any, at_ms: int) -> None:
+        last = self.steps[-1] if self.steps else None
+        if self.job.state is State.PROCESSING and isinstance(last, Run):
+            last.lasted_ms = max(at_ms - self.starts[-1], 0)
+            if isinstance(what, wire.RunReport | Lost):
+                last.outcome = _slim(what)
+                return
+        if what is not None and not isinstance(what, wire.JobDue):
+            self.steps.append(Outside(at_ms, what, self.job.state))
+
+
+class Histories:
+    """The jobs of one lane that were created between two instants, given out at the end, or when they are too many.
+
+    Then those that ended first are: a command that moves one of them later is not seen.
+
+    - whole: keep what jobs were created with, for filters that look at it.
+    """
+
+    def __init__(self, from_ms: int | None = None, to_ms: int | None = None, *, whole: bool = False) -> None:
+        self._from_ms, self._to_ms, self._whole = from_ms, to_ms, whole
+        self._live: dict[str, History] = {}
+        self._ended: OrderedDict[str, History] = OrderedDict()
+        self._ended_bytes = 0
+
+    def take(self, stored: StoredEvent) -> Iterator[History]:
+        """The next event of the lane; yields the jobs that are over."""
+        job_id, event = stored.job_id, stored.event
+        spec = event.created_with
+        if event.version == 1 and spec is not None:
+            if (earlier := self._pop(job_id)) is not None:
+                yield earlier
+            if (self._from_ms or 0) <= stored.at_ms and (self._to_ms is None or stored.at_ms < self._to_ms):
+                self._keep(_begun(stored, spec if self._whole else _bare(spec)))
+        elif (history := self._pop(job_id)) is not None:
+            history.take(stored)
+            self._keep(history)
+        yield from self._overflow()
+
+    def rest(self) -> Iterator[History]:
+        """What is left at the end of the lane."""
+        yield from self._ended.values()
+        yield from self._live.values()
+
+    def _keep(self, history: History) -> None:
+        if history.is_open or history.is_replaced:
+            self._live[history.job.id] = history
+        else:
+            self._ended[history.job.id] = history
+            self._ended_bytes += history.size
+
+    def _pop(self, job_id: str) -> History | None:
+        if (live := self._live.pop(job_id, None)) is not None:
+            return live
+        ended = self._ended.pop(job_id, None)
+        if ended is not None:
+            self._ended_bytes -= ended.size
+        return ended
+
+    def _overflow(self) -> Iterator[History]:
+        while self._ended_bytes > ENDED_BYTES_MAX:
+            _, oldest = self._ended.popitem(last=False)
+            self._ended_bytes -= oldest.size
+            yield oldest
+
+
+def _begun(stored: StoredEvent, spec: bytes) -> History:
+    job_id, event, at_ms, _ = stored
+    job = new_job(job_id, event, spec, _spec(spec).priority, at_ms)
+    return History(creation_of(job_id, event, spec), spec, at_ms, job, [], [], ready_ms=at_ms)
+
+
+def _bare(spec: bytes) -> bytes:
+    """What a policy needs of that with which a job was created."""
+    created = _spec(spec)
+    return json.encode(
+        structs.replace(created, args=wire.EMPTY_ARRAY, kwargs=wire.EMPTY_OBJECT, parameters=wire.EMPTY_OBJECT)
+    )
+
+
+def _slim(what: Any) -> Any:
+    """An outcome without its result and traceback."""
+    if isinstance(what, wire.RunSucceeded):
+        return structs.replace(what, result=wire.NO_RAW)
+    if isinstance(what, wire.RunFailed):
+        return structs.replace(what, exception=structs.replace(what.exception, details=""))
+    return what
