@@ -6,8 +6,8 @@ what_if.py (that job through another retry policy or other filters), outcomes.py
 
 Theory of operation. An election depends on the job, its input, the time and chance. The fold of a job's events is
 the job; an event, its cause and its time tell the input; chance is a function of the job's id (contract/retry.py).
-So each event can be decided anew. Two things are not in the log: what a custom filter replaced by its own event, unless that
-was a failure, which is written too; and the commands that were rejected.
+So each event can be decided anew. Two things are not in the log: what a custom filter replaced by its own event,
+unless that was a failure, which is written too; and the commands that were rejected.
 
 What may be touched: another input of the lanes needs its line in inputs.py; the acceptance tests decide all of their
 events anew and find what is missing.
