@@ -5,11 +5,12 @@
 SET LOCAL statement_timeout = '2s'
 
 -- name: jobs
--- How many jobs of each queue are in each state that is not final; queues that are empty by now are among them.
+-- How many jobs of each queue are in each state, also of queues that are empty by now; first come the states that are
+-- not final, and of these the largest numbers.
 SELECT queue, state::text, sum(n)::bigint
 FROM counts
-WHERE lane = ANY (%(lanes)s::smallint[]) AND state = ANY (%(states)s::job_state[])
-GROUP BY queue, state ORDER BY sum(n) DESC, queue, state
+WHERE lane = ANY (%(lanes)s::smallint[])
+GROUP BY queue, state ORDER BY state = ANY (%(states)s::job_state[]) DESC, sum(n) DESC, queue, state
 
 -- name: oldest
 -- Since when the job waits that has been Enqueued longest, by queue; the index jobs_by_queue has it first.

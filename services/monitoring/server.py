@@ -74,6 +74,7 @@ class PrometheusServer(AbstractContextManager["PrometheusServer"]):
                 self._mark,
                 f"--storage.tsdb.path={self._directory / 'data'}",
                 f"--storage.tsdb.retention.time={RETENTION}",
+                "--enable-feature=exemplar-storage",
                 f"--web.listen-address={HOST}:{self._port}",
             ],
             directory=self._directory,

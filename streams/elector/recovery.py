@@ -151,8 +151,8 @@ class Recovery:
         self._end_if_replaced(error, stop)
         log.warning("elector.rejoin", extra={"error": str(error)})
         self._health.set_unready("joining the group anew")
-        self._owned.drop()
         self._meters.set("joblog_lanes", 0)
+        self._owned.drop()
         self._log.close()
         self._member.rejoin()
 
@@ -167,8 +167,8 @@ class Recovery:
             log.warning("elector.smaller_turns", extra={"records": self.turn_size.now})
         self._health.set_unready("stepping back after a failed transaction")
         self.reload(self._owned.lanes)
-        self._owned.drop()
         self._meters.set("joblog_lanes", 0)
+        self._owned.drop()
         self._end_if_replaced(error, stop)  # a twin's producer would be fenced by a new one of ours
         self.renew_producer(stop)
 

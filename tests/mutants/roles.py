@@ -13,6 +13,23 @@ _PRODUCER: Final = "tests/unit/streams/kafka/test_durable_producer.py"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
+        "label-cap",
+        "the cap on the names of queues and tasks in metrics",
+        "streams/label_cap.py",
+        "        if len(self._known) < self._most:\n",
+        "        if True:\n",
+        "tests/unit/streams/test_metrics.py::test_names_beyond_the_cap_are_counted_together",
+    ),
+    mutant(
+        "gauges-late",
+        "going on when the gauges cannot be read in time",
+        "projections/projector/projector.py",
+        "            tables.gauge(self._meters)\n        except psycopg.errors.QueryCanceled as error:\n",
+        "            tables.gauge(self._meters)\n        except ZeroDivisionError as error:\n",
+        "tests/integration/projections/projector/test_gauges.py::"
+        "test_events_are_applied_though_the_gauges_cannot_be_read",
+    ),
+    mutant(
         "worker-lease",
         "the end of a worker's session when no lane acknowledges its renewals",
         "services/worker/session.py",

@@ -2,15 +2,20 @@
 
 from datetime import timedelta
 
+import psycopg
 import pytest
+from confluent_kafka import Producer
 from joblog.projections.projector.tables import Tables
 from joblog.streams.metrics import Meters
 
 from tests.support import projection_settings
 from tests.support.projection_events import BEGINNING, Story, placed, records, worker_event
-from tests.support.projection_settings import apply, sample
+from tests.support.projection_settings import Setting, WaitUntil, apply, interleaved, jobs, running, sample, write
 
+dsn = projection_settings.dsn
+setting = projection_settings.setting
 tables = projection_settings.tables
+writer = projection_settings.writer
 pytestmark = [pytest.mark.broker, pytest.mark.database]
 
 
@@ -61,3 +66,24 @@ def test_more_queues_than_the_cap_are_shown_together_with_the_oldest_job_of_all(
     assert sample(meters, "joblog_jobs", queue="other", state="Enqueued") == 5
     oldest = sample(meters, "joblog_queue_oldest_job_timestamp_seconds", queue="other")
     assert oldest == BEGINNING.timestamp() + 1
+
+
+@pytest.fixture
+def lanes() -> int:
+    return 1
+
+
+def test_events_are_applied_though_the_gauges_cannot_be_read(
+    setting: Setting, writer: Producer, wait_until: WaitUntil
+) -> None:
+    with psycopg.connect(setting.dsn, options=f"-c search_path={setting.schema}") as other:
+        other.execute("LOCK TABLE workers IN ACCESS EXCLUSIVE MODE")
+        with running(setting.projector()):
+            late = "joblog_db_errors_total"
+            wait_until(lambda: sample(setting.meters, late, role="projector", sqlstate="57"), 30, "late gauges")
+            assert setting.health.ready
+            values = interleaved(jobs(20, setting.lanes))
+            write(writer, setting.names, values)
+            wait_until(lambda: setting.applied() == len(values), 30, "all events")
+            other.rollback()
+            wait_until(lambda: sample(setting.meters, "joblog_jobs", queue="q0", state="Awaiting") == 0, 30, "jobs")

@@ -233,6 +233,7 @@ def test_input_that_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPatch, a
         (("parked", "list", "--cursor", ""), "--cursor is empty"),
         (("up", "--queues", "a"), "--queues has no effect without --tasks"),
         (("up", "--only-stack", "--tasks", "a"), "--tasks has no effect with --only-stack"),
+        (("up", "--only-stack", "--monitor"), "--monitor has no effect with --only-stack"),
         (("demo", "--bootstrap-servers", ""), "--bootstrap-servers is empty"),
         (("demo", "--dsn", ""), "--dsn is empty"),
         (("bench", "latency", "--seconds", "5"), "--seconds has no effect without --load"),
