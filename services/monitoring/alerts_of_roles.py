@@ -41,7 +41,7 @@ ROLE_ALERTS: Final = (
     Alert(
         "JoblogLaneSetAside",
         "critical",
-        "sum by (reason) (joblog_lanes_aside) > 0",
+        'sum by (reason) (joblog_lanes_aside{reason!="rebuilding"}) > 0',
         "0m",
         "A lane is set aside: {{ $labels.reason }}",
         "A lane cannot go on with something that only a person can decide. Its jobs wait; all other lanes work.",
@@ -49,7 +49,7 @@ ROLE_ALERTS: Final = (
         "`log_lost`: `joblog lanes skip N`. `state_lost`: `joblog lanes rebuild N`. `state_unreadable`: "
         "`joblog lanes rebuild N`, or `skip N`. `internal_error`: fix the cause, then `joblog lanes reload N`.",
         {'joblog_lanes_aside{reason="log_lost"}': "1+0x60"},
-        {'joblog_lanes_aside{reason="log_lost"}': "0+0x60"},
+        {'joblog_lanes_aside{reason="log_lost"}': "0+0x60", 'joblog_lanes_aside{reason="rebuilding"}': "1+0x60"},
         {"reason": "log_lost"},
     ),
     Alert(

@@ -247,7 +247,7 @@ def _tell(
     roles: Sequence[RoleCommand],
     settings: Settings,
     output: Output,
-    prometheus: PrometheusServer | None,
+    prometheus: PrometheusServer | None = None,
 ) -> None:
     """Print where everything is, on stdout; the last line says that all is ready."""
     rows = [("Kafka", addresses.bootstrap_servers), ("Postgres", without_password(addresses.dsn))]

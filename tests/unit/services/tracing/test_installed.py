@@ -6,7 +6,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from joblog.services.tracing.installed import TRACING, export_spans
+from joblog.services.tracing.export import export_spans
+from joblog.services.tracing.installed import TRACING
 from joblog.services.tracing.spans import NO_SPAN
 from joblog.streams.contract.wire import RunJob
 from msgspec import Raw
@@ -25,7 +26,8 @@ JOB = RunJob(
 WITHOUT = """
 import sys
 sys.modules["opentelemetry"] = None
-from joblog.services.tracing.installed import TRACING, export_spans
+from joblog.services.tracing.export import export_spans
+from joblog.services.tracing.installed import TRACING
 from joblog.services.tracing.spans import NO_TRACING
 from joblog.services import Client
 assert TRACING is NO_TRACING
@@ -67,7 +69,8 @@ def test_spans_are_exported_only_where_a_collector_is_named(monkeypatch: pytest.
 
 
 EXPORTS = """
-from joblog.services.tracing.installed import TRACING, export_spans
+from joblog.services.tracing.export import export_spans
+from joblog.services.tracing.installed import TRACING
 assert export_spans("joblog-worker")
 with TRACING.sending("t", "q", 1) as traceparent:
     assert traceparent
