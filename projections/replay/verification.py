@@ -278,10 +278,10 @@ class Verification:
     def _name_both_sides(self, reader: TopicReader, snapshot: Snapshot, stops: dict[int, int]) -> None:
         if not self._differing:
             return
-        named = self._differing
-        wanted = {lane_of_job(job) for job in named} & set(self._only)
+        named = self._differing  # the first ones
         # An event in a wrong lane can only be found by looking into all of them.
-        lanes = self._only if self._found.counts[Kind.WRONG_LANE] else sorted(wanted)
+        wanted = set(self._only) if self._found.counts[Kind.WRONG_LANE] else {lane_of_job(job) for job in named}
+        lanes = sorted(wanted & set(self._only))
         ranges = {lane: Range(self._log.passed.begins[lane], stops[lane]) for lane in lanes}
         total, done = sum(one.length for one in ranges.values()), 0
 
