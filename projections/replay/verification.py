@@ -145,8 +145,7 @@ class Verification:
                     self._found.add(workers(snapshot, passed.workers))
             self._found.add((*passed.findings, *self._tail.passed.findings))
         late = [lane for lane in self._only if lane not in self._full_lanes()]
-        counts = dict(sorted(self._found.counts.items()))
-        seconds = time.monotonic() - began
+        counts, seconds = dict(sorted(self._found.counts.items())), time.monotonic() - began
         return Report(self._found.kept, counts, passed.events, self._jobs, stops, late, seconds)
 
     def _begin(self, reader: TopicReader) -> None:
@@ -162,10 +161,10 @@ class Verification:
 
     def _stops(self, reader: TopicReader) -> tuple[dict[int, int], set[tuple[int, int]]]:
         """Up to where the log is folded: as far as the tables are, or to its present end."""
-        if self._dsn is None:
-            return {lane: one.stop for lane, one in reader.bounds(self._only).items()}, set()
-        offsets, refused = positions(self._dsn, self._schema)
+        offsets, refused = positions(self._dsn, self._schema) if self._dsn is not None else ({}, set())
         ends = reader.bounds(self._only)
+        if self._dsn is None:
+            return {lane: one.stop for lane, one in ends.items()}, refused
         for lane in self._only:
             if offsets.get(lane, 0) > ends[lane].stop:
                 raise LogLost(
@@ -292,8 +291,8 @@ class Verification:
 
         records = events_of(reader, named, ranges, told)
         self._found.add(both_sides(snapshot, named, records))
-        if self._differ > len(named):
-            self._found.counts[Kind.JOB] += self._differ - len(named)
+        if more := self._differ - len(named):
+            self._found.counts[Kind.JOB] += more
 
     def _full_lanes(self) -> set[int]:
         """The lanes whose log is there from its beginning."""
