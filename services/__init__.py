@@ -9,7 +9,9 @@ from joblog.services.client.client import Client
 from joblog.services.client.options import Call, ClientFilter, CreationCancelled, JobDraft, JobOptions
 from joblog.services.settings.model import Settings
 from joblog.services.tasks.context import CancellationToken, JobContext, current_job
+from joblog.services.tasks.recurring import recurring
 from joblog.services.tasks.task import Task, TaskRegistry, task
+from joblog.streams.contract.recurring import Misfire, Overlap
 from joblog.streams.contract.retry import Curve, OnExceeded, RetryPolicy
 from joblog.streams.contract.states import ContinueOn, State
 
@@ -24,12 +26,15 @@ __all__ = [
     "JobContext",
     "JobDraft",
     "JobOptions",
+    "Misfire",
     "OnExceeded",
+    "Overlap",
     "RetryPolicy",
     "Settings",
     "State",
     "Task",
     "TaskRegistry",
     "current_job",
+    "recurring",
     "task",
 ]

@@ -21,6 +21,7 @@ _ELECTOR: Final = ("elector",)
 _WORKER: Final = ("worker",)
 _DELAYS: Final = ("delays",)
 _PROJECTOR: Final = ("projector",)
+_RECURRING: Final = ("recurring",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +210,35 @@ METRICS: Final[tuple[Metric, ...]] = (
         "Slots of the running workers that serve a queue; one that serves several counts in each",
         ("queue",),
         roles=_PROJECTOR,
+    ),
+    # recurring
+    Metric("joblog_recurring_created_total", "counter", "Occurrences whose job was created", roles=_RECURRING),
+    Metric(
+        "joblog_recurring_left_out_total",
+        "counter",
+        "Occurrences without a job, by reason",
+        ("reason",),
+        roles=_RECURRING,
+    ),
+    Metric("joblog_recurring_lateness_seconds", "histogram", "From due to created", roles=_RECURRING),
+    Metric(
+        "joblog_recurring_definitions",
+        "gauge",
+        "Definitions that this process looks after",
+        ("paused",),
+        roles=_RECURRING,
+    ),
+    Metric(
+        "joblog_recurring_errors",
+        "gauge",
+        "Definitions with a schedule or zone that cannot be used",
+        roles=_RECURRING,
+    ),
+    Metric(
+        "joblog_recurring_partitions",
+        "gauge",
+        "Partitions of `recurring` that this process has",
+        roles=_RECURRING,
     ),
 )
 

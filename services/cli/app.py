@@ -65,6 +65,13 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "projector": Target(
         "cli.commands.projector:projector", "Run the projector: it keeps Postgres up to date.", RUN, ignored=()
     ),
+    "recurring": Target(
+        "cli.commands.recurring:app",
+        "Run the recurring process, which creates jobs on schedules; or, with a command, manage them.",
+        RUN,
+        "faust",
+        (),
+    ),
     "enqueue": Target(
         "cli.commands.enqueue:enqueue", "Create a job, and print its id once Kafka has stored it.", JOBS
     ),

@@ -32,6 +32,7 @@ from joblog.services.client.options import (
     name_of,
     with_options,
 )
+from joblog.services.client.recurring import RecurringJobs
 from joblog.services.client.sending import CommandSender
 from joblog.services.client.templates import CommandRecord, CreateTemplate, Rules
 from joblog.services.settings.model import Settings
@@ -90,6 +91,8 @@ class Client(AbstractContextManager["Client"]):
         self._sender = CommandSender(
             DurableProducer(make), config.bootstrap_servers, names.commands, lanes, timeout_s
         )
+        #: Recurring jobs: add, change, pause, trigger and remove them.
+        self.recurring: Final = RecurringJobs(config, names, lanes, client_id, self.create)
 
     @classmethod
     def from_settings(cls, settings: Settings, *, filters: Sequence[ClientFilter] = ()) -> Self:
@@ -112,6 +115,7 @@ class Client(AbstractContextManager["Client"]):
 
     def close(self) -> None:
         """Close the connections, after the calls of other threads that are in progress."""
+        self.recurring.close()
         self._sender.close()
 
     def __exit__(

@@ -15,7 +15,7 @@ from joblog.services.tasks.context import JobLogFilter
 Format = Literal["auto", "console", "json"]
 
 #: Loggers of libraries whose INFO lines are not useful here.
-_QUIET: Final = ("alembic", "asyncio", "jgo")
+_QUIET: Final = ("aiokafka", "alembic", "asyncio", "faust", "jgo", "mode")
 #: A client that cannot reach its broker logs that twenty times a second; it is passed on once in this many seconds.
 REPEAT_S: Final = 10.0
 _REMEMBERED_MAX: Final = 1_000

@@ -108,6 +108,15 @@ class WorkerSettings(SecretFiles):
     result_bytes_max: int = Field(262_144, ge=0, le=1_000_000)
 
 
+class RecurringSettings(SecretFiles):
+    """The recurring process, which creates the jobs of recurring definitions.
+
+    - tasks: modules with tasks; what they declare with @recurring is registered at the start.
+    """
+
+    tasks: Modules = ()
+
+
 class HttpSettings(SecretFiles):
     """Where a role serves /livez, /readyz, /metrics and /version; port 0 is any free one."""
 
@@ -193,6 +202,7 @@ class Settings(BaseSettings):
     client: ClientSettings = ClientSettings()
     elector: ElectorSettings = ElectorSettings()
     worker: WorkerSettings = WorkerSettings()
+    recurring: RecurringSettings = RecurringSettings()
     http: HttpSettings = HttpSettings()
     tracing: TracingSettings = TracingSettings()
     metrics: MetricsSettings = MetricsSettings()

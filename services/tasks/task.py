@@ -56,6 +56,7 @@ class Task(Generic[P, R]):
         self.retry: Final = retry
         self.timeout_s: Final = timeout_s
         self.isolation: Final = isolation
+        self.recurrences: tuple[Any, ...] = ()  # declared with @recurring (recurring.py)
         self.is_async: Final = inspect.iscoroutinefunction(function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

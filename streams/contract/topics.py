@@ -90,7 +90,18 @@ DELAYS: Final = tuple(
     for tier, wait in DELAY_TIERS.items()
 )
 
-TOPICS: Final[tuple[Topic, ...]] = (COMMANDS, REPORTS, EVENTS, STATE, ASSIGNMENTS, DEADLETTERS, *DELAYS)
+RECURRING: Final = Topic(
+    "recurring",
+    "recurring id, and aspect",
+    "anyone, recurring",
+    "recurring",
+    "Recurring jobs: definitions, pauses, and how far each came",
+    # An owner reads its partitions from the beginning, so old progress has to be compacted soon. Faust's Kafka client
+    # reads lz4 and zstd with further packages only; the broker stores what comes as it is set here.
+    config={"segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1", "compression.type": "uncompressed"},
+)
+
+TOPICS: Final[tuple[Topic, ...]] = (COMMANDS, REPORTS, EVENTS, STATE, ASSIGNMENTS, DEADLETTERS, RECURRING, *DELAYS)
 
 #: The topics that each role reads or writes. It may have no rights for the others, which are then invisible to it.
 TOPICS_OF_ROLES: Final[Mapping[str, tuple[Topic, ...]]] = {
@@ -98,6 +109,7 @@ TOPICS_OF_ROLES: Final[Mapping[str, tuple[Topic, ...]]] = {
     "delays": (REPORTS, DEADLETTERS, *DELAYS),
     "worker": (REPORTS, ASSIGNMENTS),
     "projector": (EVENTS,),
+    "recurring": (COMMANDS, EVENTS, RECURRING),
 }
 
 
@@ -133,6 +145,10 @@ class TopicNames:
     @property
     def deadletters(self) -> str:
         return self.of(DEADLETTERS)
+
+    @property
+    def recurring(self) -> str:
+        return self.of(RECURRING)
 
     def delay(self, tier: str) -> str:
         return f"{self.prefix}delay.{tier}"

@@ -1,0 +1,118 @@
+"""What to do about a definition at an instant: which occurrences to create, and which to leave out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from joblog.streams.contract.recurring import Definition, Misfire, Overlap, Pause, Progress, Skip
+from joblog.streams.recurring.schedule import Schedule, between
+
+#: Missed occurrences are looked for backwards, in windows that grow by this factor.
+_WINDOW: Final = timedelta(minutes=1)
+_GROWTH: Final = 8
+
+MISFIRED: Final = "misfired"
+SKIPPED: Final = "skip_next"
+OVERLAPPED: Final = "overlap"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do, and the progress that holds once it was done.
+
+    - create: occurrences whose jobs shall exist.
+    - delete: whether the job before is deleted first.
+    - left_out: occurrences without a job, and why; of those that misfired, the earliest ones may be missing.
+    """
+
+    create: tuple[datetime, ...]
+    delete: bool
+    left_out: tuple[tuple[datetime, str], ...]
+    waiting: datetime | None
+    through: datetime
+
+
+def lower_bound(definition: Definition, pause: Pause | None, progress: Progress | None, now: datetime) -> datetime:
+    """The instant after which occurrences count: those before were decided, or fell into a pause."""
+    bounds = [definition.starts_at]
+    if progress is not None:
+        bounds.append(progress.through)
+    if pause is not None and not pause.paused:
+        bounds.append(pause.at)
+    if pause is not None and pause.paused and pause.until is not None and pause.until <= now:
+        bounds.append(pause.until)
+    return max(bounds)
+
+
+def is_paused(pause: Pause | None, now: datetime) -> bool:
+    return pause is not None and pause.paused and (pause.until is None or pause.until > now)
+
+
+def decide(
+    definition: Definition,
+    schedule: Schedule,
+    pause: Pause | None,
+    skip: Skip | None,
+    progress: Progress | None,
+    *,
+    is_running: bool,
+    now: datetime,
+) -> Decision | None:
+    """The decision on what became due; None if nothing has to be done.
+
+    `is_running` tells whether the last job has not ended; it matters unless overlap is `allow`.
+    """
+    after = lower_bound(definition, pause, progress, now)
+    # What was due before a pause began is still created, though a process may come to it later.
+    until = min(now, pause.at) if pause is not None and is_paused(pause, now) else now
+    waiting = progress.waiting if progress is not None else None
+    count = 1 if definition.misfire is Misfire.RELAXED else definition.misfire_cap
+    due = latest(schedule, after, until, count + 2)  # one more for a skipped one, one more to see what misfired
+    if not due and (waiting is None or is_running):
+        return None
+    through = due[-1] if due else after
+    skipped = schedule.next_after(skip.after) if skip is not None else None
+    left_out = [(one, SKIPPED) for one in due if one == skipped]
+    wanted = [one for one in due if one != skipped]
+    kept = _kept(definition, wanted, count, now)
+    left_out += [(one, MISFIRED) for one in wanted if one not in kept]
+    create, delete, waiting, overlapped = _overlap(definition.overlap, kept, waiting, is_running)
+    left_out += [(one, OVERLAPPED) for one in overlapped]
+    return Decision(tuple(create), delete, tuple(sorted(left_out)), waiting, max(through, after))
+
+
+def latest(schedule: Schedule, after: datetime, until: datetime, count: int) -> list[datetime]:
+    """The last `count` occurrences in (after, until], found without walking through all of a long outage."""
+    window = _WINDOW
+    while True:
+        start = max(after, until - window) if until - after > window else after
+        found = list(between(schedule, start, until))
+        if len(found) >= count or start == after:
+            return found[-count:]
+        window *= _GROWTH
+
+
+def _kept(definition: Definition, wanted: Sequence[datetime], count: int, now: datetime) -> list[datetime]:
+    if definition.misfire is Misfire.IGNORABLE:
+        tolerance = timedelta(seconds=definition.misfire_tolerance_s)
+        wanted = [one for one in wanted if now - one <= tolerance]
+    return list(wanted[-count:])
+
+
+def _overlap(
+    overlap: Overlap, kept: list[datetime], waiting: datetime | None, is_running: bool
+) -> tuple[list[datetime], bool, datetime | None, list[datetime]]:
+    """What to create, whether to delete the job before, what waits from now on, and what is left out."""
+    match overlap:
+        case Overlap.ALLOW:
+            return ([] if waiting is None else [waiting]) + kept, False, None, []
+        case Overlap.SKIP:
+            return ([], False, None, kept) if is_running else (kept[:1], False, None, kept[1:])
+        case Overlap.QUEUE:
+            line = ([] if waiting is None else [waiting]) + kept
+            create = [] if is_running else line[:1]
+            rest = line[len(create) :]
+            return create, False, rest[-1] if rest else None, rest[:-1]
+        case Overlap.REPLACE:
+            return kept[-1:], is_running and bool(kept), None, kept[:-1]

@@ -1,0 +1,95 @@
+"""The definitions of a partition as the fold of its records: for the recurring process, clients and the CLI alike."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from joblog.streams.contract.recurring import Aspect, Definition, Pause, Progress, Skip, aspect_of
+from joblog.streams.errors import InvalidData
+from joblog.streams.recurring.due import is_paused, lower_bound
+from joblog.streams.recurring.schedule import Schedule, schedule_of, upcoming
+from pydantic import ValidationError
+
+
+@dataclass(slots=True)
+class Row:
+    """All aspects of one definition; `error` tells why it has no schedule."""
+
+    id: str
+    definition: Definition | None = None
+    pause: Pause | None = None
+    skip: Skip | None = None
+    progress: Progress | None = None
+    schedule: Schedule | None = None
+    error: str | None = None
+    #: When to look at it again; None for now.
+    next_due: datetime | None = None
+
+    def is_paused(self, now: datetime) -> bool:
+        return is_paused(self.pause, now)
+
+    def upcoming(self, now: datetime, count: int) -> list[datetime]:
+        """The next occurrences that would be created, from now on."""
+        if self.definition is None or self.schedule is None:
+            return []
+        start = now
+        if self.pause is not None and self.is_paused(now):
+            if self.pause.until is None:
+                return []
+            start = self.pause.until
+        start = max(start, lower_bound(self.definition, self.pause, self.progress, now))
+        skipped = self.schedule.next_after(self.skip.after) if self.skip is not None else None
+        return [one for one in upcoming(self.schedule, start, count + 1) if one != skipped][:count]
+
+
+@dataclass(slots=True)
+class Rows:
+    """The rows of a partition, or of many."""
+
+    rows: dict[str, Row] = field(default_factory=dict)
+
+    def apply(self, key: bytes, value: bytes | None) -> None:
+        """Take a record in; raises InvalidData, and changes nothing, if it cannot be read."""
+        try:
+            recurring_id, kind = aspect_of(key.decode())
+            if kind is None or not recurring_id:
+                return
+            aspect: Any = None if value is None else kind.model_validate_json(value)
+        except (UnicodeDecodeError, ValidationError) as exc:
+            raise InvalidData(f"a record of recurring jobs cannot be read: {exc}") from exc
+        row = self.rows.setdefault(recurring_id, Row(recurring_id))
+        row.next_due = None
+        if kind is Definition:
+            _define(row, aspect)
+        elif kind is Progress:
+            row.progress = _further(row.progress, aspect)
+        else:
+            setattr(row, "pause" if kind is Pause else "skip", aspect)
+        if row.definition is None and row.pause is None and row.skip is None and row.progress is None:
+            del self.rows[recurring_id]
+
+    def defined(self) -> list[Row]:
+        """The rows that have a definition, by their ids."""
+        return sorted((row for row in self.rows.values() if row.definition is not None), key=lambda row: row.id)
+
+
+def _define(row: Row, definition: Definition | None) -> None:
+    row.definition, row.schedule, row.error = definition, None, None
+    if definition is None:
+        return
+    try:
+        row.schedule = schedule_of(definition)
+    except InvalidData as exc:
+        row.error = str(exc)
+
+
+def _further(before: Progress | None, after: Progress | None) -> Progress | None:
+    """The later of two: a process that lost its partition may still write what it knew."""
+    if before is None or after is None or after.through >= before.through:
+        return after
+    return before
+
+
+def encode_aspect(aspect: Aspect) -> bytes:
+    """The value of a record."""
+    return aspect.model_dump_json(exclude_defaults=True).encode()

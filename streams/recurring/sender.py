@@ -1,0 +1,50 @@
+"""Sends records and waits until Kafka has acknowledged all of them."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException
+from joblog.streams.kafka.clients import KafkaConfig, producer
+from joblog.streams.kafka.durable_producer import DurableProducer
+
+_TIMEOUT_S: Final = 10
+#: How much longer than the producer's own time-out to wait: by then it has reported every record.
+_REPORT_S: Final = 2
+
+
+class Record(NamedTuple):
+    topic: str
+    partition: int
+    key: str
+    value: bytes | None
+
+
+class Sender:
+    """A producer for one thread at a time."""
+
+    def __init__(self, config: KafkaConfig, client_id: str, on_replaced: Callable[[], object] = lambda: None) -> None:
+        make = partial(producer, config, client_id, linger_ms=1, timeout_ms=_TIMEOUT_S * 1000)
+        self._producer = DurableProducer(make, on_replaced)
+
+    def send(self, records: Sequence[Record]) -> None:
+        """Returns when all are acknowledged; KafkaException or BufferError when that is unknown of one of them."""
+        errors: list[KafkaError] = []
+        left = len(records)
+
+        def on_delivery(error: KafkaError | None, _message: object) -> None:
+            nonlocal left
+            left -= 1
+            if error is not None:
+                errors.append(error)
+
+        for record in records:
+            self._producer.produce(record.topic, record.value, record.key, record.partition, on_delivery)
+        self._producer.flush(_TIMEOUT_S + _REPORT_S)
+        if errors:
+            raise KafkaException(errors[0])
+        if left:
+            raise KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT))
+
+    def close(self) -> None:
+        self._producer.close()
