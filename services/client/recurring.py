@@ -112,7 +112,7 @@ class RecurringJobs:
         return self._write_definition(made, self._row(recurring_id))
 
     def register(self, recurrences: Mapping[str, tuple[AnyTask, Recurrence]]) -> list[str]:
-        """Write the definitions of tasks that are declared with `@recurring`; returns the ids of those that changed."""
+        """Write what tasks declare with `@recurring`; returns the ids of the definitions that changed."""
         there = {row.id: row for row in self.list()}
         changed = []
         for recurring_id, (task, recurrence) in recurrences.items():
@@ -234,7 +234,7 @@ class RecurringJobs:
             except (KafkaException, BufferError) as exc:
                 reason = exc.args[0].str() if isinstance(exc, KafkaException) else str(exc)
                 raise EnqueueError(
-                    f"{recurring_id}: not acknowledged ({reason}); the outcome is unknown, and the call can be repeated"
+                    f"{recurring_id}: not acknowledged ({reason}); the outcome is unknown, the call can be repeated"
                 ) from exc
 
 

@@ -60,10 +60,10 @@ def member(
             message = event.message
             on_record(message.partition, message.key, message.value)
 
-    async def assigned(_app: Any, *_args: Any, assigned: Iterable[Any] = (), **_: Any) -> None:
+    async def assigned(*_args: Any, assigned: Iterable[Any] = (), **_: Any) -> None:
         on_assigned(place.partition for place in assigned)
 
-    async def revoked(_app: Any, *_args: Any, **_: Any) -> None:
+    async def revoked(*_args: Any, **_: Any) -> None:
         on_revoked()
 
     app.agent(topic, name="recurring")(read)
