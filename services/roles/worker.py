@@ -1,9 +1,12 @@
 """The composition root of a worker."""
 
 import logging
+import threading
 from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
+from joblog.services.client.registering import register
 from joblog.services.roles.logs import configure_logs
 from joblog.services.roles.runner import Builder
 from joblog.services.roles.topics import on_checked_topics
@@ -28,8 +31,8 @@ def worker(settings: Settings) -> Builder:
         raise SettingsError("a worker needs modules with tasks: give --tasks myapp.tasks, or JOBLOG_WORKER__TASKS")
     registry = TaskRegistry.load(*chosen.tasks)
 
-    def build(meters: Meters, health: Health) -> Worker:
-        return Worker(
+    def build(meters: Meters, health: Health) -> "Registering":
+        made = Worker(
             settings.kafka.config(),
             settings.names,
             settings.lanes,
@@ -49,6 +52,7 @@ def worker(settings: Settings) -> Builder:
             meters=meters,
             health=health,
         )
+        return Registering(made, settings, registry)
 
     return on_checked_topics("worker", settings, build)
 
@@ -61,6 +65,19 @@ def _tracing(settings: Settings) -> tuple[WorkerFilter, ...]:
 
     export_spans("worker")
     return (TracingWorkerFilter(),)
+
+
+class Registering:
+    """A worker that first registers what its tasks declare with @recurring."""
+
+    def __init__(self, worker: Worker, settings: Settings, registry: TaskRegistry) -> None:
+        self.worker: Final = worker
+        self._settings = settings
+        self._registry = registry
+
+    def run(self, stop: threading.Event) -> None:
+        register(self._settings, self._registry)
+        self.worker.run(stop)
 
 
 def queues_of(chosen: Sequence[str], registry: TaskRegistry) -> Sequence[str]:

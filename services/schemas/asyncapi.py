@@ -9,6 +9,7 @@ from joblog.services.schemas.messages import (
     EVENTS,
     REPORTS,
     Schema,
+    Untitled,
     enveloped,
     merged,
     structured,
@@ -17,6 +18,7 @@ from joblog.services.schemas.messages import (
     tag_of_struct,
 )
 from joblog.streams.contract import deadletters, topics
+from joblog.streams.contract.recurring import SUFFIXES
 from joblog.streams.contract.topics import TOPICS, Topic, TopicNames
 from joblog.streams.contract.wire import Timer
 from msgspec import Struct
@@ -119,6 +121,9 @@ def _messages() -> dict[str, Schema]:
         topics.STATE.name: {"state": _state()},
         topics.ASSIGNMENTS.name: {tag_of_struct(kind): _private(kind, topics.ASSIGNMENTS) for kind in ASSIGNMENTS},
         topics.DEADLETTERS.name: {"deadletter": _deadletter()},
+        topics.RECURRING.name: {
+            f"recurring.{kind.__name__.lower()}": _aspect(kind, topics.RECURRING) for kind in SUFFIXES
+        },
     }
     return made | {topic.name: {f"timer.{topic.name}": _timer(topic)} for topic in topics.DELAYS}
 
@@ -129,6 +134,11 @@ def _public(model: type[BaseModel], topic: Topic) -> Schema:
 
 def _private(kind: type[Struct], topic: Topic) -> Schema:
     return _message(tag_of_struct(kind), kind, topic, JSON, structured(kind, REF))
+
+
+def _aspect(kind: type[BaseModel], topic: Topic) -> Schema:
+    payload = kind.model_json_schema(ref_template=REF, schema_generator=Untitled)
+    return _message(f"recurring.{kind.__name__.lower()}", kind, topic, JSON, payload)
 
 
 def _timer(topic: Topic) -> Schema:

@@ -8,6 +8,7 @@ partitions that it lost.
 
 import asyncio
 import ssl
+from tempfile import gettempdir
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -39,6 +40,7 @@ def member(
         broker_heartbeat_interval=SESSION_TIMEOUT_S / 3,
         consumer_auto_offset_reset="earliest",
         store="memory://",
+        datadir=gettempdir(),  # Faust makes a directory there, and writes nothing
         web_enabled=False,
         topic_allow_declare=False,
         topic_disable_leader=True,
@@ -60,8 +62,8 @@ def member(
             message = event.message
             on_record(message.partition, message.key, message.value)
 
-    async def assigned(*_args: Any, assigned: Iterable[Any] = (), **_: Any) -> None:
-        on_assigned(place.partition for place in assigned)
+    async def assigned(*args: Any, **_: Any) -> None:  # the app, and the partitions
+        on_assigned(place.partition for place in args[1])
 
     async def revoked(*_args: Any, **_: Any) -> None:
         on_revoked()

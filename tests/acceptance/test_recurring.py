@@ -35,7 +35,7 @@ def test_each_occurrence_is_created_once_while_its_processes_are_killed_in_turns
             )
             for recurring_id in IDS
         ]
-        wait_until(lambda: everybody_is_past(client, made[-1].starts_at), 30, "the first occurrences")
+        wait_until(lambda: everybody_is_past(client, made[-1].starts_at), 20, "the first occurrences")
         for number in range(KILLS):
             victim = ("recurring-a", "recurring-b")[number % 2]
             installation.kill(victim)
@@ -61,7 +61,9 @@ def test_each_occurrence_is_created_once_while_its_processes_are_killed_in_turns
     wait_until(lambda: expected <= created().keys(), 30, "the events of all jobs")
     log = installation.events()
     assert {job: times for job, times in created().items() if times > 1} == {}
-    until_end = {job for job, events in log.items() if events[0]["data"]["spec"]["parameters"]["Time"] <= end.isoformat()}
+    until_end = {
+        job for job, events in log.items() if events[0]["data"]["spec"]["parameters"]["Time"] <= end.isoformat()
+    }
     assert until_end == expected
     parameters = [events[0]["data"]["spec"]["parameters"] for events in log.values()]
     assert {one["RecurringJobId"] for one in parameters} == set(IDS)

@@ -73,6 +73,7 @@ def up(
         bool,
         typer.Option("--monitor", help="Also run Prometheus on the metrics of all roles, with Joblog's alerts."),
     ] = False,
+    no_recurring: Annotated[bool, typer.Option("--no-recurring", help="Leave the recurring process out.")] = False,
     only_stack: Annotated[bool, typer.Option("--only-stack", help="Start Kafka and Postgres only.")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -85,6 +86,10 @@ def up(
     """
     settings = settings_of(ctx, **given(directory=directory), worker=given(tasks=tasks, queues=queues))
     for is_wrong, what in (
+        (
+            only_stack and no_recurring,
+            "--no-recurring has no effect with --only-stack, which runs no role",
+        ),
         (only_stack and tasks is not None, "--tasks has no effect with --only-stack, which runs no worker"),
         (only_stack and queues is not None, "--queues has no effect with --only-stack, which runs no worker"),
         (only_stack and monitor, "--monitor has no effect with --only-stack, which runs no roles"),
@@ -103,7 +108,8 @@ def up(
         addresses = stack.start()
         try:
             _prepare(settings, addresses)
-            roles = [] if only_stack else _roles(stack.directory, settings)
+            recurring = not no_recurring and find_spec("faust") is not None
+            roles = [] if only_stack else _roles(stack.directory, settings, recurring=recurring)
             with _monitored(stack.directory, roles, monitor) as prometheus:
                 _run(stack, addresses, settings, roles, stop, output, prometheus)
         finally:
@@ -162,10 +168,12 @@ def _prepare(settings: Settings, addresses: StackAddresses) -> None:
     )
 
 
-def _roles(directory: Path, settings: Settings) -> Sequence[RoleCommand]:
+def _roles(directory: Path, settings: Settings, *, recurring: bool = False) -> Sequence[RoleCommand]:
     """The roles in the order in which they start, each with a port that it keeps."""
     elector = f"up-{blake2b(str(directory).encode(), digest_size=4).hexdigest()}"  # a name that nobody else chooses
     arguments = {"projector": ["projector"], "elector": ["elector", "--id", elector], "delays": ["delays"]}
+    if recurring:
+        arguments["recurring"] = ["recurring"]
     if settings.worker.tasks:
         queued = ["--queues", ",".join(settings.worker.queues)] if settings.worker.queues else []
         arguments["worker"] = ["worker", "--tasks", ",".join(settings.worker.tasks), *queued]

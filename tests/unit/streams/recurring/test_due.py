@@ -101,7 +101,9 @@ def test_replace_deletes_the_one_before() -> None:
 
 def test_queue_lets_the_latest_wait_until_the_one_before_has_ended() -> None:
     assert running(Overlap.QUEUE) == Decision((), False, (), at(2), at(2))
-    assert running(Overlap.QUEUE, at(1), 3) == Decision((), False, ((at(1), OVERLAPPED), (at(2), OVERLAPPED)), at(3), at(3))
+    assert running(Overlap.QUEUE, at(1), 3) == Decision(
+        (), False, ((at(1), OVERLAPPED), (at(2), OVERLAPPED)), at(3), at(3)
+    )
     assert running(Overlap.QUEUE, at(1), 1.5) is None
     assert running(Overlap.QUEUE, at(1), 1.5, is_running=False) == Decision((at(1),), False, (), None, at(1))
     assert running(Overlap.QUEUE, at(1), 2, is_running=False) == Decision((at(1),), False, (), at(2), at(2))

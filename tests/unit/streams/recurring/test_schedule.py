@@ -1,4 +1,5 @@
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -54,7 +55,9 @@ def test_occurrences_are_as_written_here(expression: str, zone: str, after: str,
 
 
 @pytest.mark.parametrize("start_minute", range(0, 180, 7))
-def test_the_first_occurrence_does_not_depend_on_where_one_starts_within_a_change_of_clocks(start_minute: int) -> None:
+def test_the_first_occurrence_does_not_depend_on_where_one_starts_within_a_change_of_clocks(
+    start_minute: int,
+) -> None:
     start = datetime(2026, 10, 24, 23, 30, tzinfo=UTC) + timedelta(minutes=start_minute)
     whole = list(between(cron("10 2 * * *", BERLIN), datetime(2026, 10, 24, tzinfo=UTC), start + timedelta(days=2)))
     assert cron("10 2 * * *", BERLIN).next_after(start) == next(one for one in whole if one > start)
@@ -108,5 +111,5 @@ def test_two_windows_have_the_occurrences_of_one_and_these_increase(
     schedule, middle = cron(expression, zone), start + first
     whole = list(between(schedule, start, middle + second))
     assert whole == list(between(schedule, start, middle)) + list(between(schedule, middle, middle + second))
-    assert all(one < other for one, other in zip(whole, whole[1:], strict=False))
+    assert all(one < other for one, other in pairwise(whole))
     assert latest(schedule, start, middle + second, 5) == whole[-5:]
