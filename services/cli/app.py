@@ -67,7 +67,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
     ),
     "recurring": Target(
         "cli.commands.recurring:app",
-        "Run the recurring process, which creates jobs on schedules; or, with a command, manage them.",
+        "Run the recurring process, which creates jobs when they are due; or, with a command, manage recurring jobs.",
         RUN,
         "faust",
         (),

@@ -8,8 +8,8 @@ partitions that it lost.
 
 import asyncio
 import ssl
-from tempfile import gettempdir
 from collections.abc import Callable, Iterable
+from tempfile import gettempdir
 from typing import Any, Final
 
 import faust
