@@ -76,7 +76,6 @@ COMMANDS: Final[Mapping[str, Target]] = {
         "cli.commands.enqueue:enqueue", "Create a job, and print its id once Kafka has stored it.", JOBS
     ),
     "job": Target("cli.commands.jobs:app", "Show and change jobs.", JOBS),
-    "replay": Target("cli.commands.replay:app", "Read the log again: ask what if, put failed jobs back.", JOBS),
     "queue": Target("cli.commands.watch:queue", "Show queues.", WATCH),
     "workers": Target("cli.commands.watch:workers", "List the workers.", WATCH),
     "stats": Target("cli.commands.watch:stats", "Count the jobs in each state.", WATCH),
@@ -87,7 +86,9 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "topics": Target("cli.commands.topics:app", "Manage the Kafka topics.", OPERATE),
     "lanes": Target("cli.commands.lanes:app", "Show lanes, and repair those that were set aside.", OPERATE),
     "replay": Target(
-        "cli.commands.replay:app", "Read the log again: verify, look at the past, export and import.", OPERATE
+        "cli.commands.replay:app",
+        "Read the log again: verify, look at the past, rebuild, export, redrive, ask what if.",
+        OPERATE,
     ),
     "migrate": Target("cli.commands.projector:migrate", "Create or migrate the tables in Postgres.", OPERATE),
     "config": Target("cli.commands.config:app", "Show the settings.", OPERATE),
