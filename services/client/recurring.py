@@ -117,7 +117,12 @@ class RecurringJobs:
         changed = []
         for recurring_id, (task, recurrence) in recurrences.items():
             made = _definition(
-                recurring_id, task, recurrence.schedule, recurrence.anchor, recurrence.options, recurrence.fields
+                recurring_id,
+                task,
+                recurrence.schedule,
+                recurrence.anchor,
+                recurrence.options or JobOptions(),
+                recurrence.fields,
             )
             row = there.get(recurring_id)
             if self._write_definition(made, row).version != _version(row):
