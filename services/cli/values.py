@@ -102,3 +102,21 @@ def parse_instant(text: str) -> datetime:
     except ValueError as exc:
         raise InvalidData(f"{text!r} is not a time: write 2027-01-31T15:00:00Z") from exc
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def parse_clock(text: str | None) -> datetime | None:
+    """An ISO 8601 time, or a time of today in UTC, such as 14:00."""
+    if text is None:
+        return None
+    if fullmatch(r"\d\d:\d\d(:\d\d)?", text.strip()):
+        text = f"{datetime.now(UTC).date().isoformat()}T{text.strip()}"
+    return parse_instant(text)
+
+
+def parse_rate(text: str) -> float:
+    """`100/s`, `600/m` or `100`: how many a second."""
+    found = fullmatch(r"(\d+(?:\.\d+)?)\s*(?:/\s*(s|m))?", text.strip())
+    per_second = float(found[1]) / _UNITS[found[2] or "s"] if found is not None else 0
+    if not 0.01 <= per_second <= 100_000:
+        raise InvalidData(f"{text!r:.30} is not a rate: write 100/s or 600/m")
+    return per_second

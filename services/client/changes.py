@@ -16,8 +16,17 @@ from msgspec import Raw, json
 from pydantic import ValidationError
 
 
-def change_record(kind: type[commands.Change], job_id: str, fields: Mapping[str, Any], rules: Rules) -> CommandRecord:
-    """The command of this kind; raises InvalidData for what the contract does not allow."""
+def change_record(
+    kind: type[commands.Change],
+    job_id: str,
+    fields: Mapping[str, Any],
+    rules: Rules,
+    command_id: str | None = None,
+) -> CommandRecord:
+    """The command of this kind; raises InvalidData for what the contract does not allow.
+
+    - command_id: what the events that it leads to name as their cause; a random one if None.
+    """
     check_job_id(job_id, rules.lanes)
     given = {name: value for name, value in fields.items() if value is not None or name == "value"}
     if "value" in given:
@@ -30,7 +39,7 @@ def change_record(kind: type[commands.Change], job_id: str, fields: Mapping[str,
     value = encode(
         wire.CloudEvent(
             "1.0",
-            str(uuid.uuid4()),
+            command_id or str(uuid.uuid4()),
             rules.source,
             kind.model_fields["type"].default,
             job_id,

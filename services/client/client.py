@@ -291,6 +291,17 @@ class Client(AbstractContextManager["Client"]):
         fields = {"name": name, "value": value}
         self._change(commands.SetParameter, job_id, expected_state, expected_version, reason, **fields)
 
+    # --- commands that were made before ---
+
+    @property
+    def rules(self) -> Rules:
+        """What its commands are checked by."""
+        return self._rules
+
+    def send(self, records: Sequence[CommandRecord]) -> None:
+        """Send commands, and return when Kafka has acknowledged all. Raises as `enqueue` does."""
+        self._sender.send(records)
+
     def _change(
         self,
         kind: type[commands.Change],

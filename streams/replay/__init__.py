@@ -2,7 +2,8 @@
 
 Inside: stored.py (an event as it lies in the log), log.py (reads lanes of `events`), inputs.py (what led to one),
 redecision.py (decides each input anew and compares), history.py (the runs of one job, and what came from outside),
-what_if.py (that job through another retry policy or other filters), outcomes.py (what that changes, summed up).
+what_if.py (that job through another retry policy or other filters), outcomes.py (what that changes, summed up),
+lineage.py (what a redrive led to).
 
 Theory of operation. An election depends on the job, its input, the time and chance. The fold of a job's events is
 the job; an event, its cause and its time tell the input; chance is a function of the job's id (contract/retry.py).

@@ -9,7 +9,6 @@ from joblog.streams.errors import BrokersAway, TopicsError
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.replay.stored import StoredEvent, stored_event
-from msgspec import DecodeError
 
 READ_MAX: Final = 2_000
 TIMEOUT_S: Final = 30.0
@@ -48,7 +47,18 @@ class EventReader:
     def events(
         self, lane: int, start: int, end: int, progress: Progress = lambda _count: None
     ) -> Iterator[StoredEvent]:
-        """The events of the lane's jobs between two offsets; raises KafkaException when the log stops answering."""
+        """The events of the lane's jobs between two offsets; raises as `values` does."""
+        for value in self.values(lane, start, end, progress):
+            try:
+                found = stored_event(value)
+            except ValueError:
+                self.unreadable += 1
+            else:
+                if found is not None:
+                    yield found
+
+    def values(self, lane: int, start: int, end: int, progress: Progress = lambda _count: None) -> Iterator[bytes]:
+        """The records between two offsets; raises BrokersAway when the log stops answering, KafkaException."""
         if start >= end:
             return
         self._consumer.assign([TopicPartition(self._topic, lane, start)])
@@ -62,16 +72,9 @@ class EventReader:
             before = at
             for message in messages:
                 at = _next(message) or at
-                if at <= end and message.error() is None and (found := self._read(message)):
-                    yield found
+                if at <= end and message.error() is None:
+                    yield message.value() or b""
             progress(min(at, end) - before)
-
-    def _read(self, message: Message) -> StoredEvent | None:
-        try:
-            return stored_event(message.value() or b"")
-        except (DecodeError, ValueError):
-            self.unreadable += 1
-            return None
 
     def _check(self, config: KafkaConfig, lanes: int) -> None:
         try:

@@ -55,6 +55,12 @@ def flaky():
 def bad():
     note()
     raise ValueError("never")
+
+@task("second", retry=RetryPolicy.none())
+def second():
+    if note().attempt == 1:
+        raise ValueError("not at first")
+    time.sleep(60)
 """
 
 

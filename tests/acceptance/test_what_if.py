@@ -68,9 +68,18 @@ def test_fewer_and_more_retries_end_as_if_they_had_been_there(installation: Any,
 
 def check_the_command(installation: Any) -> None:
     """Without retries: of the 36 jobs 20 made one or two retries, of which 8 succeeded by them."""
-    arguments = ["replay", "what-if", "--retry", '{"attempts": 0}', "--output", "json"]
     done = subprocess.run(
-        [sys.executable, "-m", "joblog.services.cli", *arguments],
+        [
+            sys.executable,
+            "-m",
+            "joblog.services.cli",
+            "replay",
+            "what-if",
+            "--retry",
+            '{"attempts": 0}',
+            "-o",
+            "json",
+        ],
         env=installation.environment(),
         cwd=installation.home,
         capture_output=True,

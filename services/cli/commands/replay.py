@@ -5,7 +5,10 @@ from joblog.services.cli.commands.replay_export import export_command
 from joblog.services.cli.commands.replay_import import import_command
 from joblog.services.cli.commands.replay_past import at, diff, history_command
 from joblog.services.cli.commands.replay_rebuild import rebuild_command
+from joblog.services.cli.commands.replay_redrive import redrive, undo
 from joblog.services.cli.commands.replay_verify import verify
+
+
 from joblog.services.cli.commands.replay_what_if import what_if
 
 app = typer.Typer(no_args_is_help=True)
@@ -13,7 +16,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def replay() -> None:
-    """Read the log again: compare it with the tables, look at the past, copy it, build tables from it.
+    """Read the log again: compare it with the tables, look at the past, copy it, put jobs back.
 
     Everything works while the system runs. Ctrl-C stops a command; run again, it goes on where that makes sense.
     """
@@ -27,3 +30,5 @@ app.command()(diff)
 app.command("export")(export_command)
 app.command("import")(import_command)
 app.command("what-if")(what_if)
+app.command("redrive")(redrive)
+app.command("undo")(undo)
