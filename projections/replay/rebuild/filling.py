@@ -21,7 +21,7 @@ from joblog.streams.errors import JoblogError, ProjectionError
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
 
-#: Smaller than a projector's: a batch and the one that is read ahead are in memory, in each process. No slower, either:
+#: Smaller than a projector's: a batch and the one read ahead are in memory, in each process. No slower, either:
 #: what is in the processor's cache is cheap.
 BATCH_MAX: Final = 8_000
 #: With a limit a batch holds what may be applied in this time, so that the load is even.

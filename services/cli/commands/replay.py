@@ -7,8 +7,6 @@ from joblog.services.cli.commands.replay_past import at, diff, history_command
 from joblog.services.cli.commands.replay_rebuild import rebuild_command
 from joblog.services.cli.commands.replay_redrive import redrive, undo
 from joblog.services.cli.commands.replay_verify import verify
-
-
 from joblog.services.cli.commands.replay_what_if import what_if
 
 app = typer.Typer(no_args_is_help=True)
