@@ -75,6 +75,21 @@ INTERNALS: Final = Board(
             ),
         ),
         Row(
+            "Recurring jobs",
+            (
+                Panel("Occurrences", "Occurrences a second that became jobs, and those that did not, by reason.", "ops",
+                      ((rate("joblog_recurring_created_total"), "jobs"),
+                       (rate("joblog_recurring_left_out_total", "reason"), "{{reason}}"))),
+                Panel("Lateness", "From the instant of an occurrence to its job.", "s",
+                      quantiles("joblog_recurring_lateness_seconds")),
+                Panel("Definitions", "Definitions that are looked after, and those that cannot be used.", "short",
+                      (("sum by (paused) (joblog_recurring_definitions)", "paused: {{paused}}"),
+                       ("sum(joblog_recurring_errors)", "not usable"))),
+                Panel("Partitions", "Partitions of the topic `recurring` that each process looks after.", "short",
+                      (("joblog_recurring_partitions", "{{instance}}"),)),
+            ),
+        ),
+        Row(
             "Errors",
             (
                 Panel("Kafka", "Errors a second reported by Kafka's client.", "ops",

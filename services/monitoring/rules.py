@@ -12,7 +12,14 @@ from joblog.services.monitoring.records import RECORDS
 from joblog.services.monitoring.yaml_text import Node
 
 #: The ports in the README; a process has the port that `--http-port` or JOBLOG_HTTP__PORT gives it.
-PORTS: Final[Mapping[str, int]] = {"elector": 9101, "delays": 9102, "worker": 9103, "projector": 9104}
+PORTS: Final[Mapping[str, int]] = {
+    "elector": 9101,
+    "delays": 9102,
+    "worker": 9103,
+    "projector": 9104,
+    "recurring": 9105,
+    "triggers": 9106,
+}
 RULES_FILE: Final = "rules.yaml"
 #: Where the runbooks are, seen from nowhere in particular: give the generator a real address for links in alerts.
 RUNBOOKS: Final = "deploy/runbooks.md"
