@@ -219,6 +219,7 @@ METRICS: Final[tuple[Metric, ...]] = (
         "Occurrences without a job, by reason",
         ("reason",),
         roles=_RECURRING,
+        values={"reason": ("misfired", "skip_next", "overlap")},
     ),
     Metric("joblog_recurring_lateness_seconds", "histogram", "From due to created", roles=_RECURRING),
     Metric(

@@ -32,7 +32,7 @@ pytestmark = [
     ),
 ]
 
-ROLES = ("projector", "elector-a", "delays", "worker-1", "worker-2")
+ROLES = ("projector", "elector-a", "delays", "worker-1", "worker-2", "recurring")
 #: What only trouble fills: queries of these find nothing while all goes well.
 ONLY_TROUBLE = {
     "joblog_commands_rejected_total",
@@ -101,6 +101,7 @@ def jobs_that_keep_coming(installation: Any) -> Iterator[None]:
     def produce() -> None:
         with installation.client() as client:
             client.schedule("ok", 0, delay=timedelta(hours=1))
+            client.recurring.add_or_update("every-second", "ok", timedelta(seconds=1), args=[2])
             while not done.wait(0.5):
                 client.enqueue_many("ok", [((number,), {}) for number in range(5)])
                 client.enqueue("flaky")
