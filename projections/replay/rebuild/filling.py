@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection as Pipe
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,8 +21,7 @@ from joblog.streams.errors import JoblogError, ProjectionError
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
 
-#: Smaller than a projector's: a batch and the one read ahead are in memory, in each process. No slower, either:
-#: what is in the processor's cache is cheap.
+#: Smaller than a projector's: a batch and the one that is read ahead are in memory, in each process.
 BATCH_MAX: Final = 8_000
 #: With a limit a batch holds what may be applied in this time, so that the load is even.
 PACE_S: Final = 0.25
@@ -128,6 +127,7 @@ def _fill(place: Place, schema: str, lanes: Sequence[int], rate: float | None, p
 
 def _start_without_interrupts(process: Any) -> None:
     """On Ctrl-C this process stops those that it started: in them SIGINT is blocked from before their first step."""
+    resource_tracker.ensure_running()  # or `start` does it, and unblocks the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
