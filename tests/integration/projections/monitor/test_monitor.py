@@ -9,6 +9,7 @@ import pytest
 from joblog.projections.database import DatabaseAway
 from joblog.projections.monitor.monitor import Monitor
 from joblog.projections.questions import InvalidQuestion
+from joblog.projections.schema import migrate
 from joblog.services.embedded.stack import StackAddresses
 from joblog.streams.contract.states import State
 from joblog.streams.errors import SchemaError
@@ -167,6 +168,7 @@ def test_all_connections_in_use_are_no_postgres_that_is_away(
     stack: StackAddresses, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("joblog.projections.monitor.reads.WAIT_S", 0.3)
+    migrate.upgrade(stack.dsn, schema)
     with (
         Monitor(stack.dsn, schema, connections_max=1) as monitor,
         monitor._reads.consistent(),
