@@ -77,7 +77,7 @@ INTERNALS: Final = Board(
         Row(
             "Recurring jobs",
             (
-                Panel("Occurrences", "Occurrences a second that became jobs, and those that did not, by reason.", "ops",
+                Panel("Occurrences", "Occurrences a second that became jobs, and others by reason.", "ops",
                       ((rate("joblog_recurring_created_total"), "jobs"),
                        (rate("joblog_recurring_left_out_total", "reason"), "{{reason}}"))),
                 Panel("Lateness", "From the instant of an occurrence to its job.", "s",
