@@ -86,7 +86,7 @@ INTERNALS: Final = Board(
                       (("sum by (paused) (joblog_recurring_definitions)", "paused: {{paused}}"),
                        ("sum(joblog_recurring_errors)", "not usable"))),
                 Panel("Partitions", "Partitions of the topic `recurring` that each process looks after.", "short",
-                      (("joblog_recurring_partitions", "{{instance}}"),)),
+                      (("sum by (instance) (joblog_recurring_partitions)", "{{instance}}"),)),
             ),
         ),
         Row(

@@ -14,7 +14,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def replay() -> None:
-    """Read the log again: compare it with the tables, look at the past, copy it, put jobs back.
+    """Read the log again: verify, look at the past, rebuild, export, redrive, ask what if.
 
     Everything works while the system runs. Ctrl-C stops a command; run again, it goes on where that makes sense.
     """
