@@ -184,18 +184,24 @@ def _of_outcomes(connection: psycopg.Connection[Any], lives: Mapping[str, Sequen
 
 
 def _of_workers(connection: psycopg.Connection[Any], facts: Iterable[Entry]) -> Iterator[str]:
-    """Each must be as the last event in its lane says, and no other lane may have a later one by its time."""
+    """Each must be as the last event in its lane says, and no other lane may end later than all of its events.
+
+    The events of a lane count in their order, also if the time of one lies behind that of the one before.
+    """
     last: dict[str, dict[int, tuple[Any, ...]]] = defaultdict(dict)
+    latest: dict[tuple[str, int], datetime] = {}
     for record, fact in facts:
         if isinstance(fact, WorkerFact):
-            last[fact.event.worker][record.lane] = _worker(record, fact)
+            worker = fact.event.worker
+            last[worker][record.lane] = said = _worker(record, fact)
+            latest[worker, record.lane] = max(said[-1], latest.get((worker, record.lane), said[-1]))
     kept = {row[0]: tuple(row[1:]) for row in connection.execute(SQL["workers"])}
     yield from (f"worker {worker}: in the tables, not in the log" for worker in kept.keys() - last.keys())
     for worker, by_lane in last.items():
         row = kept.get(worker)
         if row is None:
             yield f"worker {worker}: in the log, not in the tables"
-        elif row != by_lane.get(row[0]) or row[-1] < max(each[-1] for each in by_lane.values()):
+        elif row != by_lane.get(row[0]) or latest[worker, row[0]] < max(each[-1] for each in by_lane.values()):
             yield f"worker {worker}: is {row!r:.300}, the log says {by_lane!r:.300}"
 
 

@@ -15,9 +15,12 @@ from joblog.projections.statements import load
 from joblog.streams.errors import ProjectionError, SchemaError
 from psycopg import sql
 from psycopg.rows import dict_row
+from tenacity import Retrying, retry_if_not_result, stop_after_delay, wait_fixed
 
 SQL: Final = load("replay/rebuild/rebuild.sql")
 Connection = psycopg.Connection[Any]
+#: How long to try to be the only one.
+LOCK_S: Final = 1.0
 
 
 class Refused(ProjectionError):
@@ -75,12 +78,23 @@ def connected(dsn: str, schema: str) -> Iterator[Connection]:
         raise
 
 
+def _try_lock(connection: Connection, schema: str) -> bool:
+    row = connection.execute(SQL["lock"], {"name": f"joblog rebuild {schema}"}).fetchone()
+    return bool(row and row[0])
+
+
 @contextmanager
 def alone(dsn: str, schemas: Schemas) -> Iterator[Connection]:
     """A connection that no other rebuild of this schema has; Refused if one is at work. Ends with the connection."""
     with connected(dsn, schemas.live) as connection:
-        row = connection.execute(SQL["lock"], {"name": f"joblog rebuild {schemas.live}"}).fetchone()
-        if not row or not row[0]:
+        # The server may take a moment to notice that the process before, which had the lock, is gone.
+        is_alone = Retrying(
+            retry=retry_if_not_result(bool),
+            stop=stop_after_delay(LOCK_S),
+            wait=wait_fixed(0.1),
+            retry_error_callback=lambda _state: False,
+        )
+        if not is_alone(_try_lock, connection, schemas.live):
             raise Refused(f"another process is rebuilding {schemas.live!r}: wait for it, or stop it")
         yield connection
 

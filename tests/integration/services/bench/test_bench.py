@@ -26,6 +26,8 @@ FIGURES = [
     "verify",
     "verify_memory",
     "export",
+    "rebuild",
+    "rebuild_swap",
 ]
 
 

@@ -109,7 +109,9 @@ def test_up_runs_everything_restarts_what_dies_and_leaves_nothing(up: Up, wait_u
     assert "fail" not in levels.values()
 
     if HAS_PROMETHEUS:
-        wait_until(lambda: up.scraped() == {"elector", "delays", "worker", "projector"}, 60, "the first scrapes")
+        wait_until(
+            lambda: up.scraped() == {"elector", "delays", "worker", "projector", "recurring"}, 60, "the first scrapes"
+        )
 
     killed = up.role("worker")
     killed.send_signal(signal.SIGKILL)

@@ -27,7 +27,6 @@ from joblog.services.worker.execution.child import run_in_child
 from joblog.services.worker.execution.processes import ProcessEnded, ProcessRuns, RunProcess
 from joblog.services.worker.execution.results import Failed, Succeeded
 from joblog.services.worker.execution.run import Leases, Run, known_tasks
-from joblog.services.worker.worker import Worker
 from joblog.streams.contract.wire import RunJob
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
@@ -381,8 +380,9 @@ def test_processes_log_as_their_worker_was_told_to(where: Path) -> None:
     )
     checked = wiring_worker.worker(settings)(Meters(), Health("worker"))
     assert isinstance(checked, CheckedRole)
-    worker = checked.role
-    assert isinstance(worker, Worker)
+    registering = checked.role
+    assert isinstance(registering, wiring_worker.Registering)
+    worker = registering.worker
     set_up = worker._set_up_child
     assert isinstance(set_up, partial)
     assert (set_up.func, set_up.args) == (configure_logs, ("json", "DEBUG", "worker"))
