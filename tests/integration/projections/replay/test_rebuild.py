@@ -307,12 +307,12 @@ def applied_new(setting: Setting, place: Place) -> int:
 def test_stopped_in_between_it_goes_on_later_and_another_is_refused_meanwhile(
     setting: Setting, place: Place, writer: Producer, wait_until: WaitUntil
 ) -> None:
-    values = interleaved(jobs(1_000, setting.lanes))
+    values = interleaved(jobs(4_000, setting.lanes))
     write(writer, setting.names, values)
     project(setting, wait_until, len(values))
     stop, seen = threading.Event(), list[Progress]()
     with ThreadPoolExecutor(1) as pool:
-        going = pool.submit(rebuild, place, stop, seen.append, rate=150.0)
+        going = pool.submit(rebuild, place, stop, seen.append, rate=600.0)
         try:
             wait_until(lambda: applied_new(setting, place) > 0, 60, "progress")
             for other in (rebuild, steps.roll_back):
