@@ -18,8 +18,8 @@ from joblog.projections.monitor.monitor import Monitor
 from joblog.services.cli.commands.replay_mapping import JobMapping, mapping_of
 from joblog.services.cli.context import Output, OutputOption, note
 from joblog.services.cli.output import print_document, print_rows
-from joblog.services.cli.pace import Pace
 from joblog.services.cli.postgres import monitor_of
+from joblog.services.cli.progress import Pace
 from joblog.services.cli.values import check_filled, parse_clock, parse_rate, queue_name, settings_of, task_name
 from joblog.services.client.client import Client
 from joblog.services.client.redriving import made_anew, put_back, taken_back

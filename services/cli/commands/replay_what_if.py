@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from joblog.services.cli.context import Output, OutputOption, note
 from joblog.services.cli.output import print_document, print_rows
-from joblog.services.cli.pace import Pace
+from joblog.services.cli.progress import Pace
 from joblog.services.cli.values import (
     from_here,
     parse_instant,
