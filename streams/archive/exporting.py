@@ -29,7 +29,6 @@ from joblog.streams.contract.record_headers import headers_of
 from joblog.streams.kafka.scan import Range, Ranges, TopicReader
 from joblog.streams.progress import Stopped, Told, silent
 
-FORMATS: Final = ("jsonl", "parquet")
 #: A file is complete when it has so many records, or bytes before they are packed.
 RECORDS_MAX: Final = 500_000
 BYTES_MAX: Final = 256 * 1024 * 1024

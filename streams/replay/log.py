@@ -1,48 +1,52 @@
 """Reads lanes of the topic `events`, one after the other, while the system runs."""
 
-import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from joblog.streams.errors import BrokersAway, TopicsError
-from joblog.streams.kafka import clients
+from confluent_kafka import KafkaError, KafkaException
+from joblog.streams.errors import BrokersAway
 from joblog.streams.kafka.clients import KafkaConfig
+from joblog.streams.kafka.scan import Range, TopicReader
 from joblog.streams.replay.stored import StoredEvent, stored_event
-
-READ_MAX: Final = 2_000
-TIMEOUT_S: Final = 30.0
 
 #: Called with how many records were read since the last call.
 Progress = Callable[[int], object]
 
+_AWAY: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT})
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 class EventReader:
-    """A consumer of `events`; each lane is read from an instant to the end that it has when the reading begins."""
+    """A reader of `events`; each lane is read from an instant to the end that it has when the reading begins.
+
+    Raises TopicsError if the topic is not there, or has another number of lanes, and BrokersAway.
+    """
 
     def __init__(self, config: KafkaConfig, topic: str, lanes: int, *, client_id: str) -> None:
-        self._topic = topic
-        self._consumer: Consumer = clients.reader(config, client_id)
-        try:
-            self._check(config, lanes)
-        except BaseException:
-            self._consumer.close()
-            raise
+        self._reader = TopicReader(config, topic, client_id)
+        self._servers = config.bootstrap_servers
         #: Records that are no event which an elector wrote.
         self.unreadable = 0
+        try:
+            with self._answered():
+                self._reader.check_partitions(lanes)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
-        self._consumer.close()
+        self._reader.close()
 
     def bounds(self, lane: int, from_ms: int | None = None) -> tuple[int, int]:
         """The first offset from an instant on, by the broker's clock, and the end."""
-        place = TopicPartition(self._topic, lane)
-        low, high = self._consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)
-        if from_ms is not None:
-            asked = [TopicPartition(self._topic, lane, from_ms)]
-            (found,) = self._consumer.offsets_for_times(asked, timeout=TIMEOUT_S)
-            low = found.offset if found.offset >= 0 else high
-        return low, high
+        with self._answered():
+            bound = self._reader.bounds([lane])[lane]
+            if from_ms is None:
+                return bound.start, bound.stop
+            before = _EPOCH + timedelta(milliseconds=from_ms - 1)
+            return self._reader.offsets_at([lane], before)[lane], bound.stop
 
     def events(
         self, lane: int, start: int, end: int, progress: Progress = lambda _count: None
@@ -59,41 +63,19 @@ class EventReader:
 
     def values(self, lane: int, start: int, end: int, progress: Progress = lambda _count: None) -> Iterator[bytes]:
         """The records between two offsets; raises BrokersAway when the log stops answering, KafkaException."""
-        if start >= end:
-            return
-        self._consumer.assign([TopicPartition(self._topic, lane, start)])
-        heard_s, at = time.monotonic(), start
-        while at < end:
-            messages = self._consumer.consume(READ_MAX, 0.5)
-            if messages:
-                heard_s = time.monotonic()
-            elif time.monotonic() - heard_s > TIMEOUT_S:
-                raise BrokersAway(f"lane {lane} of {self._topic} did not answer for {TIMEOUT_S:.0f} s")
-            before = at
-            for message in messages:
-                at = _next(message) or at
-                if at <= end and message.error() is None:
-                    yield message.value() or b""
-            progress(min(at, end) - before)
+        at = start
+        with self._answered():
+            for messages in self._reader.read({lane: Range(start, end)}):
+                yield from (message.value() or b"" for message in messages)
+                before, at = at, (messages[-1].offset() or 0) + 1
+                progress(at - before)
+        progress(max(end - at, 0))
 
-    def _check(self, config: KafkaConfig, lanes: int) -> None:
+    @contextmanager
+    def _answered(self) -> Iterator[None]:
         try:
-            there: Any = self._consumer.list_topics(self._topic, TIMEOUT_S).topics[self._topic]
+            yield
         except KafkaException as error:
-            raise BrokersAway(f"no broker answers at {config.bootstrap_servers}: {error.args[0].str()}") from error
-        if there.error is not None:
-            raise TopicsError(f"topic {self._topic} cannot be read: {there.error.str()}")
-        if len(there.partitions) != lanes:
-            raise TopicsError(f"topic {self._topic} has {len(there.partitions)} partitions, not {lanes}")
-
-
-def _next(message: Message) -> int | None:
-    """The offset behind a record, or the end of the lane; None for a passing error, KafkaException for others."""
-    error = message.error()
-    if error is None:
-        return (message.offset() or 0) + 1
-    if error.code() == KafkaError._PARTITION_EOF:
-        return message.offset()
-    if error.fatal() or not error.retriable():
-        raise KafkaException(error)
-    return None
+            if error.args[0].code() in _AWAY:
+                raise BrokersAway(f"no broker answers at {self._servers}: {error.args[0].str()}") from error
+            raise
