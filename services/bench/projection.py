@@ -31,15 +31,7 @@ BLOCK: Final = 100
 
 def projection(cluster: Cluster, jobs: int) -> Iterator[Measurement]:
     """Three events per job, as the elector writes them, applied by a projector in this process."""
-    projector = Projector(
-        cluster.kafka,
-        cluster.names,
-        cluster.lanes,
-        cluster.dsn,
-        cluster.schema,
-        meters=Meters(),
-        health=Health("projector"),
-    )
+    projector = projector_of(cluster)
     projector.step()
     write_log(cluster, jobs)
     began, began_cpu = time.perf_counter(), time.process_time()
@@ -51,6 +43,19 @@ def projection(cluster: Cluster, jobs: int) -> Iterator[Measurement]:
     run = {"events": applied, "lanes": cluster.lanes}
     yield Measurement("projection", "projection", applied / seconds, "events/s", run)
     yield Measurement("projection", "projection_cpu", cpu_seconds / applied * 1e6, "us/event", run)
+
+
+def projector_of(cluster: Cluster) -> Projector:
+    """A projector for this process; the caller closes it."""
+    return Projector(
+        cluster.kafka,
+        cluster.names,
+        cluster.lanes,
+        cluster.dsn,
+        cluster.schema,
+        meters=Meters(),
+        health=Health("projector"),
+    )
 
 
 def write_log(cluster: Cluster, jobs: int) -> None:

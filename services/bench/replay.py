@@ -7,16 +7,13 @@ from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from joblog.projections.projector.projector import Projector
 from joblog.projections.replay.verification import Verification
 from joblog.services.bench.measurement import Measurement
 from joblog.services.bench.processes import Cluster
-from joblog.services.bench.projection import EVENTS_PER_JOB, write_log
+from joblog.services.bench.projection import EVENTS_PER_JOB, projector_of, write_log
 from joblog.streams.archive.exporting import Wanted, begun, export
 from joblog.streams.errors import JoblogError
-from joblog.streams.health import Health
 from joblog.streams.kafka.scan import reading
-from joblog.streams.metrics import Meters
 
 
 def replay(cluster: Cluster, jobs: int) -> Iterator[Measurement]:
@@ -30,16 +27,7 @@ def replay(cluster: Cluster, jobs: int) -> Iterator[Measurement]:
 
 
 def _apply(cluster: Cluster, events: int) -> None:
-    projector = Projector(
-        cluster.kafka,
-        cluster.names,
-        cluster.lanes,
-        cluster.dsn,
-        cluster.schema,
-        meters=Meters(),
-        health=Health("projector"),
-    )
-    with closing(projector):
+    with closing(projector_of(cluster)) as projector:
         applied = 0
         while applied < events:
             applied += projector.step()
