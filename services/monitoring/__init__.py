@@ -6,5 +6,5 @@
 - documents: everything generated into deploy/; `python -m joblog.services.monitoring`.
 - server: a Prometheus beside the embedded stack, for `joblog up --monitor`.
 
-May import: streams, and of services the embedded stack.
+May import: streams, and of services the embedded stack and schemas.generated.
 """

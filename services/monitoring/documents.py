@@ -10,9 +10,10 @@ from joblog.services.monitoring.boards import BOARDS
 from joblog.services.monitoring.grafana import dashboard_json
 from joblog.services.monitoring.provisioning import provisioning
 from joblog.services.monitoring.yaml_text import dump
+from joblog.services.schemas.generated import GeneratedFiles
 
 DEPLOY: Final = Path(__file__).resolve().parents[2] / "deploy"
-_FOLDERS: Final = ("prometheus", "grafana")
+FILES: Final = GeneratedFiles(("metrics.md", "runbooks.md", "prometheus/**/*", "grafana/**/*"), "code")
 
 
 def documents(runbooks: str = rules.RUNBOOKS) -> Mapping[str, str]:
@@ -29,33 +30,6 @@ def documents(runbooks: str = rules.RUNBOOKS) -> Mapping[str, str]:
     }
 
 
-def drifted(directory: Path, expected: Mapping[str, str]) -> list[str]:
-    """The documents in `directory` that are missing, different or left over, each with which of these it is."""
-    said = [f"{name}: left over" for name in _found(directory) - expected.keys()]
-    for name, text in expected.items():
-        path = directory / name
-        if not path.exists():
-            said.append(f"{name}: missing")
-        elif path.read_text() != text:
-            said.append(f"{name}: differs from the code")
-    return sorted(said)
-
-
-def write(directory: Path, expected: Mapping[str, str]) -> None:
-    """Write all documents, and remove those that are no longer made."""
-    for name in _found(directory) - expected.keys():
-        (directory / name).unlink()
-    for name, text in expected.items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-
-def _found(directory: Path) -> set[str]:
-    files = (path for folder in _FOLDERS for path in (directory / folder).rglob("*"))
-    return {str(path.relative_to(directory)) for path in files if path.is_file()}
-
-
 def main(
     check: Annotated[bool, typer.Option(help="Write nothing; exit with 1 if a document differs.")] = False,
     directory: Annotated[Path, typer.Option(help="Directory of the documents.")] = DEPLOY,
@@ -64,8 +38,8 @@ def main(
     """Generate the rules, alerts, runbooks, dashboards and the list of metrics from the code."""
     expected = documents(runbooks)
     if not check:
-        write(directory, expected)
-    elif said := drifted(directory, expected):
+        FILES.write(directory, expected)
+    elif said := FILES.drifted(directory, expected):
         print("\n".join(said))
         print("Run python -m joblog.services.monitoring to generate them again.")
         raise typer.Exit(1)

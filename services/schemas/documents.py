@@ -13,11 +13,13 @@ from typing import Annotated, Any, Final
 import typer
 from joblog.services.conformance.cases import document as conformance_cases
 from joblog.services.schemas.asyncapi import asyncapi
+from joblog.services.schemas.generated import GeneratedFiles
 from joblog.services.schemas.messages import COMMANDS, EVENTS, Schema, enveloped, tag_of
 from pydantic import BaseModel
 
 #: deploy/ beside the packages, in a checkout.
 DEPLOY: Final = Path(__file__).resolve().parents[2] / "deploy"
+FILES: Final = GeneratedFiles(("schemas/*.json", "asyncapi.json", "conformance/*.json"), "models")
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -47,31 +49,6 @@ def written(document: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def drifted(directory: Path, expected: Mapping[str, str]) -> list[str]:
-    """The documents in `directory` that are missing, different or left over, each with which of these it is."""
-    found = [*directory.glob("schemas/*.json"), *directory.glob("asyncapi.json")]
-    left_over = {str(path.relative_to(directory)) for path in found} - expected.keys()
-    said = [f"{name}: left over" for name in left_over]
-    for name, text in expected.items():
-        path = directory / name
-        if not path.exists():
-            said.append(f"{name}: missing")
-        elif path.read_text() != text:
-            said.append(f"{name}: differs from the models")
-    return sorted(said)
-
-
-def write(directory: Path, expected: Mapping[str, str]) -> None:
-    """Write all documents, and remove those of messages that no longer exist."""
-    (directory / "schemas").mkdir(parents=True, exist_ok=True)
-    for path in directory.glob("schemas/*.json"):
-        path.unlink()
-    for name, text in expected.items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-
 def main(
     check: Annotated[
         bool, typer.Option(help="Write nothing; exit with 1 if a document differs from the models.")
@@ -81,8 +58,8 @@ def main(
     """Generate the JSON Schemas, the AsyncAPI document and the conformance cases from the code."""
     expected = generated()
     if not check:
-        write(directory, expected)
-    elif said := drifted(directory, expected):
+        FILES.write(directory, expected)
+    elif said := FILES.drifted(directory, expected):
         print("\n".join(said))
         print("Run python -m joblog.services.schemas to generate them again.")
         raise typer.Exit(1)

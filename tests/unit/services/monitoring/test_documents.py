@@ -16,7 +16,7 @@ from joblog.services.monitoring.alert import Alert
 from joblog.services.monitoring.alerts import ALERTS
 from joblog.services.monitoring.board import Panel
 from joblog.services.monitoring.boards import BOARDS
-from joblog.services.monitoring.documents import DEPLOY, documents, drifted, write
+from joblog.services.monitoring.documents import DEPLOY, FILES, documents
 from joblog.services.monitoring.grafana import TAG
 from joblog.services.monitoring.promql import UnknownMetric, checked, names, row_of, with_variables
 from joblog.streams.metrics import METRICS
@@ -38,22 +38,22 @@ def promtool(*arguments: str | Path) -> str:
 
 
 def test_the_documents_are_those_of_the_code() -> None:
-    assert drifted(DEPLOY, EXPECTED) == []
+    assert FILES.drifted(DEPLOY, EXPECTED) == []
 
 
 def test_drift_is_found_and_left_over_documents_are_removed(tmp_path: Path) -> None:
-    write(tmp_path, EXPECTED)
-    assert drifted(tmp_path, EXPECTED) == []
+    FILES.write(tmp_path, EXPECTED)
+    assert FILES.drifted(tmp_path, EXPECTED) == []
     (tmp_path / "runbooks.md").write_text("else")
     (tmp_path / "metrics.md").unlink()
     (tmp_path / "grafana/dashboards/old.json").write_text("{}")
-    assert drifted(tmp_path, EXPECTED) == [
+    assert FILES.drifted(tmp_path, EXPECTED) == [
         "grafana/dashboards/old.json: left over",
         "metrics.md: missing",
         "runbooks.md: differs from the code",
     ]
-    write(tmp_path, EXPECTED)
-    assert drifted(tmp_path, EXPECTED) == []
+    FILES.write(tmp_path, EXPECTED)
+    assert FILES.drifted(tmp_path, EXPECTED) == []
 
 
 # --- Prometheus ---
