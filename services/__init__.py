@@ -11,9 +11,12 @@ from joblog.services.settings.model import Settings
 from joblog.services.tasks.context import CancellationToken, JobContext, current_job
 from joblog.services.tasks.recurring import recurring
 from joblog.services.tasks.task import Task, TaskRegistry, task
+from joblog.services.triggers.jobs import Job
+from joblog.services.triggers.trigger import Trigger, trigger
 from joblog.streams.contract.recurring import Misfire, Overlap
 from joblog.streams.contract.retry import Curve, OnExceeded, RetryPolicy
 from joblog.streams.contract.states import ContinueOn, State
+from joblog.streams.triggers.incoming import IncomingEvent
 
 __all__ = [
     "Call",
@@ -23,6 +26,8 @@ __all__ = [
     "ContinueOn",
     "CreationCancelled",
     "Curve",
+    "IncomingEvent",
+    "Job",
     "JobContext",
     "JobDraft",
     "JobOptions",
@@ -34,7 +39,9 @@ __all__ = [
     "State",
     "Task",
     "TaskRegistry",
+    "Trigger",
     "current_job",
     "recurring",
     "task",
+    "trigger",
 ]

@@ -24,6 +24,7 @@
     │   ├── LogLost              the log no longer holds the next event to apply
     │   ├── SchemaError          the database schema is missing, old or newer than this version
     │   └── OffsetConflict       another projector wrote the offsets of this lane
+    ├── IntakeError              the consumer of other services' events ended, or does not stop
     └── StackError               the embedded broker or database could not be started or stopped
 """
 
@@ -131,6 +132,10 @@ class SchemaError(ProjectionError):
 
 class OffsetConflict(ProjectionError):
     """Another projector wrote the offsets of this lane: stop applying it."""
+
+
+class IntakeError(JoblogError):
+    """The consumer of other services' events ended by itself, or does not stop."""
 
 
 class StackError(JoblogError):

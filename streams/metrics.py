@@ -22,6 +22,7 @@ _WORKER: Final = ("worker",)
 _DELAYS: Final = ("delays",)
 _PROJECTOR: Final = ("projector",)
 _RECURRING: Final = ("recurring",)
+_TRIGGERS: Final = ("triggers",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,29 @@ METRICS: Final[tuple[Metric, ...]] = (
         values={"tier": ("now", "1m", "10m", "1h", "6h", "1d", "7d")},
     ),
     Metric("joblog_timer_lateness_seconds", "histogram", "From due to fired", roles=_DELAYS),
+    # triggers
+    Metric(
+        "joblog_trigger_events_total",
+        "counter",
+        "Records taken from other services' topics",
+        ("topic",),
+        roles=_TRIGGERS,
+    ),
+    Metric(
+        "joblog_trigger_jobs_total",
+        "counter",
+        "Jobs created, repeats of an event included",
+        ("trigger",),
+        roles=_TRIGGERS,
+    ),
+    Metric(
+        "joblog_trigger_errors_total",
+        "counter",
+        "Calls of a trigger function that raised",
+        ("trigger",),
+        roles=_TRIGGERS,
+    ),
+    Metric("joblog_trigger_lag_records", "gauge", "Records not handled yet", ("topic", "partition"), roles=_TRIGGERS),
     # projector
     Metric("joblog_projection_events_total", "counter", "Events applied to Postgres", roles=_PROJECTOR),
     Metric("joblog_projection_lag_records", "gauge", "Events not applied yet", ("partition",), roles=_PROJECTOR),

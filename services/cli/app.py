@@ -62,6 +62,13 @@ COMMANDS: Final[Mapping[str, Target]] = {
         ignored=(),
     ),
     "worker": Target("cli.commands.worker:worker", "Run a worker: it runs the jobs of your tasks.", RUN, ignored=()),
+    "triggers": Target(
+        "cli.commands.triggers:triggers",
+        "Run triggers: they turn events of other services into jobs.",
+        RUN,
+        "faust",
+        (),
+    ),
     "projector": Target(
         "cli.commands.projector:projector", "Run the projector: it keeps Postgres up to date.", RUN, ignored=()
     ),
@@ -185,7 +192,7 @@ def root(
     ] = None,
     log_format: Annotated[
         LogFormat | None,
-        typer.Option(help="Log format of up, elector, delays, worker and projector, which log to stderr."),
+        typer.Option(help="Log format of up, elector, delays, worker, triggers and projector, which log to stderr."),
     ] = None,
     show_version: Annotated[  # noqa: ARG001 - the callback answers
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")

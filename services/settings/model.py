@@ -117,6 +117,25 @@ class RecurringSettings(SecretFiles):
     tasks: Modules = ()
 
 
+class TriggerSettings(SecretFiles):
+    """The triggers, which turn other services' events into jobs.
+
+    - modules: modules with functions under `@trigger`.
+    - group: the consumer group; default: `triggers` behind the topic prefix. Another one reads all topics anew.
+    - start: where a new group begins: `earliest` handles every event that the topics still hold, `latest` those that
+      come from the first start on. A topic that appears later is read whole.
+    - attempts: how often a function is called for an event before the event is parked in the dead letters.
+    - delay_s, delay_max_s: the delay after its first error; it doubles from one to the next, up to the second.
+    """
+
+    modules: Modules = ()
+    group: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]{1,200}$")
+    start: Literal["earliest", "latest"] = "earliest"
+    attempts: int = Field(5, ge=1, le=1_000)
+    delay_s: Seconds = 1.0
+    delay_max_s: Seconds = 30.0
+
+
 class HttpSettings(SecretFiles):
     """Where a role serves /livez, /readyz, /metrics and /version; port 0 is any free one."""
 
@@ -203,6 +222,7 @@ class Settings(BaseSettings):
     elector: ElectorSettings = ElectorSettings()
     worker: WorkerSettings = WorkerSettings()
     recurring: RecurringSettings = RecurringSettings()
+    triggers: TriggerSettings = TriggerSettings()
     http: HttpSettings = HttpSettings()
     tracing: TracingSettings = TracingSettings()
     metrics: MetricsSettings = MetricsSettings()

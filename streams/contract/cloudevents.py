@@ -23,7 +23,8 @@ Traceparent = Annotated[str, StringConstraints(max_length=1000)]
 DEPTH_MAX: Final = 100
 #: Longer integers are refused: Python reads no more digits (sys.int_info.default_max_str_digits).
 DIGITS_MAX: Final = 4_300
-_PREFIX: Final = "ce_"
+#: What the names of attributes begin with, as headers.
+PREFIX: Final = "ce_"
 
 
 class Envelope(Message):
@@ -46,17 +47,41 @@ def read_envelope(value: bytes | None, headers: Headers | None) -> Envelope:
     """The event in a record of either mode; raises UndecodableRecord, or InvalidData for wrong attributes."""
     if value is None:
         raise UndecodableRecord("the record has no value")
-    named = _texts(headers or [])
-    binary = f"{_PREFIX}specversion" in named
-    attributes = _binary(value, named) if binary else _structured(value)
-    if attributes.get("specversion") != "1.0":
-        raise UndecodableRecord(f"specversion must be 1.0, not {attributes.get('specversion')!r:.50}")
+    attributes = read_attributes(value, texts_of(headers))
     # Of an extension that nobody here reads, nothing is kept.
     check_text({name: attributes[name] for name in _KEPT & attributes.keys()}, "event")
     try:
         return Envelope.model_validate(attributes)
     except ValidationError as error:
         raise InvalidData(explained(error)) from error
+
+
+def read_attributes(value: bytes, named: Mapping[str, str]) -> dict[str, Any]:
+    """All attributes and the data of an event of either mode, of which only `specversion` was checked.
+
+    `named` are the headers, from `texts_of`. Raises UndecodableRecord.
+    """
+    attributes = _binary(value, named) if f"{PREFIX}specversion" in named else _structured(value)
+    if attributes.get("specversion") != "1.0":
+        raise UndecodableRecord(f"specversion must be 1.0, not {attributes.get('specversion')!r:.50}")
+    return attributes
+
+
+def texts_of(headers: Headers | None) -> dict[str, str]:
+    """The headers by their names in lower case; raises UndecodableRecord for one that is not UTF-8."""
+    pairs = headers.items() if isinstance(headers, Mapping) else headers or []
+    try:
+        return {key.lower(): one.decode() if isinstance(one, bytes) else one for key, one in pairs if one is not None}
+    except UnicodeDecodeError as error:
+        raise UndecodableRecord(f"a header is not UTF-8: {error}") from error
+
+
+def read_json(value: bytes) -> Any:
+    """Any JSON value; raises UndecodableRecord."""
+    try:
+        return from_json(value, allow_inf_nan=False)
+    except ValueError as error:
+        raise UndecodableRecord(f"not JSON: {error}") from error
 
 
 def explained(error: ValidationError) -> str:
@@ -88,20 +113,13 @@ def _walk(value: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _json(value: bytes) -> Any:
-    try:
-        return from_json(value, allow_inf_nan=False)
-    except ValueError as error:
-        raise UndecodableRecord(f"not JSON: {error}") from error
-
-
 def _structured(value: bytes) -> dict[str, Any]:
-    document = _json(value)
+    document = read_json(value)
     if not isinstance(document, dict):
         raise UndecodableRecord("a CloudEvent is a JSON object")
     encoded = document.pop("data_base64", None)
     if encoded is not None:
-        document["data"] = _json(_decoded(encoded))
+        document["data"] = read_json(_decoded(encoded))
     return document
 
 
@@ -117,14 +135,6 @@ def _binary(value: bytes, named: Mapping[str, str]) -> dict[str, Any]:
     if kind != "application/json" and not kind.endswith("+json"):
         raise UndecodableRecord(f"content-type must be JSON, not {kind!r:.50}")
     attributes: dict[str, Any] = {
-        key.removeprefix(_PREFIX): text for key, text in named.items() if key.startswith(_PREFIX)
+        key.removeprefix(PREFIX): text for key, text in named.items() if key.startswith(PREFIX)
     }
-    return {**attributes, "data": _json(value)}
-
-
-def _texts(headers: Headers) -> dict[str, str]:
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    try:
-        return {key.lower(): one.decode() if isinstance(one, bytes) else one for key, one in pairs if one is not None}
-    except UnicodeDecodeError as error:
-        raise UndecodableRecord(f"a header is not UTF-8: {error}") from error
+    return {**attributes, "data": read_json(value)}

@@ -110,6 +110,7 @@ TOPICS_OF_ROLES: Final[Mapping[str, tuple[Topic, ...]]] = {
     "worker": (REPORTS, ASSIGNMENTS),
     "projector": (EVENTS,),
     "recurring": (COMMANDS, EVENTS, RECURRING),
+    "triggers": (COMMANDS, DEADLETTERS),
 }
 
 

@@ -1,0 +1,160 @@
+"""From a record to what follows from it: create commands in the lanes of their jobs, or dead letters.
+
+Three kinds of trouble are kept apart. A record that is no event, and a function that returns no jobs, will not get
+better: they are parked at once. A function that raises may: it is called again, and parked when that did not help.
+Kafka in trouble is neither's fault: sending waits for it (writing.py), and nothing is parked or skipped.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol
+
+from joblog.streams.contract import deadletters
+from joblog.streams.contract.deadletters import internal_error
+from joblog.streams.contract.ids import lane_of_job
+from joblog.streams.contract.topics import TopicNames
+from joblog.streams.errors import ContractError
+from joblog.streams.triggers.incoming import IncomingEvent, read_event
+from joblog.streams.triggers.records import Outgoing, Record
+
+log = logging.getLogger(__name__)
+
+ROLE: Final = "triggers"
+#: Why a record is parked for a function: what it raised in its last attempt, or that it returned no jobs.
+FUNCTION_RAISED: Final = "function_raised"
+NOT_A_JOB: Final = "not_a_job"
+
+Write = Callable[[Sequence[Outgoing]], Awaitable[None]]
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class Command(NamedTuple):
+    """A create command; the id names the lane."""
+
+    job_id: str
+    value: bytes
+
+
+class TriggerFunction(Protocol):
+    """A function of the user's that says which jobs an event is."""
+
+    @property
+    def name(self) -> str: ...
+
+    def matches(self, event: IncomingEvent) -> bool:
+        """Whether the function wants this event."""
+
+    async def call(self, event: IncomingEvent) -> Any:
+        """What the function returns; raises what it raises."""
+
+    def commands(self, event: IncomingEvent, returned: Any) -> Sequence[Command]:
+        """The commands for what was returned. Raises ContractError if that is not jobs, or none that can be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often a function is called for an event before the event is parked, and the delays between (seconds)."""
+
+    attempts: int = 5
+    delay_s: float = 1.0
+    delay_max_s: float = 30.0
+
+    def delay_after(self, attempt: int) -> float:
+        """The delay after the attempt of this number (from 1): it doubles from one to the next."""
+        return min(self.delay_s * 2.0 ** min(attempt - 1, 60), self.delay_max_s)
+
+
+class Handling:
+    """Handles one record after the other, of any partitions; `count` is `Meters.inc`."""
+
+    def __init__(
+        self,
+        triggers: Sequence[TriggerFunction],
+        names: TopicNames,
+        write: Write,
+        patience: Patience,
+        count: Callable[..., object],
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._triggers = tuple(triggers)
+        self._names = names
+        self._write = write
+        self._patience = patience
+        self._count = count
+        self._sleep = sleep
+
+    async def handle(self, record: Record) -> None:
+        """Return when Kafka has acknowledged everything that follows from the record."""
+        self._count("joblog_trigger_events_total", record.topic)
+        try:
+            event = read_event(record)
+        except ContractError as error:
+            await self._park(record, error.code, error.reason, "")
+            return
+        for trigger in self._triggers:
+            if trigger.matches(event):
+                await self._pull(trigger, event, record)
+
+    async def _pull(self, trigger: TriggerFunction, event: IncomingEvent, record: Record) -> None:
+        """Call the function until it returns, and send what its jobs need."""
+        attempt = 1
+        while True:
+            try:
+                returned = await _called(trigger, event)
+            except Exception as error:  # the user's function: it is called again, and parked
+                self._count("joblog_trigger_errors_total", trigger.name)
+                log.warning(
+                    "triggers.function_raised",
+                    extra={"trigger": trigger.name, "place": record.place, "attempt": attempt},
+                    exc_info=error,
+                )
+                if attempt >= self._patience.attempts:
+                    told = internal_error(error).details
+                    await self._park(record, FUNCTION_RAISED, f"{trigger.name}: {told}", trigger.name)
+                    return
+                await self._sleep(self._patience.delay_after(attempt))
+                attempt += 1
+            else:
+                break
+        try:
+            commands = trigger.commands(event, returned)
+        except ContractError as error:
+            await self._park(record, NOT_A_JOB, f"{trigger.name}: {error.reason}", trigger.name)
+            return
+        if commands:
+            await self._write([self._outgoing(command) for command in commands])
+            self._count("joblog_trigger_jobs_total", trigger.name, by=len(commands))
+
+    def _outgoing(self, command: Command) -> Outgoing:
+        return Outgoing(self._names.commands, command.job_id, command.value, lane_of_job(command.job_id))
+
+    async def _park(self, record: Record, code: str, reason: str, trigger: str) -> None:
+        said = deadletters.headers(code, reason, ROLE, record.topic, record.partition, record.offset, record.headers)
+        key, value = deadletters.key(record.key), deadletters.value(record.value)
+        await self._write([Outgoing(self._names.deadletters, key, value, headers=said)])
+        self._count("joblog_quarantined_records_total", ROLE, code)
+        log.warning(
+            "triggers.parked", extra={"place": record.place, "code": code, "reason": reason, "trigger": trigger}
+        )
+
+
+class FunctionLeft(Exception):
+    """A function ended in a way that is meant for its thread or task, not for this process."""
+
+
+async def _called(trigger: TriggerFunction, event: IncomingEvent) -> Any:
+    """Call the function; what it raises to end its thread or task is an error as any other.
+
+    A cancellation is its own unless this task itself is being cancelled, because the partition is taken away.
+    """
+    try:
+        return await trigger.call(event)
+    except SystemExit as error:
+        raise FunctionLeft(f"it called sys.exit({error.code!r})") from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise FunctionLeft("it was cancelled") from error

@@ -1,0 +1,126 @@
+"""Events of other services as trigger functions get them: CloudEvents in structured or binary mode, or plain JSON."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from joblog.streams.contract.cloudevents import (
+    PREFIX,
+    Attribute,
+    check_text,
+    explained,
+    read_attributes,
+    read_json,
+    texts_of,
+)
+from joblog.streams.contract.fields import Instant, Message
+from joblog.streams.contract.record_headers import Headers
+from joblog.streams.errors import InvalidData, UndecodableRecord
+from joblog.streams.triggers.records import Record
+from pydantic import ValidationError
+
+_CLOUDEVENT: Final = "application/cloudevents"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncomingEvent:
+    """An event of another service.
+
+    - id, source: together they name the event; sent again, it has the same, and makes no second job.
+    - type: None for plain JSON, which names none.
+    - subject: what it is about, if it says so.
+    - time: the event's own, or else when Kafka got it.
+    - data: a JSON value; None if the event has no data.
+    - topic, partition, offset, key, headers: of its record.
+
+    Plain JSON gets the topic as its source, and its place (`topic/partition/offset`) as its id.
+    """
+
+    id: str
+    source: str
+    type: str | None
+    subject: str | None
+    time: datetime
+    data: Any
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    headers: Headers
+
+
+class _Attributes(Message):
+    id: Attribute
+    source: Attribute
+    type: Attribute
+    subject: str | None = None
+    time: Instant | None = None
+
+
+def read_event(record: Record) -> IncomingEvent:
+    """The event in a record.
+
+    UndecodableRecord or InvalidData for what is not JSON, or says that it is a CloudEvent and is not a valid one.
+    """
+    named = texts_of(record.headers)
+    received = datetime.fromtimestamp(max(record.timestamp_ms, 0) / 1000, UTC)
+    if any(name.startswith(PREFIX) for name in named):
+        return _cloudevent(record, received, _binary(record.value, named))
+    if record.value is None:
+        raise UndecodableRecord("the record has no value")
+    document = read_json(record.value)
+    is_marked = named.get("content-type", "").lower().startswith(_CLOUDEVENT)
+    if is_marked or (isinstance(document, dict) and "specversion" in document):
+        return _cloudevent(record, received, read_attributes(record.value, {}))
+    return _event(record, record.place, record.topic, received, document)
+
+
+def _binary(value: bytes | None, named: Mapping[str, str]) -> dict[str, Any]:
+    if f"{PREFIX}specversion" not in named:
+        raise UndecodableRecord(f"it has headers of a CloudEvent, but no {PREFIX}specversion")
+    return read_attributes(value or b"null", named)
+
+
+def _cloudevent(record: Record, received: datetime, found: Mapping[str, Any]) -> IncomingEvent:
+    kept = {name: found[name] for name in _Attributes.model_fields.keys() & found.keys()}
+    if not isinstance(kept.get("time"), str | None):
+        raise InvalidData("time: it must be a text, as RFC 3339 has it")
+    check_text(kept, "event")
+    try:
+        attributes = _Attributes.model_validate(kept)
+    except ValidationError as error:
+        raise InvalidData(explained(error)) from error
+    return _event(
+        record,
+        attributes.id,
+        attributes.source,
+        attributes.time or received,
+        found.get("data"),
+        attributes.type,
+        attributes.subject,
+    )
+
+
+def _event(
+    record: Record,
+    id_: str,
+    source: str,
+    time: datetime,
+    data: Any,
+    type_: str | None = None,
+    subject: str | None = None,
+) -> IncomingEvent:
+    return IncomingEvent(
+        id=id_,
+        source=source,
+        type=type_,
+        subject=subject,
+        time=time,
+        data=data,
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        key=record.key,
+        headers=record.headers,
+    )
