@@ -111,8 +111,7 @@ class Handling:
                     exc_info=error,
                 )
                 if attempt >= self._patience.attempts:
-                    told = internal_error(error).details
-                    await self._park(record, FUNCTION_RAISED, f"{trigger.name}: {told}", trigger.name)
+                    await self._park(record, FUNCTION_RAISED, _told(trigger, error), trigger.name)
                     return
                 await self._sleep(self._patience.delay_after(attempt))
                 attempt += 1
@@ -138,6 +137,13 @@ class Handling:
         log.warning(
             "triggers.parked", extra={"place": record.place, "code": code, "reason": reason, "trigger": trigger}
         )
+
+
+def _told(trigger: TriggerFunction, error: Exception) -> str:
+    """What the function raised, in a line, and as much of the end of its traceback as a dead letter has room for."""
+    told = internal_error(error)
+    first = f"{trigger.name}: {told.reason}\n"
+    return first + told.details[-max(deadletters.REASON_CHARACTERS_MAX - len(first), 1) :]
 
 
 class FunctionLeft(Exception):

@@ -28,7 +28,7 @@ from joblog.streams.triggers.records import Record
 log = logging.getLogger(__name__)
 _faust_log: Final = logging.getLogger("faust.triggers")
 
-SESSION_S: Final = 8.0
+SESSION_S: Final = 6.0
 HEARTBEAT_S: Final = 2.0
 COMMIT_S: Final = 1.0
 #: How long events that are being handled may take when the process stops.

@@ -76,6 +76,7 @@ class Installation:
         (home / "acceptance_tasks.py").write_text(TASKS)
         self.roles: dict[str, subprocess.Popen[bytes]] = {}
         self.kills: Counter[str] = Counter()
+        self.extra: dict[str, str] = {}
         create_topics(kafka, names, self.lanes)
         migrate.upgrade(dsn, schema)
 
@@ -94,6 +95,7 @@ class Installation:
             "JOBLOG_WORKER__PREFETCH": "20",
             "JOBLOG_LOGS__LEVEL": "WARNING",
             "LEDGER": str(self.ledger),
+            **self.extra,
         }
 
     def start(self, role: str, *more: str) -> None:

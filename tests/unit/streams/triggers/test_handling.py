@@ -1,0 +1,178 @@
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from joblog.streams.contract.ids import new_job_id
+from joblog.streams.contract.topics import TopicNames
+from joblog.streams.errors import InvalidData
+from joblog.streams.metrics import Meters
+from joblog.streams.triggers.handling import Command, Handling, Patience
+from joblog.streams.triggers.incoming import IncomingEvent
+from joblog.streams.triggers.records import Outgoing, Record
+
+NAMES = TopicNames("t.")
+
+
+class Function:
+    """A trigger's function that does what a test says."""
+
+    def __init__(self, name: str, does: Callable[[IncomingEvent], Any], *, wants: bool = True) -> None:
+        self.name, self._does, self._wants = name, does, wants
+        self.calls = 0
+
+    def matches(self, _: IncomingEvent) -> bool:
+        return self._wants
+
+    async def call(self, event: IncomingEvent) -> Any:
+        self.calls += 1
+        return self._does(event)
+
+    def commands(self, event: IncomingEvent, returned: Any) -> Sequence[Command]:
+        if returned == "nonsense":
+            raise InvalidData("it returned nonsense")
+        return [Command(new_job_id(lane, 0, event.offset), b"create") for lane in returned or []]
+
+
+class Scene:
+    def __init__(self, *functions: Function, patience: Patience = Patience()) -> None:  # noqa: B008 - frozen
+        self.written: list[Outgoing] = []
+        self.waits: list[float] = []
+        self.meters = Meters()
+        self.handling = Handling(functions, NAMES, self.write, patience, self.meters.inc, self.sleep)
+
+    async def write(self, records: Sequence[Outgoing]) -> None:
+        self.written += records
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+
+    def handle(self, value: bytes | None) -> None:
+        asyncio.run(self.handling.handle(record(value)))
+
+    def parked(self) -> list[dict[str, str]]:
+        assert {one.topic for one in self.written} <= {"t.deadletters"}
+        return [
+            {name: text.decode() for name, text in one.headers or [] if isinstance(text, bytes)}
+            for one in self.written
+        ]
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        return self.meters.registry.get_sample_value(name, labels)
+
+
+def record(value: bytes | None, offset: int = 5) -> Record:
+    return Record("uploads", 1, offset, 0, b"key", value, [("own", b"kept")])
+
+
+def raising(error: BaseException) -> Callable[[IncomingEvent], Any]:
+    def does(_: IncomingEvent) -> Any:
+        raise error
+
+    return does
+
+
+def test_the_jobs_of_an_event_are_sent_to_their_lanes() -> None:
+    scene = Scene(Function("m.f", lambda _: [0, 3]), Function("m.g", lambda _: None))
+    scene.handle(b"{}")
+    assert [(one.topic, one.partition, one.value) for one in scene.written] == [
+        ("t.commands", 0, b"create"),
+        ("t.commands", 3, b"create"),
+    ]
+    assert scene.sample("joblog_trigger_jobs_total", trigger="m.f") == 2
+    assert scene.sample("joblog_trigger_events_total", topic="uploads") == 1
+
+
+def test_a_function_that_does_not_want_the_event_is_not_called() -> None:
+    function = Function("m.f", raising(AssertionError()), wants=False)
+    scene = Scene(function)
+    scene.handle(b"{}")
+    assert (function.calls, scene.written) == (0, [])
+
+
+def test_what_is_no_event_is_parked_as_it_came() -> None:
+    scene = Scene(Function("m.f", raising(AssertionError())))
+    scene.handle(b"{broken")
+    (letter,) = scene.written
+    assert (letter.topic, letter.key, letter.value) == ("t.deadletters", b"key", b"{broken")
+    (said,) = scene.parked()
+    assert said.pop("joblog-reason").startswith("not JSON")
+    assert said == {
+        "joblog-reason-code": "undecodable", "joblog-role": "triggers", "joblog-topic": "uploads",
+        "joblog-partition": "1", "joblog-offset": "5", "own": "kept",
+    }  # fmt: skip
+    assert scene.sample("joblog_quarantined_records_total", role="triggers", reason="undecodable") == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), asyncio.CancelledError()])
+def test_a_function_that_raises_is_called_again_and_then_the_event_is_parked(error: BaseException) -> None:
+    function = Function("m.f", raising(error))
+    scene = Scene(function, Function("m.g", lambda _: None), patience=Patience(4, 1.0, 3.0))
+    scene.handle(b"{}")
+    assert (function.calls, scene.waits) == (4, [1.0, 2.0, 3.0])
+    (said,) = scene.parked()
+    assert said["joblog-reason-code"] == "function_raised"
+    first, *rest = said["joblog-reason"].splitlines()
+    told = {ValueError: "ValueError: no", SystemExit: "called sys.exit(3)"}.get(type(error), "it was cancelled")
+    assert first.startswith("m.f: ")
+    assert told in first
+    assert any("_called" in line for line in rest)
+    assert scene.sample("joblog_trigger_errors_total", trigger="m.f") == 4
+
+
+def test_a_function_that_recovers_is_not_parked() -> None:
+    outcomes = iter([OSError("away"), OSError("away"), [1]])
+
+    def does(_: IncomingEvent) -> Any:
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    scene = Scene(Function("m.f", does))
+    scene.handle(b"{}")
+    assert [one.topic for one in scene.written] == ["t.commands"]
+    assert scene.waits == [1.0, 2.0]
+
+
+def test_what_is_no_job_is_parked_at_once_and_other_functions_get_the_event() -> None:
+    scene = Scene(Function("m.f", lambda _: "nonsense"), Function("m.g", lambda _: [2]))
+    scene.handle(b"{}")
+    letter, command = scene.written
+    assert (letter.topic, command.topic, scene.waits) == ("t.deadletters", "t.commands", [])
+    assert dict(letter.headers or [])["joblog-reason-code"] == b"not_a_job"
+    assert dict(letter.headers or [])["joblog-reason"] == b"m.f: it returned nonsense"
+
+
+def test_a_partition_that_is_taken_away_breaks_its_function_off() -> None:
+    async def scenario() -> None:
+        scene = Scene()
+        started = asyncio.Event()
+
+        class Slow(Function):
+            async def call(self, _: IncomingEvent) -> Any:
+                started.set()
+                await asyncio.sleep(60)
+
+        handling = Handling([Slow("m.f", lambda _: None)], NAMES, scene.write, Patience(), scene.meters.inc)
+        task = asyncio.create_task(handling.handle(record(b"{}")))
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert scene.written == []
+
+    asyncio.run(scenario())
+
+
+def test_delays_double_up_to_their_limit_however_many_attempts_there_are() -> None:
+    patience = Patience(1_000, 0.5, 60.0)
+    assert [patience.delay_after(attempt) for attempt in (1, 2, 3, 8, 999)] == [0.5, 1.0, 2.0, 60.0, 60.0]
+
+
+def test_a_traceback_with_text_that_nothing_can_encode_is_parked_all_the_same() -> None:
+    scene = Scene(Function("m.f", raising(ValueError("\ud800 \x00"))), patience=Patience(1))
+    scene.handle(json.dumps({"recursion": sys.getrecursionlimit()}).encode())
+    assert scene.parked()[0]["joblog-reason-code"] == "function_raised"
