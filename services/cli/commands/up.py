@@ -74,6 +74,10 @@ def up(
         typer.Option("--monitor", help="Also run Prometheus on the metrics of all roles, with Joblog's alerts."),
     ] = False,
     no_recurring: Annotated[bool, typer.Option("--no-recurring", help="Leave the recurring process out.")] = False,
+    triggers: Annotated[
+        str | None,
+        typer.Option(help="Also run the triggers of these modules, comma-separated.", show_default="none"),
+    ] = None,
     only_stack: Annotated[bool, typer.Option("--only-stack", help="Start Kafka and Postgres only.")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -84,7 +88,9 @@ def up(
 
     Example: joblog up --tasks myapp.tasks --queues critical,default
     """
-    settings = settings_of(ctx, **given(directory=directory), worker=given(tasks=tasks, queues=queues))
+    settings = settings_of(
+        ctx, **given(directory=directory), worker=given(tasks=tasks, queues=queues), triggers=given(modules=triggers)
+    )
     for is_wrong, what in (
         (
             only_stack and no_recurring,
@@ -93,13 +99,18 @@ def up(
         (only_stack and tasks is not None, "--tasks has no effect with --only-stack, which runs no worker"),
         (only_stack and queues is not None, "--queues has no effect with --only-stack, which runs no worker"),
         (only_stack and monitor, "--monitor has no effect with --only-stack, which runs no roles"),
+        (only_stack and triggers is not None, "--triggers has no effect with --only-stack, which runs no roles"),
         (queues is not None and not settings.worker.tasks, "--queues has no effect without --tasks: no worker runs"),
     ):
         if is_wrong:
             raise SettingsError(what)
     _refuse_idle(settings)
     for name in settings.worker.tasks:
-        _look_for(name)
+        _look_for(name, "tasks")
+    for name in settings.triggers.modules:
+        _look_for(name, "triggers")
+    if settings.triggers.modules and find_spec("faust") is None:
+        raise SettingsError("triggers need the package faust: pip install 'joblog[faust]'")
     if monitor:
         find_prometheus()  # an error before anything starts
     stop = threading.Event()
@@ -138,15 +149,15 @@ def _is_idle(name: str, settings: Settings) -> bool:
             return name in _IDLE or name.startswith(("kafka.sasl_", "kafka.ssl_"))
 
 
-def _look_for(module: str) -> None:
-    """SettingsError if there is no such module, before anything starts: the worker would end with the same error."""
+def _look_for(module: str, what: str) -> None:
+    """SettingsError if there is no such module, before anything starts: its role would end with the same error."""
     from_here()
     try:
         found = find_spec(module)
     except ImportError as exc:
-        raise SettingsError(f"the tasks of {module} cannot be imported: {exc}") from exc
+        raise SettingsError(f"the {what} of {module} cannot be imported: {exc}") from exc
     if found is None:
-        raise SettingsError(f"the tasks of {module} cannot be imported: no module has this name, here or installed")
+        raise SettingsError(f"the {what} of {module} cannot be imported: no module has this name, here or installed")
 
 
 def _prepare(settings: Settings, addresses: StackAddresses) -> None:
@@ -177,6 +188,8 @@ def _roles(directory: Path, settings: Settings, *, recurring: bool = False) -> S
     if settings.worker.tasks:
         queued = ["--queues", ",".join(settings.worker.queues)] if settings.worker.queues else []
         arguments["worker"] = ["worker", "--tasks", ",".join(settings.worker.tasks), *queued]
+    if settings.triggers.modules:
+        arguments["triggers"] = ["triggers", "--modules", ",".join(settings.triggers.modules)]
     ports = choose_ports(directory / "http-ports.json", dict.fromkeys(arguments, None), note)
     return [RoleCommand(name, arguments[name], ports[name]) for name in arguments]
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from confluent_kafka.cimpl import NewPartitions
 from joblog.services.embedded.stack import StackAddresses
-from joblog.services.roles import projector, wiring, worker
+from joblog.services.roles import projector, triggers, wiring, worker
 from joblog.services.roles import topics as checking
 from joblog.services.roles.runner import Builder, run_role
 from joblog.services.settings.model import Settings
@@ -31,6 +31,7 @@ ROLES: dict[str, Callable[[Settings], Builder]] = {
     "delays": wiring.delays,
     "worker": worker.worker,
     "projector": projector.projector,
+    "triggers": triggers.triggers,
 }
 DEADLINE_S = 60
 
@@ -45,9 +46,13 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     (tmp_path / "topictasks.py").write_text(
         "from joblog.services.tasks.task import task\n@task('x')\ndef x() -> None: ...\n"
     )
+    (tmp_path / "topictriggers.py").write_text(
+        "from joblog.services import trigger\n@trigger(topic='x')\ndef x(event): ...\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
     sys.modules.pop("topictasks", None)
+    sys.modules.pop("topictriggers", None)
 
 
 def settings_of(stack: StackAddresses, names: TopicNames, schema: str, lanes: int) -> Settings:
@@ -57,6 +62,7 @@ def settings_of(stack: StackAddresses, names: TopicNames, schema: str, lanes: in
         kafka={"bootstrap_servers": stack.bootstrap_servers, "extra": {"log_level": "0"}},
         postgres={"dsn": stack.dsn, "schema_name": schema},
         worker={"tasks": "topictasks"},
+        triggers={"modules": "topictriggers"},
         http={"enabled": False},
         logs={"format": "json"},
     )
@@ -128,7 +134,11 @@ def test_a_role_ends_when_somebody_adds_partitions_while_it_runs(
 ) -> None:
     grown: Topic = TOPICS_OF_ROLES[role][0]
     with running(role, settings_of(stack, topics, schema, 2)) as (health, _stop, ended):
-        wait_until(lambda: health.ready or ended.done(), DEADLINE_S, "readiness")
+        wait_until(
+            lambda: health.ready or "topics that triggers name" in health.reason or ended.done(),
+            DEADLINE_S,
+            "readiness",
+        )
         admin = clients.admin(KafkaConfig(stack.bootstrap_servers))
         for future in admin.create_partitions([NewPartitions(topics.of(grown), 4)]).values():
             future.result(DEADLINE_S)
