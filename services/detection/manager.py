@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import KafkaException, Message
 from joblog.services.client.client import Client
@@ -46,6 +46,24 @@ class ManagedRun:
     run_id: str
     detection_job: str
     cleanup_job: str
+
+
+def options_of(run_id: str, queue: str, retry: RetryPolicy, **more: Any) -> JobOptions:
+    """Options for the jobs of a run: high priority, the run's id as a parameter, and the retry policy."""
+    return JobOptions(
+        queue=queue,
+        priority=HIGH,
+        retry=retry,
+        parameters={RUN_ID: run_id, PRIORITY: "high"},
+        idempotency_key=run_id,
+        **more,
+    )
+
+
+def run_of(run_id: str, lanes: int) -> ManagedRun:
+    """The run's jobs: their ids are made from its own, whoever creates them."""
+    detection, cleanup = (hashed_job_id(lane_of_queue(one, lanes), one, run_id) for one in (RUN_QUEUE, CLEANUP_QUEUE))
+    return ManagedRun(run_id, detection, cleanup)
 
 
 class JobManager:
@@ -91,18 +109,12 @@ class JobManager:
         return ManagedRun(request.run_id, detection_job, cleanup_job)
 
     def options(self, run_id: str, queue: str) -> JobOptions:
-        """Options for the jobs of a run: high priority, the run's id as a parameter, and the retry policy."""
-        return JobOptions(
-            queue=queue,
-            priority=HIGH,
-            retry=self._retry,
-            parameters={RUN_ID: run_id, PRIORITY: "high"},
-            idempotency_key=run_id,
-        )
+        """Options for the jobs of a run, as all jobs here have them."""
+        return options_of(run_id, queue, self._retry)
 
     def job_of(self, run_id: str) -> str:
         """The id of a run's detection job."""
-        return hashed_job_id(lane_of_queue(RUN_QUEUE, self._lanes), RUN_QUEUE, run_id)
+        return run_of(run_id, self._lanes).detection_job
 
 
 def manage(manager: JobManager, config: KafkaConfig, topic: str, group: str, stop: Event) -> None:

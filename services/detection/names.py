@@ -9,5 +9,8 @@ CLEANUP_QUEUE: Final = "default"
 #: Parameters of every job of a run.
 RUN_ID: Final = "detectionRunId"
 PRIORITY: Final = "priority"
+#: Variables by which the process of the trigger is told the service's own settings.
+WORKSPACE: Final = "DETECTION_WORKSPACE"
+MINUTE_S: Final = "DETECTION_MINUTE_S"
 #: The name of the worker.
 SERVER: Final = "DetectionServer"

@@ -1,11 +1,11 @@
-"""Another service, which requests detection runs."""
+"""Other services, which request detection runs or tell of uploads."""
 
 import time
 import uuid
 from typing import Final
 
 from confluent_kafka import KafkaError, Message
-from joblog.services.detection.requests import RunRequested, RunWithdrawn, write_request
+from joblog.services.detection.requests import Telling, write_request
 from joblog.streams.errors import EnqueueError
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
@@ -20,7 +20,7 @@ class RequestProducer:
         self._topic = topic
         self._producer = clients.producer(config, "detection-producer", timeout_ms=_TIMEOUT_S * 1000)
 
-    def send(self, request: RunRequested | RunWithdrawn) -> None:
+    def send(self, request: Telling) -> None:
         """Send one request. Requests of a run keep their order. EnqueueError if Kafka does not acknowledge it."""
         failures: list[KafkaError] = []
 

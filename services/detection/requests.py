@@ -4,7 +4,7 @@ They are plain domain events. Their senders know nothing of jobs; the manager cr
 """
 
 import time
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal, Protocol
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException
@@ -47,7 +47,19 @@ Request = Annotated[RunRequested | RunWithdrawn, Field(discriminator="type")]
 _REQUESTS: Final = TypeAdapter[RunRequested | RunWithdrawn](Request)
 
 
-def write_request(request: RunRequested | RunWithdrawn, event_id: str, now_ms: int) -> bytes:
+class Telling(Protocol):
+    """Something that is told about a run, as a CloudEvent."""
+
+    @property
+    def type(self) -> str: ...
+
+    @property
+    def run_id(self) -> str: ...
+
+    def model_dump(self, *, mode: str, exclude: set[str]) -> dict[str, Any]: ...
+
+
+def write_request(request: Telling, event_id: str, now_ms: int) -> bytes:
     """The request as a CloudEvent in JSON."""
     return msgspec.json.encode(
         {
@@ -73,13 +85,15 @@ def read_request(value: bytes | None, headers: Headers | None) -> RunRequested |
 
 
 def create_topic(config: KafkaConfig, topic: str, *, timeout_s: float = 60) -> None:
-    """Create the topic of the requests if it does not exist, and return when it has leaders.
+    """Create a topic of requests or uploads if it does not exist, and return when it has leaders.
 
     Raises TopicsError if it cannot be created, or has no leader in time.
     """
     client = clients.admin(config)  # must outlive its future
     deadline = time.monotonic() + timeout_s
-    wanted = NewTopic(topic, num_partitions=PARTITIONS, replication_factor=1)
+    # Faust, which triggers run on, reads what is compressed with lz4 only with a further package.
+    settings = {"compression.type": "uncompressed"}
+    wanted = NewTopic(topic, num_partitions=PARTITIONS, replication_factor=1, config=settings)
     try:
         client.create_topics([wanted], operation_timeout=timeout_s)[topic].result(timeout_s)
     except KafkaException as exc:

@@ -13,7 +13,7 @@ from joblog.projections.monitor.models import JobDetails
 from joblog.projections.monitor.monitor import Monitor
 from joblog.services.client.client import Client
 from joblog.services.detection.console import Printer
-from joblog.services.detection.manager import RETRIES, RUN_DELAY, JobManager, manage
+from joblog.services.detection.manager import RETRIES, RUN_DELAY, JobManager, manage, run_of
 from joblog.services.detection.monitor import RunMonitor, Step
 from joblog.services.detection.names import RUN_QUEUE
 from joblog.services.detection.producer import RequestProducer
@@ -21,6 +21,7 @@ from joblog.services.detection.report import Result
 from joblog.services.detection.requests import TOPIC, RunRequested, RunWithdrawn, create_topic
 from joblog.services.detection.stage import Stage
 from joblog.services.detection.stories import PlannedRun, Upload
+from joblog.services.detection.uploads import UPLOADS, ImageUploaded
 from joblog.services.detection.workspace import TRUNCATED_SHARE, Workspace, upload
 from joblog.streams.contract.states import State
 from joblog.streams.errors import StackError
@@ -70,6 +71,7 @@ class Show:
     minute: timedelta
     uploads: Uploads
     producer: RequestProducer
+    teller: RequestProducer
     monitor: Monitor
     runs: RunMonitor
     managing: Future[None]
@@ -84,9 +86,14 @@ class Show:
             )
 
     def request(self) -> None:
-        """Request every run, and withdraw some."""
+        """Tell of every upload that has ended, request the other runs, and withdraw some."""
         for run in self.planned:
-            self.producer.send(RunRequested(run_id=run.run_id, photograph=self.uploads.begin(run)))
+            photograph = self.uploads.begin(run)
+            if run.starts_by_upload:
+                self.teller.send(ImageUploaded(run_id=run.run_id, photograph=photograph))
+                self.runs.watch(run_of(run.run_id, self.stage.lanes))
+            else:
+                self.producer.send(RunRequested(run_id=run.run_id, photograph=photograph))
         for run in self.planned:
             if run.story.withdrawn:
                 self.producer.send(RunWithdrawn(run_id=run.run_id))
@@ -142,12 +149,13 @@ def opened(stage: Stage, planned: Sequence[PlannedRun], minute: timedelta, print
         monitor = cleanup.enter_context(Monitor(stage.dsn, stage.schema))
         runs = RunMonitor(monitor, reactions(printer, uploads))
         producer = cleanup.enter_context(closing(RequestProducer(stage.kafka, topic)))
+        teller = cleanup.enter_context(closing(RequestProducer(stage.kafka, stage.names.prefix + UPLOADS)))
         client = cleanup.enter_context(Client(stage.kafka, stage.names, stage.lanes, name="detection-manager"))
         manager = JobManager(client, stage.lanes, stage.directory, minute, runs.watch)
         threads = cleanup.enter_context(ThreadPoolExecutor(1, "detection-manager"))
         cleanup.callback(stop.set)
         managing = threads.submit(manage, manager, stage.kafka, topic, f"{stage.names.prefix}manager", stop)
-        yield Show(stage, planned, minute, uploads, producer, monitor, runs, managing)
+        yield Show(stage, planned, minute, uploads, producer, teller, monitor, runs, managing)
 
 
 def reactions(printer: Printer, uploads: Uploads) -> dict[State, Callable[[Step], None]]:

@@ -6,11 +6,14 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from joblog.projections.schema.migrate import upgrade
-from joblog.services.detection.names import CLEANUP_QUEUE, RUN_QUEUE, SERVER
+from joblog.services.detection.names import CLEANUP_QUEUE, MINUTE_S, RUN_QUEUE, SERVER, WORKSPACE
+from joblog.services.detection.requests import create_topic
+from joblog.services.detection.uploads import UPLOADS
 from joblog.services.embedded.ports import HOST, choose_ports
 from joblog.services.embedded.stack import EmbeddedStack
 from joblog.services.roles.supervisor import RoleCommand, Supervisor
@@ -24,7 +27,7 @@ from joblog.streams.kafka.clients import KafkaConfig
 
 LANES: Final = 4
 SLOTS: Final = 2 * (os.cpu_count() or 1)
-ROLES: Final = ("projector", "elector", "delays", "worker")
+ROLES: Final = ("projector", "elector", "delays", "worker", "triggers")
 #: How long brokers may take to create the topics, or to answer at all.
 TOPICS_TIMEOUT_S: Final = 30
 _TOPICS: Final = "demo-"
@@ -44,6 +47,7 @@ class Stage:
     dsn: str
     schema: str
     directory: Path
+    minute: timedelta = timedelta(minutes=1)
     supervisor: Supervisor | None = None
 
     @property
@@ -71,7 +75,9 @@ class Stage:
 
 
 @contextmanager
-def set_up(directory: Path, bootstrap: str | None, dsn: str | None, progress: Progress) -> Iterator[Stage]:
+def set_up(
+    directory: Path, bootstrap: str | None, dsn: str | None, minute: timedelta, progress: Progress
+) -> Iterator[Stage]:
     """Start everything in `directory`, and stop it on leaving. Kafka and Postgres are started unless given.
 
     Raises StackError, TopicsError or ProjectionError if something cannot be set up; nothing is left running then.
@@ -88,12 +94,14 @@ def set_up(directory: Path, bootstrap: str | None, dsn: str | None, progress: Pr
             dsn=dsn or addresses.dsn,
             schema=f"demo_{name}",
             directory=directory / name,
+            minute=minute,
         )
         stage.logs.mkdir(parents=True)
         progress("creating topics and tables ...")
         if not bootstrap:
             delete_earlier(stage.kafka)
         create_topics(stage.kafka, stage.names, stage.lanes, timeout_s=TOPICS_TIMEOUT_S)
+        create_topic(stage.kafka, stage.names.prefix + UPLOADS, timeout_s=TOPICS_TIMEOUT_S)
         upgrade(stage.dsn, stage.schema)
         write_settings(stage)
         progress(f"starting {', '.join(ROLES)} ...")
@@ -137,7 +145,8 @@ def environment(stage: Stage, *, is_given: bool) -> dict[str, str]:
     ours = {variable(path): _text(value) for path, value in _settings(stage).items()}
     # They are probed by HTTP, whatever a settings file here says.
     asked = {f"{PREFIX}HTTP__ENABLED": "true", f"{PREFIX}HTTP__HOST": HOST}
-    return {**others, **ours, **asked, "PYTHONUNBUFFERED": "1"}
+    own = {WORKSPACE: str(stage.directory), MINUTE_S: str(stage.minute / timedelta(seconds=1))}
+    return {**others, **ours, **asked, **own, "PYTHONUNBUFFERED": "1"}
 
 
 def _text(value: Any) -> str:
@@ -169,5 +178,6 @@ def _settings(stage: Stage) -> Mapping[tuple[str, ...], Any]:
         ("worker", "tasks"): ["joblog.services.detection.tasks"],
         ("worker", "queues"): [RUN_QUEUE, CLEANUP_QUEUE],
         ("worker", "slots"): SLOTS,
+        ("triggers", "modules"): ["joblog.services.detection.triggers"],
         ("logs", "format"): "json",
     }

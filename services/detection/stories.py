@@ -49,6 +49,14 @@ class PlannedRun:
     run_id: str
     story: Story
 
+    @property
+    def starts_by_upload(self) -> bool:
+        """Whether the event of its upload starts it; others are requested before their photograph is there.
+
+        A withdrawal is read where requests are, so that it never comes before what it withdraws.
+        """
+        return self.story.upload in {Upload.WHOLE, Upload.TRUNCATED} and not self.story.withdrawn
+
 
 def plan(count: int) -> Sequence[PlannedRun]:
     """`count` runs, which take turns with the stories."""

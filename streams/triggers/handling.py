@@ -22,6 +22,8 @@ from joblog.streams.triggers.records import Outgoing, Record
 log = logging.getLogger(__name__)
 
 ROLE: Final = "triggers"
+#: How the reason begins for which a process is not ready whose topics are not there.
+WAITING_FOR_TOPICS: Final = "waiting for topics that triggers name and that are not there"
 #: Why a record is parked for a function: what it raised in its last attempt, or that it returned no jobs.
 FUNCTION_RAISED: Final = "function_raised"
 NOT_A_JOB: Final = "not_a_job"

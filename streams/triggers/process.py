@@ -18,7 +18,7 @@ from joblog.streams.health import Health
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
-from joblog.streams.triggers.handling import ROLE, Handling, Patience, TriggerFunction
+from joblog.streams.triggers.handling import ROLE, WAITING_FOR_TOPICS, Handling, Patience, TriggerFunction
 from joblog.streams.triggers.intake import Session
 from joblog.streams.triggers.starts import begin_at_end
 from joblog.streams.triggers.writing import Writer
@@ -142,7 +142,7 @@ class Triggers:
         if found is None:
             self._health.set_unready("waiting for brokers")
         elif missing:
-            reason = f"waiting for topics that triggers name and that are not there: {', '.join(missing)}"
+            reason = f"{WAITING_FOR_TOPICS}: {', '.join(missing)}"
             if self._health.reason != reason:
                 log.warning("triggers.waiting_for_topics", extra={"topics": missing})
             self._health.set_unready(reason)

@@ -185,7 +185,7 @@ def test_it_stays_up_for_other_commands_until_ctrl_c(staying: subprocess.Popen[s
         ("detection.run", "Succeeded"),
     ]
     relatives = relatives_of(directory)
-    assert len([one for one in relatives if "joblog.services.cli" in " ".join(one.cmdline())]) == 5
+    assert len([one for one in relatives if "joblog.services.cli" in " ".join(one.cmdline())]) == 6
     staying.send_signal(signal.SIGINT)
     assert staying.wait(STOP_TIMEOUT_S) == 0
     assert relatives_of(directory) == []

@@ -19,6 +19,7 @@ from joblog.services.detection.report import document
 from joblog.services.detection.show import Show, opened
 from joblog.services.detection.stage import SLOTS, set_up
 from joblog.services.detection.stories import STORIES, plan
+from joblog.services.detection.uploads import UPLOADS
 from joblog.services.detection.workspace import Workspace
 from joblog.services.roles.logs import configure_logs
 from joblog.services.roles.runner import ERROR, INTERRUPTED, OK
@@ -51,9 +52,9 @@ def demo(
 ) -> None:
     """A detection service at work: runs that succeed, fail, recover and are withdrawn, and their clean-ups.
 
-    It starts Kafka and Postgres, an elector, a delays process, a projector and a worker; requests detection runs on a
-    Kafka topic; and shows every step of their jobs. Everything stays up until Ctrl-C, so that you can try other
-    commands.
+    It starts Kafka and Postgres, an elector, a delays process, a projector, a worker and a trigger; uploads
+    photographs, whose events the trigger turns into detection runs, and requests other runs on a Kafka topic; and
+    shows every step of their jobs. Everything stays up until Ctrl-C, so that you can try other commands.
 
     Example: joblog demo --exit --output json
     """
@@ -73,7 +74,7 @@ def demo(
         signal.signal(number, signal.default_int_handler)
     try:
         with (
-            set_up(directory.resolve(), bootstrap_servers, dsn, printer.progress) as stage,
+            set_up(directory.resolve(), bootstrap_servers, dsn, lasting, printer.progress) as stage,
             opened(stage, plan(runs), lasting, printer) as show,
         ):
             try:
@@ -111,7 +112,11 @@ def introduce(show: Show, printer: Printer) -> None:
     printer.fact("Kafka", f"{stage.kafka.bootstrap_servers}, topics {stage.names.prefix}*, {stage.lanes} lanes")
     printer.fact("Postgres", f"{host_of(stage.dsn)}, schema {stage.schema}")
     printer.fact("Worker", f"{SERVER}: queues {RUN_QUEUE} and {CLEANUP_QUEUE}, {SLOTS} slots")
-    printer.fact("Runs", f"{len(show.planned)}, each {RUN_DELAY.seconds} s after its request, then its clean-up")
+    started = sum(run.starts_by_upload for run in show.planned)
+    printer.fact("Trigger", f"turns image.uploaded on {stage.names.prefix}{UPLOADS} into runs: {started} of them")
+    printer.fact(
+        "Runs", f"{len(show.planned)}, each {RUN_DELAY.seconds} s after its upload or request, then its clean-up"
+    )
     waits = ", ".join(f"{minute_s * 2**retry:g}" for retry in range(RETRIES))
     printer.fact("Retries", f"after 1, 2 and 4 minutes; a minute lasts {minute_s:g} s here, so after {waits} s")
     printer.head("What happens")

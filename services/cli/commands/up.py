@@ -5,7 +5,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from importlib.util import find_spec
@@ -27,6 +27,7 @@ from joblog.services.settings.sources import UP, origins, write_addresses
 from joblog.streams.errors import SettingsError, StackError
 from joblog.streams.kafka.admin import create_topics
 from joblog.streams.kafka.clients import KafkaConfig
+from joblog.streams.triggers.handling import WAITING_FOR_TOPICS
 
 _READY_TIMEOUT_S: Final = 90.0
 _POLL_S: Final = 0.2
@@ -235,11 +236,16 @@ def _run(
 def _wait_until_ready(supervisor: Supervisor, stop: threading.Event) -> None:
     deadline = time.monotonic() + _READY_TIMEOUT_S
     supervisor.check()
-    while (waiting := supervisor.unready()) and not stop.wait(_POLL_S):
+    while (waiting := _hindering(supervisor.unready())) and not stop.wait(_POLL_S):
         supervisor.check()
         if time.monotonic() > deadline:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in waiting.items())
             raise StackError(f"not ready after {_READY_TIMEOUT_S:.0f} s: {reasons}")
+
+
+def _hindering(unready: Mapping[str, str]) -> Mapping[str, str]:
+    """The roles without which nothing is ready: not triggers whose topics another service has still to create."""
+    return {name: reason for name, reason in unready.items() if not reason.startswith(WAITING_FOR_TOPICS)}
 
 
 def _environment(settings: Settings, addresses: StackAddresses) -> dict[str, str]:

@@ -3,13 +3,14 @@ import re
 from pathlib import Path
 
 import pytest
-from joblog.services.cli.commands.up import _environment, _refuse_idle, _roles, _tell
+from joblog.services.cli.commands.up import _environment, _hindering, _refuse_idle, _roles, _tell
 from joblog.services.cli.context import Output
 from joblog.services.embedded.stack import StackAddresses
 from joblog.services.settings.errors import paths, variable
 from joblog.services.settings.model import HttpSettings, Settings
 from joblog.services.settings.sources import write_addresses
 from joblog.streams.errors import SettingsError
+from joblog.streams.triggers.handling import WAITING_FOR_TOPICS
 
 ADDRESSES = StackAddresses("127.0.0.1:20001", "postgresql://joblog@127.0.0.1:20002/joblog")
 
@@ -66,6 +67,18 @@ def test_the_worker_is_given_what_is_set(place: Path) -> None:
         settings = Settings.load(worker={"tasks": "x,y", "queues": queues})
         worker = _roles(place, settings)[-1]
         assert worker.arguments == ["worker", "--tasks", "x,y", *told]
+
+
+def test_triggers_run_if_modules_are_given(place: Path) -> None:
+    role = _roles(place, Settings.load(triggers={"modules": "x,y"}))[-1]
+    assert role.arguments == ["triggers", "--modules", "x,y"]
+    assert "triggers" not in {role.name for role in _roles(place, Settings.load())}
+
+
+def test_triggers_that_wait_for_their_topics_hinder_nothing() -> None:
+    waiting = {"triggers": f"{WAITING_FOR_TOPICS}: uploads", "elector": "starting"}
+    assert _hindering(waiting) == {"elector": "starting"}
+    assert _hindering({"triggers": "joining the group"}) == {"triggers": "joining the group"}
 
 
 def test_what_runs_where_is_told_without_the_password(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ def test_the_settings_file_leads_any_command_to_the_demonstration(stage: Stage) 
     assert settings.worker.name == "DetectionServer"
     assert settings.worker.queues == ("detection", "default")
     assert settings.worker.slots == SLOTS
+    assert settings.triggers.modules == ("joblog.services.detection.triggers",)
     assert tomllib.loads(stage.config_file.read_text())["logs"] == {"format": "json"}
 
 

@@ -172,7 +172,10 @@ def test_delays_double_up_to_their_limit_however_many_attempts_there_are() -> No
     assert [patience.delay_after(attempt) for attempt in (1, 2, 3, 8, 999)] == [0.5, 1.0, 2.0, 60.0, 60.0]
 
 
-def test_a_traceback_with_text_that_nothing_can_encode_is_parked_all_the_same() -> None:
+def test_a_traceback_with_text_that_nothing_can_encode_is_parked_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("CRITICAL", "joblog.streams.triggers.handling")  # pytest-xdist could not report the line
     scene = Scene(Function("m.f", raising(ValueError("\ud800 \x00"))), patience=Patience(1))
     scene.handle(json.dumps({"recursion": sys.getrecursionlimit()}).encode())
     assert scene.parked()[0]["joblog-reason-code"] == "function_raised"
