@@ -21,7 +21,7 @@ class Producer:
         self.reports: list[Any] = []
 
     def produce(
-        self, _topic: str, value: bytes, _key: bytes, _partition: int, on_delivery: Any, *, headers: Any = None
+        self, _topic: str, value: bytes, _key: bytes, _partition: int, on_delivery: Any, **_headers: Any
     ) -> None:
         answer = self.script.pop(0) if self.script else None
         if isinstance(answer, Exception):
