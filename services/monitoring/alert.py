@@ -1,9 +1,12 @@
 """What an alert is: its rule, its runbook, and the series with which it fires and with which it does not."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
+#: How a summary names a label of its alert.
+LABEL: Final = re.compile(r"\{\{ \$labels\.(\w+) \}\}")
 Series = Mapping[str, str]
 
 

@@ -90,6 +90,19 @@ INTERNALS: Final = Board(
             ),
         ),
         Row(
+            "Triggers",
+            (
+                Panel("Events", "Records a second taken from other services' topics.", "ops",
+                      ((rate("joblog_trigger_events_total", "topic"), "{{topic}}"),)),
+                Panel("Jobs", "Jobs a second created by each trigger, repeats of an event included.", "ops",
+                      ((rate("joblog_trigger_jobs_total", "trigger"), "{{trigger}}"),)),
+                Panel("Events behind", "Records of other services' topics that are not handled yet.", "short",
+                      (("sum by (topic) (joblog_trigger_lag_records)", "{{topic}}"),)),
+                Panel("Functions that raised", "Calls a second of a trigger function that raised.", "ops",
+                      ((rate("joblog_trigger_errors_total", "trigger"), "{{trigger}}"),)),
+            ),
+        ),
+        Row(
             "Errors",
             (
                 Panel("Kafka", "Errors a second reported by Kafka's client.", "ops",

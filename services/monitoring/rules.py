@@ -1,11 +1,10 @@
 """Prometheus' own files: configuration, rules, and the tests of the rules for promtool."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from joblog.services.monitoring.alert import Alert, Series
+from joblog.services.monitoring.alert import LABEL, Alert, Series
 from joblog.services.monitoring.alerts import ALERTS
 from joblog.services.monitoring.promql import checked
 from joblog.services.monitoring.records import RECORDS
@@ -24,7 +23,6 @@ RULES_FILE: Final = "rules.yaml"
 #: Where the runbooks are, seen from nowhere in particular: give the generator a real address for links in alerts.
 RUNBOOKS: Final = "deploy/runbooks.md"
 _RECORDED: Final = frozenset(record.name for record in RECORDS)
-_LABEL: Final = re.compile(r"\{\{ \$labels\.(\w+) \}\}")
 
 
 def config(targets: Mapping[str, Sequence[str]], interval: str = "15s") -> Node:
@@ -68,7 +66,7 @@ def _tests(alert: Alert) -> Node:
     expected = {
         "exp_labels": {"severity": alert.severity, **alert.labels},
         "exp_annotations": {
-            "summary": _LABEL.sub(lambda match: alert.labels[match[1]], alert.summary),
+            "summary": LABEL.sub(lambda match: alert.labels[match[1]], alert.summary),
             "runbook_url": _runbook(alert, RUNBOOKS),
         },
     }

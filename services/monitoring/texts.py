@@ -1,6 +1,6 @@
 """Texts for people: the runbooks of the alerts, and the list of metrics."""
 
-from joblog.services.monitoring.alert import Alert
+from joblog.services.monitoring.alert import LABEL, Alert
 from joblog.services.monitoring.alerts import ALERTS
 from joblog.streams.metrics import METRICS, QUEUES_MAX, TASKS_MAX, Metric
 
@@ -48,8 +48,7 @@ def _runbook(alert: Alert) -> str:
 
 def _plain(summary: str) -> str:
     """A summary without the templates of its labels: `QUEUE` for `{{{{ $labels.queue }}}}`."""
-    words = summary.replace("{{ $labels.", "{").replace(" }}", "}")
-    return words.format(**{name: f"`{name.upper()}`" for name in ("queue", "instance", "job", "reason", "role")})
+    return LABEL.sub(lambda match: f"`{match[1].upper()}`", summary)
 
 
 def metrics() -> str:

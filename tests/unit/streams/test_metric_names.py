@@ -16,6 +16,8 @@ ROLES = {
     "streams/delays": "delays",
     "projections/projector": "projector",
     "services/worker": "worker",
+    "streams/recurring": "recurring",
+    "streams/triggers": "triggers",
 }
 #: Where names are read and not set.
 READERS = ("streams/metrics.py", "services/monitoring")

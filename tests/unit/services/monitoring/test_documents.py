@@ -19,6 +19,7 @@ from joblog.services.monitoring.boards import BOARDS
 from joblog.services.monitoring.documents import DEPLOY, FILES, documents
 from joblog.services.monitoring.grafana import TAG
 from joblog.services.monitoring.promql import UnknownMetric, checked, names, row_of, with_variables
+from joblog.services.monitoring.records import RECORDS
 from joblog.streams.metrics import METRICS
 from typer.main import get_command
 
@@ -61,7 +62,7 @@ def test_drift_is_found_and_left_over_documents_are_removed(tmp_path: Path) -> N
 
 @needs_promtool
 def test_promtool_accepts_rules_and_configuration() -> None:
-    assert "31 rules found" in promtool("check", "rules", RULES / "rules.yaml")
+    assert f"{len(ALERTS) + len(RECORDS)} rules found" in promtool("check", "rules", RULES / "rules.yaml")
     promtool("check", "config", RULES / "prometheus.yaml")
 
 
