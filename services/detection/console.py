@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from joblog.projections.monitor.models import HistoryEntry, JobDetails
+from joblog.projections.monitor.models import HistoryEntry, Job, JobDetails
 from joblog.services.detection.monitor import Step
+from joblog.services.detection.names import SURVEY
 from joblog.services.detection.report import Result
 from joblog.streams.contract.states import State
 from rich.console import Console, JustifyMethod
@@ -64,6 +65,11 @@ class Printer:
         state = Text(step.entry.state, style=STYLES[step.entry.state])
         kind = "clean-up" if step.is_cleanup else "detection"
         self._line(step.run_id, kind, state, Text(self._short(told(step.entry)), "dim" if step.is_cleanup else ""))
+
+    def survey(self, job: Job) -> None:
+        """A survey that has ended."""
+        state = Text(job.state, style=STYLES[job.state])
+        self._line(SURVEY, "recurring", state, Text(found(job.result), "dim"))
 
     def results(self, results: Sequence[Result]) -> None:
         """The history of every run, and a summary of all at the end."""
@@ -149,6 +155,8 @@ def found(result: Any) -> str:
             return ", ".join((_count(faces, "face"), _count(blobs, "blob"), _count(shapes, "shape")))
         case {"files_removed": files, "bytes_removed": size}:
             return f"{_count(files, 'file')} removed ({size / 1000:.0f} kB)"
+        case {"arrived": arrived, "marked": marked}:
+            return f"{_count(arrived, 'photograph')} arrived, {marked} marked"
         case _:
             return str(result)
 

@@ -4,6 +4,9 @@ from typing import Final
 
 RUN_TASK: Final = "detection.run"
 CLEANUP_TASK: Final = "detection.cleanup"
+#: The recurring job, and its task.
+SURVEY: Final = "survey"
+SURVEY_TASK: Final = "detection.survey"
 RUN_QUEUE: Final = "detection"
 CLEANUP_QUEUE: Final = "default"
 #: Parameters of every job of a run.

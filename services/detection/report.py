@@ -7,8 +7,11 @@ from itertools import pairwise
 from typing import Any
 
 from joblog.projections.monitor.models import JobDetails
+from joblog.projections.replay.verification import Report
+from joblog.services.detection.proof import proven
 from joblog.services.detection.stage import SLOTS, Stage
 from joblog.services.detection.stories import PlannedRun
+from joblog.services.detection.surveys import Surveys
 from joblog.streams.contract.states import State
 
 
@@ -46,11 +49,16 @@ def retry_waits_s(job: JobDetails) -> list[float]:
 
 
 def document(
-    stage: Stage, minute: timedelta, timings: Mapping[str, float], results: Sequence[Result]
+    stage: Stage,
+    minute: timedelta,
+    timings: Mapping[str, float],
+    results: Sequence[Result],
+    surveys: Surveys,
+    proof: Report,
 ) -> dict[str, Any]:
     """The document that `--output json` prints."""
     return {
-        "ok": all(not result.complaints() for result in results),
+        "ok": is_as_expected(results, surveys, proof),
         "bootstrap_servers": stage.kafka.bootstrap_servers,
         "topic_prefix": stage.names.prefix,
         "schema": stage.schema,
@@ -59,8 +67,16 @@ def document(
         "config": str(stage.config_file),
         "minute_s": minute / timedelta(seconds=1),
         "timings_s": {name: round(seconds, 3) for name, seconds in timings.items()},
+        "metrics": stage.metrics,
         "runs": [_run(result) for result in results],
+        "surveys": {"states": surveys.states, "complaints": list(surveys.complaints())},
+        "verification": proven(proof),
     }
+
+
+def is_as_expected(results: Sequence[Result], surveys: Surveys, proof: Report) -> bool:
+    """Whether all runs ended as their stories say, surveys were made, and the log's verification found nothing."""
+    return proof.holds and not surveys.complaints() and not any(result.complaints() for result in results)
 
 
 def _run(result: Result) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from joblog.services.detection.report import Result
 from joblog.services.detection.requests import TOPIC, RunRequested, RunWithdrawn, create_topic
 from joblog.services.detection.stage import Stage
 from joblog.services.detection.stories import PlannedRun, Upload
+from joblog.services.detection.surveys import Surveys, define
 from joblog.services.detection.uploads import UPLOADS, ImageUploaded
 from joblog.services.detection.workspace import TRUNCATED_SHARE, Workspace, upload
 from joblog.streams.contract.states import State
@@ -74,6 +75,7 @@ class Show:
     teller: RequestProducer
     monitor: Monitor
     runs: RunMonitor
+    surveys: Surveys
     managing: Future[None]
 
     def wait_until_ready(self) -> None:
@@ -99,8 +101,8 @@ class Show:
                 self.producer.send(RunWithdrawn(run_id=run.run_id))
 
     def watch(self) -> None:
-        """Watch until all runs have ended, or the deadline has passed."""
-        self._look_until(lambda: self.runs.ended == len(self.planned), deadline_s(self.minute, len(self.planned)))
+        """Watch until all runs and some surveys have ended, or the deadline has passed."""
+        self._look_until(self._have_ended, deadline_s(self.minute, len(self.planned)))
 
     def stay(self) -> None:
         """Watch until interrupted: ended jobs may be requeued."""
@@ -114,6 +116,9 @@ class Show:
 
     def results(self) -> Sequence[Result]:
         return [Result(run, *self.runs.jobs_of(run.run_id)) for run in self.planned]
+
+    def _have_ended(self) -> bool:
+        return self.runs.ended == len(self.planned) and self.surveys.is_enough
 
     def _is_ready(self) -> bool:
         if self.stage.unready():
@@ -134,6 +139,7 @@ class Show:
         if self.managing.done():
             self.managing.result()
         self.runs.look(at_ended=at_ended)
+        self.surveys.look()
         time.sleep(_LOOK_S)
 
 
@@ -151,11 +157,13 @@ def opened(stage: Stage, planned: Sequence[PlannedRun], minute: timedelta, print
         producer = cleanup.enter_context(closing(RequestProducer(stage.kafka, topic)))
         teller = cleanup.enter_context(closing(RequestProducer(stage.kafka, stage.names.prefix + UPLOADS)))
         client = cleanup.enter_context(Client(stage.kafka, stage.names, stage.lanes, name="detection-manager"))
+        define(client, stage.directory, minute)
+        surveys = Surveys(monitor, printer.survey)
         manager = JobManager(client, stage.lanes, stage.directory, minute, runs.watch)
         threads = cleanup.enter_context(ThreadPoolExecutor(1, "detection-manager"))
         cleanup.callback(stop.set)
         managing = threads.submit(manage, manager, stage.kafka, topic, f"{stage.names.prefix}manager", stop)
-        yield Show(stage, planned, minute, uploads, producer, teller, monitor, runs, managing)
+        yield Show(stage, planned, minute, uploads, producer, teller, monitor, runs, surveys, managing)
 
 
 def reactions(printer: Printer, uploads: Uploads) -> dict[State, Callable[[Step], None]]:

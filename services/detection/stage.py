@@ -5,7 +5,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +27,7 @@ from joblog.streams.kafka.clients import KafkaConfig
 
 LANES: Final = 4
 SLOTS: Final = 2 * (os.cpu_count() or 1)
-ROLES: Final = ("projector", "elector", "delays", "worker", "triggers")
+ROLES: Final = ("projector", "elector", "delays", "worker", "triggers", "recurring")
 #: How long brokers may take to create the topics, or to answer at all.
 TOPICS_TIMEOUT_S: Final = 30
 _TOPICS: Final = "demo-"
@@ -49,6 +49,7 @@ class Stage:
     directory: Path
     minute: timedelta = timedelta(minutes=1)
     supervisor: Supervisor | None = None
+    http_ports: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def config_file(self) -> Path:
@@ -59,6 +60,11 @@ class Stage:
     def logs(self) -> Path:
         """The directory of the roles' logs."""
         return self.directory / "logs"
+
+    @property
+    def metrics(self) -> Mapping[str, str]:
+        """Where each role tells its metrics to Prometheus."""
+        return {role: f"http://{HOST}:{port}/metrics" for role, port in self.http_ports.items()}
 
     def check(self) -> None:
         """Restart roles that died; StackError if one keeps dying."""
@@ -109,7 +115,7 @@ def set_up(
         roles = [RoleCommand(role, [role], ports[role]) for role in ROLES]
         supervisor = Supervisor(roles, environment(stage, is_given=bool(bootstrap)), _writer(stage.logs))
         cleanup.callback(supervisor.stop)
-        yield replace(stage, supervisor=supervisor)
+        yield replace(stage, supervisor=supervisor, http_ports=ports)
 
 
 def delete_earlier(config: KafkaConfig) -> None:

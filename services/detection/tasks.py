@@ -1,4 +1,4 @@
-"""The two tasks of the detection service; `DetectionServer` is a worker that knows them."""
+"""The three tasks of the detection service; `DetectionServer` is a worker that knows them."""
 
 import shutil
 from datetime import timedelta
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from joblog.services.detection import vision
-from joblog.services.detection.names import CLEANUP_QUEUE, CLEANUP_TASK, RUN_ID, RUN_QUEUE, RUN_TASK
-from joblog.services.detection.workspace import Workspace, remove_scratch
+from joblog.services.detection.names import CLEANUP_QUEUE, CLEANUP_TASK, RUN_ID, RUN_QUEUE, RUN_TASK, SURVEY_TASK
+from joblog.services.detection.workspace import ARRIVING, Workspace, remove_scratch
 from joblog.services.tasks.context import JobContext
 from joblog.services.tasks.task import task
 
@@ -36,3 +36,13 @@ def clean_up(workspace: Path, context: JobContext) -> dict[str, int]:
     """Remove the scratch directory of a run, whatever its outcome."""
     count, size = remove_scratch(Workspace(workspace).scratch(str(context.parameters[RUN_ID])))
     return {"files_removed": count, "bytes_removed": size}
+
+
+@task(SURVEY_TASK, queue=CLEANUP_QUEUE, timeout=timedelta(minutes=1))
+def survey(workspace: Path) -> dict[str, int]:
+    """Count the photographs that have arrived, and those that are marked."""
+    rooms = Workspace(workspace)
+    return {
+        "arrived": sum(one.suffix != ARRIVING for one in rooms.uploads.iterdir()),
+        "marked": len(list(rooms.results.iterdir())),
+    }

@@ -11,6 +11,8 @@ import skimage.data
 
 #: The share of a file that arrives when its upload is cut off.
 TRUNCATED_SHARE: Final = 0.6
+#: The suffix of a file while it arrives.
+ARRIVING: Final = ".part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ def upload(photograph: str, target: Path, *, share: float = 1.0) -> None:
     """Put one of scikit-image's photographs, or its first `share`, at `target`, atomically."""
     with as_file(files(skimage.data).joinpath(photograph)) as source:
         content = source.read_bytes()
-    arriving = target.with_suffix(".part")
+    arriving = target.with_suffix(ARRIVING)
     arriving.write_bytes(content[: int(len(content) * share)])
     arriving.rename(target)
 

@@ -66,7 +66,18 @@ def test_every_run_ends_as_its_story_says(directory: Path) -> None:
     check_failure(runs["never uploaded"], "FileNotFoundError", "has not arrived")
     check_recovery(runs["late upload"])
     check_withdrawal(runs["withdrawn"])
+    assert told["surveys"]["states"]["Succeeded"] >= 2
+    check_verification(told["verification"], 2 * len(STORIES) + 2)
+    assert set(told["metrics"]) == {"projector", "elector", "delays", "worker", "triggers", "recurring"}
     assert relatives_of(directory) == []
+
+
+def check_verification(told: dict[str, Any], jobs: int) -> None:
+    """The log was folded again, and nothing was found."""
+    assert told["holds"] is True
+    assert told["counts"] == {}
+    assert told["jobs"] >= jobs
+    assert told["events"] > 2 * jobs
 
 
 def check_jobs(run: dict[str, Any]) -> None:
@@ -169,23 +180,32 @@ def staying(stack: StackAddresses, directory: Path) -> Iterator[subprocess.Popen
         process.stdout.close()
 
 
-def test_it_stays_up_for_other_commands_until_ctrl_c(staying: subprocess.Popen[str], directory: Path) -> None:
-    (settings,) = directory.glob("*/joblog.toml")
-    listed = subprocess.run(
-        [sys.executable, "-m", "joblog.services.cli", "job", "list", "--output", "json"],
+def asked(settings: Path, *command: str) -> list[dict[str, Any]]:
+    """What another command prints of the demonstration."""
+    done = subprocess.run(
+        [sys.executable, "-m", "joblog.services.cli", *command, "--output", "json"],
         env={**os.environ, "JOBLOG_CONFIG": str(settings)},
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    jobs = [json.loads(line) for line in listed.stdout.splitlines()]
-    assert sorted((job["task"], job["state"]) for job in jobs) == [
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_it_stays_up_for_other_commands_until_ctrl_c(staying: subprocess.Popen[str], directory: Path) -> None:
+    (settings,) = directory.glob("*/joblog.toml")
+    jobs = asked(settings, "job", "list")
+    assert sorted((job["task"], job["state"]) for job in jobs if job["task"] != "detection.survey") == [
         ("detection.cleanup", "Succeeded"),
         ("detection.run", "Succeeded"),
     ]
+    (survey,) = asked(settings, "recurring", "list")
+    assert survey["id"] == "survey"
+    (verified,) = asked(settings, "replay", "verify")
+    check_verification(verified, 4)
     relatives = relatives_of(directory)
-    assert len([one for one in relatives if "joblog.services.cli" in " ".join(one.cmdline())]) == 6
+    assert len([one for one in relatives if "joblog.services.cli" in " ".join(one.cmdline())]) == 7
     staying.send_signal(signal.SIGINT)
     assert staying.wait(STOP_TIMEOUT_S) == 0
     assert relatives_of(directory) == []

@@ -10,15 +10,18 @@ from urllib.parse import urlsplit
 
 import msgspec
 import typer
+from joblog.projections.replay.verification import Report
 from joblog.services.cli.context import Output, OutputOption
 from joblog.services.cli.values import check_filled, parse_delay
 from joblog.services.detection.console import Printer
 from joblog.services.detection.manager import RETRIES, RUN_DELAY
-from joblog.services.detection.names import CLEANUP_QUEUE, RUN_QUEUE, SERVER
-from joblog.services.detection.report import document
+from joblog.services.detection.names import CLEANUP_QUEUE, RUN_QUEUE, SERVER, SURVEY
+from joblog.services.detection.proof import told, verified
+from joblog.services.detection.report import document, is_as_expected
 from joblog.services.detection.show import Show, opened
 from joblog.services.detection.stage import SLOTS, set_up
 from joblog.services.detection.stories import STORIES, plan
+from joblog.services.detection.surveys import Surveys, interval_of
 from joblog.services.detection.uploads import UPLOADS
 from joblog.services.detection.workspace import Workspace
 from joblog.services.roles.logs import configure_logs
@@ -52,9 +55,10 @@ def demo(
 ) -> None:
     """A detection service at work: runs that succeed, fail, recover and are withdrawn, and their clean-ups.
 
-    It starts Kafka and Postgres, an elector, a delays process, a projector, a worker and a trigger; uploads
-    photographs, whose events the trigger turns into detection runs, and requests other runs on a Kafka topic; and
-    shows every step of their jobs. Everything stays up until Ctrl-C, so that you can try other commands.
+    It starts Kafka and Postgres, an elector, a delays process, a projector, a worker, a trigger and a recurring
+    process; uploads photographs, whose events the trigger turns into detection runs; requests other runs on a Kafka
+    topic; counts the photographs every two minutes by a recurring job; and shows every step. Then it verifies the
+    log. Everything stays up until Ctrl-C, so that you can try other commands.
 
     Example: joblog demo --exit --output json
     """
@@ -100,9 +104,22 @@ def perform(show: Show, printer: Printer, output: Output) -> int:
     timings = {"set_up": ready_s, "runs": printer.elapsed_s - ready_s}
     results = show.results()
     printer.results(results)
+    proof = verified(stage)
+    conclude(show.surveys, proof, printer)
     if output is Output.JSON:
-        print(msgspec.json.encode(document(stage, show.minute, timings, results)).decode(), flush=True)
-    return ERROR if any(result.complaints() for result in results) else OK
+        made = document(stage, show.minute, timings, results, show.surveys, proof)
+        print(msgspec.json.encode(made).decode(), flush=True)
+    return OK if is_as_expected(results, show.surveys, proof) else ERROR
+
+
+def conclude(surveys: Surveys, proof: Report, printer: Printer) -> None:
+    """Print what became of the recurring job, and of the log's verification."""
+    printer.head("The rest")
+    states = ", ".join(f"{count} {state}" for state, count in surveys.states.items()) or "none has ended"
+    printer.fact("Surveys", "; ".join((states, *surveys.complaints())))
+    printer.fact("Verified", told(proof))
+    for finding in proof.findings:
+        printer.fact(finding.kind, finding.what)
 
 
 def introduce(show: Show, printer: Printer) -> None:
@@ -114,6 +131,9 @@ def introduce(show: Show, printer: Printer) -> None:
     printer.fact("Worker", f"{SERVER}: queues {RUN_QUEUE} and {CLEANUP_QUEUE}, {SLOTS} slots")
     started = sum(run.starts_by_upload for run in show.planned)
     printer.fact("Trigger", f"turns image.uploaded on {stage.names.prefix}{UPLOADS} into runs: {started} of them")
+    every = interval_of(show.minute) / timedelta(seconds=1)
+    printer.fact("Recurring", f"{SURVEY}: photographs are counted every {every:g} s")
+    printer.fact("Metrics", ", ".join(f"{url} ({role})" for role, url in stage.metrics.items()))
     printer.fact(
         "Runs", f"{len(show.planned)}, each {RUN_DELAY.seconds} s after its upload or request, then its clean-up"
     )
@@ -140,6 +160,9 @@ def stay(show: Show, printer: Printer) -> None:
         f"{command} job show {failed}",
         f"{command} job requeue {failed}",
         f"{command} stats",
+        f"{command} recurring list",
+        f"{command} replay history {failed}",
+        f"{command} replay verify",
     ):
         printer.console.print(f"  {line}", soft_wrap=True)
     printer.console.print(f"\nMarked photographs are in {Workspace(stage.directory).results}", soft_wrap=True)
