@@ -71,6 +71,7 @@ class Show:
     planned: Sequence[PlannedRun]
     minute: timedelta
     uploads: Uploads
+    client: Client
     producer: RequestProducer
     teller: RequestProducer
     monitor: Monitor
@@ -88,7 +89,8 @@ class Show:
             )
 
     def request(self) -> None:
-        """Tell of every upload that has ended, request the other runs, and withdraw some."""
+        """Define the surveys, tell of every upload that has ended, request the other runs, and withdraw some."""
+        define(self.client, self.stage.directory, self.minute)
         for run in self.planned:
             photograph = self.uploads.begin(run)
             if run.starts_by_upload:
@@ -157,13 +159,12 @@ def opened(stage: Stage, planned: Sequence[PlannedRun], minute: timedelta, print
         producer = cleanup.enter_context(closing(RequestProducer(stage.kafka, topic)))
         teller = cleanup.enter_context(closing(RequestProducer(stage.kafka, stage.names.prefix + UPLOADS)))
         client = cleanup.enter_context(Client(stage.kafka, stage.names, stage.lanes, name="detection-manager"))
-        define(client, stage.directory, minute)
         surveys = Surveys(monitor, printer.survey)
         manager = JobManager(client, stage.lanes, stage.directory, minute, runs.watch)
         threads = cleanup.enter_context(ThreadPoolExecutor(1, "detection-manager"))
         cleanup.callback(stop.set)
         managing = threads.submit(manage, manager, stage.kafka, topic, f"{stage.names.prefix}manager", stop)
-        yield Show(stage, planned, minute, uploads, producer, teller, monitor, runs, surveys, managing)
+        yield Show(stage, planned, minute, uploads, client, producer, teller, monitor, runs, surveys, managing)
 
 
 def reactions(printer: Printer, uploads: Uploads) -> dict[State, Callable[[Step], None]]:

@@ -133,7 +133,8 @@ def introduce(show: Show, printer: Printer) -> None:
     printer.fact("Trigger", f"turns image.uploaded on {stage.names.prefix}{UPLOADS} into runs: {started} of them")
     every = interval_of(show.minute) / timedelta(seconds=1)
     printer.fact("Recurring", f"{SURVEY}: photographs are counted every {every:g} s")
-    printer.fact("Metrics", ", ".join(f"{url} ({role})" for role, url in stage.metrics.items()))
+    for number, (role, url) in enumerate(stage.metrics.items()):
+        printer.fact("" if number else "Metrics", f"{url} ({role})")
     printer.fact(
         "Runs", f"{len(show.planned)}, each {RUN_DELAY.seconds} s after its upload or request, then its clean-up"
     )
