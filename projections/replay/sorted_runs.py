@@ -54,6 +54,13 @@ class SortedRuns(Generic[V]):
         if values:
             yield current, values
 
+    def remove(self) -> None:
+        """Remove all files, also one that was not complete."""
+        for path in self._directory.glob(f"{self._name}-*"):
+            if path.suffix in {".run", ".part"}:
+                path.unlink()
+        self.count = 0
+
     def _path(self, number: int) -> Path:
         return self._directory / f"{self._name}-{number:06}.run"
 

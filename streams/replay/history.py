@@ -1,7 +1,7 @@
 """What happened to one job, as another policy or filter could have had it: its runs, and what came from outside."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from joblog.streams.contract import wire
@@ -20,6 +20,10 @@ JOB_BYTES: Final = 1_500
 STEP_BYTES: Final = 500
 
 _spec: Final = json.Decoder(wire.JobSpec).decode
+
+
+#: When a job ended (unix milliseconds), and how.
+End = tuple[int, State]
 
 
 class Run(Struct):
@@ -47,6 +51,7 @@ class History(Struct):
 
     - job: as its events leave it. policy: its task's own retry policy, as its failures tell it.
     - retries, waited_ms: automatic retries, and how long they let the job wait. starts: when its runs began.
+    - ends: when it came into a final state, and into which: more than one if commands moved it again.
     """
 
     create: wire.CreateJob
@@ -60,6 +65,7 @@ class History(Struct):
     waited_ms: int = 0
     is_replaced: bool = False
     ready_ms: int = 0
+    ends: list[End] = []
 
     @property
     def is_open(self) -> bool:
@@ -88,6 +94,8 @@ class History(Struct):
             if event.state is State.ENQUEUED:
                 self.ready_ms = min(job.due_ms, at_ms) if job.state is State.SCHEDULED else at_ms
         self.job = evolve(job, event, at_ms)
+        if event.name is None and not event.traversed and event.state in FINAL_STATES:
+            self.ends.append((at_ms, event.state))
 
     def _count_retry(self, stored: StoredEvent) -> None:
         after = evolve(self.job, stored.event, stored.at_ms)
@@ -110,16 +118,27 @@ class History(Struct):
 class Histories:
     """The jobs of one lane that were created between two instants, given out at the end, or when they are too many.
 
-    Then those that ended first are: a command that moves one of them later is not seen.
+    Then those that ended first are: a command that moves one of them later is not seen. Continuations that were
+    created later are among them, since their parents may be.
 
     - whole: keep what jobs were created with, for filters that look at it.
     """
 
     def __init__(self, from_ms: int | None = None, to_ms: int | None = None, *, whole: bool = False) -> None:
-        self._from_ms, self._to_ms, self._whole = from_ms, to_ms, whole
+        self._from_ms, self._to_ms, self._whole = from_ms or 0, to_ms, whole
         self._live: dict[str, History] = {}
         self._ended: OrderedDict[str, History] = OrderedDict()
         self._ended_bytes = 0
+
+    def __iter__(self) -> Iterator[History]:
+        """Those that are held, in an order in which others can hold them."""
+        yield from self._ended.values()
+        yield from self._live.values()
+
+    def hold(self, histories: Iterable[History]) -> None:
+        """Take over what others held."""
+        for history in histories:
+            self._keep(history)
 
     def take(self, stored: StoredEvent) -> Iterator[History]:
         """The next event of the lane; yields the jobs that are over."""
@@ -128,17 +147,13 @@ class Histories:
         if event.version == 1 and spec is not None:
             if (earlier := self._pop(job_id)) is not None:
                 yield earlier
-            if (self._from_ms or 0) <= stored.at_ms and (self._to_ms is None or stored.at_ms < self._to_ms):
+            is_early = self._to_ms is None or stored.at_ms < self._to_ms or event.parent is not None
+            if self._from_ms <= stored.at_ms and is_early:
                 self._keep(_begun(stored, spec if self._whole else _bare(spec)))
         elif (history := self._pop(job_id)) is not None:
             history.take(stored)
             self._keep(history)
         yield from self._overflow()
-
-    def rest(self) -> Iterator[History]:
-        """What is left at the end of the lane."""
-        yield from self._ended.values()
-        yield from self._live.values()
 
     def _keep(self, history: History) -> None:
         if history.is_open or history.is_replaced:
@@ -165,7 +180,8 @@ class Histories:
 def _begun(stored: StoredEvent, spec: bytes) -> History:
     job_id, event, at_ms, _ = stored
     job = new_job(job_id, event, spec, _spec(spec).priority, at_ms)
-    return History(creation_of(job_id, event, spec), spec, at_ms, job, [], [], ready_ms=at_ms)
+    ends = [(at_ms, job.state)] if job.state in FINAL_STATES else []
+    return History(creation_of(job_id, event, spec), spec, at_ms, job, [], [], ready_ms=at_ms, ends=ends)
 
 
 def _bare(spec: bytes) -> bytes:

@@ -15,8 +15,13 @@ from joblog.streams.replay.stored import ReadEvent
 from msgspec import json
 
 #: The causes that electors name: a report's place, or what the passing of time brought. Commands have ids.
-_is_elector: Final = re.compile(r"(?:reports/\d+@|overdue/|lease/|gone/)\d+").fullmatch
+_by_elector: Final = re.compile(r"(?:reports/\d+@|overdue/|lease/|gone/)\d+").fullmatch
 _spec: Final = json.Decoder(wire.JobSpec).decode
+
+
+def by_elector(cause: str) -> bool:
+    """Whether an event's cause is no command, but a report, or the passing of time."""
+    return _by_elector(cause) is not None
 
 
 def creation_of(job_id: str, event: ReadEvent, spec: bytes) -> wire.CreateJob:
@@ -41,7 +46,7 @@ def input_of(job: Job, event: ReadEvent, cause: str) -> Any:
     """The input that led from this job to this event; None if no input does."""
     if event.name is not None:
         return wire.SetParameter(job_id=job.id, name=event.name, value=event.value, reason=event.reason)
-    found = (_BY_ELECTOR if _is_elector(cause) else _BY_COMMAND).get(event.state) or _BY_WORKER.get(event.state)
+    found = (_BY_ELECTOR if by_elector(cause) else _BY_COMMAND).get(event.state) or _BY_WORKER.get(event.state)
     return None if found is None else found(job, event)
 
 

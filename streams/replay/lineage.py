@@ -7,10 +7,14 @@ import re
 from typing import Final
 
 from joblog.streams.contract.states import State
-from msgspec import Struct, json
+from joblog.streams.replay.inputs import by_elector
+from msgspec import DecodeError, Struct, json
 
 #: How much earlier than its id says a redrive may have begun, by the clocks of the brokers.
 CLOCKS_MS: Final = 600_000
+_PARAMETER_SET: Final = "job.parameter_set"
+#: Where commands lead to; electors do so, too, but name another cause.
+_BY_COMMANDS: Final = frozenset({State.ENQUEUED, State.SCHEDULED, State.DELETED})
 #: A redrive's id: its time (unix milliseconds), and what tells it from others of that time.
 _is_id: Final = re.compile("r[0-9a-f]{12}-[0-9a-f]{8}").fullmatch
 
@@ -23,6 +27,10 @@ class _Data(Struct, frozen=True):
     command_id: str | None = None
 
 
+class _Command(Struct):
+    id: str = ""
+
+
 class _Record(Struct):
     type: str
     subject: str = ""
@@ -31,13 +39,14 @@ class _Record(Struct):
 
 
 _record: Final = json.Decoder(_Record).decode
+_command: Final = json.Decoder(_Command).decode
 
 
 class Fate(Struct):
     """A job that was put back, as it is now.
 
     - before: its attempts until then. started: it has run since; a run that was released unstarted does not count.
-    - undone: an undo deleted it.
+    - undone: an undo deleted it. moved: a command of somebody else has moved it since, so it is theirs.
     """
 
     version: int
@@ -45,6 +54,7 @@ class Fate(Struct):
     before: int
     started: bool = False
     undone: bool = False
+    moved: bool = False
 
 
 def redrive_id(now_ms: int, number: int) -> str:
@@ -60,6 +70,16 @@ def began_ms(redrive: str) -> int | None:
 def command_id(redrive: str, job_id: str, *, undo: bool = False) -> str:
     """The id of the command by which a redrive puts a job back, or undoes that."""
     return f"{'undo' if undo else 'redrive'}/{redrive}/{job_id}"
+
+
+def job_of_command(redrive: str, value: bytes) -> str | None:
+    """The job that a record of `commands` puts back; None if it is not a command of this redrive."""
+    try:
+        command = _command(value).id
+    except DecodeError:
+        return None
+    prefix = command_id(redrive, "")
+    return command.removeprefix(prefix) if command.startswith(prefix) else None
 
 
 class Lineage:
@@ -106,4 +126,8 @@ class Lineage:
         elif fate is not None:
             fate.version, fate.state = version, state
             fate.started = record.data.attempt > fate.before
-            fate.undone |= cause.startswith(self._undo)
+            by_undo = cause.startswith(self._undo)
+            fate.undone |= by_undo
+            fate.moved |= (
+                state in _BY_COMMANDS and record.type != _PARAMETER_SET and not (by_undo or by_elector(cause))
+            )

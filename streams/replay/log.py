@@ -25,6 +25,7 @@ class EventReader:
     """
 
     def __init__(self, config: KafkaConfig, topic: str, lanes: int, *, client_id: str) -> None:
+        self.topic, self.lanes = topic, lanes
         self._reader = TopicReader(config, topic, client_id)
         self._servers = config.bootstrap_servers
         #: Records that are no event which an elector wrote.
@@ -38,6 +39,11 @@ class EventReader:
 
     def close(self) -> None:
         self._reader.close()
+
+    def cluster(self) -> str | None:
+        """The id of the cluster, if its brokers tell it."""
+        with self._answered():
+            return self._reader.cluster()
 
     def bounds(self, lane: int, from_ms: int | None = None) -> tuple[int, int]:
         """The first offset from an instant on, by the broker's clock, and the end."""

@@ -1,31 +1,34 @@
 """What another policy or filter changes, summed up over all jobs: ends, retries, waiting, and the load per minute."""
 
 from collections import Counter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from joblog.streams.contract.timestamps import format_time
 from joblog.streams.replay.history import History
 from joblog.streams.replay.what_if import Otherwise
+from msgspec import Struct
 
 SAMPLES_MAX: Final = 5
 #: Beyond so many intervals of the load, each becomes twice as long.
 INTERVALS_MAX: Final = 10_000
 MINUTE_MS: Final = 60_000
+#: Instead of a state: nobody knows how a run would have ended.
+UNKNOWN: Final = "unknown"
 
 
 class Load:
     """Runs started per interval, recorded and simulated: minutes, or longer when they would be too many."""
 
-    def __init__(self) -> None:
-        self.minutes = 1
-        self._counts: dict[int, list[int]] = {}
+    def __init__(self, minutes: int = 1, counts: dict[int, list[int]] | None = None) -> None:
+        self.minutes = minutes
+        self.counts = counts if counts is not None else {}
 
     def add(self, recorded: list[int], simulated: list[int]) -> None:
         """Count the starts of one job, unix milliseconds."""
         for which, starts in enumerate((recorded, simulated)):
             for start_ms in starts:
-                self._counts.setdefault(start_ms // (MINUTE_MS * self.minutes), [0, 0])[which] += 1
-        while len(self._counts) > INTERVALS_MAX:
+                self.counts.setdefault(start_ms // (MINUTE_MS * self.minutes), [0, 0])[which] += 1
+        while len(self.counts) > INTERVALS_MAX:
             self._widen()
 
     def rows(self) -> list[dict[str, Any]]:
@@ -37,37 +40,67 @@ class Load:
                 "simulated": round(simulated / self.minutes, 3),
                 "added": round((simulated - recorded) / self.minutes, 3),
             }
-            for interval, (recorded, simulated) in sorted(self._counts.items())
+            for interval, (recorded, simulated) in sorted(self.counts.items())
         ]
 
     def _widen(self) -> None:
-        before, self._counts = self._counts, {}
+        before, self.counts = self.counts, {}
         self.minutes *= 2
         for interval, counts in before.items():
-            wider = self._counts.setdefault(interval // 2, [0, 0])
+            wider = self.counts.setdefault(interval // 2, [0, 0])
             for which in (0, 1):
                 wider[which] += counts[which]
+
+
+class Kind(NamedTuple):
+    """Jobs of one task that ended one way, and would end another way."""
+
+    task: str
+    recorded: str
+    simulated: str
+    assumed: bool
+
+
+class Sums(Struct):
+    """What `Outcomes` holds, for a checkpoint."""
+
+    jobs: int
+    sums: dict[str, int]
+    kinds: list[tuple[Kind, int, list[str]]]
+    minutes: int
+    load: dict[int, list[int]]
 
 
 class Outcomes:
     """The sums; `add` takes one job after the other."""
 
-    def __init__(self) -> None:
-        self.jobs = 0
-        self.load = Load()
-        self._ends: Counter[tuple[str, str, str, bool]] = Counter()
-        self._samples: dict[tuple[str, str, str, bool], list[str]] = {}
-        self._sums: Counter[str] = Counter()
+    def __init__(self, sums: Sums | None = None) -> None:
+        found = sums or Sums(0, {}, [], 1, {})
+        self.jobs = found.jobs
+        self.load = Load(found.minutes, found.load)
+        self._ends: Counter[Kind] = Counter({kind: count for kind, count, _ in found.kinds})
+        self._samples: dict[Kind, list[str]] = {kind: samples for kind, _, samples in found.kinds}
+        self._sums: Counter[str] = Counter(found.sums)
 
-    def add(self, history: History, otherwise: Otherwise) -> None:
-        """Count a job as it was and as it would be."""
+    @property
+    def sums(self) -> Sums:
+        """What another one can go on from."""
+        kinds = [(kind, count, self._samples[kind]) for kind, count in self._ends.items()]
+        return Sums(self.jobs, dict(self._sums), kinds, self.load.minutes, self.load.counts)
+
+    def add(self, history: History, otherwise: Otherwise, *, by_parent: bool = False) -> None:
+        """Count a job as it was and as it would be; `by_parent`: its parent would have ended otherwise."""
         self.jobs += 1
         self.load.add(history.starts, otherwise.starts)
-        key = (history.job.task, str(history.job.state), str(otherwise.job.state), bool(otherwise.assumed))
-        self._ends[key] += 1
-        samples = self._samples.setdefault(key, [])
+        simulated = UNKNOWN if otherwise.is_unknown else str(otherwise.job.state)
+        kind = Kind(history.job.task, str(history.job.state), simulated, bool(otherwise.assumed))
+        self._ends[kind] += 1
+        samples = self._samples.setdefault(kind, [])
         if len(samples) < SAMPLES_MAX:
             samples.append(history.job.id)
+        self._sums["continuations"] += by_parent
+        self._sums["continuations_changed"] += by_parent and kind.recorded != kind.simulated
+        self._sums["unknown"] += otherwise.is_unknown
         self._difference("retries", history.retries, otherwise.retries)
         self._difference("waiting_ms", history.waited_ms, otherwise.waited_ms)
         self._difference("runs", len(history.starts), len(otherwise.starts))
@@ -80,7 +113,10 @@ class Outcomes:
         waiting = {name: ms / 1000 for name, ms in self._of("waiting_ms").items()}
         return {
             "jobs": self.jobs,
-            "changed": sum(count for key, count in self._ends.items() if key[1] != key[2]),
+            "changed": sum(count for kind, count in self._ends.items() if kind.recorded != kind.simulated),
+            "continuations_of_changed": self._sums["continuations"],
+            "continuations_changed": self._sums["continuations_changed"],
+            "would_have_run_outcome_unknown": self._sums["unknown"],
             "assumed_jobs": self._sums["assumed_jobs"],
             "assumed_runs": self._sums["assumed_runs"],
             "not_followed_to_the_end": self._sums["cut"],
@@ -94,18 +130,8 @@ class Outcomes:
 
     def ends(self) -> list[dict[str, Any]]:
         """How many jobs of each task ended how, and would end how; those that change first."""
-        ordered = sorted(self._ends.items(), key=lambda one: (one[0][1] == one[0][2], -one[1], one[0]))
-        return [
-            {
-                "task": task,
-                "recorded": recorded,
-                "simulated": simulated,
-                "assumed": assumed,
-                "jobs": count,
-                "samples": self._samples[task, recorded, simulated, assumed],
-            }
-            for (task, recorded, simulated, assumed), count in ordered
-        ]
+        ordered = sorted(self._ends.items(), key=lambda one: (one[0].recorded == one[0].simulated, -one[1], one[0]))
+        return [{**kind._asdict(), "jobs": count, "samples": self._samples[kind]} for kind, count in ordered]
 
     def _difference(self, name: str, recorded: int, simulated: int) -> None:
         """Saved and added are counted job by job: one does not make up for another."""

@@ -1,9 +1,9 @@
 """One job through another retry policy or other filters: what would have become of it.
 
 The real rules decide, with the inputs that the log recorded: the outcomes of the runs in their order, each as long
-after the one before as the policy then says, and what came from outside (commands, the end of a parent) at its time.
-A command is left out when the job would have ended otherwise before it came. Runs beyond those that are recorded are
-assumed: to end as `Beyond` says, and to last as long as the last recorded one.
+after the one before as the policy then says, and what came from outside at its time. A command is left out when the
+job would have ended otherwise before it came; the end of a parent comes when and as the parent would have ended. Runs
+beyond those that are recorded are assumed: to end as `Beyond` says, and to last as long as the last recorded one.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,14 @@ from joblog.streams.contract.states import FINAL_STATES, State
 from joblog.streams.lane.filters import FilterChain, policy_of
 from joblog.streams.lane.job import Job, evolve, first_event, new_job
 from joblog.streams.lane.transitions import Assigned, Election, Lost, Rejection, decide, elected_first
-from joblog.streams.replay.history import History, Outside, Run
+from joblog.streams.replay.continuations import Ends, steps_after
+from joblog.streams.replay.history import End, History, Outside, Run
 from msgspec import Struct, json, structs
 
 #: So many transitions of one job are followed: a filter may send it in circles.
 TRANSITIONS_MAX: Final = 10_000
 _WORKER: Final = "what-if"
+_READY: Final = frozenset({State.ENQUEUED, State.SCHEDULED, State.PROCESSING})
 
 _spec: Final = json.Decoder(wire.JobSpec).decode
 
@@ -35,7 +37,11 @@ class Beyond(StrEnum):
 
 
 class Otherwise(Struct):
-    """What would have become of a job; fields as in History. `assumed`: runs beyond those that are recorded."""
+    """What would have become of a job; fields as in History.
+
+    - assumed: runs beyond those that are recorded. is_cut: it was not followed to its end.
+    - is_unknown: its parent's other end would have let it run, or may have, and the log has no such run.
+    """
 
     job: Job
     retries: int = 0
@@ -43,6 +49,8 @@ class Otherwise(Struct):
     starts: list[int] = []
     assumed: int = 0
     is_cut: bool = False
+    is_unknown: bool = False
+    ends: list[End] = []
 
 
 class WhatIf:
@@ -51,8 +59,15 @@ class WhatIf:
     def __init__(self, chain: FilterChain, retry: Retry | None = None, beyond: Beyond = Beyond.AS_RECORDED) -> None:
         self._chain, self._retry, self._beyond = chain, retry, beyond
 
-    def of(self, history: History) -> Otherwise:
-        """The job as it would be."""
+    def of(self, history: History, parent: Ends | None = None) -> Otherwise:
+        """The job as it would be; `parent`: how its parent would have ended, if not as it is recorded."""
+        if parent is None:
+            return self._followed(history)
+        found = self._followed(structs.replace(history, steps=steps_after(history, parent)))
+        found.is_unknown = _is_unknown(history, found.job.state, parent)
+        return found
+
+    def _followed(self, history: History) -> Otherwise:
         spec, create = history.spec, history.create
         if self._retry is not None:
             spec = json.encode(structs.replace(_spec(spec), retry=self._retry))
@@ -73,6 +88,13 @@ class WhatIf:
         return Election(now_ms, 0, self._chain.elect, self._chain.watched)
 
 
+def _is_unknown(history: History, state: State, parent: Ends) -> bool:
+    """Whether a continuation that never ran would have, or may have."""
+    if state is State.AWAITING:
+        return parent.is_unknown
+    return state in _READY and not history.starts and history.job.state is not state
+
+
 class _Course:
     """The course that one job takes; `_next` is the place of the recorded step that comes next."""
 
@@ -81,7 +103,8 @@ class _Course:
         self._now_ms = history.created_ms
         self._next = 0
         self._run: Run | None = None
-        self.result = Otherwise(job, starts=[])
+        self.result = Otherwise(job, starts=[], ends=[])
+        self._note_end()
 
     def go_on(self) -> bool:
         """Take the next input; False when there is none."""
@@ -205,4 +228,10 @@ class _Course:
                 if job.state is State.SCHEDULED:
                     self.result.waited_ms += job.due_ms - self._now_ms
             self.result.job = job
+            if decision[-1].name is None:
+                self._note_end()
         return True
+
+    def _note_end(self) -> None:
+        if self.result.job.state in FINAL_STATES:
+            self.result.ends.append((self._now_ms, self.result.job.state))

@@ -33,7 +33,7 @@ def simulated(installation: Any, retry: Retry) -> dict[str, tuple[str, int, int]
         for lane in range(2):
             jobs = Histories()
             events = reader.events(lane, *reader.bounds(lane))
-            for history in [one for event in events for one in jobs.take(event)] + list(jobs.rest()):
+            for history in [one for event in events for one in jobs.take(event)] + list(jobs):
                 end = what_if.of(history)
                 found[history.job.id] = (f"job.{end.job.state.lower()}", end.job.attempt, end.assumed)
     return found

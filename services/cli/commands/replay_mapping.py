@@ -8,24 +8,27 @@
 A JSON file is an object with `kwargs`, which are added to those of each job, or `args`, which replace them.
 """
 
+import json
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from joblog.projections.monitor.models import Job
-from joblog.services.cli.values import from_here, parse_json
+from joblog.services.cli.values import from_here
 from joblog.services.client.redriving import Arguments
+from joblog.services.replay.redriving import JobMapping
 from joblog.streams.errors import InvalidData
 
-#: From a job and its snapshot to its new arguments, or None.
-JobMapping = Callable[[Job, dict[str, Any]], Arguments | None]
+#: What a mapping says, in the order of a function's answer.
+FIELDS: Final = ("args", "kwargs")
 
 
 def mapping_of(place: str) -> JobMapping:
-    """The mapping that an option names; InvalidData if it cannot be used."""
+    """The mapping that an option names; InvalidData, with line and field, if it cannot be used."""
     if place.endswith(".json"):
         return _from_file(Path(place))
     function = _function(place)
@@ -36,31 +39,70 @@ def mapping_of(place: str) -> JobMapping:
         error = None if job.exception is None else job.exception.model_dump(mode="json")
         try:
             answer = function({**shown, "exception": error})
-            if answer is None:
-                return None
-            new_args, new_kwargs = answer
         except Exception as exc:
-            raise InvalidData(f"--map {place} failed on job {job.id}: {type(exc).__name__}: {exc}") from exc
-        return list(new_args), dict(new_kwargs)
+            where = extract_tb(exc.__traceback__)[-1]
+            what = f"{type(exc).__name__}: {exc} (line {where.lineno} of {where.filename})"
+            raise InvalidData(f"--map {place} failed on job {job.id}: {what}") from exc
+        return None if answer is None else _checked(answer, f"--map {place}, job {job.id}")
 
     return mapped
 
 
+def _checked(answer: Any, what: str) -> Arguments:
+    if not isinstance(answer, tuple | list) or len(answer) != len(FIELDS):
+        raise InvalidData(f"{what}: {answer!r:.100} is not (args, kwargs), nor None")
+    for name, value in zip(FIELDS, answer, strict=True):
+        _check_field(name, value, what)
+    args, kwargs = answer
+    return list(args), dict(kwargs)
+
+
+def _check_field(name: str, value: Any, what: str) -> None:
+    if name == "args" and not isinstance(value, list | tuple):
+        raise InvalidData(f"{what}: args is {value!r:.100}: give a list of positional arguments")
+    if name == "kwargs" and not (isinstance(value, dict) and all(isinstance(key, str) for key in value)):
+        raise InvalidData(f"{what}: kwargs is {value!r:.100}: give an object of named arguments")
+
+
 def _from_file(path: Path) -> JobMapping:
     try:
-        said = parse_json(path.read_text(), f"--map {path}")
+        text = path.read_text()
     except OSError as exc:
         raise InvalidData(f"--map {path} cannot be read: {exc.strerror}") from exc
-    if not isinstance(said, dict) or not said or said.keys() - {"args", "kwargs"}:
-        raise InvalidData(
-            f'--map {path}: write an object with args or kwargs, such as {{"kwargs": {{"width": 640}}}}'
-        )
+    except UnicodeDecodeError as exc:
+        raise InvalidData(f"--map {path} is not UTF-8 (byte {exc.start})") from exc
+    said = _fields(path, text)
 
     def mapped(_job: Job, snapshot: dict[str, Any]) -> Arguments | None:
         args, kwargs = _arguments(snapshot)
         return said.get("args", args), {**kwargs, **said.get("kwargs", {})}
 
     return mapped
+
+
+def _fields(path: Path, text: str) -> dict[str, Any]:
+    try:
+        said = json.loads(text)
+    except json.JSONDecodeError as exc:
+        raise InvalidData(f"--map {path}, line {exc.lineno}, column {exc.colno}: {exc.msg}") from exc
+    except RecursionError as exc:
+        raise InvalidData(f"--map {path} is nested too deeply") from exc
+    if not isinstance(said, dict) or not said:
+        raise InvalidData(
+            f'--map {path}: write an object with args or kwargs, such as {{"kwargs": {{"width": 640}}}}'
+        )
+    for name, value in said.items():
+        what = f"--map {path}, line {_line_of(name, text)}"
+        if name not in FIELDS:
+            raise InvalidData(f"{what}: there is no field {name!r:.100}: write {' or '.join(FIELDS)}")
+        _check_field(name, value, what)
+    return said
+
+
+def _line_of(name: str, text: str) -> int:
+    """The line in which a field of the outermost object is written, the first one if it is there twice."""
+    place = text.find(json.dumps(name))
+    return text.count("\n", 0, max(place, 0)) + 1
 
 
 def _arguments(snapshot: dict[str, Any]) -> Arguments:

@@ -1,7 +1,6 @@
 """`joblog replay history`, `at` and `diff`: the past, straight from the log."""
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,9 +8,11 @@ from re import fullmatch
 from typing import Annotated, Any
 
 import typer
-from joblog.projections.replay.past import Instants, Then, history, job_then
+from joblog.projections.replay.instants import Installation, Then, installation_at
+from joblog.projections.replay.past import history, job_then
 from joblog.services.cli.commands.replay_export import LaneOption, chosen_lanes
 from joblog.services.cli.context import JobIdArgument, Output, OutputOption, note
+from joblog.services.cli.files import DirectoryOption, files_in, resuming
 from joblog.services.cli.output import print_document, print_rows
 from joblog.services.cli.progress import STOPPED, Shown, shown
 from joblog.services.cli.values import queue_name, settings_of
@@ -25,6 +26,8 @@ from joblog.streams.progress import Stopped
 
 _EVENTS = ("version", "at", "state", "type", "attempt", "cause", "position", "reason")
 _COUNTS = ("queue", "state", "jobs")
+#: What Ctrl-C says of a command that looks at one job: a lane is read at hundreds of thousands of records a second.
+_AGAIN = "nothing was kept: the same command reads the job's lane again from its beginning"
 _WORKERS = ("id", "state", "slots", "host", "queues", "at")
 
 
@@ -36,7 +39,7 @@ def history_command(ctx: typer.Context, job_id: JobIdArgument, output: OutputOpt
     Example: joblog replay history 01a20a16-c2e7-8003-bee9-22a0ed6af0b6
     """
     settings = settings_of(ctx)
-    with _log(settings, output) as (reader, progress):
+    with _log(settings, output, _AGAIN) as (reader, progress):
         found = history(reader, _job(settings, job_id), told=progress)
     if not found:
         raise InvalidData(f"the log has no events of job {job_id}")
@@ -55,11 +58,13 @@ def at(
     job: Annotated[str | None, typer.Option(help="Show this job.")] = None,
     queue: Annotated[str | None, typer.Option(help="Count the jobs of this queue only.")] = None,
     workers: Annotated[bool, typer.Option("--workers", help="Show the workers.")] = False,
+    directory: DirectoryOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show what was at an instant: jobs by queue and state, one job, or the workers.
 
-    The instant is of the broker's clock, which writes the time of every record.
+    The instant is of the broker's clock, which writes the time of every record. Run the same command again with its
+    --directory to go on after it was stopped or killed.
 
     Example: joblog replay at --time -1h --queue images
     """
@@ -67,16 +72,12 @@ def at(
         raise InvalidData("give --time or --offset")
     settings = settings_of(ctx)
     place = time if time is not None else str(offset)
-    with _log(settings, output) as (reader, progress):
-        if job is not None:
-            own = lane_of_job(_job(settings, job))
-            stop = offsets_of(reader, [own], parse_place(place, datetime.now(UTC)))[own]
-            found = job_then(reader, job, stop, progress)
-            if found is None:
-                raise InvalidData(f"job {job} was not there yet")
-            print_document(found, output)
-            return
-        (then,) = _instants(reader, chosen_lanes(settings, lane), [place], progress)[0]
+    if job is not None:
+        if directory is not None:
+            raise InvalidData("--directory has no effect with --job, which keeps no files: leave it out")
+        print_document(_job_at(settings, job, place, output), output)
+        return
+    (then,) = _installation_at(settings, chosen_lanes(settings, lane), [place], directory, output).then
     if workers:
         print_rows(then.workers, _WORKERS, output)
     else:
@@ -90,15 +91,18 @@ def diff(
         str, typer.Option("--to", help="The second instant.", metavar="TIME", show_default="now")
     ] = "-0s",
     lane: LaneOption = None,
+    directory: DirectoryOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show what changed between two instants: how many jobs went from which state to which, and the counters.
 
+    Run the same command again with its --directory to go on after it was stopped or killed.
+
     Example: joblog replay diff --from -1h
     """
     settings = settings_of(ctx)
-    with _log(settings, output) as (reader, progress):
-        (before, after), moves = _instants(reader, chosen_lanes(settings, lane), [since, until], progress)
+    lanes = chosen_lanes(settings, lane)
+    (before, after), moves = _installation_at(settings, lanes, [since, until], directory, output)
     rows: list[dict[str, Any]] = [
         {"change": "jobs", "from": first, "to": last, "queue": None, "before": None, "after": None, "jobs": count}
         for (first, last), count in sorted(moves.items(), key=str)
@@ -111,28 +115,32 @@ def diff(
     print_rows(rows, ("change", "from", "to", "queue", "before", "after", "jobs"), output)
 
 
-def _instants(
-    reader: TopicReader, lanes: Sequence[int], places: Sequence[str], progress: Shown
-) -> tuple[list[Then], Mapping[tuple[str | None, str], int]]:
-    now = datetime.now(UTC)
-    stops = [offsets_of(reader, lanes, parse_place(place, now)) for place in places]
-    if any(stops[0][lane] > stops[-1][lane] for lane in lanes):
-        raise InvalidData("--from lies behind --to: exchange them")
-    with tempfile.TemporaryDirectory(prefix="joblog-replay-") as directory:
-        instants = Instants(Path(directory), stops)
-        instants.read(reader, progress)
-        return instants.then(), instants.moves()
+def _installation_at(
+    settings: Settings, lanes: Sequence[int], places: Sequence[str], directory: Path | None, output: Output
+) -> Installation:
+    with files_in(directory) as place, _log(settings, output, resuming(place)) as (reader, progress):
+        return installation_at(reader, place, lanes, places, progress)
 
 
 @contextmanager
-def _log(settings: Settings, output: Output) -> Iterator[tuple[TopicReader, Shown]]:
+def _log(settings: Settings, output: Output, then: str) -> Iterator[tuple[TopicReader, Shown]]:
     with shown(output) as progress, reading(settings.kafka.config(), settings.names.events) as reader:
         reader.check_partitions(settings.lanes)
         try:
             yield reader, progress
         except Stopped as stopped:
-            note(str(stopped))
+            note(f"{stopped}; {then}")
             raise typer.Exit(STOPPED) from stopped
+
+
+def _job_at(settings: Settings, job: str, place: str, output: Output) -> dict[str, Any]:
+    own = lane_of_job(_job(settings, job))
+    with _log(settings, output, _AGAIN) as (reader, progress):
+        stop = offsets_of(reader, [own], parse_place(place, datetime.now(UTC)))[own]
+        found = job_then(reader, job, stop, progress)
+    if found is None:
+        raise InvalidData(f"job {job} was not there yet")
+    return found
 
 
 def _job(settings: Settings, job_id: str) -> str:

@@ -1,15 +1,14 @@
 """`joblog replay what-if`: past jobs through another retry policy or other filters. Reads the log, writes nothing."""
 
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from joblog.services.cli.context import Output, OutputOption, note
+from joblog.services.cli.files import DirectoryOption, files_in, resuming
 from joblog.services.cli.output import print_document, print_rows
-from joblog.services.cli.progress import Pace
+from joblog.services.cli.progress import STOPPED, shown
 from joblog.services.cli.values import (
     from_here,
     parse_instant,
@@ -18,18 +17,14 @@ from joblog.services.cli.values import (
     settings_of,
     task_name,
 )
+from joblog.services.replay.what_if import Change, asking
 from joblog.services.settings.model import Settings
-from joblog.streams.contract.ids import lane_of_job
-from joblog.streams.contract.retry import Retry, RetryPolicy
-from joblog.streams.contract.timestamps import time_ms
+from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.errors import InvalidData
-from joblog.streams.lane.filters import ElectFilter, FilterChain, RetryFilter, installed_filters
-from joblog.streams.lane.rules import LaneRules
-from joblog.streams.replay.history import Histories, History
-from joblog.streams.replay.log import EventReader
-from joblog.streams.replay.outcomes import Outcomes
-from joblog.streams.replay.what_if import Beyond, WhatIf
-from msgspec import convert
+from joblog.streams.lane.filters import ElectFilter, FilterChain
+from joblog.streams.progress import Stopped
+from joblog.streams.replay.outcomes import UNKNOWN
+from joblog.streams.replay.what_if import Beyond
 
 #: Rows of the load's table; with --output json there are all.
 LOAD_ROWS_MAX = 30
@@ -52,83 +47,62 @@ def what_if(
     beyond: Annotated[
         Beyond, typer.Option(case_sensitive=False, help="How runs are assumed to end that were never made.")
     ] = Beyond.AS_RECORDED,
-    task: Annotated[str | None, typer.Option(help="Only jobs of this task.")] = None,
-    queue: Annotated[str | None, typer.Option(help="Only jobs of this queue.")] = None,
+    task: Annotated[str | None, typer.Option(help="Only jobs of this task, and their continuations.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only jobs of this queue, and their continuations.")] = None,
     from_: Annotated[str | None, typer.Option("--from", help="Only jobs created at this time or later.")] = None,
     to: Annotated[str | None, typer.Option(help="Only jobs created before this time.")] = None,
+    directory: DirectoryOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Send past jobs through another retry policy, or other filters, and see which would have ended otherwise.
 
-    Nothing runs and nothing is written. The recorded outcomes of each job's runs are decided anew, by the real rules;
-    runs that were never made are assumed to end as --beyond says, and are counted separately. Commands, and the ends
-    of other jobs, are taken as they were. Ctrl-C prints what was found so far.
+    Nothing runs and nothing is written to Kafka. The recorded outcomes of each job's runs are decided anew, by the
+    real rules; runs that were never made are assumed to end as --beyond says, and are counted separately. Commands
+    are taken as they were. Continuations follow their parents: one that never ran and would have is reported as
+    unknown, unless --beyond says how it ends. Ctrl-C prints what was found so far; run the same command again with
+    its --directory to go on.
 
     Example: joblog replay what-if --retry '{"attempts": 3}' --task images.shrink --from 2027-01-31T14:00:00Z
     """
     if retry is None and not added and not removed:
         raise InvalidData("nothing would be otherwise: give --retry, --filter or --without-filter")
-    queue_name(queue)
-    task_name(task)
-    settings = settings_of(ctx)
-    errors: Counter[str] = Counter()
-    chain = chain_of(settings, added or (), removed or (), errors)
-    wanted = WhatIf(chain, None if retry is None else policy_of(retry), beyond)
-    outcomes = Outcomes()
-    is_whole = True
-    try:
-        for history in histories(settings, from_, to, whole=bool(added) or bool(installed_filters())):
-            if task in {None, history.job.task} and queue in {None, history.create.queue}:
-                outcomes.add(history, wanted.of(history))
-    except KeyboardInterrupt:
-        is_whole = False
-        note("stopped: this is what was found in the part of the log that was read")
-    report = {"whole": is_whole, "beyond": beyond.value, **outcomes.report(), "filter_errors": dict(errors)}
+    change = Change(
+        retry=None if retry is None else policy_of(retry),
+        added=[_loaded(place) for place in added or ()],
+        removed=removed or (),
+        beyond=beyond,
+        task=task_name(task),
+        queue=queue_name(queue),
+        since=None if from_ is None else parse_instant(from_),
+        until=None if to is None else parse_instant(to),
+    )
+    with files_in(directory) as place:
+        report = _asked(settings_of(ctx), change, place, output)
     print_report(report, output)
-    if not is_whole:
-        raise typer.Exit(130)
 
 
-def histories(settings: Settings, from_: str | None, to: str | None, *, whole: bool) -> Iterator[History]:
-    """The jobs that were created between these times, lane by lane."""
-    from_ms, to_ms = (None if text is None else time_ms(parse_instant(text)) for text in (from_, to))
-    config, names, lanes = settings.kafka.config(), settings.names, settings.lanes
-    with closing(EventReader(config, names.events, lanes, client_id=f"{names.prefix}what-if")) as reader:
-        bounds = [reader.bounds(lane, from_ms) for lane in range(lanes)]
-        with Pace("events", sum(end - start for start, end in bounds)) as pace:
-            for lane, (start, end) in enumerate(bounds):
-                found = Histories(from_ms, to_ms, whole=whole)
-                for stored in reader.events(lane, start, end, pace.advance):
-                    yield from found.take(stored)
-                yield from found.rest()
-    if reader.unreadable:
-        note(f"warning: {reader.unreadable} records of {names.events} could not be read, and were left out")
+def _asked(settings: Settings, change: Change, place: Path, output: Output) -> dict[str, Any]:
+    """The report; one that was stopped is printed here."""
+    with shown(output) as progress, asking(settings, change, place, progress) as asked:
+        try:
+            asked.run()
+        except Stopped as stopped:
+            progress.close()
+            print_report({"whole": False, "beyond": change.beyond.value, **asked.report()}, output)
+            note(f"{stopped}; this is what was found until then; {resuming(place)}")
+            raise typer.Exit(STOPPED) from stopped
+        if unreadable := asked.unreadable:
+            note(f"warning: {unreadable} records of {settings.names.events} could not be read, and were left out")
+    asked.discard()
+    return {"whole": True, "beyond": change.beyond.value, **asked.report()}
 
 
-def policy_of(text: str) -> Retry:
+def policy_of(text: str) -> RetryPolicy:
     """The policy that a text describes; InvalidData or SettingsError say what is wrong with it."""
     fields = parse_json(text, "--retry")
     if not isinstance(fields, dict):
         raise InvalidData("--retry: give a JSON object, such as '{\"attempts\": 3}'")
-    return convert(RetryPolicy(**fields).model_dump(mode="json"), Retry)
-
-
-def chain_of(
-    settings: Settings, added: list[str] | tuple[()], removed: list[str] | tuple[()], errors: Counter[str]
-) -> FilterChain:
-    """The filters that an elector would have, with some more and some less; `errors` counts what they raise."""
-    filters: list[ElectFilter] = [RetryFilter(), *installed_filters()]
-    names = {one.name for one in filters}
-    for name in removed:
-        if name not in names:
-            raise InvalidData(f"--without-filter: there is no filter {name}; there are {', '.join(sorted(names))}")
-    filters = [one for one in filters if one.name not in removed] + [_loaded(place) for place in added]
-    rules = LaneRules(shards=settings.queue_shards, shards_before=settings.queue_shards_before)
-    return FilterChain(
-        filters,
-        on_error=lambda name: errors.update([name]),
-        has_queue=lambda job_id, queue: rules.has_queue(queue, lane_of_job(job_id), settings.lanes),
-    )
+    return RetryPolicy(**fields)
 
 
 def _loaded(place: str) -> ElectFilter:
@@ -159,3 +133,5 @@ def print_report(report: dict[str, Any], output: Output) -> None:
     print_rows(sorted(busiest, key=lambda row: row["from"]), ("from", "recorded", "simulated", "added"), output)
     if len(lists["load"]) > LOAD_ROWS_MAX:
         note(f"the busiest {LOAD_ROWS_MAX} of {len(lists['load'])} intervals; --output json has all")
+    if any(row["simulated"] == UNKNOWN for row in lists["ends"]):
+        note("unknown: continuations that would have run, and never did; --beyond fail or succeed assumes an end")

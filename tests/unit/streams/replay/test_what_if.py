@@ -31,7 +31,7 @@ def recorded(*turns: Sequence[Any], retry: Retry = TWICE) -> History:
             value = encode(wire.CloudEvent("1.0", event_id, "/l", kind, key, time, None, cause, None, data))
             stored = stored_event(value)
             assert stored is None or list(found.take(stored)) == []
-    (history,) = found.rest()
+    (history,) = found
     return history
 
 
