@@ -1,1 +1,4 @@
-"""What `joblog replay` does, as calls that take the settings: what_if.py, redriving.py (with pacing.py, redrive_log.py)."""
+"""What `joblog replay` does, as calls that take the settings.
+
+Inside: what_if.py; redriving.py, which puts jobs back and takes them back, with pacing.py and redrive_log.py.
+"""
