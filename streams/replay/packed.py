@@ -23,7 +23,6 @@ _KINDS: Final[Mapping[str, type]] = {
         wire.DeleteJob,
         wire.RequeueJob,
         wire.RescheduleJob,
-        wire.SetParameter,
     )
 }
 _decoders: Final[Mapping[str, Callable[[bytes], Any]]] = {

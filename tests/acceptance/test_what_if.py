@@ -7,11 +7,16 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from joblog.services.client.client import Client
 from joblog.services.client.options import JobOptions
+from joblog.services.replay.what_if import Change, what_if
+from joblog.services.settings.model import Settings
 from joblog.streams.contract.retry import Curve, Retry, RetryPolicy
+from joblog.streams.contract.states import ContinueOn
 from joblog.streams.lane.filters import FilterChain, RetryFilter
 from joblog.streams.replay.history import Histories
 from joblog.streams.replay.log import EventReader
+from joblog.streams.replay.outcomes import UNKNOWN
 from joblog.streams.replay.what_if import WhatIf
 
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(180)]
@@ -97,3 +102,69 @@ def check_the_command(installation: Any) -> None:
         "task": "flaky", "recorded": "Succeeded", "simulated": "Failed", "assumed": False, "jobs": 8, "samples": [],
     }  # fmt: skip
     assert sum(row["recorded"] for row in report["load"]) == 56
+
+
+#: What follows a parent: the place of what it waits for among the others (None: the parent), and for which end.
+FAMILY = [(None, ContinueOn.SUCCEEDED), (None, ContinueOn.FAILED), (0, ContinueOn.SUCCEEDED)]
+
+
+def test_continuations_end_as_if_their_parents_had_had_one_retry_fewer(
+    installation: Any, wait_until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("joblog.streams.replay.outcomes.SAMPLES_MAX", 1_000)
+    installation.start("elector-a")
+    installation.start("delays")
+    installation.start("worker-1", "--queues", "default,q0,q1,q2")
+    with installation.client() as client:
+        families = {
+            attempts: [family(client, name, args, policy(attempts)) for name, args in KINDS] for attempts in (1, 0)
+        }
+
+        def ended() -> Any:
+            log = installation.events()
+            over = {job: state_of(log, job) for several in families.values() for one in several for job in one}
+            return all(over.values()) and over
+
+        really = wait_until(ended, 60, "all jobs to end, or to wait for what has failed")
+    settings = Settings(
+        kafka={"bootstrap_servers": installation.kafka.bootstrap_servers},
+        topic_prefix=installation.names.prefix,
+        lanes=installation.lanes,
+    )
+    report = what_if(settings, Change(retry=policy(0)))
+    found = {job: row["simulated"] for row in report["ends"] for job in row["samples"]}
+    unknown = 0
+    for simulated, real in zip(families[1], families[0], strict=True):
+        for one, other in zip(simulated, real, strict=True):
+            if found[one] == UNKNOWN:
+                unknown += 1
+                assert really[one] == "Deleted"  # so the log cannot know what its run would have done
+                assert really[other] == "Succeeded"
+            else:
+                assert found[one] == really[other]
+    clean_ups = sum(name == "flaky" for name, _ in KINDS)
+    assert unknown == report["would_have_run_outcome_unknown"] == clean_ups
+    assert report["continuations_changed"] == 3 * clean_ups
+
+
+def family(client: Client, name: str, args: Any, retry: RetryPolicy) -> list[str]:
+    """A job and its continuations, all in lanes as their queues have it."""
+    parent = client.enqueue(name, *args, options=JobOptions(retry=retry))
+    made: list[str] = []
+    for number, (after, on) in enumerate(FAMILY):
+        options = JobOptions(queue=f"q{number}")
+        made.append(client.continue_with(parent if after is None else made[after], "ok", 1, on=on, options=options))
+    return [parent, *made]
+
+
+def state_of(log: dict[str, Any], job: str) -> str:
+    """How a job ended, or that it waits for one that did not succeed; empty while that is not decided."""
+    if job not in log:
+        return ""
+    last = log[job][-1]
+    data = last["data"]
+    if last["type"] in {*ENDS, "job.deleted"} and not data.get("traversed"):
+        return str(data["state"])
+    return (
+        "Awaiting" if data["state"] == "Awaiting" and state_of(log, data["parent"]) in {"Failed", "Awaiting"} else ""
+    )
