@@ -28,4 +28,4 @@ def paced(
             waiting()
             sleep(min(pause_s, STEP_S))
         yield batch
-        next_s = max(next_s, clock() - 1 / PORTIONS_A_SECOND) + len(batch) / per_second
+        next_s = max(next_s + len(batch) / per_second, clock())

@@ -1,7 +1,7 @@
 from typing import Any
 
 from joblog.streams.contract.states import State
-from joblog.streams.replay.lineage import Lineage, began_ms, command_id, redrive_id
+from joblog.streams.replay.lineage import Lineage, began_ms, command_id, job_of_command, redrive_id
 from msgspec import json
 
 NOW = 1_800_000_000_000
@@ -72,3 +72,30 @@ def test_an_undo_is_told_from_another_deletion() -> None:
 def test_a_mapped_job_is_put_back_under_an_id_of_its_own() -> None:
     lineage = after(event("new", State.ENQUEUED, command_id(REDRIVE, "old"), version=1, attempt=0))
     assert (lineage.put_back.keys(), lineage.decided) == ({"new"}, {"old"})
+
+
+def test_a_job_that_another_redrive_or_a_command_put_back_later_is_theirs() -> None:
+    gone = event("a", State.DELETED, command_id(REDRIVE, "a", undo=True), version=6)
+    again = event("a", State.ENQUEUED, command_id(OTHER, "a"), version=7)
+    fate = after(put_back(), gone, again).put_back["a"]
+    assert (fate.undone, fate.moved, fate.state) == (True, True, State.ENQUEUED)
+    assert after(put_back(), event("a", State.SCHEDULED, "c-1", version=6)).put_back["a"].moved
+    later = Lineage(OTHER)
+    for one in (put_back(), gone, again):
+        later.take(one)
+    assert not later.put_back["a"].moved
+
+
+def test_electors_and_parameters_do_not_take_a_job_away_from_its_redrive() -> None:
+    released = event("a", State.ENQUEUED, "reports/0@1", version=6)
+    named = event("a", State.ENQUEUED, "c-1", version=7).replace(b"job.enqueued", b"job.parameter_set")
+    fate = after(put_back(), released, named).put_back["a"]
+    assert (fate.moved, fate.version) == (False, 7)
+
+
+def test_the_commands_of_a_redrive_are_known_by_their_ids() -> None:
+    assert job_of_command(REDRIVE, json.encode({"id": command_id(REDRIVE, "a"), "type": "job.requeue"})) == "a"
+    assert job_of_command(REDRIVE, json.encode({"id": command_id(OTHER, "a")})) is None
+    assert job_of_command(REDRIVE, json.encode({"id": command_id(REDRIVE, "a", undo=True)})) is None
+    assert job_of_command(REDRIVE, b"no json") is None
+    assert job_of_command(REDRIVE, b'{"id": 5}') is None
