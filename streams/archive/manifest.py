@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from joblog.streams.errors import InvalidData, JoblogError
-from msgspec import DecodeError, Struct, ValidationError, field, json
+from msgspec import DecodeError, Struct, field, json, structs
 
 NAME: Final = "manifest.json"
 VERSION: Final = 1
@@ -51,6 +51,7 @@ class Manifest(Struct):
 
     - id: names the archive, also in the progress of imports. topic, cluster: where it is from.
     - ranges: of each lane the first offset and the one behind the last. next: how far each lane is exported.
+    - sha256: of all other fields.
     """
 
     version: int
@@ -66,6 +67,7 @@ class Manifest(Struct):
     files: list[File] = field(default_factory=list)
     records: int = 0
     complete: bool = False
+    sha256: str = ""
 
     def add(self, file: File) -> None:
         """Take in a file that is complete."""
@@ -77,27 +79,44 @@ class Manifest(Struct):
         """The files of a lane in the order of the log."""
         return [file for file in self.files if file.lane == lane]
 
+    def checksum(self) -> str:
+        """The SHA-256 of all fields but that of it."""
+        return sha256(json.encode(structs.replace(self, sha256=""))).hexdigest()
+
     def write(self, directory: Path) -> None:
         """Put it into its directory, at once."""
+        self.sha256 = self.checksum()
         unfinished = directory / f"{NAME}.part"
         unfinished.write_bytes(json.format(json.encode(self), indent=2) + b"\n")
         unfinished.rename(directory / NAME)
 
 
+class _Version(Struct):
+    version: int
+
+
 _decode: Final = json.Decoder(Manifest).decode
+_version: Final = json.Decoder(_Version).decode
 
 
 def read_manifest(directory: Path) -> Manifest | None:
-    """The manifest of a directory, if it has one; InvalidData if it cannot be read here."""
+    """The manifest of a directory, if it has one; InvalidData if it is not as it was written."""
     path = directory / NAME
     if not path.exists():
         return None
+    data = path.read_bytes()
     try:
-        found = _decode(path.read_bytes())
-    except (DecodeError, ValidationError) as error:
-        raise InvalidData(f"{path} is not the manifest of an archive: {error}") from error
-    if found.version != VERSION:
-        raise InvalidData(f"{path} has version {found.version}, this Joblog reads {VERSION}: use a newer one")
+        version = _version(data).version
+        if version != VERSION:
+            raise InvalidData(f"{path} has version {version}, this Joblog reads {VERSION}: use the one that wrote it")
+        found = _decode(data)
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise InvalidData(f"{path} is not the manifest of an archive, or is damaged: {error}") from error
+    if found.checksum() != found.sha256:
+        raise InvalidData(f"{path} is not as it was written (SHA-256): copy it again, or export again")
+    for file in found.files:
+        if Path(file.name).name != file.name:
+            raise InvalidData(f"{path} names a file outside of its directory: {file.name!r:.100}")
     return found
 
 
