@@ -14,7 +14,11 @@ _INCLUDE: Final = re.compile(r"^ *-- include: (\w+)$", re.MULTILINE)
 
 def load(file: str) -> Mapping[str, LiteralString]:
     """The statements of a file beside this one, by name. They are Joblog's own text, nothing is put in."""
-    text = files("joblog.projections").joinpath(file).read_text(encoding="utf-8")
+    return parsed(files("joblog.projections").joinpath(file).read_text(encoding="utf-8"))
+
+
+def parsed(text: str) -> Mapping[str, LiteralString]:
+    """The statements of such a file, which must be text that was not made at run time."""
     parts = _NAME.split(text)[1:]
     statements: dict[str, LiteralString] = {}
     for name, body in zip(parts[::2], parts[1::2], strict=True):

@@ -1,7 +1,7 @@
 """What a verification finds: one value for each place where something does not hold."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -22,10 +22,14 @@ class Kind(StrEnum):
 
     - job, history, worker: a row is missing, too much, or says something else.
     - counter: a count of jobs by state is not the number of rows. outcome: a count of ends is not that of the log.
+    - rejected, parked: a row is missing, too much, or says something else.
 
-    In the electors' topic `state`, compared with the log:
+    In what electors write beside the events, compared with the log:
 
-    - state: a live job is missing there, an ended one is still there, or one is in another state.
+    - state: a live job is missing in `state`, an ended one is still there, or one says something else; a
+      continuation waits of which its parent's record knows nothing, or the other way round.
+    - deadletter: a command that could not be read is not among the dead letters, is there twice, or is there though
+      no event rejects it.
     """
 
     VERSION_GAP = "version_gap"
@@ -41,7 +45,16 @@ class Kind(StrEnum):
     COUNTER = "counter"
     OUTCOME = "outcome"
     WORKER = "worker"
+    REJECTED = "rejected"
+    PARKED = "parked"
     STATE = "state"
+    DEADLETTER = "deadletter"
+
+
+#: What speaks against the tables, and not against the log or against what electors keep.
+OF_TABLES: Final = frozenset(
+    {Kind.JOB, Kind.HISTORY, Kind.WORKER, Kind.COUNTER, Kind.OUTCOME, Kind.REJECTED, Kind.PARKED}
+)
 
 
 class Finding(Struct, frozen=True, kw_only=True):

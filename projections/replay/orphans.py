@@ -1,21 +1,22 @@
-"""Continuations that wait in vain: their parent ended long ago and no answer came, or there is no such parent."""
+"""Continuations that wait in vain: their parent ended long ago and no answer came, or there is no such parent.
 
-from collections import defaultdict
+While the parent lives, its record in `state` names those that wait for it: one that is not there will get no answer.
+"""
+
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
+from joblog.projections.projector.fold import job_key
 from joblog.projections.replay.audit import job_of
 from joblog.projections.replay.findings import Finding, Kind, position
-from joblog.projections.replay.sorted_runs import SortedRuns
+from joblog.projections.replay.state_topic import Entry
 from joblog.projections.replay.trace import Trace, steps_of
-from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.contract.timestamps import parse_time_ms
 from joblog.streams.lane.features.verdicts import verdict
 from joblog.streams.lane.rules import LaneRules
 from msgspec import Struct
 
-IN_MEMORY_MAX: Final = 100_000
 #: An answer is a record in another lane's `reports`: so long may it take, and no longer if its elector works.
 ANSWER_MS: Final = 60_000
 PENDING_MS: Final = LaneRules().pending_ms
@@ -31,67 +32,35 @@ class Wait(Struct, array_like=True, gc=False):
     offset: int
 
 
-class Waits:
-    """The jobs that wait, by their parents; many are in files."""
+class Parent(NamedTuple):
+    """What is known of a job for which others wait: its events, and its record in `state`."""
 
-    def __init__(self, runs: SortedRuns[list[Wait]]) -> None:
-        self._runs = runs
-        self._waits: dict[bytes, list[Wait]] = defaultdict(list)
-        self.count = 0
-
-    def add(self, trace: Trace) -> None:
-        """Note a job whose last state is Awaiting."""
-        if trace.parent is None or trace.on is None:
-            return
-        last = list(steps_of(trace))[-1]
-        since = parse_time_ms(trace.changed_at)
-        wait = Wait(trace.key, ContinueOn(trace.on), since, last.lane, last.offset)
-        self._waits[bytes.fromhex(trace.parent.replace("-", ""))].append(wait)
-        self.count += 1
-        if self.count % IN_MEMORY_MAX == 0:
-            self.write()
-
-    def write(self) -> None:
-        """Write what is in memory as a run."""
-        if self._waits:
-            self._runs.write(self._waits.items())
-            self._waits.clear()
-
-    def by_parent(self) -> Iterator[tuple[bytes, list[Wait]]]:
-        """All that wait, by parent, in the order of the parents' ids."""
-        self.write()
-        return ((parent, [one for run in runs for one in run]) for parent, runs in self._runs.merged())
+    trace: Trace | None
+    entry: Entry | None
 
 
-def orphans(
-    waits: Iterable[tuple[bytes, list[Wait]]],
-    jobs: Iterator[tuple[bytes, Trace]],
-    now_ms: int,
-    begins: Mapping[int, int],
-) -> Iterator[Finding]:
-    """The waits that will not end; both sorted by id. Lanes whose log lacks its beginning may lack parents."""
-    key, trace = next(jobs, (b"\xff" * 16, None))
-    for parent, children in waits:
-        while key < parent:
-            key, trace = next(jobs, (b"\xff" * 17, None))
-        found = trace if key == parent else None
-        if found is None and begins.get(lane_of_job(job_of(parent)), 0):
-            continue
-        for child in children:
-            why = _why(parent, found, child, now_ms)
-            if why is not None:
-                yield Finding(
-                    kind=Kind.ORPHAN,
-                    lane=child.lane,
-                    job=job_of(child.child),
-                    what=f"job {job_of(child.child)} waits, but {why}",
-                    position=position(child.lane, child.offset),
-                )
+def wait_of(trace: Trace) -> tuple[bytes, Wait] | None:
+    """The parent of a job whose last state is Awaiting, and its wait."""
+    if trace.parent is None or trace.on is None:
+        return None
+    last = list(steps_of(trace))[-1]
+    wait = Wait(trace.key, ContinueOn(trace.on), parse_time_ms(trace.changed_at), last.lane, last.offset)
+    return job_key(trace.parent), wait
 
 
-def _why(parent: bytes, trace: Trace | None, wait: Wait, now_ms: int) -> str | None:
+def orphans(key: bytes, parent: Parent, waits: Iterable[Wait], now_ms: int) -> Iterator[Finding]:
+    """Those of the waits for one parent that will not end."""
+    for wait in waits:
+        why = _why(job_of(key), parent.trace, wait, now_ms)
+        if why is not None:
+            child = job_of(wait.child)
+            where = position(wait.lane, wait.offset)
+            what = f"job {child} waits, but {why}"
+            yield Finding(kind=Kind.ORPHAN, lane=wait.lane, job=child, what=what, position=where)
+
+
+def _why(job: str, trace: Trace | None, wait: Wait, now_ms: int) -> str | None:
     """Why a wait is in vain; None while it is not."""
-    job = job_of(parent)
     if trace is None:
         is_old = now_ms - wait.since_ms > PENDING_MS + ANSWER_MS
         return f"its parent {job} is not in the log" if is_old else None
@@ -99,3 +68,31 @@ def _why(parent: bytes, trace: Trace | None, wait: Wait, now_ms: int) -> str | N
     if now_ms - max(ended_ms, wait.since_ms) <= ANSWER_MS or verdict(wait.on, State(trace.state)) == "wait":
         return None
     return f"its parent {job} is {trace.state} since {trace.changed_at}, and no answer came"
+
+
+def unlisted(
+    key: bytes, parent: Parent, waits: Iterable[Wait], now_ms: int, looked: Mapping[int, int]
+) -> Iterator[Finding]:
+    """Those of the waits for one parent that its record in `state` does not name; `looked`: see state_check.
+
+    Of a parent that is not in `state`, or moved meanwhile, nothing is said here.
+    """
+    trace, entry = parent
+    if trace is None or entry is None or entry.state is None:
+        return
+    if any(step.offset >= looked.get(step.lane, 0) for step in steps_of(trace)):
+        return
+    listed = set(entry.continuations)
+    for wait in waits:
+        is_settled = now_ms - wait.since_ms > ANSWER_MS
+        must_wait = verdict(wait.on, State(trace.state)) == "wait"
+        if is_settled and must_wait and (job_of(wait.child), str(wait.on)) not in listed:
+            yield _unlisted(job_of(key), wait, entry)
+
+
+def _unlisted(job: str, wait: Wait, entry: Entry) -> Finding:
+    child = job_of(wait.child)
+    log = {"continuation": child, "on": str(wait.on), "position": position(wait.lane, wait.offset)}
+    what = f"job {job} in state: does not list {child}, which waits for it"
+    found = {"continuations": entry.continuations}
+    return Finding(kind=Kind.STATE, lane=entry.lane, job=job, what=what, log=log, found=found)

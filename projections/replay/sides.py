@@ -4,11 +4,12 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
+from joblog.projections.projector.decode import JobFact
 from joblog.projections.projector.event_batch import Entries, Record
 from joblog.projections.projector.fold import fold
 from joblog.projections.replay.findings import Finding, Kind
+from joblog.projections.replay.lives import Life, expected_job, lives_by_job, plain
 from joblog.projections.replay.tables import Snapshot
-from joblog.projections.replay.verify import Life, expected_job, lives_by_job, plain
 from joblog.projections.schema.history import HistoryRow, history_row, read, shown
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.record_headers import readable_headers
@@ -36,6 +37,15 @@ def events_of(
 def _subject(value: bytes) -> bytes:
     place = value.find(_SUBJECT) + len(_SUBJECT)
     return value[place : place + _ID_LENGTH]
+
+
+def specs(records: Iterator[Record]) -> dict[str, bytes]:
+    """The JobSpecs with which the last lives of these records' jobs began, as JSON."""
+    found: dict[str, bytes] = {}
+    for _record, fact in Entries(records):
+        if isinstance(fact, JobFact) and fact.created_with is not None:
+            found[fact.job] = bytes(fact.event.spec)
+    return found
 
 
 def both_sides(snapshot: Snapshot, jobs: Collection[str], records: Iterator[Record]) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ Each run is complete when its name is there, so whoever was stopped goes on behi
 """
 
 import heapq
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from pathlib import Path
@@ -16,6 +17,8 @@ V = TypeVar("V")
 #: A run is read so many bytes at a time; all runs are read at once.
 _READ_BYTES: Final = 262_144
 _LENGTH_BYTES: Final = 4
+#: So many values are collected in memory before they become a run.
+COLLECTED_MAX: Final = 100_000
 _by_key: Final[Callable[[tuple[bytes, int, Any]], tuple[bytes, int]]] = itemgetter(0, 1)
 
 
@@ -70,3 +73,39 @@ class SortedRuns(Generic[V]):
                 key = file.read(first[0])
                 length = int.from_bytes(file.read(_LENGTH_BYTES), "big")
                 yield key, number, file.read(length)
+
+
+class Collected(Generic[V]):
+    """Values that come in any order, several with the same key: in memory, and in runs when they are many."""
+
+    def __init__(self, runs: SortedRuns[list[V]]) -> None:
+        self.runs = runs
+        self._values: dict[bytes, list[V]] = defaultdict(list)
+        #: How many are in memory.
+        self.waiting = 0
+
+    def add(self, key: bytes, value: V) -> None:
+        """Add one value."""
+        self._values[key].append(value)
+        self.waiting += 1
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.waiting and not self.runs.count
+
+    def spill(self) -> None:
+        """Write what is in memory if that is much."""
+        if self.waiting >= COLLECTED_MAX:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is in memory."""
+        if self._values:
+            self.runs.write(self._values.items())
+        self._values.clear()
+        self.waiting = 0
+
+    def merged(self) -> Iterator[tuple[bytes, list[V]]]:
+        """All values by key, in the order of keys; those of one key as they came."""
+        self.write()
+        return ((key, [one for run in runs for one in run]) for key, runs in self.runs.merged())

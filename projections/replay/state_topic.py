@@ -1,30 +1,39 @@
-"""The electors' topic `state` as it is between two looks at the log, and whether it fits the events.
+"""The electors' topic `state`, as far as the events tell what it must say: jobs, and who waits for them.
 
-An elector writes a job's events and its record in one transaction. So of a job that had no event between both
-looks, the record must say what the events say; of another, it must be one of the versions between them.
+Records are read in any order of their keys, and the last of each key counts. They go into sorted files: of jobs,
+of the waits for parents that nobody has created yet.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Final
 
+from joblog.projections.projector.fold import job_key
 from joblog.projections.replay.audit import job_of
 from joblog.projections.replay.findings import Finding, Kind
-from joblog.projections.replay.sorted_runs import SortedRuns
-from joblog.projections.replay.trace import Step, Trace, steps_of
+from joblog.projections.replay.sorted_runs import Collected, SortedRuns
 from joblog.streams.contract.ids import lane_of_job
-from joblog.streams.contract.states import FINAL_STATES, State
-from joblog.streams.contract.timestamps import parse_time_ms
+from joblog.streams.contract.states import State
 from joblog.streams.elector.lane_records import OWN_KEYS, read_state
 from joblog.streams.kafka.scan import Ranges, TopicReader
 from joblog.streams.lane.features.catalog import DECODERS
+from joblog.streams.lane.features.continuations import PENDING_KEY
 from joblog.streams.lane.job import Job
 from msgspec import Struct
 
+#: Jobs, and bytes of their specs, that are kept in memory before a run is written.
 ENTRIES_MAX: Final = 100_000
+BYTES_MAX: Final = 64 * 1024 * 1024
+
+#: A job that waits, and for which end of its parent.
+Waiting = tuple[str, str]
 
 
 class Entry(Struct, array_like=True, gc=False):
-    """The record of a job in `state`, as far as its events tell it; `state` is None for a tombstone."""
+    """The record of a job in `state`, as far as its events tell it; `state` is None for a tombstone.
+
+    - spec, parameters: JSON, as they are there; continuations: the jobs that wait for this one.
+    """
 
     lane: int
     state: State | None = None
@@ -35,36 +44,77 @@ class Entry(Struct, array_like=True, gc=False):
     worker: str | None = None
     lease: int = 0
     due_ms: int = 0
-
-    def shown(self) -> dict[str, object]:
-        """What it says of the job, but for its lane."""
-        return {name: getattr(self, name) for name in _COMPARED}
-
-
-_COMPARED: Final = ("state", "version", "attempt", "queue", "task", "worker", "lease", "due_ms")
+    priority: int = 0
+    spec: bytes = b""
+    parameters: bytes = b"{}"
+    continuations: tuple[Waiting, ...] = ()
 
 
-def read_entries(reader: TopicReader, ranges: Ranges, runs: SortedRuns[Entry], found: list[Finding]) -> Iterator[int]:
-    """Write the records of jobs into runs, the last of each key; yields how many were read. Adds to `found`."""
-    entries: dict[bytes, Entry] = {}
-    for messages in reader.read(ranges):
-        for message in messages:
-            key, lane = (message.key() or b"").decode(errors="replace"), message.partition()
-            assert lane is not None
-            if key in OWN_KEYS or any(key.startswith(prefix) for prefix in DECODERS):
-                continue
-            try:
-                entry = _entry(key, lane, message.value())
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with the record is the finding
-                found.append(_unreadable(key, lane, f"its record cannot be read: {error!s:.300}"))
-                continue
-            entries[bytes.fromhex(key.replace("-", ""))] = entry
-        if len(entries) >= ENTRIES_MAX:
-            runs.write(entries.items())
-            entries = {}
-        yield len(messages)
-    if entries:
-        runs.write(entries.items())
+class Listed(Struct, array_like=True, gc=False):
+    """That the lane of `parent` knows of a job which waits for it."""
+
+    parent: str
+    on: str
+
+
+class StateRecords:
+    """What `state` says, in files: jobs by id, and the waits for parents that are not there yet, by parent."""
+
+    def __init__(self, directory: Path) -> None:
+        self.jobs = SortedRuns(directory, "state", Entry)
+        self._pending = SortedRuns(directory, "state-pending", list[Waiting])
+        self._listed = Collected(SortedRuns(directory, "state-listed", list[Listed]))
+        self.unreadable: list[Finding] = []
+        self._entries: dict[bytes, Entry] = {}
+        self._waits: dict[bytes, list[Waiting]] = {}
+        self._bytes = 0
+
+    def read(self, reader: TopicReader, ranges: Ranges) -> Iterator[int]:
+        """Read the records, the last of each key counts; yields how many were read."""
+        for messages in reader.read(ranges):
+            for message in messages:
+                key, lane = (message.key() or b"").decode(errors="replace"), message.partition()
+                assert lane is not None
+                try:
+                    self._take(key, lane, message.value())
+                except Exception as error:  # noqa: BLE001 - whatever is wrong with the record is the finding
+                    self.unreadable.append(_unreadable(key, lane, f"its record cannot be read: {error!s:.300}"))
+            if len(self._entries) >= ENTRIES_MAX or self._bytes >= BYTES_MAX:
+                self._write()
+            yield len(messages)
+        self._write()
+
+    def pending(self) -> Iterator[tuple[bytes, list[Waiting]]]:
+        """The waits for parents that are not there yet, by parent."""
+        return ((key, runs[-1]) for key, runs in self._pending.merged())
+
+    def listed(self) -> Iterator[tuple[bytes, list[Listed]]]:
+        """The jobs that are known to wait, in the order of their ids, each with what it is said to wait for."""
+        for key, runs in self.jobs.merged():
+            self._list(key, runs[-1].continuations)
+        for key, waits in self.pending():
+            self._list(key, waits)
+        return self._listed.merged()
+
+    def _list(self, parent: bytes, waits: Iterable[Waiting]) -> None:
+        for child, on in waits:
+            self._listed.add(job_key(child), Listed(job_of(parent), on))
+        self._listed.spill()
+
+    def _take(self, key: str, lane: int, value: bytes | None) -> None:
+        if key.startswith(PENDING_KEY):
+            waits = DECODERS[PENDING_KEY](value) if value is not None else ()
+            self._waits[job_key(key.removeprefix(PENDING_KEY))] = [(child, on) for child, on, _since in waits]
+        elif key not in OWN_KEYS and not any(key.startswith(prefix) for prefix in DECODERS):
+            entry = self._entries[job_key(key)] = _entry(key, lane, value)
+            self._bytes += len(entry.spec)
+
+    def _write(self) -> None:
+        if self._entries:
+            self.jobs.write(self._entries.items())
+        if self._waits:
+            self._pending.write(self._waits.items())
+        self._entries, self._waits, self._bytes = {}, {}, 0
 
 
 def _entry(key: str, lane: int, value: bytes | None) -> Entry:
@@ -77,79 +127,22 @@ def _entry(key: str, lane: int, value: bytes | None) -> Entry:
         raise TypeError("it is no job")
     if job.id != key:
         raise ValueError(f"it is about job {job.id}")
-    due = job.due_ms if job.state is State.SCHEDULED else 0
-    return Entry(lane, job.state, job.version, job.attempt, job.queue, job.task, job.worker, job.lease, due)
+    return Entry(
+        lane,
+        job.state,
+        job.version,
+        job.attempt,
+        job.queue,
+        job.task,
+        job.worker,
+        job.lease,
+        job.due_ms if job.state is State.SCHEDULED else 0,
+        job.priority,
+        job.spec,
+        job.parameters,
+        tuple((child, str(on)) for child, on in job.continuations),
+    )
 
 
 def _unreadable(key: str, lane: int, what: str) -> Finding:
     return Finding(kind=Kind.STATE, lane=lane, job=key, what=f"state: {what}")
-
-
-def state_finding(key: bytes, trace: Trace | None, entry: Entry | None, looked: dict[int, int]) -> Finding | None:
-    """What is wrong with a job's record; `looked` says how far each lane's events were before `state` was read."""
-    if entry is not None and entry.state is None:
-        entry = None
-    if trace is None:
-        return None if entry is None else _finding(key, entry.lane, "is in state, not in the log", None, entry)
-    last = list(steps_of(trace))
-    since = [step for step in last if step.offset >= looked.get(step.lane, 0)]
-    if since:
-        return _moved(key, trace, entry, last, since)
-    wanted = expected_entry(trace)
-    what = _differs(wanted, entry)
-    return None if what is None else _finding(key, trace.lane, what, wanted, entry)
-
-
-def _differs(wanted: Entry, entry: Entry | None) -> str | None:
-    """What is wrong with the record of a job that did not move meanwhile. Failed jobs are kept for a while."""
-    has_ended = wanted.state in FINAL_STATES
-    if entry is None:
-        return None if has_ended else f"is {wanted.state}, and not in state"
-    if has_ended and wanted.state is not State.FAILED:
-        return f"is {wanted.state}, and still in state"
-    differing = [name for name in _COMPARED if getattr(entry, name) != getattr(wanted, name)]
-    return f"{', '.join(differing)} in state: not as the log says" if differing else None
-
-
-def expected_entry(trace: Trace) -> Entry:
-    """What a job's record must say after these events."""
-    runs = trace.state is State.PROCESSING
-    due = parse_time_ms(trace.due) if trace.state is State.SCHEDULED and trace.due else 0
-    return Entry(
-        trace.lane,
-        trace.state,
-        trace.version,
-        trace.attempt,
-        trace.queue,
-        trace.task,
-        trace.worker if runs else None,
-        (trace.lease or 0) if runs else 0,
-        due,
-    )
-
-
-def _moved(
-    key: bytes, trace: Trace, entry: Entry | None, steps: Sequence[Step], since: Sequence[Step]
-) -> Finding | None:
-    """A job that had events while `state` was read: its record may be of any of these versions."""
-    before = [step for step in steps if step.offset < since[0].offset]
-    possible = [*before[-1:], *since]
-    if entry is None:
-        is_possible = not before or any(step.is_end for step in possible)
-    else:
-        is_possible = entry.version in {step.version for step in possible}
-    if is_possible:
-        return None
-    return _finding(key, trace.lane, "is moving, and state has none of its versions", expected_entry(trace), entry)
-
-
-def _finding(key: bytes, lane: int, what: str, wanted: Entry | None, entry: Entry | None) -> Finding:
-    job = job_of(key)
-    return Finding(
-        kind=Kind.STATE,
-        lane=lane,
-        job=job,
-        what=f"job {job} {what}",
-        log=wanted.shown() if wanted else None,
-        found=entry.shown() if entry else None,
-    )

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import psycopg
 from joblog.projections import database
+from joblog.projections.replay.aside import Aside, instant
 from joblog.projections.schema.schema import check_in
 from joblog.projections.statements import load
 from psycopg import sql
@@ -14,10 +15,15 @@ from psycopg.rows import dict_row
 
 SQL: Final = load("replay/tables.sql")
 _ROWS: Final = 2_000
+#: The tables of what is of no job, and what their rows say beside their place and time.
+_ASIDES: Final = {
+    "parked": ("code", "reason", "raw"),
+    "rejected": ("code", "reason", "command", "command_id", "job", "position"),
+}
 
 
 class Row(NamedTuple):
-    """A row of `jobs`, with digests of what is long; parameters as JSON."""
+    """A row of `jobs`, with digests of what is long; parameters as JSON, see compare."""
 
     lane: int
     state: str
@@ -37,7 +43,7 @@ class Row(NamedTuple):
     exception_type: str | None
     exception_message: bytes | None
     spec: bytes | None
-    parameters: str | None
+    parameters: str | bytes | None
     log_offset: int
     state_version: int | None
 
@@ -87,6 +93,12 @@ class Snapshot:
         """The history of every job in the order of ids."""
         for key, count, digests in self._streamed("history", {}):
             yield bytes(key), Kept(count, int(digests))
+
+    def asides(self, lanes: Collection[int] | None) -> Iterator[Aside]:
+        """The rows of `parked` and `rejected`, in the order of their keys; of these lanes, or of all."""
+        for table, columns in _ASIDES.items():
+            for lane, offset, at, *values in self._streamed(table, {"lanes": list(lanes) if lanes else None}):
+                yield Aside(table, lane, offset, {"at": instant(at), **dict(zip(columns, values, strict=True))})
 
     def rows(self, name: str, **values: Any) -> list[tuple[Any, ...]]:
         """All rows of one of the small queries."""

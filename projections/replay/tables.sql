@@ -25,26 +25,33 @@ WHERE %(lanes)s::int[] IS NULL OR lane = ANY(%(lanes)s)
 ORDER BY id
 
 -- name: history
--- How many events the history of each job has, and the sum of their digests.
+-- How many events the history of each job has, and the sum of the digests of each with the version of its place.
 SELECT
     uuid_send(job), count(*),
-    sum(('x' || encode(substring(sha256(convert_to(event, 'UTF8')) FROM 1 FOR 8), 'hex'))::bit(64)::bigint)
-FROM history CROSS JOIN unnest(events) AS listed (event)
+    sum(('x' || encode(substring(
+        sha256(convert_to((version + place - 1) || event, 'UTF8')) FROM 1 FOR 8
+    ), 'hex'))::bit(64)::bigint)
+FROM history CROSS JOIN unnest(events) WITH ORDINALITY AS listed (event, place)
 GROUP BY job
 ORDER BY job
 
--- name: misplaced
--- Rows of the history whose events do not have the versions of their places.
-SELECT job::text, version, last_version, cardinality(events) FROM history
-WHERE cardinality(events) <> last_version - version + 1
+-- name: counts
+-- How many jobs are in each state, as it is counted.
+SELECT lane, queue, state::text, n FROM counts
 
--- name: recount
--- The counters beside a recount of the jobs, where they differ.
-WITH recounted AS (SELECT lane, queue, state, count(*) AS n FROM jobs GROUP BY lane, queue, state)
-SELECT lane, queue, state::text, coalesce(counts.n, 0) AS counted, coalesce(recounted.n, 0) AS there
-FROM counts FULL JOIN recounted USING (lane, queue, state)
-WHERE coalesce(counts.n, 0) <> coalesce(recounted.n, 0)
-ORDER BY lane, queue, state
+-- name: rejected
+-- Every rejected command, in the order of the log.
+SELECT lane, log_offset, at, code, reason, command, command_id, job::text AS job, position FROM rejected
+WHERE %(lanes)s::int[] IS NULL OR lane = ANY(%(lanes)s)
+ORDER BY lane, log_offset
+
+-- name: parked
+-- Every parked record, in the order of the log.
+SELECT
+    lane, log_offset, at, code, reason, encode(substring(sha256(raw) FROM 1 FOR 8), 'hex') AS raw
+FROM parked
+WHERE %(lanes)s::int[] IS NULL OR lane = ANY(%(lanes)s)
+ORDER BY lane, log_offset
 
 -- name: outcomes
 -- How often jobs ended, in every bucket.

@@ -38,7 +38,8 @@ _NO_COMMANDS: Final = (b"reports/", b"overdue/")
 class Step(NamedTuple):
     """One event: where it lies, what it is, when it happened (hours since 1970), and a digest of what is kept of it.
 
-    `lease` is 0 where the event has none; `twin` is a checksum of the whole record for first events, else 0.
+    The digest is of the version, too. `lease` is 0 where the event has none; `twin` is a checksum of the whole record
+    for first events, else 0.
     """
 
     lane: int
@@ -137,7 +138,7 @@ def step_of(record: Record, fact: JobFact) -> bytes:
         event.lease or 0,
         crc32(value) if flags & BEGINS else 0,
         _hours(fact.at[:13]),
-        short(kept(record, fact)),
+        short(b"%d" % event.version + kept(record, fact)),
     )
 
 

@@ -1,91 +1,64 @@
-"""Whether the log, Postgres and the electors' `state` say the same, while the system runs, in bounded memory.
+"""Whether the log, Postgres, and what electors keep say the same, while the system runs, in bounded memory.
 
 1. pass over the log up to where the tables are now: a trace of each job goes into sorted files 2. open a snapshot of
-the tables, and read the log on up to the offsets that it stores itself 3. read `state`, and the log a little further:
-a job without an event meanwhile must be in `state` as in the log 4. merge traces, rows, history and records of
-`state` by job id: what differs by its digests is noted, and the log is audited by itself 5. look for parents of the
-jobs that wait 6. read the log again for the jobs that differ from their rows, and name both sides.
+the tables, and read the log on up to the offsets that it stores itself 3. read `state` and the dead letters, and the
+log a little further: a job without an event meanwhile must be in `state` as in the log 4. look at all jobs (jobs.py):
+traces, rows, history and records of `state` beside each other by job id 5. look for parents of the jobs that wait,
+and at the rows that are of no job 6. read the log again for the jobs that differ, and name both sides.
 
 Steps 1 and 2 can be stopped, and resumed from the files.
 """
 
 import heapq
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import reduce
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from joblog.projections.replay.audit import audit, job_of
-from joblog.projections.replay.compare import Ends, count_ends, equals
-from joblog.projections.replay.findings import Finding, Kind
+from joblog.projections.projector.event_batch import Record
+from joblog.projections.replay.aside import aside_findings
+from joblog.projections.replay.audit import job_of
+from joblog.projections.replay.dead_letters import DeadLetters, Letter, letter_findings
+from joblog.projections.replay.findings import Kind
+from joblog.projections.replay.jobs import Jobs
+from joblog.projections.replay.lane_hashes import LaneHashes, Side, lane_hashes
 from joblog.projections.replay.log_pass import LogPass
-from joblog.projections.replay.orphans import Wait, Waits, orphans
-from joblog.projections.replay.sides import both_sides, events_of
-from joblog.projections.replay.sorted_runs import SortedRuns
-from joblog.projections.replay.state_topic import Entry, read_entries, state_finding
-from joblog.projections.replay.tables import Kept, Row, Snapshot, positions
-from joblog.projections.replay.totals import counters, outcomes, workers
-from joblog.projections.replay.trace import Trace, joined
+from joblog.projections.replay.orphans import Parent, orphans, unlisted
+from joblog.projections.replay.report import Found, Report
+from joblog.projections.replay.sides import both_sides, events_of, specs
+from joblog.projections.replay.sorted_runs import Collected, SortedRuns
+from joblog.projections.replay.state_check import spec_finding
+from joblog.projections.replay.state_topic import StateRecords
+from joblog.projections.replay.tables import Snapshot, positions
+from joblog.projections.replay.totals import (
+    counts_differ,
+    kept_counts,
+    kept_outcomes,
+    outcomes_differ,
+    wanted_outcomes,
+    workers,
+)
+from joblog.projections.replay.trace import joined
 from joblog.streams.contract.ids import lane_of_job
-from joblog.streams.contract.states import State
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import LogLost, ProjectionError
 from joblog.streams.kafka.clients import KafkaConfig
-from joblog.streams.kafka.scan import Range, TopicReader, reading
+from joblog.streams.kafka.scan import Range, Ranges, TopicReader, reading
 from joblog.streams.progress import Stopped, Told, silent
 
-#: So many findings are kept in full; the others are counted.
-FINDINGS_MAX: Final = 1_000
-#: So many jobs that differ from their rows are named with both sides.
-NAMED_MAX: Final = 200
 #: A transaction ends in its partitions one after the other: so long may it be seen in one and not in another.
 SETTLE_S: Final = 0.3
-
-
-class Report(NamedTuple):
-    """What a verification found: `counts` of all findings by kind, the first ones in full.
-
-    - events, jobs: how many were compared. cut: the offset in each lane up to which the log was folded.
-    - late_lanes: lanes whose log lacks its beginning; jobs and sums of theirs are not compared with tables.
-    """
-
-    findings: list[Finding]
-    counts: dict[str, int]
-    events: int
-    jobs: int
-    cut: dict[int, int]
-    late_lanes: list[int]
-    seconds: float
-
-    @property
-    def holds(self) -> bool:
-        """Whether nothing was found."""
-        return not self.counts
-
-
-class _Found:
-    """Findings: all are counted, the first ones of each kind kept."""
-
-    def __init__(self) -> None:
-        self.kept: list[Finding] = []
-        self.counts: Counter[str] = Counter()
-
-    def add(self, findings: Iterable[Finding]) -> None:
-        for one in findings:
-            self.counts[one.kind] += 1
-            if self.counts[one.kind] <= FINDINGS_MAX // len(Kind):
-                self.kept.append(one)
 
 
 class Verification:
     """One verification; its files are in `directory`, from which it goes on if another one stopped there.
 
-    - dsn: None to leave Postgres out. only: the lanes to look at; all, if None. with_state: look at `state`, too.
+    - dsn: None to leave Postgres out. only: the lanes to look at; all, if None.
+    - with_state: look at `state` and the dead letters, too.
     """
 
     def __init__(
@@ -108,14 +81,11 @@ class Verification:
         self._directory = directory
         self._log = LogPass(directory, "events", names.prefix, self._only)
         self._tail = LogPass(directory, "tail", names.prefix, self._only)
-        self._entries = SortedRuns(directory, "state", Entry)
-        self._waits = Waits(SortedRuns(directory, "waits", list[Wait]))
-        self._found = _Found()
-        self._jobs = 0
-        self._ends: Ends = Ends()
+        self._state = StateRecords(directory)
+        letters = Collected(SortedRuns(directory, "letters", list[Letter]))
+        self._letters = DeadLetters(letters, names.commands, self._only)
+        self._found = Found()
         self._looked: dict[int, int] = {}
-        self._differing: list[str] = []
-        self._differ = 0
 
     def run(self) -> Report:
         """Verify; raises Stopped, after which another one may go on, KafkaException, and ProjectionError."""
@@ -132,21 +102,22 @@ class Verification:
                 stops = self._checked(snapshot.offsets)
                 self._pass("reading the log", reader, self._log, stops, snapshot.refused)
             if self._with_state:
-                self._read_state(reader)
-            self._merge(snapshot)
-            self._find_orphans()
-            passed = self._log.passed
+                self._read_beside(reader)
+            jobs = self._look_at_jobs(snapshot)
+            self._find_orphans(jobs)
+            if self._with_state:
+                self._find_letters()
+                self._compare_specs(reader, jobs)
+            hashes: list[LaneHashes] = []
             if snapshot is not None:
-                self._name_both_sides(reader, snapshot, stops)
-                full = self._full_lanes()
-                self._found.add(counters(snapshot, self._only))
-                self._found.add(outcomes(snapshot, self._ends, full))
-                if self._is_whole and len(full) == self._lanes:
-                    self._found.add(workers(snapshot, passed.workers))
+                hashes = self._compare_totals(snapshot, jobs)
+                self._compare_asides(snapshot, jobs)
+                self._name_both_sides(reader, snapshot, jobs, stops)
+            passed = self._log.passed
             self._found.add((*passed.findings, *self._tail.passed.findings))
         late = [lane for lane in self._only if lane not in self._full_lanes()]
-        counts, seconds = dict(sorted(self._found.counts.items())), time.monotonic() - began
-        return Report(self._found.kept, counts, passed.events, self._jobs, stops, late, seconds)
+        counts, seconds = dict(self._found.sorted_counts()), time.monotonic() - began
+        return Report(self._found.kept, counts, passed.events, jobs.count, stops, late, hashes, seconds)
 
     def _begin(self, reader: TopicReader) -> None:
         """Go on from the files, if there are some, or at the beginning of the log."""
@@ -195,89 +166,102 @@ class Verification:
             log.checkpoint()
             raise
 
-    def _read_state(self, reader: TopicReader) -> None:
+    def _read_beside(self, reader: TopicReader) -> None:
+        """What electors keep beside the events, between two looks at these."""
         self._looked = {lane: one.stop for lane, one in reader.bounds(self._only).items()}
         time.sleep(SETTLE_S)
         with reading(self._config, self._names.state) as state:
             state.check_partitions(self._lanes)
-            ranges, done = state.bounds(self._only), 0
-            total = sum(one.length for one in ranges.values())
-            unreadable: list[Finding] = []
-            for count in read_entries(state, ranges, self._entries, unreadable):
-                done += count
-                self._told("reading state", done, total)
-            self._found.add(unreadable)
+            ranges = state.bounds(self._only)
+            self._count("reading state", ranges, self._state.read(state, ranges))
+            self._found.add(self._state.unreadable)
+        with reading(self._config, self._names.deadletters) as letters:
+            ranges = letters.bounds(letters.partitions())
+            self._count("reading dead letters", ranges, self._letters.read(letters, ranges))
         time.sleep(SETTLE_S)
         ends = {lane: one.stop for lane, one in reader.bounds(self._only).items()}
         self._tail.passed.begins = dict(self._log.passed.next)
         self._tail.passed.next = dict(self._log.passed.next)
         self._pass("reading on", reader, self._tail, ends, set())
 
-    def _merge(self, snapshot: Snapshot | None) -> None:
+    def _count(self, step: str, ranges: Ranges, counts: Iterator[int]) -> None:
+        total, done = sum(one.length for one in ranges.values()), 0
+        for count in counts:
+            done += count
+            self._told(step, done, total)
+
+    def _look_at_jobs(self, snapshot: Snapshot | None) -> Jobs:
+        jobs = Jobs(self._directory, self._log, self._tail, self._only, self._found)
+        state = self._state if self._with_state else None
+        jobs.run(snapshot, state, self._looked, None if self._is_whole else self._only, self._told)
+        return jobs
+
+    def _find_orphans(self, jobs: Jobs) -> None:
+        if jobs.waits.is_empty:
+            return
         sources: list[Iterator[tuple[bytes, int, Any]]] = [
             ((key, 0, reduce(joined, parts)) for key, parts in self._log.runs.merged()),
             ((key, 1, reduce(joined, parts)) for key, parts in self._tail.runs.merged()),
-            ((key, 4, parts[-1]) for key, parts in self._entries.merged()),
+            ((key, 2, parts[-1]) for key, parts in self._state.jobs.merged()),
+            ((key, 3, waits) for key, waits in jobs.waits.merged()),
         ]
-        if snapshot is not None:
-            sources.append((key, 2, row) for key, row in snapshot.jobs(None if self._is_whole else self._only))
-            sources.append((key, 3, kept) for key, kept in snapshot.history() if self._is_looked_at(key))
-        merged = heapq.merge(*sources, key=itemgetter(0, 1))
-        for key, parts in groupby(merged, key=itemgetter(0)):
-            given = {place: value for _, place, value in parts}
-            self._jobs += 1
-            if self._jobs % 5_000 == 0:
-                self._told("comparing", self._jobs, 0)
-            self._look_at(key, given, with_tables=snapshot is not None)
-
-    def _look_at(self, key: bytes, given: dict[int, Any], *, with_tables: bool) -> None:
-        trace: Trace | None = given.get(0)
-        later: Trace | None = given.get(1)
-        if with_tables:
-            self._compare(key, trace, given.get(2), given.get(3))
-        whole = joined(trace, later) if trace is not None and later is not None else trace or later
-        is_told = job_of(key) not in self._log.passed.refused
-        begins = self._log.passed.begins
-        if whole is not None and is_told:
-            self._found.add(audit(whole, begins))
-            if whole.state is State.AWAITING:
-                self._waits.add(whole)
-        if self._with_state and is_told and (whole is not None or not begins.get(lane_of_job(job_of(key)), 0)):
-            finding = state_finding(key, whole, given.get(4), self._looked)
-            if finding is not None:
-                self._found.add((finding,))
-
-    def _compare(self, key: bytes, trace: Trace | None, row: Row | None, kept: Kept | None) -> None:
-        """Note a job that is not in the tables as it is in the log."""
-        if trace is not None:
-            count_ends(trace, self._ends)
-            is_cut = trace.first_version > 1 and trace.lane not in self._full_lanes()
-            differs = not is_cut and (row is None or not equals(trace, row, kept))
-        elif row is not None or kept is not None:
-            differs = (row.lane if row is not None else lane_of_job(job_of(key))) in self._full_lanes()
-        else:
-            return
-        if differs:
-            self._differ += 1
-            if self._differ <= NAMED_MAX:
-                self._differing.append(job_of(key))
-
-    def _find_orphans(self) -> None:
-        if not self._waits.count:
-            return
-        runs = (self._log.runs.merged(), self._tail.runs.merged())
-        merged = heapq.merge(*(((key, n, parts) for key, parts in one) for n, one in enumerate(runs)))
-        jobs = (
-            (key, reduce(joined, (trace for _, _, parts in several for trace in parts)))
-            for key, several in groupby(merged, key=itemgetter(0))
-        )
         now_ms = time.time_ns() // 1_000_000
-        self._found.add(orphans(self._waits.by_parent(), jobs, now_ms, self._log.passed.begins))
+        for key, parts in groupby(heapq.merge(*sources, key=itemgetter(0, 1)), key=itemgetter(0)):
+            given = {place: value for _, place, value in parts}
+            lane = lane_of_job(job_of(key))
+            if (waits := given.get(3)) is None or lane not in self._only:
+                continue
+            traces = [given[place] for place in (0, 1) if place in given]
+            if not traces and self._log.passed.begins.get(lane, 0):
+                continue  # its events may have been deleted
+            parent = Parent(reduce(joined, traces) if traces else None, given.get(2))
+            self._found.add(orphans(key, parent, waits, now_ms))
+            self._found.add(unlisted(key, parent, waits, now_ms, self._looked))
 
-    def _name_both_sides(self, reader: TopicReader, snapshot: Snapshot, stops: dict[int, int]) -> None:
-        if not self._differing:
+    def _find_letters(self) -> None:
+        """Dead letters beside the events that reject their commands."""
+        sources = [one.merged() for one in (self._log.rejections, self._tail.rejections, self._letters.letters)]
+        merged = groupby(heapq.merge(*sources, key=itemgetter(0)), key=itemgetter(0))
+        both = ((key, [one for _, several in parts for one in several]) for key, parts in merged)
+        self._found.add(letter_findings(both, self._looked, self._log.passed.begins, self._letters.since_ms))
+
+    def _compare_specs(self, reader: TopicReader, jobs: Jobs) -> None:
+        """Of jobs whose spec in `state` is written otherwise: whether it means something else."""
+        if not jobs.unsure:
             return
-        named = self._differing  # the first ones
+        stops = {**self._log.passed.next, **self._tail.passed.next}
+        records = self._events_of(reader, [one.job for one in jobs.unsure], stops)
+        found = specs(records)
+        differing = (spec_finding(one, found[one.job]) for one in jobs.unsure if one.job in found)
+        self._found.add(one for one in differing if one is not None)
+        self._found.count(Kind.STATE, jobs.unsure_more)
+
+    def _compare_totals(self, snapshot: Snapshot, jobs: Jobs) -> list[LaneHashes]:
+        full = self._full_lanes()
+        late = set(self._only) - full
+        counts, outcomes = kept_counts(snapshot), kept_outcomes(snapshot)
+        wanted = wanted_outcomes(jobs.ends)
+        self._found.add(counts_differ(jobs.counts, counts, full))
+        self._found.add(counts_differ(jobs.row_counts, counts, late))
+        self._found.add(outcomes_differ(wanted, outcomes, full))
+        if self._is_whole and not late:
+            self._found.add(workers(snapshot, self._log.passed.workers))
+        log, tables = Side(jobs.sums, jobs.counts, wanted), Side(jobs.row_sums, counts, outcomes)
+        return lane_hashes(full, log, tables)
+
+    def _compare_asides(self, snapshot: Snapshot, jobs: Jobs) -> None:
+        log = heapq.merge(self._log.asides.merged(), jobs.gaps.merged(), key=itemgetter(0))
+        rows = snapshot.asides(None if self._is_whole else self._only)
+        self._found.add(aside_findings(log, rows, self._log.passed.begins))
+
+    def _name_both_sides(self, reader: TopicReader, snapshot: Snapshot, jobs: Jobs, stops: Mapping[int, int]) -> None:
+        if jobs.differing:
+            records = self._events_of(reader, jobs.differing, stops)
+            self._found.add(both_sides(snapshot, jobs.differing, records))
+            self._found.count(Kind.JOB, jobs.differ - len(jobs.differing))
+
+    def _events_of(self, reader: TopicReader, named: Sequence[str], stops: Mapping[int, int]) -> Iterator[Record]:
+        """The records of these jobs, up to these offsets."""
         # An event in a wrong lane can only be found by looking into all of them.
         wanted = set(self._only) if self._found.counts[Kind.WRONG_LANE] else {lane_of_job(job) for job in named}
         lanes = sorted(wanted & set(self._only))
@@ -289,14 +273,8 @@ class Verification:
             done += count
             self._told("naming what differs", done, total)
 
-        records = events_of(reader, named, ranges, told)
-        self._found.add(both_sides(snapshot, named, records))
-        if more := self._differ - len(named):
-            self._found.counts[Kind.JOB] += more
+        return events_of(reader, named, ranges, told)
 
     def _full_lanes(self) -> set[int]:
         """The lanes whose log is there from its beginning."""
         return {lane for lane in self._only if not self._log.passed.begins.get(lane, 0)}
-
-    def _is_looked_at(self, key: bytes) -> bool:
-        return self._is_whole or lane_of_job(job_of(key)) in self._only

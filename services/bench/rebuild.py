@@ -1,6 +1,5 @@
 """A rebuild of the tables: events per second from a log that is written beforehand."""
 
-import threading
 from collections.abc import Iterator
 
 from joblog.projections.replay.rebuild.place import Place
@@ -16,7 +15,7 @@ def replay_rebuild(cluster: Cluster, jobs: int, processes: int = PROCESSES) -> I
     write_log(cluster, jobs)
     place = Place(cluster.kafka, cluster.names, cluster.lanes, cluster.dsn, cluster.schema)
     try:
-        done = rebuild(place, threading.Event(), processes=processes, verify=False)
+        done = rebuild(place, processes=processes, verify=False)
     finally:
         drop(cluster.dsn, place.schemas.new)
         drop(cluster.dsn, place.schemas.old)

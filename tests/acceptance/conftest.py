@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from joblog.projections.replay.verify import differences, read_log
 from joblog.projections.schema import migrate
 from joblog.services.client.client import Client
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.kafka.admin import create_topics
 from joblog.streams.kafka.clients import KafkaConfig
 from msgspec import json
+
+from tests.support.log_comparison import differences, read_log
 
 #: Tasks of the jobs; each run leaves a line in the ledger before it does anything else.
 TASKS = """

@@ -18,7 +18,6 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from joblog.projections.projector.event_batch import Entries, Parked
-from joblog.projections.replay.verify import read_log
 from joblog.services.worker.assignments import partition_of
 from joblog.streams.contract import wire
 from joblog.streams.contract.codec import read_command, read_report
@@ -34,6 +33,7 @@ from msgspec import Struct, json
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg import sql
 
+from tests.support.log_comparison import read_log
 from tests.support.mutations import Written, mutated
 from tests.support.real_records import history, lane_of, recorded
 

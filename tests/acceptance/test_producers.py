@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from joblog.projections.replay.verify import read_log
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.kafka.clients import KafkaConfig
 
 from tests.acceptance.conftest import Installation
+from tests.support.log_comparison import read_log
 
 pytestmark = [pytest.mark.broker, pytest.mark.database]
 

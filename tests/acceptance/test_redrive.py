@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from joblog.projections.replay.verify import read_log
 from joblog.services.client.options import JobOptions
 from joblog.streams.contract.retry import RetryPolicy
 
+from tests.support.log_comparison import read_log
 from tests.support.redecided import decided_anew
 
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(240)]

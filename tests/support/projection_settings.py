@@ -14,7 +14,6 @@ from joblog.projections.monitor.monitor import Monitor
 from joblog.projections.projector.event_batch import Entries, Parked, Record
 from joblog.projections.projector.projector import Projector
 from joblog.projections.projector.tables import Tables
-from joblog.projections.replay.verify import differences, read_log
 from joblog.projections.schema import migrate
 from joblog.services.embedded.stack import StackAddresses
 from joblog.streams.contract.ids import new_job_id
@@ -24,6 +23,7 @@ from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
 
+from tests.support.log_comparison import differences, read_log
 from tests.support.projection_events import BEGINNING, Story, placed
 
 LANES = 3

@@ -1,8 +1,7 @@
 """The last events, applied by this process alone: to the end of the log, or to where other tables are."""
 
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
@@ -38,10 +37,10 @@ class CatchUp:
         self._log.close()
         self._tables.close()
 
-    def to_end(self, stop: threading.Event) -> None:
-        """Apply until there was nothing more for a moment, or `stop` is set."""
-        while not stop.is_set() and (self._step() or not self._log.ended):
-            pass
+    def to_end(self, look: Callable[[], object]) -> None:
+        """Apply until there was nothing more for a moment; `look` is called now and then, and may raise to stop."""
+        while self._step() or not self._log.ended:
+            look()
 
     def to(self, wanted: Mapping[int, int], timeout_s: float) -> None:
         """Apply until no lane is behind `wanted`; raises NotYet if that takes longer."""

@@ -7,21 +7,24 @@
 4. Apply the rest, and put it in the place of the live one (swap.py).
 """
 
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
 from joblog.projections.projector.log import Bounds, answered
+from joblog.projections.replay.findings import OF_TABLES, Finding
 from joblog.projections.replay.rebuild import schemas as schema_steps
 from joblog.projections.replay.rebuild import swap
 from joblog.projections.replay.rebuild.catch_up import CatchUp
 from joblog.projections.replay.rebuild.filling import Filling
 from joblog.projections.replay.rebuild.place import Place
 from joblog.projections.replay.rebuild.schemas import Connection, Found, Refused, alone, connected
-from joblog.projections.replay.verify import differences, read_log
+from joblog.projections.replay.verification import Verification
 from joblog.streams.errors import LogLost, ProjectionError
+from joblog.streams.progress import Told, silent
 from psycopg import sql
 
 #: The new tables are nearly at the end of a lane if they lack so many records, or held all of it so long ago.
@@ -33,27 +36,14 @@ CATCH_UP_MAX_S: Final = 3.0
 #: What two processes on two cores were measured to apply, events/s; for estimates.
 USUAL_RATE: Final = 40_000
 PROCESSES: Final = 2
-
-Phase = Literal["filling", "verifying", "swapping"]
-
-
-class Stopped(ProjectionError):
-    """The rebuild was stopped in between; the same command goes on."""
+# The steps, as they are told.
+FILLING: Final = "filling"
+VERIFYING: Final = "verifying"
+SWAPPING: Final = "swapping"
 
 
 class Differs(ProjectionError):
     """The new tables are not what the log says: they were not put in the place of the live ones."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """`done` of `total` records; `rate` in records/s and `left_s` are None while they are not known."""
-
-    phase: Phase
-    done: int = 0
-    total: int = 0
-    rate: float | None = None
-    left_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +90,9 @@ class Status:
     remark: str | None
 
 
-Report = Callable[[Progress], object]
-
-
 def rebuild(
     place: Place,
-    stop: threading.Event,
-    report: Report = lambda _progress: None,
+    told: Told = silent,
     *,
     processes: int = PROCESSES,
     rate: float | None = None,
@@ -115,7 +101,7 @@ def rebuild(
     partial: bool = False,
     try_s: float = swap.TRY_S,
 ) -> Rebuilt:
-    """Build the tables anew, and put them in the place of the live ones. Raises Stopped when `stop` is set.
+    """Build the tables anew, and put them in the place of the live ones. Passes on the Stopped that `told` raises.
 
     - rate: records/s at most; anew: begin again, without what an earlier call has built.
     - partial: go on though the log has lost its beginning, and so the new tables have none of it.
@@ -130,16 +116,14 @@ def rebuild(
         schema_steps.prepare_new(connection, place.dsn, schemas, anew=anew)
         before = _applied(connection, schemas.new)
         began = time.monotonic()
-        _fill(connection, place, bounds, stop, report, processes, rate)
+        _fill(connection, place, bounds, told, processes, rate)
         filling_s = time.monotonic() - began
         rate_reached = (_applied(connection, schemas.new) - before) / filling_s
         _analyze(connection, schemas.new)
         if verify:
-            report(Progress("verifying"))
-            _verify(connection, place)
-        _check_running(stop)
-        report(Progress("swapping"))
-        waited_s = _put_live(connection, place, stop, try_s)
+            _verify(place, told)
+        told(SWAPPING, 0, 0)
+        waited_s = _put_live(connection, place, told, try_s)
         records = _applied(connection, schemas.live)
     return Rebuilt(records, records - before, filling_s, rate_reached, verify, waited_s, schemas.live, schemas.old)
 
@@ -159,7 +143,7 @@ def plan(place: Place, processes: int = PROCESSES, *, partial: bool = False) -> 
     return Plan(records, done, live_bytes, left / USUAL_RATE, schemas.new, min(processes, place.lanes))
 
 
-def roll_back(place: Place, stop: threading.Event, *, try_s: float = swap.TRY_S) -> float:
+def roll_back(place: Place, told: Told = silent, *, try_s: float = swap.TRY_S) -> float:
     """The live and the old schema change places; returns for how long the projector waited, in seconds.
 
     What came meanwhile the projector applies to the old tables, from the offsets that they hold.
@@ -174,7 +158,7 @@ def roll_back(place: Place, stop: threading.Event, *, try_s: float = swap.TRY_S)
         for name in (schemas.live, schemas.old):
             if name in there:
                 schema_steps.check_mine(connection, schemas, name)
-        return swap.exchange(connection, schemas, stop, try_s=try_s)
+        return swap.exchange(connection, schemas, lambda: told(SWAPPING, 0, 0), try_s=try_s)
 
 
 def drop_old(place: Place) -> str | None:
@@ -225,33 +209,18 @@ def _applied(connection: Connection, schema: str) -> int:
     return sum(offset for offset, _ in schema_steps.positions(connection, schema).values())
 
 
-def _check_running(stop: threading.Event) -> None:
-    if stop.is_set():
-        raise Stopped("stopped; the live tables are as they were, and the same command goes on from here")
-
-
 def _fill(
-    connection: Connection,
-    place: Place,
-    bounds: Bounds,
-    stop: threading.Event,
-    report: Report,
-    processes: int,
-    rate: float | None,
+    connection: Connection, place: Place, bounds: Bounds, told: Told, processes: int, rate: float | None
 ) -> None:
-    new, first, began = place.schemas.new, None, time.monotonic()
+    new = place.schemas.new
     with Filling(place, new, processes, rate) as filling:
         while True:
-            _check_running(stop)
             filling.check()
             at, end = schema_steps.positions(connection, new), bounds.end()
-            done, total = sum(offset for offset, _ in at.values()), sum(end.values())
-            first = done if first is None else first
-            speed = (done - first) / max(time.monotonic() - began, LOOK_S) or None
-            report(Progress("filling", done, total, speed, (total - done) / speed if speed else None))
+            told(FILLING, sum(offset for offset, _ in at.values()), sum(end.values()))
             if _is_near(at, end):
                 return
-            stop.wait(LOOK_S)
+            time.sleep(LOOK_S)
 
 
 def _is_near(at: Mapping[int, tuple[int, float | None]], end: Mapping[int, int]) -> bool:
@@ -267,31 +236,48 @@ def _analyze(connection: Connection, schema: str) -> None:
         connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(schema, table)))
 
 
-def _verify(connection: Connection, place: Place) -> None:
+def _verify(place: Place, told: Told) -> None:
     """Compare the new tables, which nobody writes now, with the log up to where they are."""
     new = place.schemas.new
-    at = {lane: offset for lane, (offset, _) in schema_steps.positions(connection, new).items()}
-    records = read_log(place.kafka, place.names, place.lanes)
-    found = differences(place.dsn, new, (record for record in records if record.offset < at.get(record.lane, 0)))
-    if found:
+    with TemporaryDirectory(prefix="joblog-rebuild-") as directory:
+        report = Verification(
+            place.kafka,
+            place.names,
+            place.lanes,
+            Path(directory),
+            dsn=place.dsn,
+            schema=new,
+            with_state=False,
+            told=lambda step, done, total: told(f"{VERIFYING}: {step}", done, total),
+        ).run()
+    if found := report.against_tables:
+        more = sum(report.counts.get(kind, 0) for kind in OF_TABLES) - 3
         raise Differs(
-            f"the new tables, kept as {new!r}, are not what the log says: {'; '.join(found[:3])}"
-            + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+            f"the new tables, kept as {new!r}, are not what the log says: "
+            + "; ".join(_both_sides(one) for one in found[:3])
+            + (f"; and {more:,} more" if more > 0 else "")
             + "; `joblog replay rebuild --anew` builds them again"
         )
 
 
-def _put_live(connection: Connection, place: Place, stop: threading.Event, try_s: float) -> float:
+def _both_sides(finding: Finding) -> str:
+    return f"{finding.what} (tables: {finding.found!r:.200}, log: {finding.log!r:.200})"
+
+
+def _put_live(connection: Connection, place: Place, told: Told, try_s: float) -> float:
     schemas = place.schemas
+
+    def look() -> None:
+        told(SWAPPING, 0, 0)
+
     with CatchUp(place, schemas.new) as rest:
 
         def approach() -> None:
-            _check_running(stop)
-            rest.to_end(stop)
-            _check_running(stop)
+            look()
+            rest.to_end(look)
 
         def catch_up() -> None:
             live = schema_steps.positions(connection, schemas.live)
             rest.to({lane: offset for lane, (offset, _) in live.items()}, CATCH_UP_MAX_S)
 
-        return swap.put_live(connection, schemas, stop, approach=approach, catch_up=catch_up, try_s=try_s)
+        return swap.put_live(connection, schemas, look, approach=approach, catch_up=catch_up, try_s=try_s)

@@ -20,7 +20,6 @@ staging tables belong to other ones, and by the compare-and-set that it is elsew
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -31,8 +30,7 @@ from joblog.projections.replay.rebuild.schemas import SQL, Connection, Refused, 
 from joblog.projections.schema.schema import migration_lock
 from joblog.streams.errors import ProjectionError
 from psycopg import sql
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, stop_when_event_set
-from tenacity.nap import sleep_using_event
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay
 from tenacity.wait import wait_random
 
 log = logging.getLogger(__name__)
@@ -54,36 +52,37 @@ class NotYet(ProjectionError):
 
 
 def put_live(
-    connection: Connection, schemas: Schemas, stop: threading.Event, *, approach: Step, catch_up: Step, try_s: float
+    connection: Connection, schemas: Schemas, look: Step, *, approach: Step, catch_up: Step, try_s: float
 ) -> float:
     """The new schema becomes the live one, which becomes the old one; returns the seconds that the projector waited.
 
     `approach` is called before each try, and `catch_up` while the projector waits: it makes the new tables not less
-    than the live ones, or raises NotYet.
+    than the live ones, or raises NotYet. `look` is called while somebody else is waited for, and may raise to stop.
     """
     renames = ((schemas.live, schemas.old), (schemas.new, schemas.live))
-    return _tried(lambda: _once(connection, schemas, renames, approach, catch_up), connection, schemas, stop, try_s)
+    return _tried(lambda: _once(connection, schemas, renames, approach, catch_up), connection, schemas, look, try_s)
 
 
-def exchange(connection: Connection, schemas: Schemas, stop: threading.Event, *, try_s: float) -> float:
+def exchange(connection: Connection, schemas: Schemas, look: Step, *, try_s: float) -> float:
     """The live and the old schema change places; returns for how long the projector waited, in seconds."""
     renames = ((schemas.live, schemas.between), (schemas.old, schemas.live), (schemas.between, schemas.old))
 
     def nothing() -> None:
         """The old tables are behind, and the projector goes on from there."""
 
-    return _tried(lambda: _once(connection, schemas, renames, nothing, nothing), connection, schemas, stop, try_s)
+    return _tried(lambda: _once(connection, schemas, renames, nothing, nothing), connection, schemas, look, try_s)
 
 
-def _tried(
-    once: Callable[[], float], connection: Connection, schemas: Schemas, stop: threading.Event, try_s: float
-) -> float:
+def _tried(once: Callable[[], float], connection: Connection, schemas: Schemas, look: Step, try_s: float) -> float:
+    def waits(state: RetryCallState) -> None:
+        log.info("rebuild.waits", extra={"attempt": state.attempt_number})
+        look()
+
     retrying = Retrying(
         retry=retry_if_exception_type((NotYet, psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)),
         wait=wait_random(*PAUSE_S),
-        sleep=sleep_using_event(stop),
-        stop=stop_after_delay(try_s) | stop_when_event_set(stop),
-        before_sleep=lambda state: log.info("rebuild.waits", extra={"attempt": state.attempt_number}),
+        stop=stop_after_delay(try_s),
+        before_sleep=waits,
         reraise=True,
     )
     try:

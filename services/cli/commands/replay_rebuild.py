@@ -1,31 +1,24 @@
 """`joblog replay rebuild`: the tables in Postgres, built anew beside the live ones and put in their place."""
 
-import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 from joblog.projections.replay.rebuild import rebuild as steps
 from joblog.projections.replay.rebuild.place import Place
-from joblog.projections.replay.rebuild.rebuild import PROCESSES, Progress, Report, Stopped
+from joblog.projections.replay.rebuild.rebuild import PROCESSES
 from joblog.services.cli.context import Output, OutputOption, note
 from joblog.services.cli.output import print_document, print_rows
 from joblog.services.cli.postgres import hinted
+from joblog.services.cli.progress import STOPPED, Shown, shown
 from joblog.services.cli.values import settings_of
-from joblog.services.roles.runner import INTERRUPTED, stopped_by_signals
 from joblog.services.settings.model import Settings
 from joblog.streams.errors import InvalidData
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from joblog.streams.progress import Stopped
 
 COLUMNS: Final = ("schema", "role", "records", "behind", "jobs", "bytes", "remark")
-#: How often there is a line about the progress where no terminal shows a bar.
-SAID_S: Final = 5.0
 
 
 def rebuild_command(
@@ -67,8 +60,8 @@ def rebuild_command(
         if status:
             print_rows((asdict(one) for one in steps.status(place)), COLUMNS, output)
         elif rollback:
-            with _stoppable() as stop:
-                waited_s = steps.roll_back(place, stop)
+            with _shown(output) as progress:
+                waited_s = steps.roll_back(place, progress)
             _say_swapped(place, output, waited_s)
         elif drop_old:
             name = steps.drop_old(place)
@@ -79,11 +72,10 @@ def rebuild_command(
         elif dry_run:
             print_document(asdict(steps.plan(place, processes, partial=partial)), output)
         else:
-            with _stoppable() as stop, _shown() as report:
+            with _shown(output) as progress:
                 done = steps.rebuild(
                     place,
-                    stop,
-                    report,
+                    progress,
                     processes=processes,
                     rate=max_rate,
                     verify=verify,
@@ -108,56 +100,11 @@ def _say_swapped(place: Place, output: Output, waited_s: float) -> None:
 
 
 @contextmanager
-def _stoppable() -> Iterator[threading.Event]:
-    """Ctrl-C stops in order, with the exit code 130."""
-    stop = threading.Event()
+def _shown(output: Output) -> Iterator[Shown]:
+    """Progress; Ctrl-C stops in order, with the exit code 130."""
     try:
-        with stopped_by_signals(stop):
-            yield stop
+        with shown(output) as progress:
+            yield progress
     except Stopped as stopped:
-        note(str(stopped))
-        raise typer.Exit(INTERRUPTED) from None
-
-
-@contextmanager
-def _shown() -> Iterator[Report]:
-    """Show progress on stderr: as a bar on a terminal, else a line now and then."""
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
-    columns: Any = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("filling", total=None, rate="")
-
-        def show(progress: Progress) -> None:
-            rate = f"{progress.rate:,.0f} events/s" if progress.rate else ""
-            total = progress.total or None
-            bar.update(task, description=progress.phase, completed=progress.done, total=total, rate=rate)
-
-        yield show
-
-
-class _Lines:
-    """A line for each phase, and every few seconds in between."""
-
-    def __init__(self) -> None:
-        self._phase: str = ""
-        self._said_at = 0.0
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if progress.phase == self._phase and now - self._said_at < SAID_S:
-            return
-        self._phase, self._said_at = progress.phase, now
-        text = f"{progress.phase}"
-        if progress.total:
-            text += f": {progress.done:,} of {progress.total:,} records"
-        if progress.rate and progress.left_s is not None:
-            text += f", {progress.rate:,.0f} events/s, {progress.left_s:.0f} s left"
-        note(text)
+        note(f"{stopped}; the live tables are as they were, and the same command goes on from here")
+        raise typer.Exit(STOPPED) from stopped

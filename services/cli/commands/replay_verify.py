@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from joblog.projections.replay.verification import Report, Verification
+from joblog.projections.replay.report import Report
+from joblog.projections.replay.verification import Verification
 from joblog.services.cli.context import Output, OutputOption, note
 from joblog.services.cli.output import print_document, print_rows
 from joblog.services.cli.postgres import hinted

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from joblog.projections.projector.tables import Tables
-from joblog.projections.replay.verify import differences
 from joblog.projections.schema import migrate
 from joblog.services.embedded.stack import StackAddresses
 
 from tests.support import projection_settings
+from tests.support.log_comparison import differences
 from tests.support.projection_events import BEGINNING, Story, placed, records
 from tests.support.projection_settings import (
     LANES,

@@ -9,12 +9,12 @@ import pytest
 from joblog.projections.projector.event_batch import Entries
 from joblog.projections.projector.rows import job_row
 from joblog.projections.projector.tables import SQL, Tables
-from joblog.projections.replay.verify import differences
 from joblog.projections.schema.history import EVENTS_MAX
 from joblog.services.embedded.stack import StackAddresses
 from joblog.streams.errors import OffsetConflict, SchemaError
 
 from tests.support import projection_settings
+from tests.support.log_comparison import differences
 from tests.support.projection_events import BEGINNING, Story, placed, records, rejected_event, worker_event
 from tests.support.projection_settings import (
     LANES,

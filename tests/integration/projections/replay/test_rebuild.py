@@ -20,17 +20,18 @@ from joblog.projections.projector.event_batch import Entries
 from joblog.projections.projector.tables import Tables
 from joblog.projections.replay.rebuild import rebuild as steps
 from joblog.projections.replay.rebuild.place import Place
-from joblog.projections.replay.rebuild.rebuild import Differs, Progress, Rebuilt, Stopped, rebuild
+from joblog.projections.replay.rebuild.rebuild import Differs, Rebuilt, rebuild
 from joblog.projections.replay.rebuild.schemas import Refused
-from joblog.projections.replay.verify import differences, read_log
 from joblog.projections.schema import migrate
 from joblog.services.embedded.stack import StackAddresses
 from joblog.streams.contract.states import State
 from joblog.streams.errors import LogLost, OffsetConflict
 from joblog.streams.kafka import clients
+from joblog.streams.progress import Stopped, Told
 from psycopg import sql
 
 from tests.support import projection_settings
+from tests.support.log_comparison import differences, read_log
 from tests.support.projection_events import Story, rejected_event, worker_event
 from tests.support.projection_settings import Setting, WaitUntil, interleaved, jobs, running, write
 
@@ -58,7 +59,7 @@ FROM pg_type t JOIN pg_enum e ON e.enumtypid = t.oid WHERE t.typnamespace = %(sc
 ORDER BY 1, 2, 3
 """
 PROCESS = """
-import sys, threading
+import sys
 from joblog.projections.replay.rebuild.place import Place
 from joblog.projections.replay.rebuild.rebuild import rebuild
 from joblog.streams.contract.topics import TopicNames
@@ -67,7 +68,7 @@ from joblog.streams.kafka.clients import KafkaConfig
 if __name__ == "__main__":
     bootstrap, prefix, lanes, dsn, schema, rate = sys.argv[1:]
     place = Place(KafkaConfig(bootstrap), TopicNames(prefix), int(lanes), dsn, schema)
-    rebuild(place, threading.Event(), rate=float(rate))
+    rebuild(place, rate=float(rate))
 """
 
 
@@ -180,10 +181,10 @@ def test_new_tables_are_equal_to_the_live_ones_and_to_the_log(
     project(setting, wait_until, len(values))
     live, catalog, before = contents(setting), ask(setting, CATALOG, {"schema": setting.schema}), identity(setting)
     phases: list[str] = []
-    done = rebuild(place, threading.Event(), lambda progress: phases.append(progress.phase))
+    done = rebuild(place, lambda step, _done, _total: phases.append(step))
     assert (done.records, done.applied, done.verified) == (len(values), len(values), True)
     assert (done.live, done.kept) == (setting.schema, f"{setting.schema}_old")
-    assert list(dict.fromkeys(phases)) == ["filling", "verifying", "swapping"]
+    assert list(dict.fromkeys(phases)) == ["filling", "verifying: reading the log", "swapping"]
     assert identity(setting) != before == identity(setting, place.schemas.old)
     assert contents(setting) == live == contents(setting, place.schemas.old)
     assert ask(setting, CATALOG, {"schema": setting.schema}) == catalog
@@ -215,7 +216,7 @@ def test_the_projector_and_readers_go_on_through_the_swap_and_back(
         try:
             readers, before = Readers(setting, first[0].id, len(first), forward=True), identity(setting)
             with readers.reading():
-                rebuild(place, threading.Event())
+                rebuild(place)
                 at, asked = setting.applied(), readers.asked
                 wait_until(lambda: setting.applied() > at + 200, 30, "the projector to go on in the new tables")
                 wait_until(lambda: readers.asked > asked + 20, 30, "questions after the swap")
@@ -225,7 +226,7 @@ def test_the_projector_and_readers_go_on_through_the_swap_and_back(
             # Time goes backwards now: the old tables are as the swap left them, until the projector caught up.
             readers = Readers(setting, first[0].id, len(first), forward=False)
             with readers.reading():
-                steps.roll_back(place, threading.Event())
+                steps.roll_back(place)
                 assert (identity(setting), identity(setting, place.schemas.old)) == (before, after)
                 at, asked = setting.applied(), readers.asked
                 wait_until(lambda: setting.applied() > at + 200, 30, "the projector to go on in the old tables")
@@ -248,12 +249,12 @@ def test_readers_see_the_one_tables_or_the_others_however_often_they_change(
     made = jobs(60, setting.lanes)
     write(writer, setting.names, interleaved(made))
     project(setting, wait_until, len(made) * 3)
-    rebuild(place, threading.Event())
+    rebuild(place)
     readers = Readers(setting, made[0].id, len(made), forward=True)
     with readers.reading():
         for _ in range(30):
             asked = readers.asked
-            steps.roll_back(place, threading.Event())
+            steps.roll_back(place)
             wait_until(lambda least=asked: readers.asked > least + 2, 30, "questions")  # type: ignore[misc]
     assert readers.wrong == []
 
@@ -290,7 +291,7 @@ def test_killed_five_times_it_ends_as_a_fresh_fold(
 def rebuilt(place: Place) -> Rebuilt | None:
     """What a rebuild did; None while the lock of one that was killed is still held."""
     try:
-        return rebuild(place, threading.Event())
+        return rebuild(place)
     except Refused as refused:
         if "another process is rebuilding" not in str(refused):
             raise
@@ -304,28 +305,48 @@ def applied_new(setting: Setting, place: Place) -> int:
     return int(applied)
 
 
+def stopped_by(stop: threading.Event) -> Told:
+    """As Ctrl-C does it, when the event is set."""
+
+    def told(step: str, done: int, _total: int) -> None:
+        if stop.is_set():
+            raise Stopped(f"stopped while {step}: {done} records are done")
+
+    return told
+
+
+def stopped_at(begin: str) -> Told:
+    """As Ctrl-C does it, in the step whose name begins so."""
+
+    def told(step: str, _done: int, _total: int) -> None:
+        if step.startswith(begin):
+            raise Stopped(step)
+
+    return told
+
+
 def test_stopped_in_between_it_goes_on_later_and_another_is_refused_meanwhile(
     setting: Setting, place: Place, writer: Producer, wait_until: WaitUntil
 ) -> None:
     values = interleaved(jobs(4_000, setting.lanes))
     write(writer, setting.names, values)
     project(setting, wait_until, len(values))
-    stop, seen = threading.Event(), list[Progress]()
+    stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        going = pool.submit(rebuild, place, stop, seen.append, rate=600.0)
+        going = pool.submit(rebuild, place, stopped_by(stop), rate=600.0)
         try:
             wait_until(lambda: applied_new(setting, place) > 0, 60, "progress")
             for other in (rebuild, steps.roll_back):
                 with pytest.raises(Refused, match="another process is rebuilding"):
-                    other(place, threading.Event())
+                    other(place)
         finally:
             stop.set()
-        with pytest.raises(Stopped, match="goes on from here"):
+        with pytest.raises(Stopped, match="filling"):
             going.result()
     done = applied_new(setting, place)
     assert 0 < done < len(values)
     assert steps.plan(place).done == done
-    assert rebuild(place, threading.Event()).applied == len(values) - done
+    assert rebuild(place).applied == len(values) - done
     assert setting.differences() == []
 
 
@@ -333,7 +354,7 @@ def test_a_rate_is_kept(setting: Setting, place: Place, writer: Producer) -> Non
     values = interleaved(jobs(4_000, setting.lanes))
     write(writer, setting.names, values)
     began = time.monotonic()
-    done = rebuild(place, threading.Event(), rate=4_000.0)
+    done = rebuild(place, rate=4_000.0)
     # It is near the end when each lane lacks a thousand records.
     assert time.monotonic() - began > (len(values) - 3 * steps.NEAR_RECORDS) / 4_000 * 0.8
     assert done.records == len(values)
@@ -344,16 +365,15 @@ def test_tables_that_differ_from_the_log_are_not_put_in_place(
 ) -> None:
     values = interleaved(jobs(50, setting.lanes))
     write(writer, setting.names, values)
-    stop = threading.Event()
     with pytest.raises(Stopped):
-        rebuild(place, stop, lambda progress: stop.set() if progress.phase == "verifying" else None)
+        rebuild(place, stopped_at("verifying"))
     before = identity(setting)
     with psycopg.connect(setting.dsn) as connection:
         connection.execute(sql.SQL("UPDATE {}.jobs SET task = 'other'").format(sql.Identifier(place.schemas.new)))
-    with pytest.raises(Differs, match=r"task is 'other', the log says 'demo.add'"):
-        rebuild(place, threading.Event())
+    with pytest.raises(Differs, match=r"task differ.*'task': 'other'.*'task': 'demo.add'.*; and 47 more"):
+        rebuild(place)
     assert identity(setting) == before
-    assert rebuild(place, threading.Event(), anew=True).applied == len(values)
+    assert rebuild(place, anew=True).applied == len(values)
     assert setting.differences() == []
 
 
@@ -370,7 +390,7 @@ def test_a_batch_is_before_the_swap_or_after_it(setting: Setting, place: Place, 
     with ThreadPoolExecutor(2) as pool:
         batch = pool.submit(tables.apply, Entries(records), meanwhile)
         assert begun.wait(30)
-        swap = pool.submit(rebuild, place, threading.Event(), verify=False)
+        swap = pool.submit(rebuild, place, verify=False)
         # The swap waits for the transaction that has begun, which ends in the tables in which it began.
         waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'offsets'::regclass"
         deadline = time.monotonic() + 30
@@ -405,10 +425,10 @@ def test_a_reader_sees_one_set_of_tables_and_holds_the_swap_up(
     with psycopg.connect(setting.dsn, options=f"-c search_path={setting.schema}") as reader:
         reader.execute("SELECT count(*) FROM jobs")
         with pytest.raises(Refused, match=r"were in use for 1 s, now by .*process \d+"):
-            rebuild(place, threading.Event(), try_s=1)
+            rebuild(place, try_s=1)
         assert reader.execute("SELECT 'jobs'::regclass::oid = tableoid FROM history LIMIT 1").fetchone() == (False,)
         with ThreadPoolExecutor(1) as pool:
-            swap = pool.submit(rebuild, place, threading.Event())
+            swap = pool.submit(rebuild, place)
             reader.execute("SELECT count(*) FROM history")
             reader.commit()
             swap.result()
@@ -424,7 +444,7 @@ def test_rights_of_others_go_over(setting: Setting, place: Place, stack: StackAd
             connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, guest))
             connection.execute(sql.SQL("GRANT SELECT ON {}.jobs TO {} WITH GRANT OPTION").format(schema, guest))
             connection.execute(sql.SQL("GRANT SELECT (lane) ON {}.counts TO PUBLIC").format(schema))
-            rebuild(place, threading.Event())
+            rebuild(place)
             connection.execute(sql.SQL("SET ROLE {}").format(guest))
             counted = connection.execute(sql.SQL("SELECT count(*) FROM {}.jobs").format(schema)).fetchone()
             assert counted == (5,)
@@ -443,15 +463,15 @@ def test_what_would_be_left_behind_is_refused(setting: Setting, place: Place, wr
     with psycopg.connect(setting.dsn, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE VIEW {}.mine AS SELECT id FROM {}.jobs").format(schema, schema))
         with pytest.raises(Refused, match=r"these views read tables .*mine"):
-            rebuild(place, threading.Event())
+            rebuild(place)
         connection.execute(sql.SQL("DROP VIEW {}.mine").format(schema))
         connection.execute(sql.SQL("CREATE TABLE {}.mine ()").format(schema))
         with pytest.raises(Refused, match="no migration of this version makes: mine"):
-            rebuild(place, threading.Event())
+            rebuild(place)
         connection.execute(sql.SQL("DROP TABLE {}.mine").format(schema))
-    rebuild(place, threading.Event())
+    rebuild(place)
     with pytest.raises(Refused, match=r"still kept from an earlier rebuild.*--drop-old"):
-        rebuild(place, threading.Event())
+        rebuild(place)
 
 
 def test_a_log_without_its_beginning_is_rebuilt_only_when_asked_to(
@@ -464,8 +484,8 @@ def test_a_log_without_its_beginning_is_rebuilt_only_when_asked_to(
     [deleted] = admin.delete_records([TopicPartition(setting.names.events, 0, 3)]).values()
     deleted.result()
     with pytest.raises(LogLost, match=r"lost its beginning .*\{0: 3\}.*--partial"):
-        rebuild(place, threading.Event())
-    rebuild(place, threading.Event(), partial=True)
+        rebuild(place)
+    rebuild(place, partial=True)
     assert differences(setting.dsn, setting.schema, read_log(setting.kafka, setting.names, setting.lanes)) == []
 
 
@@ -476,8 +496,8 @@ def test_the_status_says_which_schema_is_what(
     write(writer, setting.names, values)
     assert [(one.role, one.records, one.behind) for one in steps.status(place)] == [("live", 0, len(values))]
     with pytest.raises(Refused, match=r"no .*_old.* to go back to"):
-        steps.roll_back(place, threading.Event())
-    rebuild(place, threading.Event())
+        steps.roll_back(place)
+    rebuild(place)
     live, old = steps.status(place)
     assert (live.schema, live.role, live.records, live.behind) == (setting.schema, "live", len(values), 0)
     assert (old.schema, old.role, old.records, old.behind) == (place.schemas.old, "old", 0, len(values))

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from joblog.projections.projector.decode import JobFact
 from joblog.projections.projector.event_batch import Entries, Known, Parked
 from joblog.projections.projector.fold import JobRow, fold
-from joblog.projections.replay.verify import by_job, expected_job
+from joblog.projections.replay.lives import expected_job
 from joblog.streams.contract.states import State
 
+from tests.support.log_comparison import by_job
 from tests.support.projection_events import BEGINNING, WORKER, Story, placed, records
 
 

@@ -1,37 +1,38 @@
-"""Whether the tables are what the log says: folds all events anew and compares, row by row."""
+"""Whether the tables are what the log says, in the simplest way: folds all events anew in memory, row by row.
+
+An oracle for tests of the projector and of the verification, which does the same in bounded memory.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
+from pathlib import Path
 from typing import Any, Final
 
 import psycopg
 from joblog.projections import database
 from joblog.projections.projector.decode import JobFact, WorkerFact
 from joblog.projections.projector.event_batch import Entries, Entry, Record
-from joblog.projections.projector.fold import JobRow, begins, fold
+from joblog.projections.projector.fold import fold
 from joblog.projections.projector.log import EventLog
+from joblog.projections.replay.last_words import Worker, fits, newer
+from joblog.projections.replay.lives import Life, expected_job, lives_by_job, plain
 from joblog.projections.schema.history import HistoryRow, history_row, read
-from joblog.projections.statements import load
+from joblog.projections.statements import parsed
 from joblog.streams.contract.states import State
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import ProjectionError
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
-from msgspec import json
 from psycopg.rows import dict_row, tuple_row
 
-SQL: Final = load("replay/verify.sql")
+SQL: Final = parsed(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
 REPORTED_MAX: Final = 100
 _FIRST_BUCKET: Final = datetime(1970, 1, 1, tzinfo=UTC)
-#: The greatest integer up to which every one has a float of its own.
-_EXACT_MAX: Final = 2**53
 _ENDS: Final = ("job.succeeded", "job.failed", "job.deleted")
 
-Life = Sequence[tuple[Record, JobFact]]
 Events = Mapping[str, Life]
-Values = Mapping[str, Any]
 
 
 def differences(dsn: str, schema: str, records: Iterable[Record]) -> list[str]:
@@ -71,57 +72,6 @@ def read_log(config: KafkaConfig, names: TopicNames, lanes: int, *, timeout_s: f
 def by_job(records: Iterable[Record]) -> Events:
     """The events of each job's last life in the order of the log, each version once."""
     return {job: lives[-1] for job, lives in lives_by_job(Entries(records)).items()}
-
-
-def lives_by_job(facts: Iterable[Entry]) -> Mapping[str, Sequence[Life]]:
-    """The events of all lives of each job."""
-    jobs: dict[str, list[dict[int, tuple[Record, JobFact]]]] = defaultdict(list)
-    for record, fact in facts:
-        if isinstance(fact, JobFact):
-            lives = jobs[fact.job]
-            if begins(fact) or not lives:
-                lives.append({})
-            lives[-1].setdefault(fact.event.version, (record, fact))
-    return {job: [list(versions.values()) for versions in lives] for job, lives in jobs.items()}
-
-
-def expected_job(row: JobRow) -> dict[str, Any]:
-    """A fold as the statement `jobs` would give it."""
-    latest, current, created, exception = row.latest, row.current, row.created_with, row.exception
-    first = json.decode(created.parameters) if created else {}
-    return {
-        "id": row.id,
-        "lane": row.lane,
-        "state": latest.state,
-        "version": latest.version,
-        "attempt": latest.attempt,
-        "retry": row.retry or 0,
-        "priority": created.priority if created else 0,
-        "queue": latest.queue,
-        "task": latest.task,
-        "created_at": datetime.fromisoformat(row.created_at),
-        "changed_at": datetime.fromisoformat(row.changed_at),
-        "due": datetime.fromisoformat(row.due) if row.due else None,
-        "worker": current.worker if current else None,
-        "lease": current.lease if current else None,
-        "parent": row.parent,
-        "continue_on": row.on,
-        "exception_type": exception.type if exception else None,
-        "exception_message": exception.message if exception else None,
-        "spec": json.decode(row.spec) if row.spec is not None else None,
-        "parameters": first | {name: json.decode(value) for name, value in (row.parameters or {}).items()},
-        "log_offset": row.offset,
-        "reason": current.reason if current else None,
-    }
-
-
-def plain(value: Any) -> Any:
-    """A JSON value with great integers as floats: jsonb writes 1e300 as 301 digits."""
-    if isinstance(value, dict):
-        return {name: plain(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [plain(one) for one in value]
-    return float(value) if isinstance(value, int) and abs(value) > _EXACT_MAX else value
 
 
 def _of_jobs(connection: psycopg.Connection[Any], events: Events) -> Iterator[str]:
@@ -184,28 +134,17 @@ def _of_outcomes(connection: psycopg.Connection[Any], lives: Mapping[str, Sequen
 
 
 def _of_workers(connection: psycopg.Connection[Any], facts: Iterable[Entry]) -> Iterator[str]:
-    """Each must be as the last event in its lane says, and no other lane may end later than all of its events.
-
-    The events of a lane count in their order, also if the time of one lies behind that of the one before.
-    """
-    last: dict[str, dict[int, tuple[Any, ...]]] = defaultdict(dict)
-    latest: dict[tuple[str, int], datetime] = {}
+    last: dict[str, dict[int, Worker]] = defaultdict(dict)
     for record, fact in facts:
         if isinstance(fact, WorkerFact):
-            worker = fact.event.worker
-            last[worker][record.lane] = said = _worker(record, fact)
-            latest[worker, record.lane] = max(said[-1], latest.get((worker, record.lane), said[-1]))
-    kept = {row[0]: tuple(row[1:]) for row in connection.execute(SQL["workers"])}
+            by_lane = last[fact.event.worker]
+            by_lane[record.lane] = newer(by_lane.get(record.lane), record, fact)
+    kept = {row[0]: row[1:] for row in connection.execute(SQL["workers"])}
     yield from (f"worker {worker}: in the tables, not in the log" for worker in kept.keys() - last.keys())
     for worker, by_lane in last.items():
         row = kept.get(worker)
         if row is None:
             yield f"worker {worker}: in the log, not in the tables"
-        elif row != by_lane.get(row[0]) or latest[worker, row[0]] < max(each[-1] for each in by_lane.values()):
-            yield f"worker {worker}: is {row!r:.300}, the log says {by_lane!r:.300}"
-
-
-def _worker(record: Record, fact: WorkerFact) -> tuple[Any, ...]:
-    event = fact.event
-    shown = (list(event.queues), list(event.tasks), event.slots, event.host, event.pid, event.started_at)
-    return (record.lane, record.offset, fact.state, *shown, datetime.fromisoformat(fact.at))
+        elif not fits(row, by_lane):
+            said = {lane: one.row for lane, one in by_lane.items()}
+            yield f"worker {worker}: is {row!r:.300}, the log says {said!r:.300}"
