@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple, Self
 import psycopg
 from joblog.projections import database
 from joblog.projections.replay.aside import Aside, instant
+from joblog.projections.replay.lane_sums import Sums
 from joblog.projections.schema.schema import check_in
 from joblog.projections.statements import load
 from psycopg import sql
@@ -83,15 +84,28 @@ class Snapshot:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def jobs(self, lanes: Collection[int] | None) -> Iterator[tuple[bytes, Row]]:
-        """Every job of these lanes in the order of ids; in all lanes, if they are None."""
-        chosen = None if lanes is None else list(lanes)
-        for key, *columns in self._streamed("jobs", {"lanes": chosen}):
+    def sums(self) -> Sums:
+        """What rows and history add up to; parameters are not in it."""
+        sums = Sums()
+        for lane, jobs, digests in self.rows("row_hashes"):
+            sums.jobs[lane], sums.rows[lane] = jobs, int(digests)
+        for home, events, digests in self.rows("history_hashes"):
+            sums.events[home], sums.history[home] = events, int(digests)
+        return sums
+
+    def parameters(self) -> Iterator[tuple[bytes, tuple[int, str]]]:
+        """Lane and parameters of every job that has any, in the order of ids."""
+        for key, lane, text in self._streamed("parameters", {}):
+            yield bytes(key), (lane, text)
+
+    def jobs(self, lanes: Collection[int]) -> Iterator[tuple[bytes, Row]]:
+        """Every job of these lanes in the order of ids."""
+        for key, *columns in self._streamed("jobs", {"lanes": list(lanes)}):
             yield bytes(key), Row(*columns)
 
-    def history(self) -> Iterator[tuple[bytes, Kept]]:
-        """The history of every job in the order of ids."""
-        for key, count, digests in self._streamed("history", {}):
+    def history(self, lanes: Collection[int]) -> Iterator[tuple[bytes, Kept]]:
+        """The history of every job whose id names one of these lanes, in the order of ids."""
+        for key, count, digests in self._streamed("history", {"lanes": list(lanes)}):
             yield bytes(key), Kept(count, int(digests))
 
     def asides(self, lanes: Collection[int] | None) -> Iterator[Aside]:

@@ -12,6 +12,41 @@ SELECT lane, next_offset FROM offsets
 -- The records that could not be applied though they can be read: they are in the log, and not in the tables.
 SELECT lane, log_offset FROM parked WHERE code IN ('refused', 'internal_error')
 
+-- name: digest
+-- The first eight bytes of a hash, as a number; a part of the statements below.
+('x' || encode(substring(hash FROM 1 FOR 8), 'hex'))::bit(64)::bigint
+
+-- name: row_hashes
+-- Of each lane: how many jobs there are, and the sum of the digests of their rows, without parameters. The order of
+-- columns is that of row_hash.row_text.
+SELECT lane, count(*), sum(
+    -- include: digest
+)
+FROM jobs CROSS JOIN LATERAL sha256(convert_to(concat_ws(
+    chr(31), encode(uuid_send(id), 'hex'), lane, state, version, attempt, retry, priority, queue, task, log_offset,
+    (extract(epoch FROM created_at) * 1000000)::bigint, (extract(epoch FROM changed_at) * 1000000)::bigint,
+    coalesce((extract(epoch FROM due) * 1000000)::bigint::text, chr(30)), coalesce(state_version::text, chr(30)),
+    coalesce(lease::text, chr(30)), coalesce(worker, chr(30)), coalesce(parent::text, chr(30)),
+    coalesce(continue_on, chr(30)), coalesce(exception_type, chr(30)),
+    coalesce(encode(substring(sha256(convert_to(exception_message, 'UTF8')) FROM 1 FOR 8), 'hex'), chr(30)),
+    coalesce(encode(substring(sha256(convert_to(spec::text, 'UTF8')) FROM 1 FOR 8), 'hex'), chr(30))
+), 'UTF8')) AS hash
+GROUP BY lane
+
+-- name: history_hashes
+-- Of each lane that the ids of jobs name: how many events the history has, and the sum of their digests, each with
+-- the version of its place.
+SELECT (get_byte(uuid_send(job), 6) & 15) << 8 | get_byte(uuid_send(job), 7) AS home, count(*), sum(
+    -- include: digest
+)
+FROM history CROSS JOIN unnest(events) WITH ORDINALITY AS listed (event, place)
+CROSS JOIN LATERAL sha256(convert_to((version + place - 1) || event, 'UTF8')) AS hash
+GROUP BY home
+
+-- name: parameters
+-- Every job that has parameters.
+SELECT uuid_send(id), lane, parameters::text FROM jobs WHERE parameters IS NOT NULL ORDER BY id
+
 -- name: jobs
 -- Every job of these lanes.
 SELECT
@@ -21,17 +56,17 @@ SELECT
     substring(sha256(convert_to(spec::text, 'UTF8')) FROM 1 FOR 8),
     parameters::text, log_offset, state_version
 FROM jobs
-WHERE %(lanes)s::int[] IS NULL OR lane = ANY(%(lanes)s)
+WHERE lane = ANY(%(lanes)s::int[])
 ORDER BY id
 
 -- name: history
--- How many events the history of each job has, and the sum of the digests of each with the version of its place.
-SELECT
-    uuid_send(job), count(*),
-    sum(('x' || encode(substring(
-        sha256(convert_to((version + place - 1) || event, 'UTF8')) FROM 1 FOR 8
-    ), 'hex'))::bit(64)::bigint)
+-- How many events the history of each job has whose id names one of these lanes, and the sum of their digests.
+SELECT uuid_send(job), count(*), sum(
+    -- include: digest
+)
 FROM history CROSS JOIN unnest(events) WITH ORDINALITY AS listed (event, place)
+CROSS JOIN LATERAL sha256(convert_to((version + place - 1) || event, 'UTF8')) AS hash
+WHERE (get_byte(uuid_send(job), 6) & 15) << 8 | get_byte(uuid_send(job), 7) = ANY(%(lanes)s::int[])
 GROUP BY job
 ORDER BY job
 

@@ -27,9 +27,9 @@ BEGINS: Final = 1
 TRAVERSED: Final = 2
 COMMANDED: Final = 4
 
-_STEP: Final = Format(">HqIBBIII8s")
-STEP_BYTES: Final = _STEP.size
-_pack: Final = _STEP.pack
+_pack: Final = Format(">HqIBBIII8s").pack
+#: The fields of all steps; a digest is read as a number.
+unpacked: Final = Format(">HqIBBIIIq").iter_unpack
 _CAUSE: Final = b'"causationid":"'
 #: What a lane calls the causes that are no commands (elector/turn.py, lane/pipeline.py).
 _NO_COMMANDS: Final = (b"reports/", b"overdue/")
@@ -50,7 +50,7 @@ class Step(NamedTuple):
     lease: int
     twin: int
     hour: int
-    digest: bytes
+    digest: int
 
     @property
     def type(self) -> str:
@@ -144,7 +144,7 @@ def step_of(record: Record, fact: JobFact) -> bytes:
 
 def steps_of(trace: Trace) -> Iterator[Step]:
     """The steps of a trace."""
-    return (Step(*fields) for fields in _STEP.iter_unpack(trace.steps))
+    return (Step(*fields) for fields in unpacked(trace.steps))
 
 
 def trace_of(row: JobRow, steps: bytes, *, begins: bool) -> Trace:

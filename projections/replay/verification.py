@@ -2,9 +2,10 @@
 
 1. pass over the log up to where the tables are now: a trace of each job goes into sorted files 2. open a snapshot of
 the tables, and read the log on up to the offsets that it stores itself 3. read `state` and the dead letters, and the
-log a little further: a job without an event meanwhile must be in `state` as in the log 4. look at all jobs (jobs.py):
-traces, rows, history and records of `state` beside each other by job id 5. look for parents of the jobs that wait,
-and at the rows that are of no job 6. read the log again for the jobs that differ, and name both sides.
+log a little further: a job without an event meanwhile must be in `state` as in the log 4. look at all jobs of the
+log (jobs.py), with their records of `state`, and add up what the tables must hold, while Postgres adds up what they
+hold 5. look for parents of the jobs that wait 6. where the sums of a lane differ, compare its jobs one by one, and
+read the log again for those that differ, to name both sides 7. compare what is counted, and what is of no job.
 
 Steps 1 and 2 can be stopped, and resumed from the files.
 """
@@ -12,6 +13,7 @@ Steps 1 and 2 can be stopped, and resumed from the files.
 import heapq
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import reduce
 from itertools import groupby
@@ -24,8 +26,10 @@ from joblog.projections.replay.aside import aside_findings
 from joblog.projections.replay.audit import job_of
 from joblog.projections.replay.dead_letters import DeadLetters, Letter, letter_findings
 from joblog.projections.replay.findings import Kind
+from joblog.projections.replay.job_by_job import JobByJob, unexplained
 from joblog.projections.replay.jobs import Jobs
 from joblog.projections.replay.lane_hashes import LaneHashes, Side, lane_hashes
+from joblog.projections.replay.lane_sums import Sums, differing_lanes
 from joblog.projections.replay.log_pass import LogPass
 from joblog.projections.replay.orphans import Parent, orphans, unlisted
 from joblog.projections.replay.report import Found, Report
@@ -35,6 +39,7 @@ from joblog.projections.replay.state_check import spec_finding
 from joblog.projections.replay.state_topic import StateRecords
 from joblog.projections.replay.tables import Snapshot, positions
 from joblog.projections.replay.totals import (
+    Counts,
     counts_differ,
     kept_counts,
     kept_outcomes,
@@ -103,16 +108,17 @@ class Verification:
                 self._pass("reading the log", reader, self._log, stops, snapshot.refused)
             if self._with_state:
                 self._read_beside(reader)
-            jobs = self._look_at_jobs(snapshot)
+            jobs, tables = self._look_at_jobs(snapshot)
             self._find_orphans(jobs)
             if self._with_state:
                 self._find_letters()
                 self._compare_specs(reader, jobs)
             hashes: list[LaneHashes] = []
             if snapshot is not None:
-                hashes = self._compare_totals(snapshot, jobs)
+                tables.add(jobs.table_sums)
+                row_counts = self._compare_jobs(reader, snapshot, differing_lanes(jobs.sums, tables), stops)
+                hashes = self._compare_totals(snapshot, jobs, tables, row_counts)
                 self._compare_asides(snapshot, jobs)
-                self._name_both_sides(reader, snapshot, jobs, stops)
             passed = self._log.passed
             self._found.add((*passed.findings, *self._tail.passed.findings))
         late = [lane for lane in self._only if lane not in self._full_lanes()]
@@ -190,11 +196,14 @@ class Verification:
             done += count
             self._told(step, done, total)
 
-    def _look_at_jobs(self, snapshot: Snapshot | None) -> Jobs:
+    def _look_at_jobs(self, snapshot: Snapshot | None) -> tuple[Jobs, Sums]:
+        """All jobs of the log, while Postgres adds up what it has."""
         jobs = Jobs(self._directory, self._log, self._tail, self._only, self._found)
         state = self._state if self._with_state else None
-        jobs.run(snapshot, state, self._looked, None if self._is_whole else self._only, self._told)
-        return jobs
+        with ThreadPoolExecutor(1) as beside:
+            adding = beside.submit(snapshot.sums if snapshot is not None else Sums)
+            jobs.run(snapshot, state, self._looked, self._told)
+            return jobs, adding.result()
 
     def _find_orphans(self, jobs: Jobs) -> None:
         if jobs.waits.is_empty:
@@ -236,17 +245,17 @@ class Verification:
         self._found.add(one for one in differing if one is not None)
         self._found.count(Kind.STATE, jobs.unsure_more)
 
-    def _compare_totals(self, snapshot: Snapshot, jobs: Jobs) -> list[LaneHashes]:
+    def _compare_totals(self, snapshot: Snapshot, jobs: Jobs, sums: Sums, row_counts: Counts) -> list[LaneHashes]:
         full = self._full_lanes()
         late = set(self._only) - full
         counts, outcomes = kept_counts(snapshot), kept_outcomes(snapshot)
         wanted = wanted_outcomes(jobs.ends)
         self._found.add(counts_differ(jobs.counts, counts, full))
-        self._found.add(counts_differ(jobs.row_counts, counts, late))
+        self._found.add(counts_differ(row_counts, counts, late))
         self._found.add(outcomes_differ(wanted, outcomes, full))
         if self._is_whole and not late:
             self._found.add(workers(snapshot, self._log.passed.workers))
-        log, tables = Side(jobs.sums, jobs.counts, wanted), Side(jobs.row_sums, counts, outcomes)
+        log, tables = Side(jobs.sums, jobs.counts, wanted), Side(sums, counts, outcomes)
         return lane_hashes(full, log, tables)
 
     def _compare_asides(self, snapshot: Snapshot, jobs: Jobs) -> None:
@@ -254,11 +263,26 @@ class Verification:
         rows = snapshot.asides(None if self._is_whole else self._only)
         self._found.add(aside_findings(log, rows, self._log.passed.begins))
 
-    def _name_both_sides(self, reader: TopicReader, snapshot: Snapshot, jobs: Jobs, stops: Mapping[int, int]) -> None:
-        if jobs.differing:
-            records = self._events_of(reader, jobs.differing, stops)
-            self._found.add(both_sides(snapshot, jobs.differing, records))
-            self._found.count(Kind.JOB, jobs.differ - len(jobs.differing))
+    def _compare_jobs(
+        self, reader: TopicReader, snapshot: Snapshot, differing: set[int], stops: Mapping[int, int]
+    ) -> Counts:
+        """Where hashes differ, or cannot tell since the log lacks its beginning: job by job, both sides are named.
+
+        Returns how many rows there are in these lanes, by queue and state.
+        """
+        looked_at = differing if self._is_whole else differing & set(self._only)
+        late = set(self._only) - self._full_lanes()
+        if not (lanes := looked_at | late):
+            return {}
+        if self._found.counts[Kind.WRONG_LANE]:  # its row is counted to one lane, and its history to another
+            lanes |= set(self._only)
+        one_by_one = JobByJob(self._log, lanes)
+        one_by_one.run(snapshot, self._told)
+        if named := one_by_one.differing:
+            self._found.add(both_sides(snapshot, named, self._events_of(reader, named, stops)))
+            self._found.count(Kind.JOB, one_by_one.count.total() - len(named))
+        self._found.add(unexplained(lane) for lane in sorted(looked_at - late) if not one_by_one.count[lane])
+        return one_by_one.row_counts
 
     def _events_of(self, reader: TopicReader, named: Sequence[str], stops: Mapping[int, int]) -> Iterator[Record]:
         """The records of these jobs, up to these offsets."""
