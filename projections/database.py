@@ -118,3 +118,11 @@ class DatabaseAway(ProjectionError):
 def away(address: str, error: psycopg.Error) -> DatabaseAway:
     """The error that says where Postgres should be, and why it does not answer."""
     return DatabaseAway(f"Postgres does not answer at {place(address)}: {why(error)}")
+
+
+def check_answers(dsn: str, schema: str) -> None:
+    """Raises DatabaseAway at once if no server is there; a pool would go on trying for a while."""
+    try:
+        connect(dsn, schema, "joblog-monitor").close()
+    except psycopg.Error as error:
+        raise away(conninfo(dsn, "joblog-monitor"), error) from error

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from joblog.streams.contract.events import JobException
+from joblog.streams.contract.recurring import Cause
 from joblog.streams.contract.states import ContinueOn, State
 from pydantic import BaseModel, ConfigDict
 
@@ -115,6 +116,33 @@ class JobDetails(Job):
     continuations: tuple[Continuation, ...]
     rejected: tuple[Rejected, ...]
     log_offset: int
+
+
+class RecurringRun(Answer):
+    """A job of a recurring job.
+
+    - occurrence, cause: as its parameters have them; None for a text that is none.
+    - started_at: when its last run started.
+    - duration_ms: of the run that ended in this state; error: of the last failed run, whatever came after it.
+    """
+
+    occurrence: datetime | None
+    cause: Cause | None
+    job_id: str
+    state: State
+    created_at: datetime
+    changed_at: datetime
+    started_at: datetime | None
+    duration_ms: float | None
+    attempt: int
+    error: str | None
+
+
+class RunCounts(Answer):
+    """The latest jobs of a recurring job by state, at most as many as are counted."""
+
+    counts: dict[State, int]
+    is_all: bool
 
 
 class WaitingJob(Answer):

@@ -18,23 +18,29 @@ from joblog.projections.monitor.models import (
     ParkedCode,
     ParkedRecord,
     Queue,
+    RecurringRun,
     Rejected,
+    RunCounts,
     Statistics,
     Worker,
 )
 from joblog.projections.monitor.paging import decode_cursor, encode_cursor
 from joblog.projections.monitor.reads import CONNECTIONS_MAX, Ask, Reads
-from joblog.projections.monitor.rows import details, job, queue
+from joblog.projections.monitor.rows import details, job, queue, recurring_run
 from joblog.projections.questions import InvalidQuestion, checked_limit
 from joblog.projections.statements import load
 from joblog.streams.contract.fields import JOB_ID_PATTERN
+from joblog.streams.contract.recurring import RECURRING_PATTERN
 from joblog.streams.contract.states import State
+from joblog.streams.contract.timestamps import format_time, time_ms
 
 SQL: Final = load("monitor/monitor.sql")
 LIMIT: Final = 50
 HISTORY_MAX: Final = 1_000
 CONTINUATIONS_MAX: Final = 500
 REJECTED_MAX: Final = 50
+#: So many of a recurring job's jobs are counted at most: one every second has 86,400 each day.
+RUNS_COUNTED_MAX: Final = 10_000
 #: Arguments and results longer than this are left out of lists, bytes of JSON.
 LISTED_BYTES_MAX: Final = 8_192
 #: `wait_for` looks this often: at first, and when it has taken long.
@@ -48,6 +54,7 @@ _ORDERS: Final[Mapping[Order, tuple[str, str]]] = {
     Order.DUE: ("jobs_due", "due"),
 }
 _is_job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
+_is_recurring_id: Final = re.compile(RECURRING_PATTERN).fullmatch
 
 
 class Monitor:
@@ -157,6 +164,35 @@ class Monitor:
         with self._reads.consistent() as ask:
             return tuple(ParkedCode(**row) for row in ask(SQL["parked_codes"], {}))
 
+    def recurring_runs(
+        self, recurring_id: str, *, limit: int = LIMIT, before: datetime | None = None, cursor: str | None = None
+    ) -> Page[RecurringRun]:
+        """The jobs of a recurring job, even if that was removed, the latest occurrences (before an instant) first."""
+        if before is not None and before.tzinfo is None:
+            raise InvalidQuestion(f"the time {before.isoformat()} has no zone: add one, such as Z or +02:00")
+        text = None if before is None else format_time(time_ms(before))
+        question = {"list": "recurring_runs", "recurring": _checked_recurring(recurring_id), "before": text}
+        last = decode_cursor(question, cursor)[1] if cursor else (None, None)
+        place = {"last_occurrence": last[0], "last_id": last[1], "limit": checked_limit(limit) + 1}
+        with self._reads.consistent() as ask:
+            rows = ask(SQL["recurring_runs"], {**question, **place})
+        end = rows[limit - 1] if len(rows) > limit else None
+        following = encode_cursor(question, end["created_at"], end["occurrence"], end["id"]) if end else None
+        return Page(items=tuple(map(recurring_run, rows[:limit])), next_cursor=following)
+
+    def recurring_counts(self, recurring_id: str) -> RunCounts:
+        """How many of the latest jobs of a recurring job are in each state."""
+        question = {"recurring": _checked_recurring(recurring_id), "limit": RUNS_COUNTED_MAX}
+        with self._reads.consistent() as ask:
+            counts = {State(row["state"]): row["n"] for row in ask(SQL["recurring_counts"], question)}
+        return RunCounts(counts=counts, is_all=sum(counts.values()) < RUNS_COUNTED_MAX)
+
+    def states(self, job_ids: Collection[str]) -> dict[str, State]:
+        """In which state each of these jobs is; those that are not known (yet) are left out."""
+        with self._reads.consistent() as ask:
+            rows = ask(SQL["states"], {"ids": [_checked_id(one) for one in job_ids]})
+        return {row["id"]: State(row["state"]) for row in rows}
+
     def live_jobs(self) -> tuple[LiveJobs, ...]:
         """How many jobs that have not ended there are, by queue and lane."""
         with self._reads.consistent() as ask:
@@ -225,3 +261,9 @@ def _checked_id(job_id: str) -> str:
     if not _is_job_id(job_id):
         raise InvalidQuestion(f"{job_id!r:.100} is no job id")
     return job_id
+
+
+def _checked_recurring(recurring_id: str) -> str:
+    if not _is_recurring_id(recurring_id):
+        raise InvalidQuestion(f"{recurring_id!r:.100} is no id of a recurring job: it must match {RECURRING_PATTERN}")
+    return recurring_id

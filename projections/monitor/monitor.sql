@@ -125,6 +125,51 @@ WITH page AS MATERIALIZED (
 -- include: described
 ORDER BY j.due, j.id
 
+-- name: runs_of
+-- The jobs of a recurring job, as its index has them; a part of the queries below.
+FROM jobs
+WHERE left(parameters ->> 'RecurringJobId', 200) = %(recurring)s AND parameters ->> 'Time' IS NOT NULL
+
+-- name: recurring_runs
+-- A page of the jobs of a recurring job, the latest occurrences first, with when each was last started.
+WITH page AS MATERIALIZED (
+    SELECT
+        id, state, attempt, created_at, changed_at, state_version, exception_type, exception_message,
+        left(parameters ->> 'Time', 40) COLLATE "C" AS occurrence, left(parameters ->> 'Cause', 40) AS cause
+    -- include: runs_of
+        AND (%(before)s::text IS NULL OR left(parameters ->> 'Time', 40) COLLATE "C" < %(before)s)
+        AND (%(last_id)s::uuid IS NULL
+            OR (left(parameters ->> 'Time', 40) COLLATE "C", id) < (%(last_occurrence)s, %(last_id)s::uuid))
+    ORDER BY left(parameters ->> 'Time', 40) COLLATE "C" DESC, id DESC LIMIT %(limit)s
+)
+SELECT
+    j.id::text, j.state, j.attempt, j.created_at, j.changed_at, j.occurrence, j.cause, j.exception_type,
+    j.exception_message, started.at::timestamptz AS started_at,
+    (h.events[j.state_version - h.version + 1]::json #>> '{4,duration_ms}')::float AS duration_ms
+FROM page AS j
+LEFT JOIN history AS h ON h.job = j.id AND j.state_version BETWEEN h.version AND h.last_version
+LEFT JOIN LATERAL (
+    SELECT event::json ->> 2 AS at
+    FROM history CROSS JOIN unnest(events) WITH ORDINALITY AS listed (event, place)
+    WHERE job = j.id AND event::json ->> 3 = 'job.processing'
+    ORDER BY version DESC, place DESC LIMIT 1
+) AS started ON true
+ORDER BY j.occurrence DESC, j.id DESC
+
+-- name: recurring_counts
+-- How many of the latest jobs of a recurring job are in each state.
+SELECT state, count(*) AS n
+FROM (
+    SELECT state
+    -- include: runs_of
+    ORDER BY left(parameters ->> 'Time', 40) COLLATE "C" DESC LIMIT %(limit)s
+) AS latest
+GROUP BY state ORDER BY state
+
+-- name: states
+-- Where these jobs are.
+SELECT id::text, state FROM jobs WHERE id = ANY (%(ids)s::uuid[])
+
 -- name: counts
 -- How many jobs are in each state now, by queue.
 SELECT queue, state, sum(n)::bigint AS n FROM counts GROUP BY queue, state HAVING sum(n) <> 0 ORDER BY queue, state

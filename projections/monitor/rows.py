@@ -1,12 +1,21 @@
 """Rows of the tables as the models that monitoring answers with. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from joblog.projections.monitor.models import Continuation, HistoryEntry, Job, JobDetails, Queue, Rejected
+from joblog.projections.monitor.models import (
+    Continuation,
+    HistoryEntry,
+    Job,
+    JobDetails,
+    Queue,
+    RecurringRun,
+    Rejected,
+)
 from joblog.projections.schema.history import read, shown
 from joblog.streams.contract.events import JobException
+from joblog.streams.contract.recurring import Cause
 from joblog.streams.contract.states import State
 from msgspec import json
 
@@ -42,6 +51,22 @@ def with_durations(rows: Iterable[Row]) -> tuple[HistoryEntry, ...]:
         entries.append(HistoryEntry(**event, lasted_s=lasted))
         left_at = event["at"] if is_transition else left_at
     return tuple(entries)
+
+
+def recurring_run(row: Row) -> RecurringRun:
+    """A row of the statement `recurring_runs`; its parameters may have been set to anything."""
+    try:
+        occurrence = datetime.fromisoformat(row["occurrence"]).astimezone(UTC)
+    except (ValueError, OverflowError):
+        occurrence = None
+    fields = {name: row[name] for name in RecurringRun.model_fields if name in row}
+    fields |= {
+        "job_id": row["id"],
+        "occurrence": occurrence,
+        "cause": row["cause"] if row["cause"] in set(Cause) else None,
+        "error": None if row["exception_type"] is None else f"{row['exception_type']}: {row['exception_message']}",
+    }
+    return RecurringRun(**fields)
 
 
 def queue(row: Row, counts: Iterable[Row], now: datetime) -> Queue:

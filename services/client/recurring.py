@@ -9,7 +9,6 @@ Each aspect (definition, pause, skip) has a record of its own, so calls do not u
 """
 
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -21,9 +20,8 @@ from joblog.services.tasks.recurring import Recurrence
 from joblog.services.tasks.task import Task
 from joblog.streams.contract.cloudevents import explained
 from joblog.streams.contract.recurring import (
-    PARAMETER_ID,
-    PARAMETER_TIME,
     SUFFIXES,
+    Cause,
     Definition,
     Interval,
     Misfire,
@@ -32,11 +30,10 @@ from joblog.streams.contract.recurring import (
     Skip,
     record_key,
 )
-from joblog.streams.contract.timestamps import format_time
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import EnqueueError, InvalidData
 from joblog.streams.kafka.clients import KafkaConfig
-from joblog.streams.recurring.jobs import partition_of
+from joblog.streams.recurring.jobs import parameters_of, partition_of
 from joblog.streams.recurring.reading import read_rows
 from joblog.streams.recurring.rows import Row, encode_aspect
 from joblog.streams.recurring.schedule import schedule_of
@@ -168,13 +165,12 @@ class RecurringJobs:
         """Create a job of this definition at once, whatever its schedule, pause and overlap; returns the job's id."""
         definition = self._existing(recurring_id).definition
         assert definition is not None
-        time_text = format_time(time.time_ns() // 1_000_000)
         options = JobOptions(
             queue=definition.queue,
             priority=definition.priority,
             retry=definition.retry,
             timeout=definition.timeout_s,
-            parameters={**definition.parameters, PARAMETER_ID: recurring_id, PARAMETER_TIME: time_text},
+            parameters=parameters_of(definition, _now(), Cause.TRIGGER),
         )
         return self._create(definition.task, Call(definition.args, definition.kwargs), options)
 

@@ -5,6 +5,7 @@ pauses, one that edits, and the recurring process that notes how far it came nev
 order. All of an id are in the partition `murmur2(id) % lanes`, and a tombstone removes each.
 """
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -27,9 +28,13 @@ from joblog.streams.contract.retry import RetryPolicy
 from pydantic import Field, StringConstraints
 
 RECURRING_PATTERN: Final = r"^[A-Za-z0-9_.:@-]{1,200}$"
-#: The parameters that every job of a definition has, named as Hangfire names them.
+#: The parameters that every job of a definition has: its id and the occurrence, named as Hangfire names them, and why
+#: the job was created, a `Cause`. They are in the job's first event, and so the history of runs is in the log.
 PARAMETER_ID: Final = "RecurringJobId"
 PARAMETER_TIME: Final = "Time"
+PARAMETER_CAUSE: Final = "Cause"
+#: So many occurrences that were left out are remembered.
+SKIPPED_MAX: Final = 20
 
 RecurringId = Annotated[str, StringConstraints(pattern=RECURRING_PATTERN)]
 
@@ -57,6 +62,19 @@ class Overlap(StrEnum):
     SKIP = "skip"
     QUEUE = "queue"
     REPLACE = "replace"
+
+
+class Cause(StrEnum):
+    """Why there is a job.
+
+    Schedule: its occurrence was due. Misfire: it was created late for an occurrence that was missed, or stands for
+    several. Queue: its occurrence waited until the job before had ended. Trigger: somebody asked for it.
+    """
+
+    SCHEDULE = "schedule"
+    MISFIRE = "misfire"
+    QUEUE = "queue"
+    TRIGGER = "trigger"
 
 
 class Interval(StrictMessage):
@@ -110,12 +128,20 @@ class Skip(Message):
     after: Instant
 
 
+class Skipped(Message):
+    """An occurrence that was left out, why, and when that was decided."""
+
+    occurrence: Instant
+    reason: Text
+    at: Instant
+
+
 class Progress(Message):
     """How far the recurring process came: every occurrence up to `through` was decided.
 
     - last_job_id, last_occurrence, last_created_at: the last job that it created.
     - waiting: the occurrence that waits for that job to end.
-    - last_skipped, skipped_for: the last occurrence that was left out, and why.
+    - skipped: the last occurrences that were left out, at most SKIPPED_MAX, the latest last.
     """
 
     through: Instant
@@ -123,8 +149,16 @@ class Progress(Message):
     last_occurrence: Instant | None = None
     last_created_at: Instant | None = None
     waiting: Instant | None = None
-    last_skipped: Instant | None = None
-    skipped_for: Text | None = None
+    skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def last_skipped(self) -> datetime | None:
+        return self.skipped[-1].occurrence if self.skipped else None
+
+    @property
+    def skipped_for(self) -> str | None:
+        """Why the last one was left out."""
+        return self.skipped[-1].reason if self.skipped else None
 
 
 Aspect = Definition | Pause | Skip | Progress

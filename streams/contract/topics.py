@@ -109,7 +109,7 @@ TOPICS_OF_ROLES: Final[Mapping[str, tuple[Topic, ...]]] = {
     "delays": (REPORTS, DEADLETTERS, *DELAYS),
     "worker": (REPORTS, ASSIGNMENTS),
     "projector": (EVENTS,),
-    "recurring": (COMMANDS, EVENTS, RECURRING),
+    "recurring": (COMMANDS, EVENTS, RECURRING, DEADLETTERS),
     "triggers": (COMMANDS, DEADLETTERS),
 }
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from joblog.streams.contract.recurring import Definition, Misfire, Overlap, Pause, Progress, Skip
+from joblog.streams.contract.recurring import Cause, Definition, Misfire, Overlap, Pause, Progress, Skip
 from joblog.streams.recurring.schedule import Schedule, between
 
 #: Missed occurrences are looked for backwards, in windows that grow by this factor.
@@ -80,6 +80,20 @@ def decide(
     create, delete, waiting, overlapped = _overlap(definition.overlap, kept, waiting, is_running)
     left_out += [(one, OVERLAPPED) for one in overlapped]
     return Decision(tuple(create), delete, tuple(sorted(left_out)), waiting, max(through, after))
+
+
+def cause_of(
+    definition: Definition, decision: Decision, occurrence: datetime, *, waiting: datetime | None, now: datetime
+) -> Cause:
+    """Why the job of an occurrence in `decision.create` is created; `waiting` is the one that waited before.
+
+    An occurrence was missed if the next one is due as well, or if it is later than the definition tolerates.
+    """
+    if occurrence == waiting:
+        return Cause.QUEUE
+    is_missed = occurrence < decision.through or now - occurrence > timedelta(seconds=definition.misfire_tolerance_s)
+    stands_for_others = definition.misfire is Misfire.RELAXED and any(why == MISFIRED for _, why in decision.left_out)
+    return Cause.MISFIRE if is_missed or stands_for_others else Cause.SCHEDULE
 
 
 def latest(schedule: Schedule, after: datetime, until: datetime, count: int) -> list[datetime]:

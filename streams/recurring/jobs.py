@@ -2,13 +2,19 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from joblog.streams.contract import wire
 from joblog.streams.contract.codec import encode
 from joblog.streams.contract.ids import hashed_job_id, lane_of_job, lane_of_queue, lane_of_shard
-from joblog.streams.contract.recurring import PARAMETER_ID, PARAMETER_TIME, Definition
+from joblog.streams.contract.recurring import (
+    PARAMETER_CAUSE,
+    PARAMETER_ID,
+    PARAMETER_TIME,
+    Cause,
+    Definition,
+)
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.shards import shards_of
 from joblog.streams.contract.timestamps import format_time
@@ -49,11 +55,21 @@ def job_of(definition: Definition, occurrence: datetime, where: Installation) ->
     return hashed_job_id(lane, "recurring", key)
 
 
-def create_command(definition: Definition, occurrence: datetime, now: datetime, where: Installation) -> Command:
-    """The command that creates the job of an occurrence."""
-    job_id = job_of(definition, occurrence, where)
+def parameters_of(definition: Definition, occurrence: datetime, cause: Cause) -> dict[str, Any]:
+    """The parameters of a job: those of its definition, and those that say where it comes from."""
     time = format_time(milliseconds(occurrence))
-    parameters = {**definition.parameters, PARAMETER_ID: definition.id, PARAMETER_TIME: time}
+    return {**definition.parameters, PARAMETER_ID: definition.id, PARAMETER_TIME: time, PARAMETER_CAUSE: str(cause)}
+
+
+def create_command(
+    definition: Definition, occurrence: datetime, cause: Cause, now: datetime, where: Installation
+) -> Command:
+    """The command that creates the job of an occurrence.
+
+    Who sends it again after a restart may think of another cause; the job is the same, and keeps the first one.
+    """
+    job_id = job_of(definition, occurrence, where)
+    parameters = parameters_of(definition, occurrence, cause)
     retry = definition.retry
     command = wire.CreateJob(
         definition.task,

@@ -10,17 +10,28 @@ import asyncio
 import ssl
 from collections.abc import Callable, Iterable
 from tempfile import gettempdir
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import faust
 from faust.types.auth import AuthProtocol
+from joblog.streams.contract.record_headers import Headers
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import SettingsError
 from joblog.streams.kafka.clients import SESSION_TIMEOUT_S, KafkaConfig
 
+
+class Read(NamedTuple):
+    """A record of the topic as it came."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
 OnPartitions = Callable[[Iterable[int]], None]
-#: Partition, key and value of a record.
-OnRecord = Callable[[int, bytes | None, bytes | None], None]
+OnRecord = Callable[[Read], None]
 
 
 def member(
@@ -60,7 +71,8 @@ def member(
     async def read(stream: Any) -> None:
         async for event in stream.events():
             message = event.message
-            on_record(message.partition, message.key, message.value)
+            headers = list(message.headers or ())
+            on_record(Read(message.partition, message.offset, message.key, message.value, headers))
 
     async def assigned(*args: Any, **_: Any) -> None:  # the app, and the partitions
         on_assigned(place.partition for place in args[1])

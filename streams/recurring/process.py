@@ -22,29 +22,33 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from confluent_kafka import KafkaException
-from joblog.streams.contract.recurring import Definition, Overlap, Progress, Skip, record_key
+from joblog.streams.contract.recurring import Definition, Overlap
 from joblog.streams.contract.topics import TopicNames
-from joblog.streams.errors import InvalidData
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
 from joblog.streams.recurring.due import Decision, decide, lower_bound
 from joblog.streams.recurring.endings import Endings
-from joblog.streams.recurring.jobs import Installation, create_command, delete_command
-from joblog.streams.recurring.membership import member
-from joblog.streams.recurring.rows import Row, Rows, encode_aspect
+from joblog.streams.recurring.jobs import Installation
+from joblog.streams.recurring.membership import Read, member
+from joblog.streams.recurring.parking import PARKED, ROLE, Parking, Unreadable, dead_letter
+from joblog.streams.recurring.plan import Plan, plan
+from joblog.streams.recurring.rows import Row, Rows
 from joblog.streams.recurring.sender import Record, Sender
 
 log = logging.getLogger(__name__)
 
-ROLE: Final = "recurring"
 TICK_S: Final = 0.1
 #: Delay before the group is joined again after an error.
 START_OVER_S: Final = 1.0
 #: How often the gauges are set.
 SHOW_S: Final = 1.0
+#: Delay before dead letters are tried again that were not acknowledged.
+PARK_AGAIN_S: Final = 60.0
 #: Commands of one tick; what is left is due at the next one.
 COMMANDS_MAX: Final = 1_000
+#: How long a row is left alone whose decision failed in a way that nobody foresaw.
+UNDECIDED: Final = timedelta(minutes=1)
 #: The key of the mark, which no definition can have.
 MARK: Final = "|mark"
 
@@ -54,6 +58,7 @@ class Held:
     """A partition of this process; `is_ready` once its own mark was read."""
 
     rows: Rows = field(default_factory=Rows)
+    parking: Parking = field(default_factory=Parking)
     mark: bytes = field(default_factory=lambda: secrets.token_hex(8).encode())
     is_marked: bool = False
     is_ready: bool = False
@@ -82,6 +87,7 @@ class Recurring:
         self._prepare = prepare
         self._clock = clock
         self._held: dict[int, Held] = {}
+        self._park_at = 0.0  # by the clock of the event loop
         client_id = f"{names.prefix}recurring"
         self._sender = Sender(config, client_id, lambda: meters.inc("joblog_producer_rebuilds_total", ROLE))
         self._endings = Endings(config, names.events, f"{client_id}-events")
@@ -138,18 +144,16 @@ class Recurring:
         self._meters.inc("joblog_rebalances_total", ROLE)
         log.info("recurring.assigned", extra={"partitions": sorted(self._held)})
 
-    def _take(self, partition: int, key: bytes | None, value: bytes | None) -> None:
-        held = self._held.get(partition)
-        if held is None or key is None:
+    def _take(self, read: Read) -> None:
+        held = self._held.get(read.partition)
+        if held is None or read.key is None:
             return
-        if key == MARK.encode():
-            held.is_ready = held.is_ready or value == held.mark
-            return
-        try:
-            held.rows.apply(key, value)
-        except InvalidData as exc:
-            self._meters.inc("joblog_quarantined_records_total", ROLE, exc.code)
-            log.warning("recurring.unreadable", extra={"partition": partition, "key": repr(key), "reason": str(exc)})
+        if read.key == MARK.encode():
+            held.is_ready = held.is_ready or read.value == held.mark
+        elif read.key == PARKED.encode():
+            held.parking.read(read.value)
+        elif (found := held.rows.unreadable(read.key, read.value)) is not None:
+            held.parking.add(Unreadable(read.offset, read.key, read.value, read.headers, found))
 
     # --- deciding ---
 
@@ -158,10 +162,10 @@ class Recurring:
         try:
             await self._mark()
             self._watch()
-            now = self._clock()
-            decided = list(self._decisions(now))
-            if decided:
-                await self._perform(decided, now)
+            plans = list(self._plans(self._clock()))
+            if plans:
+                await self._perform(plans)
+            await self._park()
         except (KafkaException, BufferError) as exc:
             reason = exc.args[0].str() if isinstance(exc, KafkaException) else str(exc)
             self._meters.inc("joblog_kafka_errors_total", ROLE, "send")
@@ -194,17 +198,30 @@ class Recurring:
             if held.is_ready:
                 yield from held.rows.rows.values()
 
-    def _decisions(self, now: datetime) -> Iterator[tuple[int, Row, Definition, Decision]]:
+    def _plans(self, now: datetime) -> Iterator[tuple[int, Plan]]:
+        """What is to be done now, with the partition of each."""
         left = COMMANDS_MAX
         for number, held in self._held.items():
             for row in held.rows.rows.values() if held.is_ready else ():
-                decision = self._decision(row, now)
-                if decision is None or row.definition is None:
+                made = self._planned(row, now)
+                if made is None:
                     continue
-                yield number, row, row.definition, decision
-                left -= len(decision.create)
+                yield number, made
+                left -= len(made.commands)
                 if left <= 0:
                     return
+
+    def _planned(self, row: Row, now: datetime) -> Plan | None:
+        """The plan of one row; what nobody foresaw costs this row a while, and the others nothing."""
+        try:
+            decision = self._decision(row, now)
+            return None if decision is None else plan(row, decision, now, self._where)
+        except Exception as error:  # its records may be anybody's
+            self._meters.inc("joblog_internal_errors_total", ROLE)
+            log.exception("recurring.undecided", extra={"recurring_id": row.id})
+            row.error = f"{type(error).__name__}: {error}"
+            row.next_due = now + UNDECIDED
+            return None
 
     def _decision(self, row: Row, now: datetime) -> Decision | None:
         definition, schedule = row.definition, row.schedule
@@ -226,48 +243,50 @@ class Recurring:
 
     # --- doing ---
 
-    async def _perform(self, decided: list[tuple[int, Row, Definition, Decision]], now: datetime) -> None:
-        commands, notes, topic = list[Record](), list[Record](), self._names.recurring
-        after = list[tuple[Row, Progress]]()
-        for number, row, definition, decision in decided:
-            last = row.progress
-            if decision.delete and last is not None and last.last_job_id is not None:
-                job_id, lane, value = delete_command(last.last_job_id, definition, now)
-                commands.append(Record(self._names.commands, lane, job_id, value))
-            progress = Progress(through=decision.through) if last is None else last
-            progress = progress.model_copy(update={"through": decision.through, "waiting": decision.waiting})
-            for occurrence in decision.create:
-                job_id, lane, value = create_command(definition, occurrence, now, self._where)
-                commands.append(Record(self._names.commands, lane, job_id, value))
-                made = {"last_job_id": job_id, "last_occurrence": occurrence, "last_created_at": now}
-                progress = progress.model_copy(update=made)
-            if decision.left_out:
-                occurrence, why = decision.left_out[-1]
-                progress = progress.model_copy(update={"last_skipped": occurrence, "skipped_for": why})
-            notes.append(Record(topic, number, record_key(row.id, Progress), encode_aspect(progress)))
-            if row.skip is not None and row.schedule is not None:
-                skipped = row.schedule.next_after(row.skip.after)
-                if skipped is not None and skipped <= decision.through:
-                    notes.append(Record(topic, number, record_key(row.id, Skip), None))
-            after.append((row, progress))
+    async def _perform(self, plans: list[tuple[int, Plan]]) -> None:
+        create, note = self._names.commands, self._names.recurring
+        commands = [Record(create, one.lane, one.job_id, one.value) for _, made in plans for one in made.commands]
+        notes = [Record(note, number, key, value) for number, made in plans for key, value in made.notes]
         await asyncio.to_thread(self._sender.send, commands)
         # From here on they exist. What is noted is read back, too; until then the rows have it.
-        for row, progress in after:
-            row.progress, row.next_due = progress, None
-        self._count(decided)
+        for _, made in plans:
+            made.row.progress, made.row.next_due = made.progress, None
+        self._count(plans)
         await asyncio.to_thread(self._sender.send, notes)
 
-    def _count(self, decided: list[tuple[int, Row, Definition, Decision]]) -> None:
+    async def _park(self) -> None:
+        """Make dead letters of what cannot be read; a failure is tried again later, and jobs do not wait for it."""
+        loop_time = asyncio.get_running_loop().time()
+        if loop_time < self._park_at:
+            return
+        self._park_at = loop_time + PARK_AGAIN_S
+        topic = self._names.recurring
+        for number, held in list(self._held.items()):
+            batch = held.parking.batch() if held.is_ready else []
+            if not batch:
+                continue
+            letters = [dead_letter(one, topic, number, self._names.deadletters) for one in batch]
+            await asyncio.to_thread(self._sender.send, letters)
+            through = batch[-1].offset
+            await asyncio.to_thread(self._sender.send, [Record(topic, number, PARKED, str(through).encode())])
+            held.parking.done(through)
+            for one in batch:
+                self._meters.inc("joblog_quarantined_records_total", ROLE, one.error.code)
+                place = {"partition": number, "offset": one.offset, "key": repr(one.key)}
+                log.warning("recurring.unreadable", extra={**place, "reason": one.told})
+        self._park_at = 0.0
+
+    def _count(self, plans: list[tuple[int, Plan]]) -> None:
         now = self._clock()
-        for _, row, _, decision in decided:
-            for occurrence in decision.create:
+        for _, made in plans:
+            for occurrence in made.decision.create:
                 self._meters.inc("joblog_recurring_created_total")
                 self._meters.observe("joblog_recurring_lateness_seconds", max((now - occurrence).total_seconds(), 0))
-            for occurrence, why in decision.left_out:
+            for occurrence, why in made.decision.left_out:
                 self._meters.inc("joblog_recurring_left_out_total", why)
                 log.info(
                     "recurring.left_out",
-                    extra={"recurring_id": row.id, "occurrence": occurrence.isoformat(), "reason": why},
+                    extra={"recurring_id": made.row.id, "occurrence": occurrence.isoformat(), "reason": why},
                 )
 
     def _show(self) -> None:

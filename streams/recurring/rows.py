@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from joblog.streams.contract.cloudevents import explained
+from joblog.streams.contract.deadletters import internal_error
 from joblog.streams.contract.recurring import Aspect, Definition, Pause, Progress, Skip, aspect_of
-from joblog.streams.errors import InvalidData
+from joblog.streams.errors import ContractError, InvalidData
 from joblog.streams.recurring.due import is_paused, lower_bound
 from joblog.streams.recurring.schedule import Schedule, schedule_of, upcoming
 from pydantic import ValidationError
@@ -55,8 +57,10 @@ class Rows:
             if kind is None or not recurring_id:
                 return
             aspect: Any = None if value is None else kind.model_validate_json(value)
-        except (UnicodeDecodeError, ValidationError) as exc:
-            raise InvalidData(f"a record of recurring jobs cannot be read: {exc}") from exc
+        except UnicodeDecodeError as exc:
+            raise InvalidData(f"the key is no text: {exc}") from exc
+        except ValidationError as exc:
+            raise InvalidData(f"{key.decode()}: {explained(exc)}") from exc
         row = self.rows.setdefault(recurring_id, Row(recurring_id))
         row.next_due = None
         if kind is Definition:
@@ -67,6 +71,16 @@ class Rows:
             setattr(row, "pause" if kind is Pause else "skip", aspect)
         if row.definition is None and row.pause is None and row.skip is None and row.progress is None:
             del self.rows[recurring_id]
+
+    def unreadable(self, key: bytes, value: bytes | None) -> ContractError | None:
+        """Take a record in, or say why it cannot be read, be it for an error that nobody foresaw."""
+        try:
+            self.apply(key, value)
+        except InvalidData as exc:
+            return exc
+        except Exception as exc:  # noqa: BLE001 - one record must not stop the others
+            return internal_error(exc)
+        return None
 
     def defined(self) -> list[Row]:
         """The rows that have a definition, by their ids."""

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException
+from joblog.streams.contract.record_headers import Headers
 from joblog.streams.kafka.clients import KafkaConfig, producer
 from joblog.streams.kafka.durable_producer import DurableProducer
 
@@ -13,11 +14,16 @@ _TIMEOUT_S: Final = 10
 _REPORT_S: Final = 2
 
 
+#: Instead of the number of a partition: the key decides.
+BY_KEY: Final = -1
+
+
 class Record(NamedTuple):
     topic: str
     partition: int
-    key: str
+    key: str | bytes | None
     value: bytes | None
+    headers: Headers | None = None
 
 
 class Sender:
@@ -39,7 +45,8 @@ class Sender:
                 errors.append(error)
 
         for record in records:
-            self._producer.produce(record.topic, record.value, record.key, record.partition, on_delivery)
+            place = record.topic, record.value, record.key, record.partition
+            self._producer.produce(*place, on_delivery, record.headers)
         self._producer.flush(_TIMEOUT_S + _REPORT_S)
         if errors:
             raise KafkaException(errors[0])

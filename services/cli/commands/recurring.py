@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
 import typer
+from joblog.services.cli.commands.recurring_runs import print_with_skipped, runs, with_runs, with_states
 from joblog.services.cli.commands.recurring_values import document, interval_of, row_of
 from joblog.services.cli.commands.roles import HttpPort
 from joblog.services.cli.context import Output, OutputOption, note
@@ -82,19 +83,24 @@ def list_recurring(ctx: typer.Context, output: OutputOption = Output.TABLE) -> N
     """
     now = datetime.now(UTC)
     with _client(ctx) as client:
-        rows = [row_of(row, now) for row in client.recurring.list()]
-    columns = ("id", "schedule", "zone", "task", "next", "last", "last_job_id", "paused", "error")
+        rows = with_states(settings_of(ctx), [row_of(row, now) for row in client.recurring.list()])
+    columns = ("id", "schedule", "zone", "task", "next", "last", "last_job_id", "last_state", "paused", "error")
     print_rows(rows, columns, output)
 
 
 @app.command()
 def show(ctx: typer.Context, recurring_id: Id, output: OutputOption = Output.TABLE) -> None:
-    """Show a recurring job, and its next occurrences.
+    """Show a recurring job, its next occurrences, and those that were left out lately.
 
     Example: joblog recurring show nightly
     """
     with _client(ctx) as client:
-        print_document(document(client.recurring.get(recurring_id), datetime.now(UTC), UPCOMING), output)
+        found = client.recurring.get(recurring_id)
+    shown = with_runs(settings_of(ctx), document(found, datetime.now(UTC), UPCOMING))
+    print_with_skipped(shown, output)
+
+
+app.command()(runs)
 
 
 @app.command()

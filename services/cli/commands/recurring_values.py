@@ -32,7 +32,7 @@ def document(row: Row, now: datetime, count: int) -> dict[str, Any]:
     assert row.definition is not None
     shown = row_of(row, now)
     definition = row.definition.model_dump(mode="json", exclude={"id", "schedule", "zone", "task"})
-    shown_progress = {"waiting", "last_skipped", "skipped_for"}
+    shown_progress = {"waiting", "skipped"}
     progress = row.progress.model_dump(mode="json", include=shown_progress) if row.progress is not None else {}
     return {**shown, **definition, **progress, "upcoming": [one.isoformat() for one in row.upcoming(now, count)]}
 

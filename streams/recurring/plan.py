@@ -1,0 +1,52 @@
+"""What a decision becomes: the commands to send, and then the records that note how far it came."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from joblog.streams.contract.recurring import SKIPPED_MAX, Progress, Skip, Skipped, record_key
+from joblog.streams.recurring.due import Decision, cause_of
+from joblog.streams.recurring.jobs import Command, Installation, create_command, delete_command
+from joblog.streams.recurring.rows import Row, encode_aspect
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that one row has to have done; `notes` are keys and values of records of its partition."""
+
+    row: Row
+    decision: Decision
+    commands: tuple[Command, ...]
+    notes: tuple[tuple[str, bytes | None], ...]
+    progress: Progress
+
+
+def plan(row: Row, decision: Decision, now: datetime, where: Installation) -> Plan:
+    """The plan for a decision on a row, which has a definition."""
+    definition, last = row.definition, row.progress
+    assert definition is not None
+    commands = list[Command]()
+    if decision.delete and last is not None and last.last_job_id is not None:
+        commands.append(delete_command(last.last_job_id, definition, now))
+    progress = Progress(through=decision.through) if last is None else last
+    progress = progress.model_copy(update={"through": decision.through, "waiting": decision.waiting})
+    for occurrence in decision.create:
+        cause = cause_of(definition, decision, occurrence, waiting=None if last is None else last.waiting, now=now)
+        command = create_command(definition, occurrence, cause, now, where)
+        commands.append(command)
+        made = {"last_job_id": command.job_id, "last_occurrence": occurrence, "last_created_at": now}
+        progress = progress.model_copy(update=made)
+    if decision.left_out:
+        left_out = (Skipped(occurrence=one, reason=why, at=now) for one, why in decision.left_out)
+        progress = progress.model_copy(update={"skipped": (*progress.skipped, *left_out)[-SKIPPED_MAX:]})
+    notes: list[tuple[str, bytes | None]] = [(record_key(row.id, Progress), encode_aspect(progress))]
+    if _is_skip_over(row, decision):
+        notes.append((record_key(row.id, Skip), None))
+    return Plan(row, decision, tuple(commands), tuple(notes), progress)
+
+
+def _is_skip_over(row: Row, decision: Decision) -> bool:
+    """Whether the occurrence that was to be left out has passed."""
+    if row.skip is None or row.schedule is None:
+        return False
+    skipped = row.schedule.next_after(row.skip.after)
+    return skipped is not None and skipped <= decision.through
