@@ -154,4 +154,29 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "",
         _PRODUCER,
     ),
+    mutant(
+        "recurring-parked-once",
+        "the memory of which records of recurring jobs are dead letters",
+        "streams/recurring/parking.py",
+        "            self.done(int(text))\n",
+        "            pass\n",
+        "tests/unit/streams/recurring/test_parking.py",
+    ),
+    mutant(
+        "recurring-skipped-max",
+        "the limit of occurrences that are remembered as left out",
+        "streams/recurring/plan.py",
+        "[-SKIPPED_MAX:]",
+        "",
+        "tests/unit/streams/recurring/test_plan.py",
+    ),
+    mutant(
+        "recurring-long-parameters",
+        "the cut of parameters that are too long for the index of runs",
+        "projections/schema/migrations/0001_read_model.sql",
+        "    left(parameters ->> 'RecurringJobId', 200), left",
+        "    (parameters ->> 'RecurringJobId'), left",
+        "tests/integration/projections/monitor/test_recurring_runs.py::"
+        "test_parameters_that_nobody_would_write_keep_no_job_out_of_the_tables",
+    ),
 )
