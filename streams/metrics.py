@@ -6,7 +6,7 @@ from itertools import product
 from typing import Final, Literal
 
 from joblog.streams.histogram import Histogram
-from joblog.streams.label_cap import LabelCap
+from joblog.streams.label_cap import OTHER, LabelCap
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 Kind = Literal["counter", "gauge", "histogram"]
@@ -14,6 +14,11 @@ Kind = Literal["counter", "gauge", "histogram"]
 #: How many names of queues and of tasks one process tells apart; the rest is counted under `other`.
 QUEUES_MAX: Final = 100
 TASKS_MAX: Final = 200
+#: How many pairs of a queue and a task, for each of the names that it tells apart: most tasks have one queue.
+PAIRS_PER_NAME: Final = 5
+#: How many values of any other label, in each metric; of partitions, as many as there can be lanes.
+VALUES_MAX: Final = 200
+PARTITIONS_MAX: Final = 4_096
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 _LONG: Final = (0.05, 0.25, 1, 5, 30, 60, 300, 1800, 3600, 21_600, 86_400)
@@ -113,6 +118,12 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric("joblog_commands_forwarded_total", "counter", "Commands sent on to their own lane", roles=_ELECTOR),
     Metric("joblog_filter_errors_total", "counter", "Elect-state filters that raised", ("filter",), roles=_ELECTOR),
     Metric("joblog_lane_takeover_seconds", "histogram", "From assignment to a loaded lane", roles=_ELECTOR),
+    Metric(
+        "joblog_election_spans_left_out_total",
+        "counter",
+        "Spans of elections that were more than 1,000 in a second",
+        roles=_ELECTOR,
+    ),
     # any role
     Metric("joblog_producer_rebuilds_total", "counter", "Producers rebuilt after a doubtful commit", ("role",)),
     Metric(
@@ -281,19 +292,19 @@ class Meters:
     ) -> None:
         """Without a role, all metrics are exported, and none starts at 0 but those without labels."""
         self.registry = registry or CollectorRegistry()
-        self._caps: dict[str, LabelCap] = {"queue": LabelCap(queues_max), "task": LabelCap(tasks_max)}
+        names = {"queue": LabelCap(queues_max), "task": LabelCap(tasks_max)}
+        #: Of metrics that begin with the labels queue and task.
+        self._pairs = LabelCap(PAIRS_PER_NAME * max(queues_max, tasks_max))
         self._all: dict[str, Counter | Gauge | Histogram] = {}
-        #: Of each metric with names that users choose: its labels' caps.
-        self._capped: dict[str, tuple[LabelCap | None, ...]] = {}
+        self._caps: dict[str, tuple[LabelCap, ...]] = {}
         self._replaced: dict[str, set[tuple[str, ...]]] = {}
         for row in METRICS:
             self._all[row.name] = self._made(row, role)
-            if not self._caps.keys().isdisjoint(row.labels):
-                self._capped[row.name] = tuple(self._caps.get(label) for label in row.labels)
+            self._caps[row.name] = tuple(names.get(label) or _cap_of(label) for label in row.labels)
             if role is not None and row.labels and (not row.roles or role in row.roles):
                 known = {"role": (role,), **row.values}
                 for labels in product(*(known.get(label, ()) for label in row.labels)):
-                    self._all[row.name].labels(*labels)
+                    self.show(row.name, *labels)
 
     def _made(self, row: Metric, role: str | None) -> Counter | Gauge | Histogram:
         registry = self.registry if role is None or not row.roles or role in row.roles else None
@@ -356,7 +367,14 @@ class Meters:
         return metric.labels(*self._shown(name, labels)) if labels else metric
 
     def _shown(self, name: str, labels: tuple[str, ...]) -> tuple[str, ...]:
-        caps = self._capped.get(name)
-        if caps is None:
-            return labels
-        return tuple(label if cap is None else cap(label) for label, cap in zip(labels, caps, strict=True))
+        shown = tuple(cap(label) for label, cap in zip(labels, self._caps[name], strict=True))
+        if name in _PAIRED and self._pairs("\0".join(shown[:2])) == OTHER:
+            return shown[0], OTHER, *shown[2:]
+        return shown
+
+
+_PAIRED: Final = frozenset(row.name for row in METRICS if row.labels[:2] == ("queue", "task"))
+
+
+def _cap_of(label: str) -> LabelCap:
+    return LabelCap(PARTITIONS_MAX if label == "partition" else VALUES_MAX)

@@ -8,7 +8,7 @@ from joblog.services.roles.runner import Builder
 from joblog.services.roles.topics import on_checked_topics
 from joblog.services.settings.model import Settings
 from joblog.streams.delays.process import Delays
-from joblog.streams.elector.elector import Elector
+from joblog.streams.elector.elector import Elector, OnCommitted
 from joblog.streams.health import Health
 from joblog.streams.lane.filters import installed_filters
 from joblog.streams.lane.rules import LaneRules
@@ -38,9 +38,20 @@ def elector(settings: Settings) -> Builder:
             rules=rules,
             batch_max=chosen.batch_max,
             filters=installed_filters(),
+            on_committed=_tracing(settings, meters),
         )
 
     return on_checked_topics("elector", settings, build)
+
+
+def _tracing(settings: Settings, meters: Meters) -> OnCommitted | None:
+    if not settings.tracing.enabled:
+        return None
+    from joblog.services.tracing.elections import ElectionSpans  # noqa: PLC0415 - of an extra
+    from joblog.services.tracing.tracer import export_spans  # noqa: PLC0415 - of an extra
+
+    export_spans("elector")
+    return ElectionSpans(lambda number: meters.inc("joblog_election_spans_left_out_total", by=number))
 
 
 def delays(settings: Settings) -> Builder:

@@ -156,8 +156,8 @@ class HttpSettings(SecretFiles):
 class TracingSettings(SecretFiles):
     """OpenTelemetry traces, which need the extra `otel`.
 
-    - enabled: whether clients made from these settings, and workers, trace jobs; workers export by OTLP over HTTP to
-      where OpenTelemetry's own variables say, such as OTEL_EXPORTER_OTLP_ENDPOINT.
+    - enabled: whether clients made from these settings, electors and workers trace jobs; electors and workers export
+      by OTLP over HTTP to where OpenTelemetry's own variables say, such as OTEL_EXPORTER_OTLP_ENDPOINT.
     """
 
     enabled: bool = False

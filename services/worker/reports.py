@@ -1,7 +1,6 @@
 """What the worker writes to the log: what it offers, how each run ended, and the records that it could not handle."""
 
 import logging
-import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar, assert_never
 
@@ -11,6 +10,7 @@ from joblog.services.worker.execution.results import Failed, Outcome, Released, 
 from joblog.services.worker.execution.run import AssignmentRecord, Run
 from joblog.services.worker.report_sender import ReportSender
 from joblog.streams.contract import deadletters
+from joblog.streams.contract.traceparent import recorded_trace
 from joblog.streams.contract.wire import (
     JobException,
     RunFailed,
@@ -99,10 +99,6 @@ def _report(run: Run, outcome: Outcome) -> RunReport:
             assert_never(outcome)
 
 
-#: https://www.w3.org/TR/trace-context/#traceparent-header; the lowest bit of the flags says `sampled`.
-_recorded: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f][13579bdf](?:-|$)").match
-
-
 class RunMeters:
     """Counts runs by queue and task; both are bounded, since a worker runs only what it knows.
 
@@ -134,7 +130,7 @@ class RunMeters:
             noted = self._waits.setdefault(labels, [])
         wait = max(0.0, (run.started_ms - job.ready_ms) / 1000)
         noted.append(wait)
-        if job.traceparent is not None and (trace := _recorded_trace(job.traceparent)) is not None:
+        if job.traceparent is not None and (trace := recorded_trace(job.traceparent)) is not None:
             self._traced_waits[labels] = (wait, trace)
 
     def ended(self, run: Run, outcome: str) -> None:
@@ -146,7 +142,7 @@ class RunMeters:
         took = run.duration_ms / 1000 if run.started_ms else None
         noted.append(took)
         traceparent = run.job.traceparent
-        if took is not None and traceparent is not None and (trace := _recorded_trace(traceparent)) is not None:
+        if took is not None and traceparent is not None and (trace := recorded_trace(traceparent)) is not None:
             self._traced_runs[labels] = (took, trace)
 
     def flush(self) -> None:
@@ -166,12 +162,6 @@ class RunMeters:
     def parked(self, code: str) -> None:
         """An assignment went to the dead letters, for the reason that the code names."""
         self._meters.inc("joblog_quarantined_records_total", ROLE, code)
-
-
-def _recorded_trace(traceparent: str) -> str | None:
-    """The id of the trace, if its flags say that it is recorded; foreign producers may send any text."""
-    found = _recorded(traceparent)
-    return None if found is None else found[1]
 
 
 def _taken(noted: list[T]) -> list[T]:

@@ -12,7 +12,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, Message
@@ -34,6 +34,7 @@ from joblog.streams.errors import ElectorError, StepBack
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.lane.filters import ElectFilter, FilterChain, RetryFilter
+from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.rules import LaneRules
 from joblog.streams.lane.transitions import Election
 from joblog.streams.metrics import Meters
@@ -44,6 +45,9 @@ TICK_S: Final = 0.1
 #: How often lanes that are set aside are looked at: an operator may have asked for something.
 LOOK_ASIDE_S: Final = 2.0
 
+#: Told what a committed turn led to in each lane, and when it began, in unix milliseconds.
+OnCommitted = Callable[[Mapping[int, LaneOutput], int], None]
+
 
 class Elector:
     """One member of the electors' group.
@@ -51,6 +55,7 @@ class Elector:
     - instance: names this elector among the others, the same after a restart: it is the group's static member
       id and the end of the transactional id.
     - batch_max: records per transaction at most; a turn never waits for more than what is there.
+    - on_committed: called after each turn, for traces.
     """
 
     def __init__(
@@ -65,10 +70,12 @@ class Elector:
         rules: LaneRules | None = None,
         batch_max: int = 10_000,
         filters: Sequence[ElectFilter] = (),
+        on_committed: OnCommitted | None = None,
     ) -> None:
         self._names = names
         self._meters = meters
         self._health = health
+        self._on_committed = on_committed
         instance_id = f"{names.prefix}elector-{instance}"
         self._log = TransactionLog(config, names, instance_id)
         rules = rules or LaneRules()
@@ -192,6 +199,8 @@ class Elector:
         meters.inc("joblog_election_inputs_total", by=turn.inputs)
         for out in turn.outputs.values():
             count(meters, out, turn.now_ms)
+        if self._on_committed is not None:
+            self._on_committed(turn.outputs, turn.now_ms)
 
     # --- which lanes ---
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from joblog.services.client.client import Client
 from joblog.services.client.tracing import TracingClientFilter
+from joblog.streams.contract.ids import lane_of_job
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.trace import TracerProvider
@@ -27,8 +28,8 @@ class Collector(ThreadingHTTPServer):
             service = {one.key: one.value.string_value for one in resource.resource.attributes}["service.name"]
             self.spans.extend((service, span) for scope in resource.scope_spans for span in scope.spans)
 
-    def named(self, name: str) -> list[Span]:
-        return [span for service, span in self.spans if service == "joblog-worker" and span.name == name]
+    def named(self, name: str, role: str = "worker") -> list[Span]:
+        return [span for service, span in self.spans if service == f"joblog-{role}" and span.name == name]
 
 
 class _Receiver(BaseHTTPRequestHandler):
@@ -78,7 +79,23 @@ def test_a_request_and_all_runs_of_its_job_are_one_trace(
     assert sorted(_attribute(span, "joblog.attempt") for span in runs) == [1, 2]
     assert {_attribute(span, "messaging.message.id") for span in waits + runs} == {job}
     events = installation.events()[job]
+    wait_until(lambda: _elected(collector) == [event["data"]["state"] for event in events], 20, "all elections")
+    elections = collector.named("elect flaky", "elector")
+    carried = {event["traceparent"].split("-")[2] for event in events}
+    assert {span.parent_span_id.hex() for span in elections + waits + runs} == carried
+    assert len(carried) == 1
+    assert {span.trace_id for span in elections} == {trace_id}
+    assert {_attribute(span, "messaging.message.id") for span in elections} == {job}
+    assert {_attribute(span, "joblog.lane") for span in elections} == {lane_of_job(job)}
+    assert all(span.start_time_unix_nano < span.end_time_unix_nano for span in elections)
     assert all(event["traceparent"].split("-")[1] == trace_id.hex() for event in events)
+
+
+def _elected(collector: Collector) -> list[str]:
+    """The states that the elector's spans tell of, in the order of time."""
+    spans = sorted(collector.named("elect flaky", "elector"), key=lambda span: span.start_time_unix_nano)
+    found = [one.value.array_value.values for span in spans for one in span.attributes if one.key == "joblog.states"]
+    return [state.string_value for states in found for state in states]
 
 
 def _attribute(span: Span, name: str) -> Any:

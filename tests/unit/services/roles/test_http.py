@@ -72,6 +72,27 @@ def test_metrics_are_those_of_this_process(url: str, meters: Meters) -> None:
     assert "\njoblog_lanes 3.0\n" in body
 
 
+@pytest.mark.parametrize(
+    ("accepted", "has_exemplars"),
+    [
+        ("application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75", True),
+        ("text/plain;version=0.0.4;q=0.5,*/*;q=0.1", False),
+        ("*/*", False),
+        (None, False),
+    ],
+)
+def test_exemplars_are_in_the_format_of_openmetrics_only(
+    url: str, meters: Meters, accepted: str | None, has_exemplars: bool
+) -> None:
+    meters.observe_all("joblog_job_wait_seconds", [0.2], "mails", "send", trace=(0.2, "4bf92f35"))
+    headers = {} if accepted is None else {"Accept": accepted}
+    with urlopen(Request(f"{url}/metrics", headers=headers), timeout=10) as response:  # noqa: S310 - our own server
+        kind, body = response.headers["Content-Type"], response.read().decode()
+    assert kind.startswith("application/openmetrics-text") == has_exemplars
+    assert ("# {" in body) == ("4bf92f35" in body) == has_exemplars
+    assert 'joblog_job_wait_seconds_bucket{le="0.25",queue="mails",task="send"} 1.0' in body
+
+
 def test_the_version_tells_what_runs(url: str) -> None:
     told = json.loads(get(f"{url}/version")[1])
     assert set(told) == {"role", "version", "python", "librdkafka"}
