@@ -132,8 +132,9 @@ JOB_ALERTS: Final = (
     Alert(
         "JoblogWorkersSaturated",
         "warning",
-        "sum(joblog_worker_slots_used) / sum(joblog_worker_slots) > 0.95",
-        "30m",
+        # On average: a slot is free for a moment between two runs, and one look at it must not begin anew.
+        "sum(avg_over_time(joblog_worker_slots_used[15m])) / sum(avg_over_time(joblog_worker_slots[15m])) > 0.95",
+        "15m",
         "All slots of all workers have been busy for half an hour",
         "More work comes than the workers can do, or runs hang. Jobs begin to wait.",
         "The dashboard `Joblog: queue and task`: is the number of starts high, or are runs longer than usual?",

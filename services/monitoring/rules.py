@@ -6,6 +6,7 @@ from typing import Final
 
 from joblog.services.monitoring.alert import LABEL, Alert, Series
 from joblog.services.monitoring.alerts import ALERTS
+from joblog.services.monitoring.pace import AS_IN_OPERATION, Pace
 from joblog.services.monitoring.promql import checked
 from joblog.services.monitoring.records import RECORDS
 from joblog.services.monitoring.yaml_text import Node
@@ -36,18 +37,18 @@ def config(targets: Mapping[str, Sequence[str]], interval: str = "15s") -> Node:
     }
 
 
-def rules(runbooks: str = RUNBOOKS) -> Node:
+def rules(runbooks: str = RUNBOOKS, pace: Pace = AS_IN_OPERATION) -> Node:
     """All rules; UnknownMetric if one names what is not there."""
-    records: list[Node] = [{"record": one.name, "expr": checked(one.expr)} for one in RECORDS]
-    alerts: list[Node] = [_rule(alert, runbooks) for alert in ALERTS]
+    records: list[Node] = [{"record": one.name, "expr": pace.expr(checked(one.expr))} for one in RECORDS]
+    alerts: list[Node] = [_rule(alert, runbooks, pace) for alert in ALERTS]
     return {"groups": [{"name": "joblog-records", "rules": records}, {"name": "joblog-alerts", "rules": alerts}]}
 
 
-def _rule(alert: Alert, runbooks: str) -> Node:
+def _rule(alert: Alert, runbooks: str, pace: Pace) -> Node:
     return {
         "alert": alert.name,
-        "expr": checked(alert.expr, _RECORDED),
-        "for": alert.lasts,
+        "expr": pace.expr(checked(alert.expr, _RECORDED)),
+        "for": pace.lasts(alert.lasts),
         "labels": {"severity": alert.severity},
         "annotations": {"summary": alert.summary, "runbook_url": _runbook(alert, runbooks)},
     }
@@ -58,7 +59,7 @@ def _runbook(alert: Alert, runbooks: str) -> str:
 
 
 def rule_tests() -> Mapping[str, Node]:
-    """For each alert, by the name of its file, what promtool has to see: that it fires, and that it does not."""
+    """For each alert, by the name of its file, what promtool has to see: when it fires, and that else it does not."""
     return {f"tests/{alert.name}.yaml": _tests(alert) for alert in ALERTS}
 
 
@@ -74,16 +75,26 @@ def _tests(alert: Alert) -> Node:
         "rule_files": [str(Path("..") / RULES_FILE)],
         "evaluation_interval": "1m",
         "tests": [
-            _test(alert, f"{alert.name} fires", alert.fires, [expected]),
-            _test(alert, f"{alert.name} does not fire", alert.quiet, []),
+            _test(f"{alert.name} fires", alert.fires, [*_too_early(alert), _at(alert, alert.minutes, [expected])]),
+            _test(f"{alert.name} does not fire", alert.quiet, [_at(alert, alert.minutes, [])]),
         ],
     }
 
 
-def _test(alert: Alert, name: str, series: Series, expected: list[Node]) -> Node:
+def _too_early(alert: Alert) -> list[Node]:
+    """Nothing fires before its expression can have held for long enough."""
+    minutes = int(alert.lasts.removesuffix("m"))
+    return [_at(alert, minutes - 1, [])] if minutes else []
+
+
+def _at(alert: Alert, minutes: int, expected: list[Node]) -> Node:
+    return {"eval_time": f"{minutes}m", "alertname": alert.name, "exp_alerts": expected}
+
+
+def _test(name: str, series: Series, at: list[Node]) -> Node:
     return {
         "name": name,
         "interval": "1m",
         "input_series": [{"series": one, "values": values} for one, values in series.items()],
-        "alert_rule_test": [{"eval_time": f"{alert.minutes}m", "alertname": alert.name, "exp_alerts": expected}],
+        "alert_rule_test": at,
     }

@@ -13,6 +13,7 @@ from typing import Final, Self
 from joblog.services.embedded.ports import HOST, choose_ports
 from joblog.services.embedded.server import ServerProcess, stop_orphan
 from joblog.services.monitoring import rules
+from joblog.services.monitoring.pace import AS_IN_OPERATION, Pace
 from joblog.services.monitoring.yaml_text import dump
 from joblog.streams.errors import StackError
 
@@ -42,12 +43,14 @@ class PrometheusServer(AbstractContextManager["PrometheusServer"]):
         targets: Mapping[str, Sequence[str]],
         progress: Callable[[str], None],
         interval: str = "5s",
+        pace: Pace = AS_IN_OPERATION,
     ) -> None:
         """`targets`: the addresses of processes by role; `interval`: how often they are read."""
         self._directory = directory
         self._targets = targets
         self._progress = progress
         self._interval = interval
+        self._pace = pace
         self._pid_file = directory / "prometheus.pid"
         self._port = 0
         self._process: ServerProcess | None = None
@@ -112,7 +115,7 @@ class PrometheusServer(AbstractContextManager["PrometheusServer"]):
     def _write(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         (self._directory / "prometheus.yaml").write_text(dump(rules.config(self._targets, self._interval)))
-        (self._directory / rules.RULES_FILE).write_text(dump(rules.rules()))
+        (self._directory / rules.RULES_FILE).write_text(dump(rules.rules(pace=self._pace)))
 
     def _is_ready(self) -> bool:
         with closing(http.client.HTTPConnection(HOST, self._port, timeout=_PROBE_TIMEOUT_S)) as connection:

@@ -99,14 +99,15 @@ class Installation:
             **self.extra,
         }
 
-    def start(self, role: str, *more: str) -> None:
+    def start(self, role: str, *more: str, **variables: str) -> None:
+        """Start a role with more arguments and environment variables than it has anyway."""
         kind, _, name = role.partition("-")
         arguments = {"elector": ["--id", name or "e"], "worker": ["--name", role]}.get(kind, [])
         with (self.home / f"{role}.log").open("ab") as log:
             self.roles[role] = subprocess.Popen(
                 [sys.executable, "-m", "joblog.services.cli", kind, *arguments, *more],
                 cwd=self.home,
-                env=self.environment(),
+                env=self.environment() | variables,
                 stdout=log,
                 stderr=log,
             )

@@ -2,7 +2,13 @@
 
 from typing import Final
 
-from tests.mutants import clients, electors, lanes, roles
+from tests.mutants import clients, electors, lanes, monitoring, roles
 from tests.mutants.mutant import Mutant
 
-MUTANTS: Final[tuple[Mutant, ...]] = (*electors.MUTANTS, *lanes.MUTANTS, *clients.MUTANTS, *roles.MUTANTS)
+MUTANTS: Final[tuple[Mutant, ...]] = (
+    *electors.MUTANTS,
+    *lanes.MUTANTS,
+    *clients.MUTANTS,
+    *roles.MUTANTS,
+    *monitoring.MUTANTS,
+)

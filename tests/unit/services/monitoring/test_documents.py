@@ -67,8 +67,9 @@ def test_promtool_accepts_rules_and_configuration() -> None:
 
 
 @needs_promtool
-def test_each_alert_fires_when_it_should_and_not_when_it_should_not() -> None:
-    files = sorted((RULES / "tests").glob("*.yaml"))
+def test_each_alert_fires_when_it_should_and_not_when_it_should_not(tmp_path: Path) -> None:
+    FILES.write(tmp_path, EXPECTED)
+    files = sorted((tmp_path / "prometheus" / "tests").glob("*.yaml"))
     assert [path.stem for path in files] == sorted(alert.name for alert in ALERTS)
     assert promtool("test", "rules", *files).count("SUCCESS") == len(ALERTS)
 
@@ -79,7 +80,8 @@ def test_promtool_notices_an_alert_that_does_otherwise(tmp_path: Path, change: t
     shutil.copy(RULES / "rules.yaml", tmp_path)
     (tmp_path / "tests").mkdir()
     text = (RULES / "tests/JoblogNoWorkers.yaml").read_text()
-    begin, end = text.index("exp_alerts:"), text.index('  - name: "JoblogNoWorkers does not fire"')
+    end = text.index('  - name: "JoblogNoWorkers does not fire"')
+    begin = text.rindex("exp_alerts:", 0, end)
     wrong = text[:begin] + "exp_alerts: []\n" + text[end:]
     if change[0] != "fires":
         wrong = text.replace("exp_alerts: []", change[1])
