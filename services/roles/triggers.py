@@ -1,21 +1,16 @@
 """The composition root of the process that turns other services' events into jobs."""
 
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final
-
 from joblog.services.client.templates import Rules
 from joblog.services.roles.runner import Builder
 from joblog.services.roles.topics import on_checked_topics
 from joblog.services.settings.model import Settings
-from joblog.services.triggers.trigger import BoundTrigger, TriggerRegistry
+from joblog.services.triggers.bound import BoundTrigger, Calls
+from joblog.services.triggers.trigger import TriggerRegistry
 from joblog.streams.errors import SettingsError
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
 from joblog.streams.triggers.handling import ROLE, Patience
 from joblog.streams.triggers.process import Triggers
-
-#: Functions that are not async run in so many threads.
-THREADS: Final = 16
 
 
 def triggers(settings: Settings) -> Builder:
@@ -38,11 +33,11 @@ def triggers(settings: Settings) -> Builder:
     )
 
     def build(meters: Meters, health: Health) -> Triggers:
-        threads = ThreadPoolExecutor(THREADS, "trigger")
+        calls = Calls()
         return Triggers(
             settings.kafka.config(),
             names,
-            [BoundTrigger(one, rules, threads) for one in registry],
+            [BoundTrigger(one, rules, calls) for one in registry],
             registry.topics,
             group=chosen.group or f"{settings.topic_prefix}{ROLE}",
             start_at_end=chosen.start == "latest",

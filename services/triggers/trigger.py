@@ -1,20 +1,14 @@
 """Triggers: functions that say which jobs an event is, and the explicit list of those that a process has."""
 
-import asyncio
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from functools import update_wrapper
 from importlib import import_module
 from re import fullmatch
 from types import ModuleType
 from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
 
-from joblog.services.client.templates import Rules
-from joblog.services.triggers.jobs import commands_of
 from joblog.streams.errors import SettingsError
-from joblog.streams.triggers.handling import Command
-from joblog.streams.triggers.incoming import IncomingEvent
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,7 +59,7 @@ def trigger(
 
     The function gets an `IncomingEvent`, and returns a `Job`, several, or None. It is called again when it raises,
     and after a crash, so it should decide from the event alone. Sync functions run in threads, async functions on
-    one event loop, which they must not block.
+    one event loop of their own: one that blocks it holds up the others.
 
     Raises SettingsError for a value that no trigger can have.
     """
@@ -90,50 +84,6 @@ def _wanted(given: Any, name: str) -> frozenset[str] | None:
     if not several or not all(isinstance(one, str) and one for one in several):
         raise SettingsError(f"{name}={given!r:.60} is no text, and no texts: leave it out for all events")
     return frozenset(several)
-
-
-class BoundTrigger:
-    """A trigger in a process: its function is called in the given threads, or on the running loop."""
-
-    def __init__(self, known: Trigger[..., Any], rules: Rules, threads: Executor) -> None:
-        self._known = known
-        self._rules = rules
-        self._threads = threads
-
-    @property
-    def name(self) -> str:
-        return self._known.name
-
-    def matches(self, event: IncomingEvent) -> bool:
-        """Whether the function wants this event."""
-        known = self._known
-        return (
-            event.topic == known.topic
-            and (known.types is None or event.type in known.types)
-            and (known.sources is None or event.source in known.sources)
-        )
-
-    async def call(self, event: IncomingEvent) -> Any:
-        """What the function returns; raises what it raises."""
-        function = self._known.function
-        if inspect.iscoroutinefunction(function):
-            return await function(event)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _called, function, event)
-
-    def commands(self, event: IncomingEvent, returned: Any) -> Sequence[Command]:
-        """The commands for what was returned; raises InvalidData if that is not jobs."""
-        return commands_of(event, self.name, returned, self._rules)
-
-
-class _Stopped(Exception):
-    """A function raised StopIteration, which asyncio refuses to carry out of a thread."""
-
-
-def _called(function: Callable[..., Any], event: IncomingEvent) -> Any:
-    try:
-        return function(event)
-    except StopIteration as error:
-        raise _Stopped("it raised StopIteration") from error
 
 
 class TriggerRegistry:

@@ -1,7 +1,8 @@
 """From a record to what follows from it: create commands in the lanes of their jobs, or dead letters.
 
-Three kinds of trouble are kept apart. A record that is no event, and a function that returns no jobs, will not get
-better: they are parked at once. A function that raises may: it is called again, and parked when that did not help.
+Three kinds of trouble are kept apart. A record that is no event, a function that returns no jobs, and a job that is
+too large for Kafka will not get better: the record is parked at once. A function that raises may: it is called again,
+and the record is parked when that did not help.
 Kafka in trouble is neither's fault: sending waits for it (writing.py), and nothing is parked or skipped.
 """
 
@@ -16,17 +17,19 @@ from joblog.streams.contract.deadletters import internal_error
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import ContractError
-from joblog.streams.triggers.incoming import IncomingEvent, read_event
-from joblog.streams.triggers.records import Outgoing, Record
+from joblog.streams.triggers.incoming import IncomingEvent, is_name, read_event
+from joblog.streams.triggers.records import Outgoing, Record, TooLarge
 
 log = logging.getLogger(__name__)
 
 ROLE: Final = "triggers"
 #: How the reason begins for which a process is not ready whose topics are not there.
 WAITING_FOR_TOPICS: Final = "waiting for topics that triggers name and that are not there"
-#: Why a record is parked for a function: what it raised in its last attempt, or that it returned no jobs.
+#: Why a record is parked for a function: what it raised in its last attempt, that it returned no jobs, or that Kafka
+#: refuses one for its size.
 FUNCTION_RAISED: Final = "function_raised"
 NOT_A_JOB: Final = "not_a_job"
+TOO_LARGE: Final = "too_large"
 
 Write = Callable[[Sequence[Outgoing]], Awaitable[None]]
 Sleep = Callable[[float], Awaitable[None]]
@@ -51,7 +54,7 @@ class TriggerFunction(Protocol):
     async def call(self, event: IncomingEvent) -> Any:
         """What the function returns; raises what it raises."""
 
-    def commands(self, event: IncomingEvent, returned: Any) -> Sequence[Command]:
+    async def commands(self, event: IncomingEvent, returned: Any) -> Sequence[Command]:
         """The commands for what was returned. Raises ContractError if that is not jobs, or none that can be made."""
 
 
@@ -95,6 +98,9 @@ class Handling:
         except ContractError as error:
             await self._park(record, error.code, error.reason, "")
             return
+        if event is None:
+            log.debug("triggers.tombstone", extra={"place": record.place})
+            return
         for trigger in self._triggers:
             if trigger.matches(event):
                 await self._pull(trigger, event, record)
@@ -104,7 +110,10 @@ class Handling:
         attempt = 1
         while True:
             try:
-                returned = await _called(trigger, event)
+                commands = await _commands(trigger, event)
+            except NoJobs as error:
+                await self._park(record, NOT_A_JOB, f"{trigger.name}: {error}", trigger.name)
+                return
             except Exception as error:  # the user's function: it is called again, and parked
                 self._count("joblog_trigger_errors_total", trigger.name)
                 log.warning(
@@ -119,22 +128,27 @@ class Handling:
                 attempt += 1
             else:
                 break
-        try:
-            commands = trigger.commands(event, returned)
-        except ContractError as error:
-            await self._park(record, NOT_A_JOB, f"{trigger.name}: {error.reason}", trigger.name)
+        if not commands:
             return
-        if commands:
+        try:
             await self._write([self._outgoing(command) for command in commands])
+        except TooLarge as error:
+            await self._park(record, TOO_LARGE, f"{trigger.name}: {error}", trigger.name)
+        else:
             self._count("joblog_trigger_jobs_total", trigger.name, by=len(commands))
 
     def _outgoing(self, command: Command) -> Outgoing:
         return Outgoing(self._names.commands, command.job_id, command.value, lane_of_job(command.job_id))
 
     async def _park(self, record: Record, code: str, reason: str, trigger: str) -> None:
-        said = deadletters.headers(code, reason, ROLE, record.topic, record.partition, record.offset, record.headers)
+        own = [(name, value) for name, value in record.headers if is_name(name)]
+        said = deadletters.headers(code, reason, ROLE, record.topic, record.partition, record.offset, own)
         key, value = deadletters.key(record.key), deadletters.value(record.value)
-        await self._write([Outgoing(self._names.deadletters, key, value, headers=said)])
+        letter = Outgoing(self._names.deadletters, key, value, headers=said)
+        try:
+            await self._write([letter])
+        except TooLarge:  # the headers say where the whole record is
+            await self._write([letter._replace(key=None, value=None, headers=said[: -len(own) or None])])
         self._count("joblog_quarantined_records_total", ROLE, code)
         log.warning(
             "triggers.parked", extra={"place": record.place, "code": code, "reason": reason, "trigger": trigger}
@@ -152,17 +166,35 @@ class FunctionLeft(Exception):
     """A function ended in a way that is meant for its thread or task, not for this process."""
 
 
-async def _called(trigger: TriggerFunction, event: IncomingEvent) -> Any:
-    """Call the function; what it raises to end its thread or task is an error as any other.
+class NoJobs(Exception):
+    """What a function returned is no jobs, or none that can be made."""
+
+
+async def _commands(trigger: TriggerFunction, event: IncomingEvent) -> Sequence[Command]:
+    """Call the function, and make the commands; raises NoJobs, or what the function raises."""
+    returned = await _ended(trigger.call(event))
+    try:
+        commands: Sequence[Command] = await _ended(trigger.commands(event, returned))
+    except ContractError as error:
+        raise NoJobs(error.reason) from error
+    return commands
+
+
+async def _ended(call: Awaitable[Any]) -> Any:
+    """What the user's code returns; what it raises to end its thread or task is an error as any other.
 
     A cancellation is its own unless this task itself is being cancelled, because the partition is taken away.
     """
     try:
-        return await trigger.call(event)
-    except SystemExit as error:
-        raise FunctionLeft(f"it called sys.exit({error.code!r})") from error
+        return await call
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
         raise FunctionLeft("it was cancelled") from error
+    except Exception:
+        raise
+    except SystemExit as error:
+        raise FunctionLeft(f"it called sys.exit({error.code!r})") from error
+    except BaseException as error:  # KeyboardInterrupt, and classes of the user's
+        raise FunctionLeft(f"it raised {type(error).__name__}: {error}") from error

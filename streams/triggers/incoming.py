@@ -21,6 +21,8 @@ from joblog.streams.triggers.records import Record
 from pydantic import ValidationError
 
 _CLOUDEVENT: Final = "application/cloudevents"
+#: 9999-12-31, the last day that a datetime has.
+_TIMESTAMP_MS_MAX: Final = 253_402_214_400_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,8 @@ class IncomingEvent:
     - data: a JSON value; None if the event has no data.
     - topic, partition, offset, key, headers: of its record.
 
-    Plain JSON gets the topic as its source, and its place (`topic/partition/offset`) as its id.
+    Plain JSON gets the topic as its source, and as its id its place and when Kafka got it
+    (`topic/partition/offset@milliseconds`): in a topic that is created again, other events come to the same places.
     """
 
     id: str
@@ -58,22 +61,37 @@ class _Attributes(Message):
     time: Instant | None = None
 
 
-def read_event(record: Record) -> IncomingEvent:
-    """The event in a record.
+def read_event(record: Record) -> IncomingEvent | None:
+    """The event in a record; None for a tombstone, by which a compacted topic forgets a key.
 
-    UndecodableRecord or InvalidData for what is not JSON, or says that it is a CloudEvent and is not a valid one.
+    A tombstone has no value, and does not say that it is a CloudEvent. UndecodableRecord or InvalidData for what is
+    not JSON, or says that it is a CloudEvent and is not a valid one.
     """
+    _check_names(record.headers)
     named = texts_of(record.headers)
-    received = datetime.fromtimestamp(max(record.timestamp_ms, 0) / 1000, UTC)
+    received = datetime.fromtimestamp(min(max(record.timestamp_ms, 0), _TIMESTAMP_MS_MAX) / 1000, UTC)
     if any(name.startswith(PREFIX) for name in named):
         return _cloudevent(record, received, _binary(record.value, named))
-    if record.value is None:
-        raise UndecodableRecord("the record has no value")
-    document = read_json(record.value)
     is_marked = named.get("content-type", "").lower().startswith(_CLOUDEVENT)
+    if record.value is None:
+        if is_marked:
+            raise UndecodableRecord("the record says that it is a CloudEvent, but has no value")
+        return None
+    document = read_json(record.value)
     if is_marked or (isinstance(document, dict) and "specversion" in document):
         return _cloudevent(record, received, read_attributes(record.value, {}))
-    return _event(record, record.place, record.topic, received, document)
+    return _event(record, f"{record.place}@{record.timestamp_ms}", record.topic, received, document)
+
+
+def is_name(header: str) -> bool:
+    """Whether the name of a header was UTF-8; it has surrogates if not (batches.py)."""
+    return not any("\ud800" <= character <= "\udfff" for character in header)
+
+
+def _check_names(headers: Headers) -> None:
+    for name, _ in headers:
+        if not is_name(name):
+            raise UndecodableRecord(f"the name of a header is not UTF-8: {name!a:.60}")
 
 
 def _binary(value: bytes | None, named: Mapping[str, str]) -> dict[str, Any]:

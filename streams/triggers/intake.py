@@ -1,41 +1,29 @@
-"""The consumer of other services' topics, on Faust: a session is one Faust app from its start to its end.
+"""The consumer of other services' topics: a session is one Faust app from its start to its end.
 
-Faust runs with at-least-once and no tables, no web server and no files. Three things are not as Faust does them:
-
-- It reads what is committed only. Faust does that in its exactly-once mode alone.
-- An event is acknowledged by hand, when Kafka has all that follows from it; Faust commits the offset below the first
-  record that is not acknowledged. Each partition is handled in order (partitions.py), because Faust counts a record
-  behind a gap of offsets as acknowledged as soon as a later one is.
-- A partition that holds too much is stopped as Faust's own full buffers are. Its `pause_partitions` would lose what
-  had been fetched.
+Each partition is handled in order (partitions.py), and a record counts as handled when Kafka has all that follows
+from it. A partition that holds too much is stopped as Faust's own full buffers are; its `pause_partitions` would lose
+what had been fetched. Records of a former assignment never get here: Faust's streams leave them out.
 """
 
 import asyncio
 import logging
-import ssl
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, Final, cast
 
-import faust
 from aiokafka.errors import UnsupportedCodecError
-from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
-from joblog.streams.errors import IntakeError, SettingsError
+from joblog.streams.errors import IntakeError
 from joblog.streams.kafka.clients import KafkaConfig
+from joblog.streams.triggers.faust_app import App
 from joblog.streams.triggers.partitions import Delivery, Partitions
 from joblog.streams.triggers.records import Record
 
 log = logging.getLogger(__name__)
-_faust_log: Final = logging.getLogger("faust.triggers")
 
-SESSION_S: Final = 6.0
-HEARTBEAT_S: Final = 2.0
-COMMIT_S: Final = 1.0
 #: How long events that are being handled may take when the process stops.
 GRACE_S: Final = 5.0
 STOP_S: Final = 20.0
-#: Records come in answers that the broker holds back no longer than this.
-_FETCH_MS: Final = 100
 
 
 class Session:
@@ -46,20 +34,21 @@ class Session:
         config: KafkaConfig,
         group: str,
         client_id: str,
-        topics: Sequence[str],
+        topic_ids: Mapping[str, str],
         handle: Callable[[Record], Awaitable[None]],
         on_rebalance: Callable[[], object],
     ) -> None:
-        """`on_rebalance` is called when the group has given out its partitions anew."""
-        self._app = _app(config, group, client_id)
+        """Reads the topics in `topic_ids`. `on_rebalance` is called when the group has given out its partitions."""
+        app = App(config, group, client_id, topic_ids)
+        self._app = cast("Any", app)
+        self._handled = app.handled
         self._partitions = Partitions(handle, self._on_full, self._on_room, self._on_failed)
         self._on_rebalance = on_rebalance
-        self._next: dict[TP, int] = {}
         self._failure: BaseException | None = None
         self.is_joined = False
         self.is_running = False
         topic = self._app.topic(
-            *topics, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
+            *topic_ids, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
         )
         self._app.agent(topic, name="triggers")(self._take)
         self._app.on_partitions_revoked.connect(self._on_revoked, weak=False)
@@ -91,9 +80,11 @@ class Session:
         """Topic, partition, and how many records are not handled yet, of the partitions of this process."""
         consumer = self._app.consumer
         for tp in consumer.assignment():
-            highwater, known = consumer.highwater(tp), self._next.get(tp)
-            if highwater is not None:
-                first = known if known is not None else consumer._committed_offset[tp] or 0
+            highwater, reached = consumer.highwater(tp), consumer.reached(tp)
+            if highwater is not None and reached is not None:
+                # Behind the last record there may be offsets without one, as a transaction leaves them.
+                handled, taken = self._handled.get(tp), consumer._read_offset[tp]
+                first = reached if handled is None or handled - 1 == taken else handled
                 yield tp.topic, tp.partition, max(0, highwater - first)
 
     async def _take(self, stream: Any) -> None:
@@ -110,20 +101,17 @@ class Session:
                 list(message.headers or ()),
             )
 
-            def done(event: Any = event, tp: TP = tp, offset: int = message.offset) -> None:
-                event.ack()
-                self._next[tp] = offset + 1
-
-            self._partitions.put(Delivery(record, done))
+            self._handled.setdefault(tp, message.offset)
+            self._partitions.put(Delivery(record, partial(self._handled.__setitem__, tp, message.offset + 1)))
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
         await self._partitions.drop()
-        self._next.clear()
+        self._handled.clear()
 
-    async def _on_assigned(self, _: Any, assigned: set[TP], **__: Any) -> None:
+    async def _on_assigned(self, _: Any, assigned: Any, **__: Any) -> None:
         # What arrived between the two calls was read for the former assignment.
         await self._partitions.drop()
-        self._next.clear()
+        self._handled.clear()
         self.is_joined = True
         log.info("triggers.assigned", extra={"partitions": len(assigned)})
         self._on_rebalance()
@@ -139,98 +127,10 @@ class Session:
         self._failure = self._failure or error
 
 
-class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer, which reads what is committed only."""
-
-    logger = _faust_log
-
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        made = super()._create_worker_consumer(transport)
-        for name, value in (("_isolation_level", "read_committed"), ("_fetch_max_wait_ms", _FETCH_MS)):
-            if not hasattr(made, name):
-                raise IntakeError(f"this version of aiokafka has no {name}: install the one that Joblog pins")
-            setattr(made, name, value)
-        return made
-
-
-class _Consumer(driver.Consumer):
-    logger = _faust_log
-
-    def _new_consumer_thread(self) -> Any:
-        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
-
-
-class _Transport(driver.Transport):
-    Consumer = _Consumer
-
-
 def _told(failure: BaseException | None) -> str:
     """Why a session ended, with the fix where there is one."""
     if isinstance(failure, UnsupportedCodecError):
         return (
-            f"a topic is compressed in a way that this process cannot read ({failure}): pip install cramjam, or let "
-            "the broker store the topic with compression.type=gzip or uncompressed"
+            f"a topic is compressed in a way that this process cannot read ({failure}): pip install 'joblog[faust]'"
         )
     return f"the consumer ended: {failure!r}"
-
-
-def _app(config: KafkaConfig, group: str, client_id: str) -> Any:
-    url = [f"aiokafka://{server.strip()}" for server in config.bootstrap_servers.split(",")]
-    app = faust.App(
-        group,
-        broker=url,
-        broker_client_id=client_id,
-        broker_credentials=credentials(config.options),
-        broker_session_timeout=SESSION_S,
-        broker_heartbeat_interval=HEARTBEAT_S,
-        broker_request_timeout=30.0,
-        broker_rebalance_timeout=30.0,
-        broker_commit_interval=COMMIT_S,
-        broker_max_poll_records=500,
-        # A position that the log no longer holds, and a group that has none: the oldest record (see starts.py).
-        consumer_auto_offset_reset="earliest",
-        processing_guarantee="at_least_once",
-        # No standbys: aiokafka's own assignor, which gives a member only topics that it asks for.
-        table_standby_replicas=0,
-        stream_wait_empty=False,
-        store="memory://",
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        web_enabled=False,
-        autodiscover=False,
-        datadir="/nonexistent",
-    )
-    app.transport = _Transport(app.conf.broker_consumer, app, loop=app.loop)
-    return app
-
-
-def credentials(options: Mapping[str, str]) -> Any:
-    """Faust's form of librdkafka's properties; None for a connection in the clear.
-
-    Raises SettingsError for a mechanism that is not supported here.
-    """
-    protocol = options.get("security.protocol", "PLAINTEXT")
-    context = _tls(options) if protocol.endswith("SSL") else None
-    if not protocol.startswith("SASL"):
-        return faust.SSLCredentials(context) if context is not None else None
-    mechanism = options.get("sasl.mechanism", "")
-    if not mechanism.startswith(("PLAIN", "SCRAM")):
-        raise SettingsError(
-            f"triggers cannot use sasl_mechanism {mechanism}: give this process PLAIN or SCRAM credentials"
-        )
-    return faust.SASLCredentials(
-        username=options.get("sasl.username"),
-        password=options.get("sasl.password"),
-        ssl_context=context,
-        mechanism=mechanism,
-    )
-
-
-def _tls(options: Mapping[str, str]) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=options.get("ssl.ca.location"))
-        if certificate := options.get("ssl.certificate.location"):
-            context.load_cert_chain(certificate, options.get("ssl.key.location"), options.get("ssl.key.password"))
-    except OSError as exc:
-        raise SettingsError(f"the certificates of kafka.ssl_* cannot be used: {exc}") from exc
-    return context

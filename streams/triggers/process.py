@@ -1,16 +1,17 @@
 """The role that turns events into jobs: sessions of the consumer, one after the other, until it is told to stop.
 
-A session ends when topics appear or get more partitions, since a consumer subscribes to what is there, and when it
-fails, as when brokers are away for long; then another one begins. Repeats are harmless: ids are made from events.
+A session ends when topics appear, get more partitions, or are others of the same name, since a consumer subscribes
+to what is there, and when it fails, as when brokers are away for long; then another one begins. Repeats are
+harmless: ids are made from events.
 """
 
 import asyncio
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import IntakeError, SettingsError
@@ -29,12 +30,20 @@ _LOOK_S: Final = 0.25
 #: How often it looks whether topics have appeared or grown.
 TOPICS_S: Final = 3.0
 _ANSWER_S: Final = 5.0
+_NOT_THERE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED})
 #: The delay before another session begins after one that failed: it doubles, between these.
 _WAIT_S: Final = 0.5
 _WAIT_S_MAX: Final = 10.0
 
-#: Numbers of partitions, by topic.
-Found = Mapping[str, int]
+
+class FoundTopic(NamedTuple):
+    """A topic that is there; the id is another one when it was deleted and created again."""
+
+    partitions: int
+    id: str
+
+
+Found = Mapping[str, FoundTopic]
 
 
 class Triggers:
@@ -83,8 +92,8 @@ class Triggers:
                 self._health.beat()
                 # What a topic has at the first look decides where a new group starts; later ones are read whole.
                 looked = await asyncio.to_thread(self._look)
-                if looked and found is None and self._start_at_end:
-                    await asyncio.to_thread(self._begin_at_end, looked)
+                if looked and found is None and not await asyncio.to_thread(self._begin, looked):
+                    looked = None
                 found = found if looked is None else looked
                 if looked:
                     await self._session(handling, writer, looked, stop)
@@ -97,9 +106,8 @@ class Triggers:
     async def _session(self, handling: Handling, writer: Writer, found: Found, stop: threading.Event) -> None:
         """Run one session until there is reason for another."""
         self._health.set_unready("joining the group")
-        session = Session(
-            self._config, self._group, self._client_id, list(found), handling.handle, self._on_rebalance
-        )
+        ids = {name: topic.id for name, topic in found.items()}
+        session = Session(self._config, self._group, self._client_id, ids, handling.handle, self._on_rebalance)
         try:
             try:
                 await session.start()
@@ -154,17 +162,30 @@ class Triggers:
     def _look(self) -> Found | None:
         """The topics that are there; None when no broker answers."""
         self._admin.poll(0)  # what it logs would pile up in it
-        try:
-            topics = self._admin.list_topics(timeout=_ANSWER_S).topics
-        except KafkaException as exc:
-            log.warning("triggers.waiting_for_brokers", extra={"reason": exc.args[0].str()})
-            return None
-        there = {name: topics[name] for name in self._topics if name in topics and topics[name].error is None}
-        return {name: len(topic.partitions) for name, topic in there.items() if topic.partitions}
+        asked = self._admin.describe_topics(TopicCollection(list(self._topics)), request_timeout=_ANSWER_S)
+        found = {}
+        for name, answer in asked.items():
+            try:
+                topic = answer.result()
+            except KafkaException as exc:
+                if exc.args[0].code() in _NOT_THERE:
+                    continue
+                _log_no_answer(exc)
+                return None
+            if topic.partitions:
+                found[name] = FoundTopic(len(topic.partitions), str(topic.topic_id or ""))
+        return found
 
-    def _begin_at_end(self, found: Found) -> None:
-        places = [(topic, number) for topic, count in found.items() for number in range(count)]
-        begin_at_end(self._config, self._group, places)
+    def _begin(self, found: Found) -> bool:
+        """Set where a new group begins; False when no broker answers."""
+        if self._start_at_end:
+            places = [(name, number) for name, topic in found.items() for number in range(topic.partitions)]
+            try:
+                begin_at_end(self._config, self._group, places)
+            except KafkaException as exc:
+                _log_no_answer(exc)
+                return False
+        return True
 
     def _measure(self, session: Session) -> None:
         lags = {(topic, str(number)): lag for topic, number, lag in session.lags()}
@@ -176,6 +197,10 @@ class Triggers:
 
     def _on_rebalance(self) -> None:
         self._meters.inc("joblog_rebalances_total", ROLE)
+
+
+def _log_no_answer(error: KafkaException) -> None:
+    log.warning("triggers.waiting_for_brokers", extra={"reason": error.args[0].str()})
 
 
 async def _pause(stop: threading.Event, seconds: float) -> None:

@@ -25,6 +25,10 @@ class Record(NamedTuple):
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
+class TooLarge(Exception):
+    """Kafka refuses records for their size, and will again."""
+
+
 class Outgoing(NamedTuple):
     """A record to be sent."""
 

@@ -2,6 +2,8 @@
 
 The oldest record is what the consumer takes by itself. The end is committed before the group has members: were it
 only where the consumer happens to begin, events that come while no process runs would be lost until the first commit.
+A topic of which the group has read a partition is not new to it: others of its partitions were added later, and are
+read whole.
 """
 
 import logging
@@ -25,14 +27,15 @@ _WAIT_S: Final = 1.0
 
 
 def begin_at_end(config: KafkaConfig, group: str, partitions: Sequence[tuple[str, int]]) -> None:
-    """Commit the end of each of these partitions that the group has no offset of.
+    """Commit the end of these partitions of topics that the group has no offset of.
 
     Raises SettingsError if the group has members already; KafkaException when no broker answers.
     """
     for number in range(_TRIES):
         places = [TopicPartition(*place) for place in partitions]
         found = committed_offsets(config, group, places, _TIMEOUT_S)
-        unknown = [place for place in found if place.offset < 0]
+        known = {place.topic for place in found if place.offset >= 0}
+        unknown = [place for place in found if place.topic not in known]
         if not unknown:
             return
         if number:

@@ -12,7 +12,7 @@ from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.kafka.durable_producer import DurableProducer
 from joblog.streams.metrics import Meters
-from joblog.streams.triggers.records import Outgoing
+from joblog.streams.triggers.records import Outgoing, TooLarge
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ _TIMEOUT_MS: Final = 10_000
 _WAIT_S: Final = 0.2
 _WAIT_S_MAX: Final = 5.0
 _CLOSE_S: Final = 5.0
+_OF_SIZE: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 
 
 class Writer:
@@ -39,17 +40,27 @@ class Writer:
         self.trouble: str = ""
 
     async def write(self, records: Sequence[Outgoing]) -> None:
-        """Return when Kafka has acknowledged all; what fails is sent again, and `trouble` says why."""
-        left, wait_s = list(records), _WAIT_S
+        """Return when Kafka has acknowledged all; what fails is sent again, and `trouble` says why.
+
+        Raises TooLarge when it has acknowledged all but those that it refuses for their size.
+        """
+        left, refused, wait_s = list(records), "", _WAIT_S
         while True:
             errors = await asyncio.gather(*map(self._send, left))
-            left = [record for record, error in zip(left, errors, strict=True) if error is not None]
-            if not left:
+            failed = []
+            for record, error in zip(left, errors, strict=True):
+                if error is not None and error.code() in _OF_SIZE:
+                    refused = error.str()
+                elif error is not None:
+                    failed.append((record, error))
+            if not failed:
                 self.trouble = ""
+                if refused:
+                    raise TooLarge(refused)
                 return
-            failed = next(error for error in errors if error is not None)
-            self.trouble = failed
-            log.warning("triggers.not_acknowledged", extra={"records": len(left), "error": failed})
+            left = [record for record, _ in failed]
+            self.trouble = failed[0][1].str()
+            log.warning("triggers.not_acknowledged", extra={"records": len(left), "error": self.trouble})
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, _WAIT_S_MAX)
 
@@ -60,7 +71,7 @@ class Writer:
         self._thread.join()
         self._producer.close()
 
-    async def _send(self, record: Outgoing) -> str | None:
+    async def _send(self, record: Outgoing) -> KafkaError | None:
         """Send a record once; returns why it failed, or None when Kafka has it."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[KafkaError | None] = loop.create_future()
@@ -70,15 +81,15 @@ class Writer:
                 record.topic, record.value, record.key, record.partition, delivered, record.headers
             )
         except BufferError:
-            return "the queue of the producer is full"
+            return KafkaError(KafkaError._QUEUE_FULL)
         except KafkaException as exc:
             return self._counted(exc.args[0])
         error = await done
         return None if error is None else self._counted(error)
 
-    def _counted(self, error: KafkaError) -> str:
+    def _counted(self, error: KafkaError) -> KafkaError:
         self._meters.inc("joblog_kafka_errors_total", self._role, error.name())
-        return error.str()
+        return error
 
     def _poll(self) -> None:
         while not self._stop.is_set():

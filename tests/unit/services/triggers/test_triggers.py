@@ -2,7 +2,6 @@ import asyncio
 import json
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -15,8 +14,9 @@ from joblog.services import IncomingEvent, Job, JobOptions, task, trigger
 from joblog.services.client.templates import Rules
 from joblog.services.roles import triggers as wiring
 from joblog.services.settings.model import Settings
+from joblog.services.triggers.bound import BoundTrigger, Calls
 from joblog.services.triggers.jobs import JOBS_MAX, commands_of
-from joblog.services.triggers.trigger import BoundTrigger, TriggerRegistry
+from joblog.services.triggers.trigger import TriggerRegistry
 from joblog.streams.contract.ids import hashed_job_id, lane_of_job, lane_of_queue, lane_of_shard
 from joblog.streams.errors import InvalidData, SettingsError
 
@@ -113,12 +113,11 @@ def test_a_trigger_wants_events_of_its_topic_type_and_source() -> None:
     @trigger(topic="uploads", type=("a", "b"), source="/shop")
     def function(_: IncomingEvent) -> None: ...
 
-    with ThreadPoolExecutor(1) as threads:
-        bound = BoundTrigger(function, RULES, threads)
-        wanted = [
-            bound.matches(event(**{"type": "a", **changes}))
-            for changes in ({}, {"type": "b"}, {"type": "c"}, {"type": None}, {"source": "/x"}, {"topic": "x"})
-        ]
+    bound = BoundTrigger(function, RULES, Calls())
+    wanted = [
+        bound.matches(event(**{"type": "a", **changes}))
+        for changes in ({}, {"type": "b"}, {"type": "c"}, {"type": None}, {"source": "/x"}, {"topic": "x"})
+    ]
     assert wanted == [True, True, False, False, False, False]
 
 
@@ -134,13 +133,12 @@ def test_functions_are_called_with_the_event(kind: str) -> None:
     async def async_one(given: IncomingEvent) -> Any:
         return given.id
 
-    with ThreadPoolExecutor(1) as threads:
-        bound = BoundTrigger(async_one if kind == "async" else sync_one, RULES, threads)
-        if kind == "stop":
-            with pytest.raises(Exception, match="StopIteration"):
-                asyncio.run(bound.call(event()))
-        else:
-            assert asyncio.run(bound.call(event())) == "e-1"
+    bound = BoundTrigger(async_one if kind == "async" else sync_one, RULES, Calls())
+    if kind == "stop":
+        with pytest.raises(Exception, match="StopIteration"):
+            asyncio.run(bound.call(event()))
+    else:
+        assert asyncio.run(bound.call(event())) == "e-1"
 
 
 @pytest.mark.parametrize("topic", ["", "a b", "..", "x" * 250, None])

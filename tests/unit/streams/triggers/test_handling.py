@@ -30,7 +30,7 @@ class Function:
         self.calls += 1
         return self._does(event)
 
-    def commands(self, event: IncomingEvent, returned: Any) -> Sequence[Command]:
+    async def commands(self, event: IncomingEvent, returned: Any) -> Sequence[Command]:
         if returned == "nonsense":
             raise InvalidData("it returned nonsense")
         return [Command(new_job_id(lane, 0, event.offset), b"create") for lane in returned or []]
@@ -106,7 +106,9 @@ def test_what_is_no_event_is_parked_as_it_came() -> None:
     assert scene.sample("joblog_quarantined_records_total", role="triggers", reason="undecodable") == 1
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), asyncio.CancelledError()])
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), SystemExit(3), KeyboardInterrupt(), BaseException(), asyncio.CancelledError()]
+)
 def test_a_function_that_raises_is_called_again_and_then_the_event_is_parked(error: BaseException) -> None:
     function = Function("m.f", raising(error))
     scene = Scene(function, Function("m.g", lambda _: None), patience=Patience(4, 1.0, 3.0))
@@ -115,10 +117,14 @@ def test_a_function_that_raises_is_called_again_and_then_the_event_is_parked(err
     (said,) = scene.parked()
     assert said["joblog-reason-code"] == "function_raised"
     first, *rest = said["joblog-reason"].splitlines()
-    told = {ValueError: "ValueError: no", SystemExit: "called sys.exit(3)"}.get(type(error), "it was cancelled")
+    told = {
+        ValueError: "ValueError: no",
+        SystemExit: "called sys.exit(3)",
+        asyncio.CancelledError: "it was cancelled",
+    }.get(type(error), f"it raised {type(error).__name__}")
     assert first.startswith("m.f: ")
     assert told in first
-    assert any("_called" in line for line in rest)
+    assert any("_ended" in line for line in rest)
     assert scene.sample("joblog_trigger_errors_total", trigger="m.f") == 4
 
 

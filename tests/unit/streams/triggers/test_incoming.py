@@ -42,12 +42,12 @@ def test_a_structured_event_is_read_with_all_its_attributes() -> None:
 
 @pytest.mark.parametrize("data", [None, 1, "text", [1, 2], {"a": None}, True])
 def test_the_data_is_any_json_value(data: Any) -> None:
-    assert read_event(record(structured(data=data))).data == data
-    assert read_event(record(json.dumps(data).encode(), HEADERS)).data == data
+    assert read_event(record(structured(data=data))) == event(data=data)
+    assert read_event(record(json.dumps(data).encode(), HEADERS)) == event(HEADERS, data=data)
 
 
 def test_data_in_base64_is_decoded() -> None:
-    assert read_event(record(structured(data_base64=b64encode(b"[1]").decode()))).data == [1]
+    assert read_event(record(structured(data_base64=b64encode(b"[1]").decode()))) == event(data=[1])
 
 
 def test_a_binary_event_has_its_attributes_in_headers() -> None:
@@ -62,14 +62,18 @@ def test_a_binary_event_may_have_no_data(value: bytes | None) -> None:
 
 def test_plain_json_is_named_by_its_place() -> None:
     assert read_event(record(b'{"id": "x", "source": "y"}', [("trace", b"1")])) == event(
-        [("trace", b"1")], id="uploads/2/7", source="uploads", type=None, data={"id": "x", "source": "y"}
+        [("trace", b"1")],
+        id=f"uploads/2/7@{RECEIVED.timestamp() * 1000:.0f}",
+        source="uploads",
+        type=None,
+        data={"id": "x", "source": "y"},
     )
 
 
 @pytest.mark.parametrize(
     ("value", "headers", "error", "reason"),
     [
-        (None, [], UndecodableRecord, "no value"),
+        (None, [("content-type", b"application/cloudevents+json")], UndecodableRecord, "no value"),
         (b"", [], UndecodableRecord, "not JSON"),
         (b"{broken", [], UndecodableRecord, "not JSON"),
         (b'"\xff"', [], UndecodableRecord, "not JSON"),
@@ -88,6 +92,7 @@ def test_plain_json_is_named_by_its_place() -> None:
         (b"{broken", HEADERS, UndecodableRecord, "not JSON"),
         (b"\x89PNG", [*HEADERS, ("content-type", b"image/png")], UndecodableRecord, "content-type"),
         (b"{}", [("x", b"\xff")], UndecodableRecord, "not UTF-8"),
+        (b"{}", [("x\udcff", b"")], UndecodableRecord, "the name of a header is not UTF-8"),
     ],
 )
 def test_what_is_no_event_is_refused_with_its_reason(
@@ -111,12 +116,28 @@ def test_what_is_no_event_is_refused_with_its_reason(
 def test_any_bytes_are_an_event_or_a_contract_error(value: bytes | None, headers: Headers) -> None:
     with suppress(ContractError):  # and no other
         found = read_event(record(value, headers))
+        if found is None:
+            assert value is None
+            return
         assert found.id
         assert found.source
         assert found.time.tzinfo is not None
 
 
 @given(st.integers(min_value=0), st.integers(min_value=0))
-def test_records_at_two_places_are_two_events(one: int, other: int) -> None:
-    ids = {read_event(Record("t", 0, offset, 0, None, b"1", [])).id for offset in (one, other)}
-    assert len(ids) == len({one, other})
+def test_records_at_two_places_or_of_two_times_are_two_events(one: int, other: int) -> None:
+    for places in ([(one, 0), (other, 0)], [(0, one), (0, other)]):
+        found = [read_event(Record("t", 0, offset, time, None, b"1", [])) for offset, time in places]
+        assert len({event.id for event in found if event is not None}) == len({one, other})
+
+
+def test_a_tombstone_is_no_event_and_nothing_wrong() -> None:
+    assert read_event(record(None)) is None
+    assert read_event(record(None, [("trace", b"1")])) is None
+
+
+@pytest.mark.parametrize("timestamp_ms", [-1, 0, 10**15, 2**63 - 1])
+def test_any_time_that_kafka_keeps_is_a_time(timestamp_ms: int) -> None:
+    found = read_event(Record("t", 0, 0, timestamp_ms, None, b"1", []))
+    assert found is not None
+    assert found.time.year in {1970, 9999}

@@ -1,0 +1,192 @@
+"""Faust, as triggers use it: an app with at-least-once and no tables, no web server, no files and no producer in use.
+
+Five things are not as Faust and aiokafka do them:
+
+- What is committed only is read. Faust does that in its exactly-once mode alone.
+- Committed is how far each partition was handled (`App.handled`), as each is handled in order. Faust's own account
+  waits for ever behind a gap of offsets that follows the first record of a partition, as an aborted transaction
+  leaves one.
+- With an offset goes the id of its topic. A topic that was deleted and created again has another one, and what was
+  committed for its namesake is not taken for a place in it: it is read from its beginning.
+- A group that has given out its partitions anew refuses commits of its former members. That is no failure: the next
+  owner of a partition repeats what was not committed.
+- Names of headers that are not UTF-8 are read (batches.py).
+"""
+
+import logging
+import ssl
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import faust
+from aiokafka.consumer import fetcher
+from aiokafka.errors import CommitFailedError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from joblog.streams.errors import IntakeError, SettingsError
+from joblog.streams.kafka.clients import KafkaConfig
+from joblog.streams.triggers.batches import Batches
+
+log = logging.getLogger(__name__)
+_faust_log: Final = logging.getLogger("faust.triggers")
+
+SESSION_S: Final = 6.0
+HEARTBEAT_S: Final = 2.0
+COMMIT_S: Final = 1.0
+#: Records come in answers that the broker holds back no longer than this.
+_FETCH_MS: Final = 100
+#: A member that reads nothing for so long leaves the group. It reads nothing while all its partitions wait for their
+#: functions, which would only be called again by another process.
+_IDLE_S: Final = 7 * 86_400.0
+
+
+class App(faust.App):
+    """A Faust app that reads as a member of a group.
+
+    - topic_ids: of the topics that are read; empty for one that has none.
+    - handled: the offset behind the last record that was handled, by partition; what is committed.
+    """
+
+    def __init__(self, config: KafkaConfig, group: str, client_id: str, topic_ids: Mapping[str, str]) -> None:
+        super().__init__(
+            group,
+            broker=[f"aiokafka://{server.strip()}" for server in config.bootstrap_servers.split(",")],
+            broker_client_id=client_id,
+            broker_credentials=credentials(config.options),
+            broker_session_timeout=SESSION_S,
+            broker_heartbeat_interval=HEARTBEAT_S,
+            broker_request_timeout=30.0,
+            broker_rebalance_timeout=30.0,
+            broker_commit_interval=COMMIT_S,
+            broker_max_poll_records=500,
+            broker_max_poll_interval=_IDLE_S,
+            # A position that the log no longer holds, and a group that has none: the oldest record (see starts.py).
+            consumer_auto_offset_reset="earliest",
+            processing_guarantee="at_least_once",
+            # No standbys: aiokafka's own assignor, which gives a member only topics that it asks for.
+            table_standby_replicas=0,
+            stream_wait_empty=False,
+            store="memory://",
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            web_enabled=False,
+            autodiscover=False,
+            datadir="/nonexistent",
+        )
+        self.topic_ids = topic_ids
+        self.handled: dict[TP, int] = {}
+        self.transport = _Transport(self.conf.broker_consumer, self, loop=self.loop)
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    app: Any
+    logger = _faust_log
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        made = super()._create_worker_consumer(transport)
+        for where, name, value in (
+            (made, "_isolation_level", "read_committed"),
+            (made, "_fetch_max_wait_ms", _FETCH_MS),
+            (fetcher, "MemoryRecords", Batches),
+        ):
+            if not hasattr(where, name):
+                raise IntakeError(f"this version of aiokafka has no {name}: install the one that Joblog pins")
+            setattr(where, name, value)
+        return made
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        found: Mapping[TP, int] = await self.call_thread(self._seek)
+        return found
+
+    async def _seek(self) -> Mapping[TP, int]:
+        """Go where the group was in each partition; without an offset of its own, one is read from its beginning."""
+        consumer, found = self._ensure_consumer(), {}
+        places = list(consumer.assignment())
+        committed = await consumer._coordinator.fetch_committed_offsets(places)
+        for place in places:
+            known = committed.get(place)
+            if known is None:
+                continue
+            topic_id = self.app.topic_ids.get(place.topic, "")
+            if known.metadata and topic_id and known.metadata != topic_id:
+                log.warning("triggers.topic_is_another", extra={"topic": place.topic, "partition": place.partition})
+                await consumer.seek_to_beginning(place)
+            else:
+                consumer.seek(place, known.offset)
+                found[TP(*place)] = known.offset
+        return found
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        ids = self.app.topic_ids
+        try:
+            await self._ensure_consumer().commit(
+                {
+                    TopicPartition(*tp): OffsetAndMetadata(offset, ids.get(tp.topic, ""))
+                    for tp, offset in offsets.items()
+                    if tp in self.assignment()
+                }
+            )
+        except CommitFailedError as exc:
+            log.info("triggers.not_committed", extra={"error": str(exc)})
+            return False
+        except Exception as exc:  # noqa: BLE001 - as Faust does: the session ends, and another begins
+            await self.crash(exc)
+            return False
+        return True
+
+
+class _Consumer(driver.Consumer):
+    app: Any
+    logger = _faust_log
+
+    def _new_consumer_thread(self) -> Any:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def reached(self, tp: TP) -> int | None:
+        """The offset up to which the partition was read; None until that is known."""
+        assignment = self._thread._ensure_consumer()._subscription.subscription.assignment
+        state = assignment.state_value(TopicPartition(*tp)) if assignment is not None else None
+        return int(state.position) if state is not None and state.has_valid_position else None
+
+    async def _add_gap(self, *_: Any) -> None:
+        """Gaps of offsets matter only to Faust's own account."""
+
+    def _filter_committable_offsets(self, _: Iterable[TP]) -> dict[TP, int]:
+        return {tp: offset for tp, offset in self.app.handled.items() if self._should_commit(tp, offset)}
+
+
+class _Transport(driver.Transport):
+    Consumer = _Consumer
+
+
+def credentials(options: Mapping[str, str]) -> Any:
+    """Faust's form of librdkafka's properties; None for a connection in the clear.
+
+    Raises SettingsError for a mechanism that is not supported here.
+    """
+    protocol = options.get("security.protocol", "PLAINTEXT")
+    context = _tls(options) if protocol.endswith("SSL") else None
+    if not protocol.startswith("SASL"):
+        return faust.SSLCredentials(context) if context is not None else None
+    mechanism = options.get("sasl.mechanism", "")
+    if not mechanism.startswith(("PLAIN", "SCRAM")):
+        raise SettingsError(
+            f"triggers cannot use sasl_mechanism {mechanism}: give this process PLAIN or SCRAM credentials"
+        )
+    return faust.SASLCredentials(
+        username=options.get("sasl.username"),
+        password=options.get("sasl.password"),
+        ssl_context=context,
+        mechanism=mechanism,
+    )
+
+
+def _tls(options: Mapping[str, str]) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=options.get("ssl.ca.location"))
+        if certificate := options.get("ssl.certificate.location"):
+            context.load_cert_chain(certificate, options.get("ssl.key.location"), options.get("ssl.key.password"))
+    except OSError as exc:
+        raise SettingsError(f"the certificates of kafka.ssl_* cannot be used: {exc}") from exc
+    return context
