@@ -4,7 +4,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from joblog.projections.replay.verification import Report, Verification
+from joblog.projections.replay.report import Report
+from joblog.projections.replay.verification import Verification
 from joblog.services.detection.stage import Stage
 
 
