@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,15 @@ import pytest
 from confluent_kafka import TopicPartition
 from joblog.services.client.client import Client
 from joblog.services.client.options import JobOptions
+from joblog.services.detection.requests import create_topic
 from joblog.services.monitoring.alerts import ALERTS
 from joblog.services.monitoring.pace import Pace
 from joblog.services.monitoring.promql import names
 from joblog.streams.contract.ids import lane_of_queue
+from joblog.streams.contract.recurring import Definition, record_key
 from joblog.streams.kafka import clients
+from joblog.streams.recurring.jobs import partition_of
+from msgspec import json
 from psycopg import sql
 
 from tests.support.pausing import pause, resume
@@ -38,7 +42,7 @@ from tests.support.prometheus import (
 pytestmark = [pytest.mark.broker, pytest.mark.database, needs_prometheus]
 
 PACE = Pace(times=300)
-ROLES = ("projector", "elector-a", "delays", "worker-1", "worker-2", "worker-late", "recurring")
+ROLES = ("projector", "elector-a", "delays", "worker-1", "worker-2", "worker-late", "recurring", "triggers")
 #: The lane that is to lose records, and which queues live there; `spread` with its first shard.
 LOST_LANE = 0
 LANE_OF = {"other": LOST_LANE, "spread": LOST_LANE, "default": 1, "busy": 1, "late": 1}
@@ -64,6 +68,18 @@ NOT_PROVOKED = {
 STARTS_S, STAGE_S = 60, 30
 #: Runs that start later than this after they were ready are slow; see WAIT_S of the rules.
 SLOW_S = 31
+
+#: A module with a trigger that never comes to its first job.
+TRIGGERS = """
+import os, time
+from joblog.services import trigger
+
+@trigger(topic=os.environ["UPLOADS"])
+def stuck(event):
+    time.sleep(600)
+"""
+#: So many events are more than the alert lets pass.
+EVENTS = 150
 
 #: An installed package with an elect-state filter that raises.
 FILTER = """
@@ -118,6 +134,10 @@ def trouble(installation: Any, tmp_path: Path, wait_until: Callable[..., Any]) -
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-filter\nVersion: 1.0\n")
     (package / "entry_points.txt").write_text("[joblog.elect_filters]\nbroken = broken_filter:Broken\n")
+    (installation.home / "stuck.py").write_text(TRIGGERS)
+    uploads = f"{installation.names.prefix}uploads"
+    create_topic(installation.kafka, uploads)
+    installation.extra |= {"UPLOADS": uploads, "JOBLOG_TRIGGERS__MODULES": "stuck"}
     with prometheus_on(tmp_path, ROLES, PACE) as (asked, ports):
         yield Trouble(installation, asked, ports, wait_until)
         installation.stop()
@@ -127,12 +147,13 @@ def trouble(installation: Any, tmp_path: Path, wait_until: Callable[..., Any]) -
 def test_each_alert_fires_by_the_trouble_that_it_is_for(trouble: Trouble) -> None:
     started_well(trouble)
     late_from = time.monotonic()
+    due = occurrences_and_events_wait(trouble)
     broken_records_and_jobs(trouble)
     workers_timers_and_tables_hang(trouble)
     stale_reports_and_late_timers(trouble)
     fenced_again_and_again(trouble)
     lanes_without_owner_and_set_aside(trouble)
-    late_starts(trouble, late_from)
+    late_starts(trouble, late_from, due)
     only_trouble_fills_them(trouble)
     no_workers_no_projector(trouble)
     known = {alert.name for alert in ALERTS}
@@ -142,7 +163,7 @@ def test_each_alert_fires_by_the_trouble_that_it_is_for(trouble: Trouble) -> Non
 
 def started_well(trouble: Trouble) -> None:
     assert {queue: lane_of_queue(queue, trouble.installation.lanes) for queue in LANE_OF} == LANE_OF
-    for role in ("projector", "delays", "recurring"):
+    for role in ("projector", "delays", "recurring", "triggers"):
         trouble.start(role)
     trouble.start("elector-a", JOBLOG_QUEUE_SHARDS='{"spread": 2}')
     serves = ("--queues", "default")
@@ -152,7 +173,7 @@ def started_well(trouble: Trouble) -> None:
         "worker-2", *serves, JOBLOG_WORKER__SLOTS="32", JOBLOG_WORKER__PREFETCH="0", JOBLOG_ELECTOR__LEASE_S="60"
     )
     trouble.start("worker-late", "--queues", "busy", JOBLOG_WORKER__SLOTS="1")
-    is_there = "sum(joblog_lanes) == 2 and sum(joblog_workers) == 3 and sum(up) == 7"
+    is_there = "sum(joblog_lanes) == 2 and sum(joblog_workers) == 3 and sum(up) == 8"
     trouble.wait_until(lambda: trouble.asked.has_data(is_there), STARTS_S, "lanes and workers")
     with trouble.client() as client:
         client.enqueue_many("ok", [((number,), {}) for number in range(50)])
@@ -180,6 +201,28 @@ def jobs_that_fail(trouble: Trouble) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+
+
+def occurrences_and_events_wait(trouble: Trouble) -> datetime:
+    """A definition's zone is not known; the recurring process is killed; a trigger function hangs.
+
+    Returns when the occurrences are due.
+    """
+    with trouble.client() as client:
+        unknown = client.recurring.add_or_update("unknown", "ok", "@daily", args=[1])
+        made = unknown.model_dump(mode="json", exclude_none=True) | {"zone": "Mars/Olympus_Mons"}
+        trouble.installation.kill("recurring")
+        soon = datetime.now(UTC) + timedelta(seconds=10)  # later than the definitions are written
+        for number in range(5):
+            client.recurring.add_or_update(f"late-{number}", "ok", timedelta(hours=1), anchor=soon, args=[1])
+    producer = clients.producer(trouble.kafka, "test")
+    partition = partition_of("unknown", trouble.installation.lanes)
+    producer.produce(trouble.names.recurring, json.encode(made), record_key("unknown", Definition), partition)
+    for number in range(EVENTS):
+        producer.produce(f"{trouble.names.prefix}uploads", b'{"number": %d}' % number)
+    assert producer.flush(10) == 0
+    trouble.have_fired("JoblogTriggersBehind")
+    return soon
 
 
 def broken_records_and_jobs(trouble: Trouble) -> None:
@@ -264,10 +307,13 @@ def lanes_without_owner_and_set_aside(trouble: Trouble) -> None:
     trouble.have_fired("JoblogLaneSetAside", "JoblogUnservedJobs")
 
 
-def late_starts(trouble: Trouble, from_s: float) -> None:
-    """A worker takes jobs that have waited for too long; one of its brokers is away."""
+def late_starts(trouble: Trouble, from_s: float, due: datetime) -> None:
+    """Another recurring process goes on, and a worker takes old jobs; one of its brokers is away."""
     trouble.have_fired("JoblogWorkersSaturated")
     trouble.wait_until(lambda: time.monotonic() > from_s + SLOW_S, SLOW_S + 1, "the jobs to have waited")
+    slow = due + timedelta(seconds=SLOW_S)
+    trouble.wait_until(lambda: datetime.now(UTC) > slow, SLOW_S, "the occurrences to be late")
+    trouble.start("recurring")
     trouble.installation.kill("worker-late")
     brokers = f"{trouble.kafka.bootstrap_servers},127.0.0.1:1"
     trouble.start(
@@ -279,6 +325,7 @@ def late_starts(trouble: Trouble, from_s: float) -> None:
         JOBLOG_WORKER__PREFETCH="0",
     )
     trouble.have_fired("JoblogWaitBudgetBurnsFast", "JoblogWaitBudgetBurnsSlowly")
+    trouble.have_fired("JoblogRecurringLate", "JoblogRecurringUnusable")
 
 
 def only_trouble_fills_them(trouble: Trouble) -> None:
