@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, NamedTuple
 import typer
 from confluent_kafka import KafkaException
 from joblog.services.cli.context import Cli, LogFormat, fail
+from joblog.services.cli.extras import needs
 from joblog.services.roles.kafka_errors import refused
 from joblog.streams.errors import InvalidData, JoblogError
 from typer.core import TyperCommand, TyperGroup
@@ -76,8 +77,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
         "cli.commands.recurring:app",
         "Run the recurring process, which creates jobs when they are due; or, with a command, manage recurring jobs.",
         RUN,
-        "faust",
-        (),
+        ignored=(),
     ),
     "enqueue": Target(
         "cli.commands.enqueue:enqueue", "Create a job, and print its id once Kafka has stored it.", JOBS
@@ -133,14 +133,8 @@ def load(name: str) -> Any:
     """Load a command by its name; raises JoblogError if a package that it needs is not installed."""
     target = COMMANDS[name]
     module, _, attribute = target.place.partition(":")
-    try:
+    with needs(name, target.extra):
         found = getattr(import_module(f"joblog.services.{module}"), attribute)
-    except ModuleNotFoundError as exc:
-        if not target.extra or (exc.name or "").startswith("joblog"):
-            raise
-        raise JoblogError(
-            f"`joblog {name}` needs the package {exc.name}: pip install 'joblog[{target.extra}]'"
-        ) from exc
     if isinstance(found, typer.Typer):
         command: Any = get_group(found)  # the options that install completion are those of `joblog` alone
     else:

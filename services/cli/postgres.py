@@ -10,6 +10,7 @@ from joblog.projections import database
 from joblog.projections.database import DatabaseAway
 from joblog.projections.monitor.models import Worker
 from joblog.projections.monitor.monitor import Monitor
+from joblog.services.settings.errors import suggestion
 from joblog.services.settings.model import Settings
 from joblog.services.settings.sources import UP, origins
 
@@ -63,10 +64,12 @@ class Aside:
 def unserved(queue: str, task: str, running: list[Worker]) -> str | None:
     """Why no running worker would take a job of this queue and task; None if one would."""
     serving = [one for one in running if queue in one.queues]
+    known = {name for one in running for name in one.tasks}
+    meant = "" if task in known else suggestion(task, sorted(known))
     if not serving:
         elsewhere = sorted({name for one in running if task in one.tasks for name in one.queues})
         other = f"; those that know {task} serve {', '.join(elsewhere)} (--queue)" if elsewhere else ""
-        return f"no running worker serves the queue {queue}{other}"
+        return f"no running worker serves the queue {queue}{other}{meant}"
     if not any(task in one.tasks for one in serving):
-        return f"no running worker of the queue {queue} knows the task {task}"
+        return f"no running worker of the queue {queue} knows the task {task}{meant}"
     return None

@@ -7,9 +7,11 @@ from typing import Annotated, Any, Final
 
 import typer
 from joblog.services.cli.commands.recurring_runs import print_with_skipped, runs, with_runs, with_states
-from joblog.services.cli.commands.recurring_values import document, interval_of, row_of
+from joblog.services.cli.commands.recurring_tasks import TasksOption, found_in, noting_unserved
+from joblog.services.cli.commands.recurring_values import document, interval_of, row_of, seconds_of
 from joblog.services.cli.commands.roles import HttpPort
 from joblog.services.cli.context import Output, OutputOption, note
+from joblog.services.cli.extras import needs
 from joblog.services.cli.output import print_document, print_rows
 from joblog.services.cli.values import (
     from_here,
@@ -23,7 +25,6 @@ from joblog.services.cli.values import (
 )
 from joblog.services.client.client import Client
 from joblog.services.client.options import JobOptions
-from joblog.services.roles.recurring import recurring as wired
 from joblog.services.roles.runner import run_role
 from joblog.streams.contract.fields import ATTEMPTS_MAX, PRIORITY_MAX
 from joblog.streams.contract.recurring import Misfire, Overlap
@@ -46,6 +47,12 @@ MisfireOption = Annotated[
 OverlapOption = Annotated[
     Overlap | None,
     typer.Option(case_sensitive=False, help="What if the job before has not ended.", show_default="allow"),
+]
+CapOption = Annotated[
+    int | None, typer.Option(min=1, help="The most jobs for missed occurrences, if strict.", show_default="100")
+]
+ToleranceOption = Annotated[
+    str | None, typer.Option(help="How late a job may come, if ignorable: 30s, 5m.", show_default="30s")
 ]
 UPCOMING: Final = 5
 
@@ -70,6 +77,8 @@ def recurring(
                 f"--tasks and --http-port have no effect on `joblog recurring {ctx.invoked_subcommand}`"
             )
         return
+    with needs("recurring", "faust"):
+        from joblog.services.roles.recurring import recurring as wired  # noqa: PLC0415 - of an extra
     settings = settings_of(ctx, recurring=given(tasks=tasks), http=given(port=http_port))
     from_here()
     raise typer.Exit(run_role("recurring", wired(settings), settings))
@@ -124,11 +133,15 @@ def add(
         str | None, typer.Option(help="Time limit of a run: 90s, 15m.", show_default="as its task says")
     ] = None,
     misfire: MisfireOption = None,
-    misfire_cap: Annotated[int, typer.Option(min=1, help="The most jobs for missed occurrences, if strict.")] = 100,
+    misfire_cap: CapOption = None,
+    misfire_tolerance: ToleranceOption = None,
     overlap: OverlapOption = None,
+    tasks: TasksOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Add a recurring job, or replace the one with this id; a pause stays.
+
+    A note on stderr says if no running worker would take its jobs, as far as Postgres knows.
 
     Example: joblog recurring add nightly reports.send --cron '0 2 * * *' --zone Europe/Berlin --args '["all"]'
     """
@@ -143,10 +156,10 @@ def add(
         raise InvalidData("give --cron '0 2 * * *' or --every 15m")
     fields = given(args=_json(args, "--args", list), kwargs=_json(kwargs, "--kwargs", dict), zone=zone)
     fields |= given(misfire=misfire, overlap=overlap, anchor=None if anchor is None else parse_instant(anchor))
-    with _client(ctx) as client:
-        client.recurring.add_or_update(
-            recurring_id, task, schedule, misfire_cap=misfire_cap, options=options, **fields
-        )
+    fields |= given(misfire_cap=misfire_cap, misfire_tolerance=seconds_of(misfire_tolerance))
+    found = found_in(ctx, tasks, task)
+    with _client(ctx) as client, noting_unserved(ctx, client, recurring_id):
+        client.recurring.add_or_update(recurring_id, found, schedule, options=options, **fields)
         _tell(client, recurring_id, "added", output)
 
 
@@ -155,6 +168,7 @@ def edit(
     ctx: typer.Context,
     recurring_id: Id,
     *,
+    task: Annotated[str | None, typer.Option(help="The task's name.")] = None,
     cron: Cron = None,
     every: EveryOption = None,
     zone: Annotated[str | None, typer.Option(help="IANA time zone.")] = None,
@@ -162,25 +176,35 @@ def edit(
     kwargs: Annotated[str | None, typer.Option(help="Keyword arguments, a JSON object.")] = None,
     queue: Annotated[str | None, typer.Option(help="The queue of its jobs.")] = None,
     misfire: Annotated[Misfire | None, typer.Option(help="What becomes of missed occurrences.")] = None,
+    misfire_cap: CapOption = None,
+    misfire_tolerance: ToleranceOption = None,
     overlap: Annotated[Overlap | None, typer.Option(help="What if the job before has not ended.")] = None,
+    tasks: TasksOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Change some fields of a recurring job.
 
+    A note on stderr says if no running worker would take its jobs, as far as Postgres knows.
+
     Example: joblog recurring edit nightly --cron '0 3 * * *'
     """
+    if tasks is not None and task is None:
+        raise InvalidData("--tasks has no effect without --task")
     changes: dict[str, Any] = given(
+        task=None if task is None else found_in(ctx, tasks, task),
         schedule=_schedule(cron, every),
         zone=zone,
         args=_json(args, "--args", list),
         kwargs=_json(kwargs, "--kwargs", dict),
         queue=queue_name(queue),
         misfire=misfire,
+        misfire_cap=misfire_cap,
+        misfire_tolerance_s=seconds_of(misfire_tolerance),
         overlap=overlap,
     )
     if not changes:
-        raise InvalidData("nothing to change: give --cron, --every, --zone, --args, --kwargs, --queue, ...")
-    with _client(ctx) as client:
+        raise InvalidData("nothing to change: give --task, --cron, --every, --zone, --args, --kwargs, --queue, ...")
+    with _client(ctx) as client, noting_unserved(ctx, client, recurring_id):
         client.recurring.edit(recurring_id, **changes)
         _tell(client, recurring_id, "changed", output)
 

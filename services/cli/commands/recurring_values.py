@@ -5,6 +5,7 @@ from typing import Any
 
 from joblog.services.cli.values import parse_delay
 from joblog.streams.contract.recurring import Interval
+from joblog.streams.errors import InvalidData
 from joblog.streams.recurring.rows import Row
 
 
@@ -40,3 +41,13 @@ def document(row: Row, now: datetime, count: int) -> dict[str, Any]:
 def interval_of(text: str) -> timedelta:
     """The interval that `--every` names."""
     return parse_delay(text)
+
+
+def seconds_of(text: str | None) -> int | None:
+    """The whole seconds that an option names, if it is given."""
+    if text is None:
+        return None
+    seconds = parse_delay(text).total_seconds()
+    if seconds != int(seconds):
+        raise InvalidData(f"{text} is not a whole number of seconds")
+    return int(seconds)

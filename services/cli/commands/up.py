@@ -15,6 +15,7 @@ from typing import Annotated, Final
 import typer
 from joblog.projections.schema.migrate import upgrade
 from joblog.services.cli.context import Output, OutputOption, note
+from joblog.services.cli.extras import installing
 from joblog.services.cli.output import print_document
 from joblog.services.cli.values import Queues, from_here, given, settings_of
 from joblog.services.embedded.ports import HOST, PORT_MAX, choose_ports
@@ -120,7 +121,7 @@ def up(
         addresses = stack.start()
         try:
             _prepare(settings, addresses)
-            recurring = not no_recurring and find_spec("faust") is not None
+            recurring = not only_stack and not no_recurring and _can_recur()
             roles = [] if only_stack else _roles(stack.directory, settings, recurring=recurring)
             with _monitored(stack.directory, roles, monitor) as prometheus:
                 _run(stack, addresses, settings, roles, stop, output, prometheus)
@@ -148,6 +149,14 @@ def _is_idle(name: str, settings: Settings) -> bool:
             return settings.http.host not in _ASKED_HOSTS
         case _:
             return name in _IDLE or name.startswith(("kafka.sasl_", "kafka.ssl_"))
+
+
+def _can_recur() -> bool:
+    """Whether the recurring process can run; says what is missing if not."""
+    if find_spec("faust") is not None:
+        return True
+    note(f"recurring jobs wait: what creates them needs the package faust: {installing('faust')}, or --no-recurring")
+    return False
 
 
 def _look_for(module: str, what: str) -> None:
