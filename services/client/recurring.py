@@ -10,20 +10,20 @@ Each aspect (definition, pause, skip) has a record of its own, so calls do not u
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from re import fullmatch
 from typing import Any, Final
 
 from confluent_kafka import KafkaException
-from joblog.services.client.json_values import encode_json
-from joblog.services.client.options import Call, JobOptions, name_of, queue_of
+from joblog.services.client.definitions import AnyTask, checked, definition_of, interval, seconds, validated
+from joblog.services.client.options import Call, JobOptions, name_of
 from joblog.services.tasks.recurring import Recurrence
-from joblog.services.tasks.task import Task
-from joblog.streams.contract.cloudevents import explained
 from joblog.streams.contract.recurring import (
+    RECURRING_PATTERN,
     SUFFIXES,
     Cause,
     Definition,
-    Interval,
     Misfire,
     Overlap,
     Pause,
@@ -33,15 +33,13 @@ from joblog.streams.contract.recurring import (
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import EnqueueError, InvalidData
 from joblog.streams.kafka.clients import KafkaConfig
+from joblog.streams.recurring.due import paused_again
 from joblog.streams.recurring.jobs import parameters_of, partition_of
 from joblog.streams.recurring.reading import read_rows
 from joblog.streams.recurring.rows import Row, encode_aspect
 from joblog.streams.recurring.schedule import schedule_of
 from joblog.streams.recurring.sender import Record, Sender
-from msgspec import json
-from pydantic import ValidationError
 
-AnyTask = Task[..., Any] | str
 Create = Callable[[AnyTask, Call, JobOptions], str]
 
 #: What an edit may change.
@@ -90,7 +88,7 @@ class RecurringJobs:
         A definition that changes nothing is not written. Raises InvalidData for what cannot be used, EnqueueError
         when the outcome is unknown; the call may be repeated.
         """
-        made = _definition(
+        made = definition_of(
             recurring_id,
             task,
             schedule,
@@ -102,7 +100,7 @@ class RecurringJobs:
                 "zone": zone,
                 "misfire": misfire,
                 "misfire_cap": misfire_cap,
-                "misfire_tolerance_s": _seconds(misfire_tolerance, "misfire_tolerance"),
+                "misfire_tolerance_s": seconds(misfire_tolerance, "misfire_tolerance"),
                 "overlap": overlap,
             },
         )
@@ -113,7 +111,7 @@ class RecurringJobs:
         there = {row.id: row for row in self.list()}
         changed = []
         for recurring_id, (task, recurrence) in recurrences.items():
-            made = _definition(
+            made = definition_of(
                 recurring_id,
                 task,
                 recurrence.schedule,
@@ -131,22 +129,29 @@ class RecurringJobs:
         if wrong := sorted(changes.keys() - _EDITABLE):
             raise InvalidData(f"{', '.join(wrong)} cannot be edited: one of {', '.join(sorted(_EDITABLE))}")
         row = self._existing(recurring_id)
+        if "task" in changes:
+            changes["task"] = name_of(changes["task"])
         if isinstance(changes.get("schedule"), timedelta):
-            changes["schedule"] = _interval(changes["schedule"], None)
+            changes["schedule"] = interval(changes["schedule"], None)
         before = row.definition
         assert before is not None
-        return self._write_definition(_validated({**dict(before), **changes}), row)
+        return self._write_definition(validated({**dict(before), **changes}), row)
 
     def remove(self, recurring_id: str) -> bool:
         """Remove a definition; jobs that it created stay. False if there was none."""
+        if not fullmatch(RECURRING_PATTERN, recurring_id):
+            return False
         is_there = self._row(recurring_id) is not None
         self._send(recurring_id, [(kind, None) for kind in SUFFIXES])
         return is_there
 
     def pause(self, recurring_id: str, *, until: datetime | None = None) -> None:
         """Create no jobs, for good or until an instant; what would have been due meanwhile is not made up for."""
-        self._existing(recurring_id)
-        self._send(recurring_id, [(Pause, _checked(Pause, paused=True, at=_now(), until=until))])
+        now = _now()
+        asked = checked(Pause, paused=True, at=now, until=until)
+        if asked.until is not None and asked.until <= now:
+            raise InvalidData(f"a pause until {asked.until.isoformat()} has no effect: that is over")
+        self._send(recurring_id, [(Pause, paused_again(self._existing(recurring_id).pause, now, asked.until))])
 
     def resume(self, recurring_id: str) -> None:
         """End a pause."""
@@ -154,8 +159,9 @@ class RecurringJobs:
         self._send(recurring_id, [(Pause, Pause(paused=False, at=_now()))])
 
     def skip_next(self, recurring_id: str) -> datetime:
-        """Leave out the next occurrence, which is returned."""
-        upcoming = self._existing(recurring_id).upcoming(_now(), 1)
+        """Leave out the next occurrence, which is returned; to call it again before that one changes nothing."""
+        row = replace(self._existing(recurring_id), skip=None)
+        upcoming = row.upcoming(_now(), 1)
         if not upcoming:
             raise InvalidData(f"{recurring_id} has no next occurrence that could be skipped: it is paused, or ended")
         self._send(recurring_id, [(Skip, Skip(after=upcoming[0] - timedelta(seconds=1)))])
@@ -237,68 +243,6 @@ class RecurringJobs:
                 raise EnqueueError(
                     f"{recurring_id}: not acknowledged ({reason}); the outcome is unknown, the call can be repeated"
                 ) from exc
-
-
-def _definition(
-    recurring_id: str,
-    task: AnyTask,
-    schedule: str | timedelta,
-    anchor: datetime | None,
-    options: JobOptions,
-    fields: Mapping[str, Any],
-) -> Definition:
-    for name in ("idempotency_key", "job_id", "run_at", "parent", "traceparent"):
-        if getattr(options, name) is not None:
-            raise InvalidData(f"options.{name} has no effect on a recurring job: leave it out")
-    if anchor is not None and not isinstance(schedule, timedelta):
-        raise InvalidData("anchor has no effect without an interval: write schedule=timedelta(...), or leave it out")
-    timeout = options.timeout
-    return _validated(
-        {
-            **fields,
-            "id": recurring_id,
-            "task": name_of(task),
-            "schedule": schedule if isinstance(schedule, str) else _interval(schedule, anchor),
-            "queue": queue_of(task) if options.queue is None else options.queue,
-            "priority": options.priority,
-            "retry": options.retry,
-            "timeout_s": timeout / timedelta(seconds=1) if isinstance(timeout, timedelta) else timeout,
-            "parameters": dict(options.parameters),
-            "starts_at": _now(),
-        }
-    )
-
-
-def _validated(fields: Mapping[str, Any]) -> Definition:
-    """The definition with its values as the log has them, so that it can be compared with one that was read."""
-    known = dict(fields)
-    for name in ("args", "kwargs", "parameters"):
-        known[name] = json.decode(encode_json(fields[name], name))
-    made: Definition = _checked(Definition, **known)
-    return made
-
-
-def _checked(kind: Any, **fields: Any) -> Any:
-    try:
-        return kind.model_validate(fields)
-    except ValidationError as exc:
-        raise InvalidData(explained(exc)) from exc
-
-
-def _interval(every: timedelta, anchor: datetime | None) -> Interval:
-    made: Interval = _checked(
-        Interval,
-        every_s=_seconds(every, "schedule"),
-        anchor=datetime(1970, 1, 1, tzinfo=UTC) if anchor is None else anchor,
-    )
-    return made
-
-
-def _seconds(value: timedelta | int, name: str) -> int:
-    seconds = value / timedelta(seconds=1) if isinstance(value, timedelta) else value
-    if seconds != int(seconds):
-        raise InvalidData(f"{name}: {value} is not a whole number of seconds")
-    return int(seconds)
 
 
 def _version(row: Row | None) -> int:

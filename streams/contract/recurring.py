@@ -114,12 +114,14 @@ class Definition(Message):
 class Pause(Message):
     """Whether a definition is paused, since when, and until when; what was due meanwhile is not made up for.
 
-    With `paused` false, `at` is when it was resumed.
+    With `paused` false, `at` is when it was resumed. `after` is the end of an earlier pause, which this record
+    replaces: what was due before it is not made up for either.
     """
 
     paused: bool
     at: Instant
     until: Instant | None = None
+    after: Instant | None = None
 
 
 class Skip(Message):

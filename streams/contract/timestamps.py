@@ -16,7 +16,7 @@ def format_time(unix_ms: int) -> str:
 
 @lru_cache(maxsize=1024)
 def _whole_seconds(seconds: int) -> str:
-    return (EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+    return (EPOCH + timedelta(seconds=seconds)).isoformat()[:19]  # strftime writes the year 1 with one digit
 
 
 def time_ms(instant: datetime) -> int:

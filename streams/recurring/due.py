@@ -38,15 +38,30 @@ def lower_bound(definition: Definition, pause: Pause | None, progress: Progress 
     bounds = [definition.starts_at]
     if progress is not None:
         bounds.append(progress.through)
-    if pause is not None and not pause.paused:
-        bounds.append(pause.at)
-    if pause is not None and pause.paused and pause.until is not None and pause.until <= now:
-        bounds.append(pause.until)
+    if pause is not None:
+        bounds += [end for end in (pause.after, _end_of(pause, now)) if end is not None]
     return max(bounds)
 
 
+def paused_again(before: Pause | None, now: datetime, until: datetime | None) -> Pause:
+    """The pause from now on that follows another, or changes one that is not over."""
+    if before is None:
+        return Pause(paused=True, at=now, until=until)
+    end = _end_of(before, now)
+    if end is None:
+        return before.model_copy(update={"until": until})
+    return Pause(paused=True, at=now, until=until, after=end)
+
+
+def _end_of(pause: Pause, now: datetime) -> datetime | None:
+    """When it ended; None while it lasts."""
+    if not pause.paused:
+        return pause.at
+    return pause.until if pause.until is not None and pause.until <= now else None
+
+
 def is_paused(pause: Pause | None, now: datetime) -> bool:
-    return pause is not None and pause.paused and (pause.until is None or pause.until > now)
+    return pause is not None and _end_of(pause, now) is None
 
 
 def decide(

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from joblog.streams.contract.ids import lane_of_job
-from joblog.streams.contract.timestamps import time_ms
+from joblog.streams.contract.timestamps import EPOCH, time_ms
 from joblog.streams.kafka.clients import KafkaConfig, reader
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Endings:
                 state.jobs = {job_id: ended for job_id, ended in state.jobs.items() if job_id in jobs}
                 state.seen &= state.jobs.keys()
             for job_id, created in jobs.items():
-                self._add(job_id, created - _SKEW)
+                self._add(job_id, max(created, EPOCH + _SKEW) - _SKEW)
         if jobs and self._thread is None:
             self._thread = threading.Thread(target=self._run, name="endings", daemon=True)
             self._thread.start()

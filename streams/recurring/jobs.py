@@ -17,7 +17,7 @@ from joblog.streams.contract.recurring import (
 )
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.shards import shards_of
-from joblog.streams.contract.timestamps import format_time
+from joblog.streams.contract.timestamps import format_time, time_ms
 
 SOURCE = "/joblog/recurring"
 
@@ -43,13 +43,9 @@ def partition_of(recurring_id: str, lanes: int) -> int:
     return lane_of_queue(recurring_id, lanes)
 
 
-def milliseconds(instant: datetime) -> int:
-    return round(instant.timestamp() * 1000)
-
-
 def job_of(definition: Definition, occurrence: datetime, where: Installation) -> str:
     """The id of the job of an occurrence."""
-    key = f"{definition.id} {format_time(milliseconds(occurrence))}"
+    key = f"{definition.id} {format_time(time_ms(occurrence))}"
     shards = shards_of(definition.queue, where.shards, where.shards_before)
     lane = lane_of_shard(definition.queue, where.lanes, shards.of_key(key))
     return hashed_job_id(lane, "recurring", key)
@@ -57,7 +53,7 @@ def job_of(definition: Definition, occurrence: datetime, where: Installation) ->
 
 def parameters_of(definition: Definition, occurrence: datetime, cause: Cause) -> dict[str, Any]:
     """The parameters of a job: those of its definition, and those that say where it comes from."""
-    time = format_time(milliseconds(occurrence))
+    time = format_time(time_ms(occurrence))
     return {**definition.parameters, PARAMETER_ID: definition.id, PARAMETER_TIME: time, PARAMETER_CAUSE: str(cause)}
 
 
@@ -92,7 +88,7 @@ def delete_command(job_id: str, definition: Definition, now: datetime) -> Comman
 
 
 def _command(kind: str, job_id: str, now: datetime, command: wire.CreateJob | wire.DeleteJob) -> Command:
-    time = format_time(milliseconds(now))
+    time = format_time(time_ms(now))
     event_id = job_id if kind == "job.create" else f"{job_id} {time}"
     value = encode(
         wire.CloudEvent("1.0", event_id, SOURCE, kind, job_id, time, "application/json", None, None, command)

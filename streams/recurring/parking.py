@@ -8,13 +8,19 @@ more, with headers that name the same places. The offsets of the consumer group 
 read there.
 """
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from joblog.streams.contract import deadletters
 from joblog.streams.contract.record_headers import Headers
+from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import ContractError, InternalError
-from joblog.streams.recurring.sender import BY_KEY, Record
+from joblog.streams.metrics import Meters
+from joblog.streams.recurring.sender import BY_KEY, Record, Sender
+
+log = logging.getLogger(__name__)
 
 ROLE: Final = "recurring"
 #: The key of the record that has the offset; no definition can have it.
@@ -69,3 +75,13 @@ def dead_letter(record: Unreadable, topic: str, partition: int, into: str) -> Re
     why = record.error.code, record.told, ROLE
     said = deadletters.headers(*why, topic, partition, record.offset, record.headers)
     return Record(into, BY_KEY, deadletters.key(record.key), deadletters.value(record.value), said)
+
+
+def park(sender: Sender, records: Sequence[Unreadable], names: TopicNames, partition: int, meters: Meters) -> None:
+    """Make dead letters of the next records of a partition, and note how far that is; returns when both are there."""
+    sender.send([dead_letter(one, names.recurring, partition, names.deadletters) for one in records])
+    sender.send([Record(names.recurring, partition, PARKED, str(records[-1].offset).encode())])
+    for one in records:
+        meters.inc("joblog_quarantined_records_total", ROLE, one.error.code)
+        place = {"partition": partition, "offset": one.offset, "key": repr(one.key)}
+        log.warning("recurring.unreadable", extra={**place, "reason": one.told})

@@ -11,13 +11,27 @@ from joblog.streams.recurring.rows import Row, encode_aspect
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that one row has to have done; `notes` are keys and values of records of its partition."""
+    """All that one row has to have done: `commands`, and when Kafka has them, `notes`."""
 
     row: Row
     decision: Decision
     commands: tuple[Command, ...]
-    notes: tuple[tuple[str, bytes | None], ...]
-    progress: Progress
+    decided: Progress
+
+    def progress(self, created_at: datetime | None) -> Progress:
+        """How far it came when the commands were stored at this time."""
+        if not self.decision.create or created_at is None:
+            return self.decided
+        return self.decided.model_copy(update={"last_created_at": created_at})
+
+    def notes(self, created_at: datetime | None) -> list[tuple[str, bytes | None]]:
+        """Keys and values of records of the row's partition."""
+        notes: list[tuple[str, bytes | None]] = [
+            (record_key(self.row.id, Progress), encode_aspect(self.progress(created_at)))
+        ]
+        if _is_skip_over(self.row, self.decision):
+            notes.append((record_key(self.row.id, Skip), None))
+        return notes
 
 
 def plan(row: Row, decision: Decision, now: datetime, where: Installation) -> Plan:
@@ -38,10 +52,7 @@ def plan(row: Row, decision: Decision, now: datetime, where: Installation) -> Pl
     if decision.left_out:
         left_out = (Skipped(occurrence=one, reason=why, at=now) for one, why in decision.left_out)
         progress = progress.model_copy(update={"skipped": (*progress.skipped, *left_out)[-SKIPPED_MAX:]})
-    notes: list[tuple[str, bytes | None]] = [(record_key(row.id, Progress), encode_aspect(progress))]
-    if _is_skip_over(row, decision):
-        notes.append((record_key(row.id, Skip), None))
-    return Plan(row, decision, tuple(commands), tuple(notes), progress)
+    return Plan(row, decision, tuple(commands), progress)
 
 
 def _is_skip_over(row: Row, decision: Decision) -> bool:

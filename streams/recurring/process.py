@@ -10,6 +10,8 @@ beginning, and writes a mark at its end: once the mark comes back, everything be
 A process that dies between 2 and 3 leaves occurrences that the next owner decides on again; the ids of the jobs are
 those of before, so each is created once. No error disables a definition: what could not be sent is due at the next
 tick.
+
+A process that was paused for longer than its session starts over before it decides anything (awake.py).
 """
 
 import asyncio
@@ -22,16 +24,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from confluent_kafka import KafkaException
-from joblog.streams.contract.recurring import Definition, Overlap
+from joblog.streams.contract.ids import lane_of_job
+from joblog.streams.contract.recurring import Overlap
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
-from joblog.streams.recurring.due import Decision, decide, lower_bound
+from joblog.streams.recurring.awake import Awake
+from joblog.streams.recurring.due import Decision, decide
 from joblog.streams.recurring.endings import Endings
 from joblog.streams.recurring.jobs import Installation
 from joblog.streams.recurring.membership import Read, member
-from joblog.streams.recurring.parking import PARKED, ROLE, Parking, Unreadable, dead_letter
+from joblog.streams.recurring.parking import PARKED, ROLE, Parking, Unreadable, park
 from joblog.streams.recurring.plan import Plan, plan
 from joblog.streams.recurring.rows import Row, Rows
 from joblog.streams.recurring.sender import Record, Sender
@@ -88,6 +92,7 @@ class Recurring:
         self._clock = clock
         self._held: dict[int, Held] = {}
         self._park_at = 0.0  # by the clock of the event loop
+        self._awake = Awake()
         client_id = f"{names.prefix}recurring"
         self._sender = Sender(config, client_id, lambda: meters.inc("joblog_producer_rebuilds_total", ROLE))
         self._endings = Endings(config, names.events, f"{client_id}-events")
@@ -120,6 +125,8 @@ class Recurring:
             on_record=self._take,
         )
         await app.start()
+        self._awake = Awake()
+        awake = asyncio.create_task(self._awake.stay())
         show_at = 0.0
         try:
             while not stop.is_set():
@@ -134,6 +141,7 @@ class Recurring:
                 await asyncio.sleep(TICK_S)
         finally:
             self._held.clear()
+            awake.cancel()
             await app.stop()
 
     # --- reading ---
@@ -152,13 +160,14 @@ class Recurring:
             held.is_ready = held.is_ready or read.value == held.mark
         elif read.key == PARKED.encode():
             held.parking.read(read.value)
-        elif (found := held.rows.unreadable(read.key, read.value)) is not None:
-            held.parking.add(Unreadable(read.offset, read.key, read.value, read.headers, found))
+        elif (error := held.rows.unreadable(read.key, read.value)) is not None:
+            held.parking.add(Unreadable(read.offset, read.key, read.value, read.headers, error))
 
     # --- deciding ---
 
     async def _tick(self) -> None:
         """One turn; a failure to send is logged, and everything is decided again."""
+        self._awake.look()
         try:
             await self._mark()
             self._watch()
@@ -184,21 +193,26 @@ class Recurring:
 
     def _watch(self) -> None:
         """Watch the last jobs of the definitions whose overlap matters."""
-        watched = {}
+        now, watched = self._clock(), dict[str, datetime]()
         for row in self._rows():
-            progress = row.progress
-            if row.definition is None or row.definition.overlap is Overlap.ALLOW or progress is None:
-                continue
-            if progress.last_job_id is not None and progress.last_created_at is not None:
-                watched[progress.last_job_id] = progress.last_created_at
+            job_id = self._last_job(row)
+            if job_id is not None and row.progress is not None:
+                watched[job_id] = min(row.progress.last_created_at or row.progress.through, now)
         self._endings.watch(watched)
+
+    def _last_job(self, row: Row) -> str | None:
+        """The job that has to end before the next one, if there is one; a lane that does not exist has none."""
+        if row.definition is None or row.definition.overlap is Overlap.ALLOW or row.progress is None:
+            return None
+        job_id = row.progress.last_job_id
+        return job_id if job_id is not None and lane_of_job(job_id) < self._where.lanes else None
 
     def _rows(self) -> Iterator[Row]:
         for held in self._held.values():
             if held.is_ready:
                 yield from held.rows.rows.values()
 
-    def _plans(self, now: datetime) -> Iterator[tuple[int, Plan]]:
+    def _plans(self, now: datetime) -> Iterator[tuple[int, Held, Plan]]:
         """What is to be done now, with the partition of each."""
         left = COMMANDS_MAX
         for number, held in self._held.items():
@@ -206,7 +220,7 @@ class Recurring:
                 made = self._planned(row, now)
                 if made is None:
                     continue
-                yield number, made
+                yield number, held, made
                 left -= len(made.commands)
                 if left <= 0:
                     return
@@ -227,31 +241,30 @@ class Recurring:
         definition, schedule = row.definition, row.schedule
         if definition is None or schedule is None or (row.next_due is not None and now < row.next_due):
             return None
-        is_running = self._is_running(row, definition)
+        last_job = self._last_job(row)
+        is_running = False if last_job is None else self._endings.is_running(last_job)
         if is_running is None:
-            return None
+            return None  # not known yet
         decision = decide(definition, schedule, row.pause, row.skip, row.progress, is_running=is_running, now=now)
         if decision is None and (row.progress is None or row.progress.waiting is None):
-            row.next_due = _next_due(row, now)
+            row.next_due = row.look_again(now)
         return decision
-
-    def _is_running(self, row: Row, definition: Definition) -> bool | None:
-        """Whether the last job has not ended, if that matters; None while it is not known."""
-        if definition.overlap is Overlap.ALLOW or row.progress is None or row.progress.last_job_id is None:
-            return False
-        return self._endings.is_running(row.progress.last_job_id)
 
     # --- doing ---
 
-    async def _perform(self, plans: list[tuple[int, Plan]]) -> None:
+    async def _perform(self, plans: list[tuple[int, Held, Plan]]) -> None:
         create, note = self._names.commands, self._names.recurring
-        commands = [Record(create, one.lane, one.job_id, one.value) for _, made in plans for one in made.commands]
-        notes = [Record(note, number, key, value) for number, made in plans for key, value in made.notes]
-        await asyncio.to_thread(self._sender.send, commands)
-        # From here on they exist. What is noted is read back, too; until then the rows have it.
-        for _, made in plans:
-            made.row.progress, made.row.next_due = made.progress, None
-        self._count(plans)
+        commands = [Record(create, one.lane, one.job_id, one.value) for *_, made in plans for one in made.commands]
+        created_at = await asyncio.to_thread(self._sender.send, commands)
+        self._awake.look()
+        # From here on they exist. What is noted is read back, too; until then the rows have it. A process that lost a
+        # partition meanwhile notes nothing there: its progress could be the last of its key, and less than another's.
+        notes = list[Record]()
+        for number, held, made in plans:
+            made.row.progress, made.row.next_due = made.progress(created_at), None
+            if self._held.get(number) is held:
+                notes += [Record(note, number, key, value) for key, value in made.notes(created_at)]
+        self._count([made for *_, made in plans])
         await asyncio.to_thread(self._sender.send, notes)
 
     async def _park(self) -> None:
@@ -260,25 +273,15 @@ class Recurring:
         if loop_time < self._park_at:
             return
         self._park_at = loop_time + PARK_AGAIN_S
-        topic = self._names.recurring
         for number, held in list(self._held.items()):
-            batch = held.parking.batch() if held.is_ready else []
-            if not batch:
-                continue
-            letters = [dead_letter(one, topic, number, self._names.deadletters) for one in batch]
-            await asyncio.to_thread(self._sender.send, letters)
-            through = batch[-1].offset
-            await asyncio.to_thread(self._sender.send, [Record(topic, number, PARKED, str(through).encode())])
-            held.parking.done(through)
-            for one in batch:
-                self._meters.inc("joblog_quarantined_records_total", ROLE, one.error.code)
-                place = {"partition": number, "offset": one.offset, "key": repr(one.key)}
-                log.warning("recurring.unreadable", extra={**place, "reason": one.told})
+            if held.is_ready and (batch := held.parking.batch()):
+                await asyncio.to_thread(park, self._sender, batch, self._names, number, self._meters)
+                held.parking.done(batch[-1].offset)
         self._park_at = 0.0
 
-    def _count(self, plans: list[tuple[int, Plan]]) -> None:
+    def _count(self, plans: list[Plan]) -> None:
         now = self._clock()
-        for _, made in plans:
+        for made in plans:
             for occurrence in made.decision.create:
                 self._meters.inc("joblog_recurring_created_total")
                 self._meters.observe("joblog_recurring_lateness_seconds", max((now - occurrence).total_seconds(), 0))
@@ -303,13 +306,3 @@ class Recurring:
         self._meters.set("joblog_recurring_definitions", len(rows) - paused, "no")
         self._meters.set("joblog_recurring_errors", sum(row.error is not None for row in rows))
         self._meters.set("joblog_recurring_partitions", len(self._held))
-
-
-def _next_due(row: Row, now: datetime) -> datetime | None:
-    """When to look at a row again, if no record comes for it."""
-    if row.definition is None or row.schedule is None:
-        return None
-    if row.is_paused(now):
-        return row.pause.until if row.pause is not None and row.pause.until is not None else now + timedelta(days=1)
-    after = max(lower_bound(row.definition, row.pause, row.progress, now), now)
-    return row.schedule.next_after(after) or now + timedelta(days=1)

@@ -1,8 +1,8 @@
 """The definitions of a partition as the fold of its records: for the recurring process, clients and the CLI alike."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from joblog.streams.contract.cloudevents import explained
 from joblog.streams.contract.deadletters import internal_error
@@ -11,6 +11,8 @@ from joblog.streams.errors import ContractError, InvalidData
 from joblog.streams.recurring.due import is_paused, lower_bound
 from joblog.streams.recurring.schedule import Schedule, schedule_of, upcoming
 from pydantic import ValidationError
+
+_DAY: Final = timedelta(days=1)
 
 
 @dataclass(slots=True)
@@ -29,6 +31,15 @@ class Row:
 
     def is_paused(self, now: datetime) -> bool:
         return is_paused(self.pause, now)
+
+    def look_again(self, now: datetime) -> datetime | None:
+        """When there may be something to do, if no record comes; None without a schedule."""
+        if self.definition is None or self.schedule is None:
+            return None
+        if self.pause is not None and self.is_paused(now):
+            return self.pause.until or now + _DAY
+        after = max(lower_bound(self.definition, self.pause, self.progress, now), now)
+        return self.schedule.next_after(after) or now + _DAY
 
     def upcoming(self, now: datetime, count: int) -> list[datetime]:
         """The next occurrences that would be created, from now on."""
@@ -61,6 +72,9 @@ class Rows:
             raise InvalidData(f"the key is no text: {exc}") from exc
         except ValidationError as exc:
             raise InvalidData(f"{key.decode()}: {explained(exc)}") from exc
+        if isinstance(aspect, Definition) and aspect.id != recurring_id:
+            # Its jobs would have the ids of those of the other.
+            raise InvalidData(f"the definition of {aspect.id} has the key {recurring_id!r:.210}")
         row = self.rows.setdefault(recurring_id, Row(recurring_id))
         row.next_due = None
         if kind is Definition:

@@ -45,6 +45,7 @@ _EXAMPLE: Final = 'a valid one is "0 2 * * *": every day at 02:00'
 _SECOND: Final = timedelta(seconds=1)
 #: No zone changes its offset twice within this time.
 _STEP: Final = timedelta(days=7)
+#: Zones have a local time for everything from here on.
 _BEGINNING: Final = datetime(1, 1, 3, tzinfo=UTC)
 
 
@@ -79,7 +80,13 @@ class Cron:
         self._is_hourly = hour.startswith("*")
 
     def next_after(self, instant: datetime) -> datetime | None:
-        at = instant.astimezone(UTC).replace(microsecond=0)
+        try:
+            return self._next_after(max(instant.astimezone(UTC), _BEGINNING))
+        except OverflowError:  # the end of the calendar, in UTC or in the zone
+            return None
+
+    def _next_after(self, instant: datetime) -> datetime | None:
+        at = instant.replace(microsecond=0)
         offset = self._offset(at)
         while True:
             local = self._next_local((at + offset).replace(tzinfo=None))

@@ -1,11 +1,13 @@
 """Sends records and waits until Kafka has acknowledged all of them."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Message
 from joblog.streams.contract.record_headers import Headers
+from joblog.streams.contract.timestamps import EPOCH
 from joblog.streams.kafka.clients import KafkaConfig, producer
 from joblog.streams.kafka.durable_producer import DurableProducer
 
@@ -33,16 +35,22 @@ class Sender:
         make = partial(producer, config, client_id, linger_ms=1, timeout_ms=_TIMEOUT_S * 1000)
         self._producer = DurableProducer(make, on_replaced)
 
-    def send(self, records: Sequence[Record]) -> None:
-        """Returns when all are acknowledged; KafkaException or BufferError when that is unknown of one of them."""
+    def send(self, records: Sequence[Record]) -> datetime | None:
+        """Returns when all are acknowledged: the earliest time that brokers gave them, by their clocks.
+
+        KafkaException or BufferError when it is unknown of one of them whether it was written.
+        """
         errors: list[KafkaError] = []
+        times: list[int] = []
         left = len(records)
 
-        def on_delivery(error: KafkaError | None, _message: object) -> None:
+        def on_delivery(error: KafkaError | None, message: Message) -> None:
             nonlocal left
             left -= 1
             if error is not None:
                 errors.append(error)
+            else:
+                times.append(message.timestamp()[1])
 
         for record in records:
             place = record.topic, record.value, record.key, record.partition
@@ -52,6 +60,7 @@ class Sender:
             raise KafkaException(errors[0])
         if left:
             raise KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT))
+        return EPOCH + timedelta(milliseconds=min(times)) if times else None
 
     def close(self) -> None:
         self._producer.close()

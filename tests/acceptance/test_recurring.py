@@ -1,21 +1,44 @@
-"""Recurring jobs while the processes that create them are killed: each occurrence's job exists once."""
+"""Recurring jobs while everything around them is killed, or paused: each occurrence's job exists once."""
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from joblog.services.client.client import Client
-from joblog.streams.contract.recurring import Misfire
+from joblog.services.embedded.stack import EmbeddedStack
+from joblog.streams.contract.recurring import Definition, Misfire
+from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.recurring.jobs import Installation, job_of
 from joblog.streams.recurring.schedule import between, schedule_of
+
+from tests.support.pausing import pause, resume
 
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(300)]
 
 IDS = [f"second-{number}" for number in range(10)]
+SCHEDULERS = ["recurring-a", "recurring-b"]
 KILLS = 10
 TAKEOVER_S = 15
+#: From the broker's start until all processes are with it again.
+RECOVERY_S = 40
 CREATIONS = {"job.enqueued"}
+
+
+@pytest.fixture
+def own_stack() -> Any:
+    with TemporaryDirectory(prefix="joblog-recurring-") as directory, EmbeddedStack(Path(directory)) as started:
+        yield started
+
+
+def define(client: Client) -> list[Definition]:
+    return [
+        client.recurring.add_or_update(one, "nobody.works", "* * * * * *", misfire=Misfire.STRICT, misfire_cap=100)
+        for one in IDS
+    ]
 
 
 def everybody_is_past(client: Client, instant: datetime) -> bool:
@@ -23,35 +46,17 @@ def everybody_is_past(client: Client, instant: datetime) -> bool:
     return len(rows) == len(IDS) and all(row.progress and row.progress.through > instant for row in rows)
 
 
-def test_each_occurrence_is_created_once_while_its_processes_are_killed_in_turns(
-    installation: Any, wait_until: Any
+def check_each_once(
+    installation: Any, wait_until: Callable[..., Any], made: list[Definition], end: datetime, least: int
 ) -> None:
-    for role in ("elector-a", "recurring-a", "recurring-b"):
-        installation.start(role)
-    with installation.client() as client:
-        made = [
-            client.recurring.add_or_update(
-                recurring_id, "nobody.works", "* * * * * *", misfire=Misfire.STRICT, misfire_cap=100
-            )
-            for recurring_id in IDS
-        ]
-        wait_until(lambda: everybody_is_past(client, made[-1].starts_at), 20, "the first occurrences")
-        for number in range(KILLS):
-            victim = ("recurring-a", "recurring-b")[number % 2]
-            installation.kill(victim)
-            killed_at = datetime.now(UTC)
-            wait_until(lambda at=killed_at: everybody_is_past(client, at), TAKEOVER_S, f"the other than {victim}")
-            installation.start(victim)
-        end = datetime.now(UTC)
-        wait_until(lambda: everybody_is_past(client, end), TAKEOVER_S, "the end")
-
+    """Every occurrence until the end has one job, which was created once, and there are no others."""
     where = Installation(installation.lanes, {}, {})
     expected = {
         job_of(definition, occurrence, where)
         for definition in made
         for occurrence in between(schedule_of(definition), definition.starts_at, end)
     }
-    assert len(expected) >= 200
+    assert len(expected) >= least
 
     def created() -> Counter[str]:
         return Counter(
@@ -67,4 +72,54 @@ def test_each_occurrence_is_created_once_while_its_processes_are_killed_in_turns
     assert until_end == expected
     parameters = [events[0]["data"]["spec"]["parameters"] for events in log.values()]
     assert {one["RecurringJobId"] for one in parameters} == set(IDS)
-    assert installation.kills == {"recurring-a": KILLS // 2, "recurring-b": KILLS // 2}
+
+
+def test_each_occurrence_is_created_once_while_its_processes_and_the_broker_are_killed(
+    own_stack: EmbeddedStack, install: Any, wait_until: Any
+) -> None:
+    installation = install(KafkaConfig(own_stack.addresses.bootstrap_servers), own_stack.addresses.dsn)
+    for role in ("elector-a", *SCHEDULERS):
+        installation.start(role)
+    with installation.client() as client:
+
+        def going_on(after: datetime, timeout_s: float, what: str) -> None:
+            wait_until(lambda: everybody_is_past(client, after), timeout_s, what)
+
+        made = define(client)
+        going_on(made[-1].starts_at, 20, "the first occurrences")
+        for number in range(KILLS):
+            victim = SCHEDULERS[number % 2]
+            installation.kill(victim)
+            if number == KILLS // 2:
+                own_stack.kill_broker()
+                own_stack.start_broker()
+                going_on(datetime.now(UTC), RECOVERY_S, "occurrences after the restart of the broker")
+            else:
+                going_on(datetime.now(UTC), TAKEOVER_S, f"the other than {victim}")
+            installation.start(victim)
+        end = datetime.now(UTC)
+        going_on(end, TAKEOVER_S, "the end")
+    check_each_once(installation, wait_until, made, end, 200)
+    assert installation.kills == dict.fromkeys(SCHEDULERS, KILLS // 2)
+    assert all(process.poll() is None for process in installation.roles.values())
+
+
+def test_a_process_that_is_paused_past_its_session_and_continued_repeats_nothing(
+    installation: Any, wait_until: Any
+) -> None:
+    for role in ("elector-a", *SCHEDULERS):
+        installation.start(role)
+    with installation.client() as client:
+        made = define(client)
+        wait_until(lambda: everybody_is_past(client, made[-1].starts_at), 20, "the first occurrences")
+        paused = installation.roles[SCHEDULERS[0]]
+        pause(paused)
+        paused_at = datetime.now(UTC)
+        wait_until(lambda: everybody_is_past(client, paused_at), TAKEOVER_S, "the other to take over")
+        resume(paused)  # it still believes that it has what the other one has
+        resumed_at = datetime.now(UTC)
+        wait_until(lambda: everybody_is_past(client, resumed_at), TAKEOVER_S, "occurrences with both")
+        installation.kill(SCHEDULERS[1])
+        end = datetime.now(UTC)
+        wait_until(lambda: everybody_is_past(client, end), TAKEOVER_S, "the one that was paused to go on")
+    check_each_once(installation, wait_until, made, end, 100)

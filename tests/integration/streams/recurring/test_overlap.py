@@ -1,78 +1,121 @@
 """Overlap on a real broker: whether the job before has ended is read from `events`, which the test writes."""
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from joblog.services.client.client import Client
 from joblog.streams.contract.ids import lane_of_job
-from joblog.streams.contract.recurring import Overlap, Progress
+from joblog.streams.contract.recurring import Definition, Overlap, Progress
 from joblog.streams.contract.topics import TopicNames
-from joblog.streams.health import Health
-from joblog.streams.kafka.clients import KafkaConfig, reader
-from joblog.streams.kafka.last_records import last_records
-from joblog.streams.metrics import Meters
-from joblog.streams.recurring.jobs import Installation
-from joblog.streams.recurring.process import Recurring
+from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.recurring.sender import Record, Sender
 from msgspec import json
+
+from tests.support.recurring_process import Clock, Scheduler, commands, occurrences, write_definition
 
 pytestmark = pytest.mark.broker
 
 
-@pytest.fixture
-def client(kafka: KafkaConfig, topics: TopicNames, lanes: int) -> Iterator[Client]:
-    """A client of an installation whose recurring process runs."""
-    stop = threading.Event()
-    process = Recurring(kafka, topics, Installation(lanes, {}, {}), meters=Meters(), health=Health("recurring"))
-    thread = threading.Thread(target=process.run, args=(stop,))
-    thread.start()
-    with Client(kafka, topics, lanes) as made:
-        yield made
-    stop.set()
-    thread.join(30)
-    assert not thread.is_alive()
+class World:
+    """A definition of each policy, which comes every second of a clock that the test sets."""
+
+    def __init__(self, kafka: KafkaConfig, topics: TopicNames, lanes: int, wait_until: Any, client: Client) -> None:
+        self.kafka, self.topics, self.lanes, self.wait_until, self.client = kafka, topics, lanes, wait_until, client
+        self.start = datetime.now(UTC).replace(microsecond=0)
+        self.clock = Clock(self.start)
+        for policy in Overlap:
+            made = Definition(id=policy, schedule="* * * * * *", task="t", starts_at=self.start, overlap=policy)
+            write_definition(kafka, topics, lanes, made)
+
+    def progress(self, policy: Overlap) -> Progress:
+        return self.client.recurring.get(policy).progress or Progress(through=self.start)
+
+    def step(self, second: int) -> None:
+        """Let the occurrence of this second come, and wait until it was decided on for each policy."""
+        self.clock.at = self.start + timedelta(seconds=second)
+
+        def all_are_through() -> bool:
+            rows = self.client.recurring.list()
+            return all(row.progress is not None and row.progress.through == self.clock.at for row in rows)
+
+        self.wait_until(all_are_through, 30, f"the decisions of second {second}")
+
+    def last(self, policy: Overlap) -> str:
+        """The last job's id."""
+        found = self.progress(policy).last_job_id
+        assert found is not None
+        return found
+
+    def event(self, kind: str, *policies: Overlap) -> None:
+        """Let something happen to the last jobs of these policies, or of all."""
+        sender = Sender(self.kafka, f"{self.topics.prefix}events")
+        records = []
+        for job_id in map(self.last, policies or Overlap):
+            value = {"specversion": "1.0", "id": "1", "source": "/", "type": kind, "subject": job_id, "data": {}}
+            records.append(Record(self.topics.events, lane_of_job(job_id), job_id, json.encode(value)))
+        sender.send(records)
+        sender.close()
+
+    def created(self) -> dict[str, list[int]]:
+        """The seconds whose jobs were created."""
+        found = occurrences(self.kafka, self.topics)
+        return {name: [(one - self.start).seconds for one in times] for name, times in found.items()}
+
+    def deleted(self) -> list[str]:
+        return [one["subject"] for one in commands(self.kafka, self.topics, "job.delete")]
 
 
-def progress_of(client: Client) -> Progress:
-    return client.recurring.get("a").progress or Progress(through=datetime(2000, 1, 1, tzinfo=UTC))
-
-
-def commands(kafka: KafkaConfig, topics: TopicNames) -> list[Any]:
-    consumer = reader(kafka, f"{topics.prefix}look")
-    try:
-        return [json.decode(record.value() or b"") for record in last_records(consumer, topics.commands, 1_000, 20)]
-    finally:
-        consumer.close()
-
-
-def event(kafka: KafkaConfig, topics: TopicNames, job_id: str, kind: str) -> None:
-    sender = Sender(kafka, f"{topics.prefix}events")
-    value = json.encode({"specversion": "1.0", "id": "1", "source": "/", "type": kind, "subject": job_id, "data": {}})
-    sender.send([Record(topics.events, lane_of_job(job_id), job_id, value)])
-    sender.close()
-
-
-def test_skip_waits_for_the_end_of_the_job_before(
-    client: Client, kafka: KafkaConfig, topics: TopicNames, wait_until: Callable[..., Any]
+def test_each_policy_does_what_it_says_while_the_job_before_runs_and_after_it(
+    kafka: KafkaConfig, topics: TopicNames, lanes: int, wait_until: Callable[..., Any]
 ) -> None:
-    client.recurring.add_or_update("a", "t", timedelta(seconds=1), overlap=Overlap.SKIP)
-    first = wait_until(lambda: progress_of(client).last_job_id, 30, "the first job")
-    event(kafka, topics, first, "job.enqueued")
-    wait_until(lambda: progress_of(client).skipped_for == "overlap", 20, "an occurrence that is left out")
-    assert progress_of(client).last_job_id == first
-    event(kafka, topics, first, "job.succeeded")
-    wait_until(lambda: progress_of(client).last_job_id != first, 20, "the second job")
+    with Client(kafka, topics, lanes) as client:
+        world = World(kafka, topics, lanes, wait_until, client)
+        with Scheduler(kafka, topics, lanes, world.clock):
+            world.step(1)
+            world.event("job.enqueued")
+            replaced = [world.last(Overlap.REPLACE)]
+            world.step(2)
+            replaced.append(world.last(Overlap.REPLACE))
+            world.step(3)
+            assert world.progress(Overlap.SKIP).skipped_for == "overlap"
+            assert world.progress(Overlap.QUEUE).waiting == world.start + timedelta(seconds=3)
+            assert world.created() == {
+                Overlap.ALLOW: [1, 2, 3],
+                Overlap.SKIP: [1],
+                Overlap.QUEUE: [1],
+                Overlap.REPLACE: [1, 2, 3],
+            }
+            assert world.deleted() == replaced
+            world.event("job.succeeded")
+            wait_until(lambda: world.created()[Overlap.QUEUE] == [1, 3], 20, "what waited")
+            assert world.progress(Overlap.QUEUE).waiting is None
+            world.step(4)
+            assert world.progress(Overlap.QUEUE).waiting == world.clock.at
+        # Another process finds out by itself that the job has ended, and what waits for that.
+        with Scheduler(kafka, topics, lanes, world.clock):
+            world.event("job.failed", Overlap.QUEUE)
+            wait_until(lambda: world.created()[Overlap.QUEUE] == [1, 3, 4], 30, "what waited for another process")
+    assert world.created() == {
+        Overlap.ALLOW: [1, 2, 3, 4],
+        Overlap.SKIP: [1, 4],
+        Overlap.QUEUE: [1, 3, 4],
+        Overlap.REPLACE: [1, 2, 3, 4],
+    }
+    assert world.deleted() == replaced, "a job that has ended is not deleted"
 
 
-def test_replace_deletes_the_job_before(
-    client: Client, kafka: KafkaConfig, topics: TopicNames, wait_until: Callable[..., Any]
+def test_the_end_of_a_job_is_seen_though_the_clock_of_its_process_is_ahead(
+    kafka: KafkaConfig, topics: TopicNames, lanes: int, wait_until: Callable[..., Any]
 ) -> None:
-    client.recurring.add_or_update("a", "t", timedelta(seconds=1), overlap=Overlap.REPLACE)
-    first = wait_until(lambda: progress_of(client).last_job_id, 30, "the first job")
-    event(kafka, topics, first, "job.enqueued")
-    wait_until(lambda: progress_of(client).last_job_id != first, 20, "the second job")
-    deleted = [one["subject"] for one in commands(kafka, topics) if one["type"] == "job.delete"]
-    assert first in deleted
+    with Client(kafka, topics, lanes) as client:
+        world = World(kafka, topics, lanes, wait_until, client)
+        with Scheduler(kafka, topics, lanes, world.clock):
+            world.step(3600)
+            first = world.last(Overlap.SKIP)
+            world.event("job.succeeded")
+        # The next owner looks for the end of a job that was created by the clock of the one before.
+        with Scheduler(kafka, topics, lanes, world.clock):
+            world.step(3601)
+            assert world.last(Overlap.SKIP) != first

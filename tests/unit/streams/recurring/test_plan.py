@@ -79,19 +79,19 @@ def test_what_waited_for_the_job_before_says_so() -> None:
 
 def test_occurrences_that_were_left_out_are_remembered_with_the_reason() -> None:
     made = planned(3.1, misfire=Misfire.STRICT, misfire_cap=1)
-    assert made.progress.skipped == (
+    assert made.decided.skipped == (
         Skipped(occurrence=at(1), reason=MISFIRED, at=at(3.1)),
         Skipped(occurrence=at(2), reason=MISFIRED, at=at(3.1)),
     )
-    after = planned(4.1, made.progress, overlap=Overlap.SKIP, is_running=True).progress
-    assert after.skipped == (*made.progress.skipped, Skipped(occurrence=at(4), reason=OVERLAPPED, at=at(4.1)))
+    after = planned(4.1, made.decided, overlap=Overlap.SKIP, is_running=True).decided
+    assert after.skipped == (*made.decided.skipped, Skipped(occurrence=at(4), reason=OVERLAPPED, at=at(4.1)))
     assert (after.last_skipped, after.skipped_for) == (at(4), OVERLAPPED)
 
 
 def test_only_the_last_ones_that_were_left_out_are_remembered() -> None:
     progress: Progress | None = None
     for minute in range(1, SKIPPED_MAX + 4):
-        progress = planned(minute, progress, overlap=Overlap.SKIP, is_running=True).progress
+        progress = planned(minute, progress, overlap=Overlap.SKIP, is_running=True).decided
     assert progress is not None
     assert [one.occurrence for one in progress.skipped] == [at(n) for n in range(4, SKIPPED_MAX + 4)]
     assert Progress.model_validate_json(progress.model_dump_json()) == progress
