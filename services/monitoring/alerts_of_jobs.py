@@ -17,6 +17,14 @@ _IN_TIME = _WAITS.format("bucket", f'le="{WAIT_S}",')
 _FAILED = 'joblog_jobs_ended_total{queue="q",task="t",state="Failed"}'
 _SUCCEEDED = 'joblog_jobs_ended_total{queue="q",task="t",state="Succeeded"}'
 _QUEUE = {"queue": "q"}
+_WAITING_HELP = (
+    "Start more workers for the queue, or give them more slots. If one task holds all slots, give it a queue "
+    "of its own. If the elector is the limit, spread the queue over shards."
+)
+_FAILING_HELP = (
+    "Fix the cause, which is usually one exception of one task after a deployment, then "
+    "`joblog job requeue ID` for what failed."
+)
 
 
 def _burns(what: str, long: str, short: str, factor: float, budget: float) -> str:
@@ -35,8 +43,7 @@ JOB_ALERTS: Final = (
         f"{float(WAIT_S):g} s after they were ready; {WAIT_BUDGET:.0%} may.",
         "`joblog queue list` and `joblog workers`: are workers missing, or are all slots busy? The dashboard "
         "`Joblog: queue and task` shows which task takes the time.",
-        "Start more workers for the queue, or give them more slots. If one task holds all slots, give it a queue "
-        "of its own. If the elector is the limit, spread the queue over shards.",
+        _WAITING_HELP,
         {_STARTED: "0+60x120", _IN_TIME: "0+30x120"},
         {_STARTED: "0+60x120", _IN_TIME: "0+60x120"},
         _QUEUE,
@@ -51,7 +58,7 @@ JOB_ALERTS: Final = (
         f"For six hours, and still, more than {SLOW * WAIT_BUDGET:.0%} of the runs started later than "
         f"{float(WAIT_S):g} s after they were ready; {WAIT_BUDGET:.0%} may.",
         "As for JoblogWaitBudgetBurnsFast; compare the time of day with the load on the dashboard.",
-        "As for JoblogWaitBudgetBurnsFast.",
+        _WAITING_HELP,
         {_STARTED: "0+60x480", _IN_TIME: "0+54x480"},
         {_STARTED: "0+60x480", _IN_TIME: "0+59x480"},
         _QUEUE,
@@ -81,8 +88,7 @@ JOB_ALERTS: Final = (
         f"For an hour, and still, more than {FAST * FAILURE_BUDGET:.0%} of the jobs that ended had failed with all "
         f"their retries; {FAILURE_BUDGET:.0%} may.",
         "`joblog job list --state Failed --queue QUEUE` has the exceptions; `joblog job show ID` the whole history.",
-        "Fix the cause, which is usually one exception of one task after a deployment, then "
-        "`joblog job requeue ID` for what failed.",
+        _FAILING_HELP,
         {_FAILED: "0+6x120", _SUCCEEDED: "0+6x120"},
         {_FAILED: "0+1x120", _SUCCEEDED: "0+99x120"},
         _QUEUE,
@@ -97,7 +103,7 @@ JOB_ALERTS: Final = (
         f"For six hours, and still, more than {SLOW * FAILURE_BUDGET:.0%} of the jobs that ended had failed with all "
         f"their retries; {FAILURE_BUDGET:.0%} may.",
         "As for JoblogFailureBudgetBurnsFast.",
-        "As for JoblogFailureBudgetBurnsFast.",
+        _FAILING_HELP,
         {_FAILED: "0+2x480", _SUCCEEDED: "0+8x480"},
         {_FAILED: "0+1x480", _SUCCEEDED: "0+99x480"},
         _QUEUE,

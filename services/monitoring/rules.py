@@ -50,7 +50,16 @@ def _rule(alert: Alert, runbooks: str, pace: Pace) -> Node:
         "expr": pace.expr(checked(alert.expr, _RECORDED)),
         "for": pace.lasts(alert.lasts),
         "labels": {"severity": alert.severity},
-        "annotations": {"summary": alert.summary, "runbook_url": _runbook(alert, runbooks)},
+        "annotations": _annotations(alert, alert.summary, runbooks),
+    }
+
+
+def _annotations(alert: Alert, summary: str, runbooks: str) -> Node:
+    """What is wrong, what that means and what helps, for people who see nothing but the alert."""
+    return {
+        "summary": summary,
+        "description": f"{alert.means} What helps: {alert.fix}",
+        "runbook_url": _runbook(alert, runbooks),
     }
 
 
@@ -66,10 +75,9 @@ def rule_tests() -> Mapping[str, Node]:
 def _tests(alert: Alert) -> Node:
     expected = {
         "exp_labels": {"severity": alert.severity, **alert.labels},
-        "exp_annotations": {
-            "summary": LABEL.sub(lambda match: alert.labels[match[1]], alert.summary),
-            "runbook_url": _runbook(alert, RUNBOOKS),
-        },
+        "exp_annotations": _annotations(
+            alert, LABEL.sub(lambda match: alert.labels[match[1]], alert.summary), RUNBOOKS
+        ),
     }
     return {
         "rule_files": [str(Path("..") / RULES_FILE)],

@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from joblog.services.embedded.ports import HOST, choose_ports
 from joblog.services.embedded.server import ServerProcess, stop_orphan
-from joblog.services.monitoring import rules
+from joblog.services.monitoring import rules, texts
 from joblog.services.monitoring.pace import AS_IN_OPERATION, Pace
 from joblog.services.monitoring.yaml_text import dump
 from joblog.streams.errors import StackError
@@ -35,7 +35,7 @@ def find_prometheus() -> str:
 
 
 class PrometheusServer(AbstractContextManager["PrometheusServer"]):
-    """A context in which Prometheus runs; its data, configuration and log are in `directory`."""
+    """A context in which Prometheus runs; its data, configuration, runbooks and log are in `directory`."""
 
     def __init__(
         self,
@@ -115,7 +115,9 @@ class PrometheusServer(AbstractContextManager["PrometheusServer"]):
     def _write(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         (self._directory / "prometheus.yaml").write_text(dump(rules.config(self._targets, self._interval)))
-        (self._directory / rules.RULES_FILE).write_text(dump(rules.rules(pace=self._pace)))
+        runbooks = (self._directory / "runbooks.md").resolve()
+        runbooks.write_text(texts.runbooks())
+        (self._directory / rules.RULES_FILE).write_text(dump(rules.rules(runbooks.as_uri(), self._pace)))
 
     def _is_ready(self) -> bool:
         with closing(http.client.HTTPConnection(HOST, self._port, timeout=_PROBE_TIMEOUT_S)) as connection:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from joblog.services.client.options import JobOptions
@@ -83,5 +84,9 @@ def test_all_queries_find_what_they_are_for(installation: Any, asked: Asked, wai
         loaded = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
         assert loaded.keys() == EXPRESSIONS.keys() | {record.name for record in RECORDS}
         assert set(loaded.values()) <= {"ok", "unknown"}
+        for rule in (rule for group in groups for rule in group["rules"] if rule["type"] == "alerting"):
+            address, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+            assert anchor == rule["name"].lower()
+            assert f"## {rule['name']}\n" in Path(urlsplit(address).path).read_text()
         assert {row.name for row in METRICS} >= ONLY_TROUBLE
         assert [name for name in sorted(ONLY_TROUBLE) if asked.has_data(name)] == []

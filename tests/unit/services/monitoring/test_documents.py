@@ -20,6 +20,7 @@ from joblog.services.monitoring.documents import DEPLOY, FILES, documents
 from joblog.services.monitoring.grafana import TAG
 from joblog.services.monitoring.promql import UnknownMetric, checked, names, row_of, with_variables
 from joblog.services.monitoring.records import RECORDS
+from joblog.services.monitoring.rules import rules
 from joblog.streams.metrics import METRICS
 from typer.main import get_command
 
@@ -95,6 +96,12 @@ def test_promtool_notices_an_alert_that_does_otherwise(tmp_path: Path, change: t
     assert "FAILED" in done.stdout + done.stderr
 
 
+def load_rule(alert: Alert) -> Any:
+    loaded: Any = rules()
+    (rule,) = [rule for group in loaded["groups"] for rule in group["rules"] if rule.get("alert") == alert.name]
+    return rule
+
+
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
 def test_each_alert_has_a_test_both_ways_and_a_runbook(alert: Alert) -> None:
     assert alert.fires
@@ -105,13 +112,14 @@ def test_each_alert_has_a_test_both_ways_and_a_runbook(alert: Alert) -> None:
     assert f"{alert.name} does not fire" in test
     assert f"\n## {alert.name}\n" in EXPECTED["runbooks.md"]
     assert f'runbook_url: "deploy/runbooks.md#{alert.name.lower()}"' in EXPECTED["prometheus/rules.yaml"]
+    assert alert.fix in load_rule(alert)["annotations"]["description"]
     for text in (alert.means, alert.look, alert.fix):
         assert len(text) > 20 or text.endswith(".")
 
 
 def test_the_address_of_the_runbooks_can_be_given() -> None:
-    rules = documents("https://wiki.example/joblog.md")["prometheus/rules.yaml"]
-    assert "https://wiki.example/joblog.md#joblogfenced" in rules
+    text = documents("https://wiki.example/joblog.md")["prometheus/rules.yaml"]
+    assert "https://wiki.example/joblog.md#joblogfenced" in text
 
 
 def test_the_runbooks_name_commands_that_exist() -> None:
