@@ -22,7 +22,7 @@ ROLE: Final = "projector"
 METADATA_TIMEOUT_S: Final = 10.0
 ENDS_TIMEOUT_S: Final = 3.0
 #: A batch should be in memory before it is asked for: 20,000 events of 1.6 kB.
-_QUEUE: Final = {"queued.max.messages.kbytes": 32_768}
+QUEUE_KB: Final = 32_768
 #: The consumer does not come back from these by itself. A new one may: only `_check_positions` knows.
 _ENDING: Final = frozenset(
     {
@@ -81,13 +81,23 @@ class Bounds:
 class EventLog:
     """A consumer of some lanes of `events`; `positions` say which, and where to go on in each (0: the beginning)."""
 
-    def __init__(self, config: KafkaConfig, topic: str, lanes: int, positions: Mapping[int, int], meters: Meters):
+    def __init__(
+        self,
+        config: KafkaConfig,
+        topic: str,
+        lanes: int,
+        positions: Mapping[int, int],
+        meters: Meters,
+        queue_kb: int = QUEUE_KB,
+    ) -> None:
         self._topic = topic
         self._meters = meters
         # Where the client found the end of a lane: behind the last record there may be a transaction's marker.
         self._ends_seen: dict[int, int] = {}
         self._partitions = [TopicPartition(topic, lane) for lane in positions]
-        self._consumer: Consumer = clients.reader(config, "joblog-projector", error_cb=self._on_error, **_QUEUE)
+        self._consumer: Consumer = clients.reader(
+            config, "joblog-projector", error_cb=self._on_error, **{"queued.max.messages.kbytes": queue_kb}
+        )
         self._bounds = Bounds(config, topic, positions)
         self._reported: set[str] = set()
         self._ending: KafkaError | None = None

@@ -15,7 +15,7 @@ import psycopg
 from confluent_kafka import KafkaException
 from joblog.projections import database
 from joblog.projections.projector.event_batch import Entries, Parked
-from joblog.projections.projector.log import ROLE, EventLog
+from joblog.projections.projector.log import QUEUE_KB, ROLE, EventLog
 from joblog.projections.projector.tables import Tables
 from joblog.projections.schema.schema import checked_name
 from joblog.streams.contract.topics import TopicNames
@@ -61,6 +61,7 @@ class Projector:
         meters: Meters,
         health: Health,
         batch_max: int = BATCH_MAX,
+        queue_kb: int = QUEUE_KB,
         only: Collection[int] | None = None,
         prepare: Callable[[], object] = lambda: None,
     ) -> None:
@@ -74,6 +75,7 @@ class Projector:
         self._health = health
         self._prepare = prepare
         self._batch_max = self._limit = batch_max
+        self._queue_kb = queue_kb
         self._tables: Tables | None = None
         self._log: EventLog | None = None
         self._ahead = Entries()
@@ -175,7 +177,9 @@ class Projector:
                 self._tables = Tables(self._dsn, self._schema, self._only, beat=self._health.beat)
             except psycopg.Error as error:
                 raise _understood(error) from error
-            self._log = EventLog(self._config, self._topic, self._lanes, self._tables.positions, self._meters)
+            self._log = EventLog(
+                self._config, self._topic, self._lanes, self._tables.positions, self._meters, self._queue_kb
+            )
             self._was_open = True
             self._seen_at = time.monotonic()
             self._health.set_ready()

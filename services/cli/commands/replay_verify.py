@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from joblog.projections.replay.lane_hashes import LaneHashes
 from joblog.projections.replay.report import Report
 from joblog.projections.replay.verification import Verification
 from joblog.services.cli.context import Output, OutputOption, note
@@ -24,7 +25,7 @@ def verify(
         list[int] | None, typer.Option("--lane", min=0, help="Look at this lane only.", show_default="all")
     ] = None,
     postgres: Annotated[bool, typer.Option(help="Compare the log with Postgres.")] = True,
-    state: Annotated[bool, typer.Option(help="Compare the log with the electors' topic `state`.")] = True,
+    state: Annotated[bool, typer.Option(help="Compare the log with the topics `state` and `deadletters`.")] = True,
     directory: Annotated[
         Path | None,
         typer.Option(
@@ -34,10 +35,11 @@ def verify(
     ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Compare the log with Postgres and with the electors' state, and look for what is wrong in the log itself.
+    """Compare the log with Postgres and with what electors keep, and look for what is wrong in the log itself.
 
-    Works while the system runs: the log is folded exactly up to where the tables are. Prints what it finds; exits
-    with 1 if there is anything.
+    Works while the system runs: the log is folded exactly up to where the tables are. Prints the hashes of each lane:
+    where those of log and tables are the same, so are its jobs; else they are compared one by one, and those that
+    differ are named. Exits with 1 if anything was found.
 
     Example: joblog replay verify --output json
     """
@@ -92,8 +94,11 @@ def _print(report: Report, output: Output) -> None:
     if output is Output.JSON:
         print_document({"holds": report.holds, **report._asdict()}, output)
         return
+    if report.lanes:
+        print_rows(map(_lane_row, report.lanes), ("lane", "jobs", "rows", "history", "counters"), output)
     rows = ({name: getattr(one, name) for name in ("kind", "lane", "position", "what")} for one in report.findings)
     if report.findings:
+        print()
         print_rows(rows, ("kind", "lane", "position", "what"), output)
     rate = report.events / report.seconds if report.seconds else 0.0
     note(f"{report.events:,} events of {report.jobs:,} jobs in {report.seconds:,.1f} s, {rate:,.0f} events/s")
@@ -105,3 +110,10 @@ def _print(report: Report, output: Output) -> None:
     more = sum(report.counts.values()) - len(report.findings)
     found = ", ".join(f"{count:,} {kind}" for kind, count in report.counts.items())
     note(f"found: {found}" + (f"; {more:,} of them are not listed" if more else ""))
+
+
+def _lane_row(lane: LaneHashes) -> dict[str, object]:
+    """The hashes of a lane, both where the log's and the tables' differ."""
+    both = ((name, getattr(lane.log, name), getattr(lane.tables, name)) for name in ("rows", "history", "counters"))
+    hashes = {name: log if log == tables else f"log {log}, tables {tables}" for name, log, tables in both}
+    return {"lane": lane.lane, "jobs": lane.jobs, **hashes}
