@@ -82,12 +82,15 @@ class Entries(Sequence[Entry]):
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self.records = list(records)
+        #: The size of what was added.
+        self.bytes = 0
         self._batch = Batch()
         self._taken = 0
 
     def extend(self, records: Sequence[Record]) -> None:
         """Add what was read after these, and take it into the batch."""
         self.records += records
+        self.bytes += sum(len(record.value or b"") for record in records)
         try:
             self._take()
         except Exception:  # noqa: BLE001 - comes again where the batch is applied, and is dealt with there

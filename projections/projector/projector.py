@@ -30,6 +30,8 @@ from tenacity.wait import wait_exponential_jitter
 log = logging.getLogger(__name__)
 
 BATCH_MAX: Final = 60_000
+#: The bytes of a batch's records, at most; the next one may be in memory, too.
+BATCH_BYTES: Final = 64 * 1024 * 1024
 #: Records are read and taken in by so many, so that they are still in the processor's cache.
 READ_MAX: Final = 500
 #: How long a step waits for the first record; also how late a stop may be noticed.
@@ -61,6 +63,7 @@ class Projector:
         meters: Meters,
         health: Health,
         batch_max: int = BATCH_MAX,
+        batch_bytes: int = BATCH_BYTES,
         queue_kb: int = QUEUE_KB,
         only: Collection[int] | None = None,
         prepare: Callable[[], object] = lambda: None,
@@ -75,6 +78,7 @@ class Projector:
         self._health = health
         self._prepare = prepare
         self._batch_max = self._limit = batch_max
+        self._batch_bytes = batch_bytes
         self._queue_kb = queue_kb
         self._tables: Tables | None = None
         self._log: EventLog | None = None
@@ -153,7 +157,7 @@ class Projector:
 
     def _read(self, entries: Entries, events: EventLog, timeout_s: float) -> None:
         """Add what is there, up to the limit; waits for the first record only."""
-        while (left := self._limit - len(entries)) > 0:
+        while (left := self._limit - len(entries)) > 0 and entries.bytes < self._batch_bytes:
             records = events.read(min(left, READ_MAX), 0 if entries else timeout_s)
             if not records:
                 break

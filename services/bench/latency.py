@@ -71,7 +71,7 @@ def latency_under_load(cluster: Cluster, load: float, seconds: float, timeout_s:
         EventWatch(cluster, starts.note) as watch,
         client(cluster) as sender,
     ):
-        thread = threading.Thread(target=_load, args=(cluster, load, stop, sent))
+        thread = threading.Thread(target=load_for, args=(cluster, load, stop, sent))
         thread.start()
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -85,7 +85,8 @@ def latency_under_load(cluster: Cluster, load: float, seconds: float, timeout_s:
     yield from _percentiles("latency", "latency_loaded", [starts.of[job] - at for job, at in latencies.items()], run)
 
 
-def _load(cluster: Cluster, rate: float, stop: threading.Event, sent: list[int]) -> None:
+def load_for(cluster: Cluster, rate: float, stop: threading.Event, sent: list[int]) -> None:
+    """Create `rate` jobs per second until `stop`; `sent` holds how many there are."""
     began = time.perf_counter()
     with client(cluster) as sender:
         while not stop.wait(LOAD_STEP_S):

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.mutants import clients, electors, lanes, monitoring, roles
+from tests.mutants import clients, electors, lanes, monitoring, replay, roles
 from tests.mutants.mutant import Mutant
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
@@ -11,4 +11,5 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *clients.MUTANTS,
     *roles.MUTANTS,
     *monitoring.MUTANTS,
+    *replay.MUTANTS,
 )

@@ -23,6 +23,7 @@ from joblog.streams.metrics import Meters
 
 #: Smaller than a projector's: a batch and the one that is read ahead are in memory, in each process.
 BATCH_MAX: Final = 8_000
+BATCH_BYTES: Final = 16 * 1024 * 1024
 #: What is fetched in advance is in memory, too: 5,000 events of 1.6 kB.
 QUEUE_KB: Final = 8_192
 #: With a limit a batch holds what may be applied in this time, so that the load is even.
@@ -92,7 +93,7 @@ class _Paced(Projector):
 
     def __init__(self, *args: Any, stop: threading.Event, rate: float | None, **options: Any) -> None:
         limit = BATCH_MAX if rate is None else min(max(int(rate * PACE_S), 1), BATCH_MAX)
-        super().__init__(*args, batch_max=limit, queue_kb=QUEUE_KB, **options)
+        super().__init__(*args, batch_max=limit, batch_bytes=BATCH_BYTES, queue_kb=QUEUE_KB, **options)
         self._stopped, self._rate = stop, rate
 
     def step(self) -> int:

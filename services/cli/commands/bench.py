@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, TypeAlias, TypeVar
 import typer
 from joblog.projections.schema import migrate
 from joblog.projections.schema.schema import drop
+from joblog.services.bench.beside import beside
 from joblog.services.bench.election import election, waiting
 from joblog.services.bench.latency import delays, latency, latency_under_load
 from joblog.services.bench.measurement import Measurement
@@ -252,13 +253,30 @@ def replay_command(
     cluster: Clusters,
     jobs: JobsOption = 100_000,
     processes: Annotated[int, typer.Option(min=1, max=64, help="Processes that fill the new tables.")] = 2,
+    beside_load: Annotated[
+        bool,
+        typer.Option("--beside", help="Measure what a rebuild costs elector, worker and projector at half load."),
+    ] = False,
+    load: Annotated[
+        float,
+        typer.Option(min=0, callback=_finite, help="With --beside: jobs per second; 0: half the throughput."),
+    ] = 0,
+    seconds: Annotated[float, typer.Option(min=1, help="With --beside: how long each of six turns takes.")] = 12,
+    timeout: TimeoutOption = TIMEOUT_S,
 ) -> Iterator[Measurement]:
     """Events per second that `joblog replay` verifies, exports and builds new tables from.
 
-    Also for how long the swap to the new tables keeps the projector waiting.
+    Also for how long the swap to the new tables keeps the projector waiting. With --beside, instead: throughput and
+    latency of jobs without a rebuild and with one, in turns.
 
     Example: joblog bench replay --jobs 500000
+
+    Example: joblog bench replay --beside --jobs 400000
     """
+    if beside_load:
+        with cluster() as one:
+            yield from beside(one, jobs, load, seconds, timeout)
+        return
     with cluster() as one:
         yield from replay(one, jobs)
     with cluster() as one:

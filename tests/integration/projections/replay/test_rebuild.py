@@ -503,3 +503,6 @@ def test_the_status_says_which_schema_is_what(
     assert (old.schema, old.role, old.records, old.behind) == (place.schemas.old, "old", 0, len(values))
     assert (live.remark or "").startswith("joblog: live since")
     assert "--rollback" in (old.remark or "")
+    steps.roll_back(place)
+    live, old = steps.status(place)
+    assert (live.records, old.records) == (0, len(values))

@@ -1,0 +1,137 @@
+"""The defences of the verification and of the rebuild."""
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant, Patch, mutant
+
+_REPLAY: Final = "tests/integration/projections/replay"
+_FAULTS: Final = f"{_REPLAY}/test_verification.py::test_faults_of_the_log_itself_are_named"
+_BESIDE: Final = f"{_REPLAY}/test_verification_beside.py"
+_STATE: Final = f"{_BESIDE}::test_what_a_record_of_state_says_otherwise_is_named"
+_ROWS: Final = f"{_BESIDE}::test_a_row_of_no_job_that_differs_is_named"
+_LETTERS: Final = f"{_BESIDE}::test_dead_letters_of_commands_and_their_rejections_must_have_each_other"
+_HASHES: Final = f"{_REPLAY}/test_lane_hashes.py"
+_REBUILD: Final = f"{_REPLAY}/test_rebuild.py"
+
+MUTANTS: Final[tuple[Mutant, ...]] = (
+    mutant(
+        "verify-gap",
+        "the finding of a gap in the versions of a job's events",
+        "projections/replay/audit.py",
+        "        if step.version != last + 1 and not (last == 0 and is_cut):\n",
+        "        if False:\n",
+        _FAULTS,
+    ),
+    mutant(
+        "verify-doubled",
+        "the finding of an event that is there twice",
+        "projections/replay/audit.py",
+        "            yield _finding(Kind.DOUBLED_EVENT,",
+        "            str(",
+        _FAULTS,
+    ),
+    mutant(
+        "verify-orphan",
+        "the look for parents of the jobs that wait",
+        "projections/replay/verification.py",
+        "            self._found.add(orphans(key, parent, waits, now_ms))\n",
+        "",
+        _FAULTS,
+    ),
+    mutant(
+        "verify-regular",
+        "the full look at a job of which two runs are open at once",
+        "projections/replay/regular.py",
+        "            if open_lease:\n                return None\n",
+        "",
+        _FAULTS,
+        "tests/unit/projections/replay/test_regular.py",
+    ),
+    Mutant(
+        "verify-column",
+        "a column in the hash of a lane's rows",
+        (
+            Patch(
+                "projections/replay/tables.sql",
+                "attempt, retry, priority, queue, task, log",
+                "attempt, retry, queue, task, log",
+            ),
+            Patch("projections/replay/row_hash.py", 'f"{trace.priority or 0}\\x1f{trace.queue}', 'f"{trace.queue}'),
+        ),
+        (f"{_HASHES}::test_every_column_matters",),
+    ),
+    mutant(
+        "verify-one-by-one",
+        "the comparison of the jobs of a lane whose hashes differ",
+        "projections/replay/verification.py",
+        "        if not (lanes := looked_at | late):\n",
+        "        if not (lanes := late):\n",
+        f"{_REPLAY}/test_verification.py::test_faults_of_the_tables_are_named_with_both_sides",
+    ),
+    mutant(
+        "verify-place",
+        "the version of an event's place in the digest of the history",
+        "projections/replay/tables.sql",
+        "    -- include: digest\n)\nFROM history CROSS JOIN unnest(events) WITH ORDINALITY AS listed (event, place)\n"
+        "CROSS JOIN LATERAL sha256(convert_to((version + place - 1) || event, 'UTF8')) AS hash\nGROUP BY home",
+        "    -- include: digest\n)\nFROM history CROSS JOIN unnest(events) WITH ORDINALITY AS listed (event, place)\n"
+        "CROSS JOIN LATERAL sha256(convert_to(event, 'UTF8')) AS hash\nGROUP BY home",
+        f"{_HASHES}::test_every_column_matters",
+    ),
+    mutant(
+        "verify-state",
+        "the comparison of parameters in `state`",
+        "projections/replay/state_check.py",
+        ', "parameters": parameters_of(trace)}\n',
+        "}\n",
+        _STATE,
+    ),
+    mutant(
+        "verify-continuation",
+        "the finding of a continuation that its parent's record does not name",
+        "projections/replay/verification.py",
+        "            self._found.add(unlisted(key, parent, waits, now_ms, self._looked))\n",
+        "",
+        _STATE,
+    ),
+    mutant(
+        "verify-parked",
+        "the finding of a parked or rejected row that is missing",
+        "projections/replay/aside.py",
+        '        return _finding(one, "is in the log, not in the tables", one.says, None)\n',
+        "        return None\n",
+        _ROWS,
+    ),
+    mutant(
+        "verify-letter",
+        "the finding of a dead letter that is missing",
+        "projections/replay/dead_letters.py",
+        "            if is_known and event.offset < looked.get(event.partition, 0):\n",
+        "            if False:\n",
+        _LETTERS,
+    ),
+    mutant(
+        "rebuild-unverified",
+        "the comparison of new tables with the log before the swap",
+        "projections/replay/rebuild/rebuild.py",
+        "    if found := report.against_tables:\n",
+        "    if found := report.against_tables[:0]:\n",
+        f"{_REBUILD}::test_tables_that_differ_from_the_log_are_not_put_in_place",
+    ),
+    mutant(
+        "rebuild-rollback",
+        "the old tables, and not the ones just built, as those to go back to",
+        "projections/replay/rebuild/swap.py",
+        "(schemas.old, schemas.live), (schemas.between, schemas.old))",
+        "(schemas.between, schemas.live))",
+        f"{_REBUILD}::test_the_status_says_which_schema_is_what",
+    ),
+    mutant(
+        "rebuild-beginning",
+        "the refusal to build from a log that has lost its beginning",
+        "projections/replay/rebuild/rebuild.py",
+        "    if not partial and (cut :=",
+        "    if False and (cut :=",
+        f"{_REBUILD}::test_a_log_without_its_beginning_is_rebuilt_only_when_asked_to",
+    ),
+)
