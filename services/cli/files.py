@@ -1,4 +1,4 @@
-"""The files by which a command that was stopped, or killed, can go on: `--directory`."""
+"""How commands that were stopped, or killed, go on: what they say, and the files in their `--directory`."""
 
 import shutil
 import tempfile
@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from joblog.services.cli.context import note
+from joblog.services.cli.progress import STOPPED
+from joblog.streams.progress import Stopped
 
 DirectoryOption = Annotated[
     Path | None,
@@ -31,6 +34,16 @@ def files_in(given: Path | None) -> Iterator[Path]:
         _remove(given, place)
         raise
     _remove(given, place)
+
+
+@contextmanager
+def stoppable(then: str) -> Iterator[None]:
+    """End a command that was stopped with the code of that, and say how to go on."""
+    try:
+        yield
+    except Stopped as stopped:
+        note(f"{stopped}; {then}")
+        raise typer.Exit(STOPPED) from stopped
 
 
 def resuming(place: Path) -> str:

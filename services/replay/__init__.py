@@ -1,4 +1,21 @@
-"""What `joblog replay` does, as calls that take the settings.
+"""What `joblog replay` does, as calls that take the settings: nothing that a command does cannot be called.
 
-Inside: what_if.py; redriving.py, which puts jobs back and takes them back, with pacing.py and redrive_log.py.
+::
+
+    from joblog.services import Settings
+    from joblog.services.replay.redriving import Choice, redrive
+
+    redrive(Settings.load(), Choice(exception="ValueError", limit=100), "the disk is back")
+
+| command | call |
+|---|---|
+| history, at, diff | past.history, past.job_at, past.at, past.diff |
+| export, import | archives.export_events, archives.import_events |
+| redrive, undo | redriving.redrive (redriving.redriving to look at its plan first), redriving.undo |
+| what-if | what_if.what_if |
+
+Calls that read or write much take `told`, which is called with how far they are and raises Stopped to stop them (see
+streams/progress.py), and go on when they are called again with the same directory, or the id of the redrive.
+
+May import: services.client, services.settings, projections, streams.
 """

@@ -1,24 +1,20 @@
 """`joblog replay export`: events into files."""
 
-from collections.abc import Collection
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from joblog.services.cli.context import Output, OutputOption, note
+from joblog.services.cli.files import stoppable
 from joblog.services.cli.output import print_document
-from joblog.services.cli.progress import STOPPED, shown
+from joblog.services.cli.progress import shown
 from joblog.services.cli.values import queue_name, settings_of, task_name
-from joblog.services.settings.model import Settings
-from joblog.streams.archive.exporting import Wanted, begun, export
+from joblog.services.replay.archives import Part, export_events, ranges_of
 from joblog.streams.archive.manifest import Filters
 from joblog.streams.contract.states import State
 from joblog.streams.errors import InvalidData
-from joblog.streams.kafka.places import offsets_of, parse_place
-from joblog.streams.kafka.scan import Range, Ranges, TopicReader, reading
-from joblog.streams.progress import Stopped
+from joblog.streams.kafka.scan import Ranges
 
 
 class Format(StrEnum):
@@ -32,13 +28,6 @@ LaneOption = Annotated[
     list[int] | None, typer.Option("--lane", min=0, help="Read this lane only.", show_default="all")
 ]
 PLACE = "a time, -1h, or an offset in one --lane"
-
-
-def chosen_lanes(settings: Settings, given: list[int] | None) -> list[int]:
-    """The lanes that were given, or all; InvalidData for one that there is not."""
-    if wrong := [one for one in given or () if one >= settings.lanes]:
-        raise InvalidData(f"--lane: there is no lane {wrong[0]}: the lanes are 0 to {settings.lanes - 1}")
-    return sorted(set(given)) if given else list(range(settings.lanes))
 
 
 def export_command(
@@ -67,39 +56,19 @@ def export_command(
         raise InvalidData("--gzip has no effect with --format parquet, whose files are packed: leave it out")
     settings = settings_of(ctx)
     filters = Filters(queue_name(queue), task_name(task), job, str(state) if state is not None else None)
-    lanes = chosen_lanes(settings, lane)
-    with shown(output) as progress, reading(settings.kafka.config(), settings.names.events) as reader:
-        reader.check_partitions(settings.lanes)
-        wanted = Wanted(ranges_of(reader, lanes, since, until), filters, format_, gzip)
-        if dry_run:
-            _print_dry_run(wanted, settings.names.events, output)
-            return
-        manifest = begun(directory, settings.names.events, reader.cluster(), wanted)
-        try:
-            export(reader, directory, manifest, progress)
-        except Stopped as stopped:
-            note(f"{stopped}; go on with the same command, in {directory}")
-            raise typer.Exit(STOPPED) from stopped
+    part = Part(since, until, lane, filters)
+    if dry_run:
+        _print_dry_run(ranges_of(settings, part), settings.names.events, output)
+        return
+    with shown(output) as progress, stoppable(f"go on with the same command, in {directory}"):
+        manifest = export_events(settings, directory, part, format_=format_, gzip=gzip, told=progress)
     size = sum(file.bytes for file in manifest.files)
     said = {"directory": directory, "files": len(manifest.files), "records": manifest.records, "bytes": size}
     print_document({**said, "ranges": manifest.ranges} if output is Output.JSON else said, output)
 
 
-def ranges_of(reader: TopicReader, lanes: Collection[int], since: str | None, until: str | None) -> Ranges:
-    """The offsets between two places, the beginning and the end of the log where they are None."""
-    now = datetime.now(UTC)
-    bounds = reader.bounds(list(lanes))
-    starts = {lane: one.start for lane, one in bounds.items()}
-    stops = {lane: one.stop for lane, one in bounds.items()}
-    if since is not None:
-        starts = offsets_of(reader, lanes, parse_place(since, now))
-    if until is not None:
-        stops = offsets_of(reader, lanes, parse_place(until, now))
-    return {lane: Range(starts[lane], max(stops[lane], starts[lane])) for lane in lanes}
-
-
-def _print_dry_run(wanted: Wanted, topic: str, output: Output) -> None:
-    ranges = {lane: (one.start, one.stop) for lane, one in wanted.ranges.items()}
-    total = sum(one.length for one in wanted.ranges.values())
+def _print_dry_run(wanted: Ranges, topic: str, output: Output) -> None:
+    ranges = {lane: (one.start, one.stop) for lane, one in wanted.items()}
+    total = sum(one.length for one in wanted.values())
     print_document({"topic": topic, "lanes": len(ranges), "offsets": total, "ranges": ranges}, output)
     note("nothing was written (--dry-run)")

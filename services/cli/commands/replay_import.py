@@ -5,15 +5,11 @@ from typing import Annotated
 
 import typer
 from joblog.services.cli.context import Output, OutputOption, note
+from joblog.services.cli.files import stoppable
 from joblog.services.cli.output import print_document
-from joblog.services.cli.progress import STOPPED, shown
+from joblog.services.cli.progress import shown
 from joblog.services.cli.values import settings_of
-from joblog.services.settings.model import Settings
-from joblog.streams.archive.importing import Plan, create_topic, import_archive, plan, verify_files
-from joblog.streams.archive.manifest import Manifest, read_manifest
-from joblog.streams.contract.topics import TOPICS, TopicNames
-from joblog.streams.errors import InvalidData
-from joblog.streams.progress import Stopped, Told
+from joblog.services.replay.archives import import_events
 
 
 def import_command(
@@ -37,47 +33,16 @@ def import_command(
 
     Example: joblog replay import events-of-today --into-prefix copy.
     """
-    settings = settings_of(ctx)
-    topic = target(settings, into_prefix, into_live_topic)
-    manifest = read_manifest(directory)
-    if manifest is None:
-        raise InvalidData(f"{directory} holds no manifest.json: give the directory of an archive")
-    with shown(output) as progress:
-        try:
-            verify_files(directory, manifest, progress)
-            planned = plan(settings.kafka.config(), manifest, topic, lanes=settings.lanes, appends=append)
-            written = 0 if dry_run else _import(settings, directory, manifest, planned, progress)
-        except Stopped as stopped:
-            note(f"{stopped}; go on with the same command")
-            raise typer.Exit(STOPPED) from stopped
-    already = sum(planned.done.values())
-    print_document(
-        {"topic": topic, "records": manifest.records, "already_there": already, "written": written}, output
-    )
+    with shown(output) as progress, stoppable("go on with the same command"):
+        done = import_events(
+            settings_of(ctx),
+            directory,
+            into_prefix=into_prefix,
+            into_live_topic=into_live_topic,
+            append=append,
+            dry_run=dry_run,
+            told=progress,
+        )
+    print_document({**done._asdict()}, output)
     if dry_run:
         note("nothing was written (--dry-run)")
-
-
-def target(settings: Settings, prefix: str | None, live: str | None) -> str:
-    """The topic to write into; InvalidData unless it is another's, or its full name was given."""
-    own = settings.names.events
-    if (prefix is None) == (live is None):
-        raise InvalidData("say where to: --into-prefix PREFIX for a copy, or --into-live-topic NAME")
-    if live is not None:
-        if live != own:
-            raise InvalidData(f"--into-live-topic: the events of this installation are {own}, not {live}")
-        return live
-    topic = TopicNames(prefix or "").events
-    if topic in {settings.names.of(one) for one in TOPICS}:
-        raise InvalidData(
-            f"{topic} is a live topic of this installation, and what is written there cannot be taken back: give "
-            f"another prefix; if you mean it, give --into-live-topic {own} instead"
-        )
-    return topic
-
-
-def _import(settings: Settings, directory: Path, manifest: Manifest, planned: Plan, told: Told) -> int:
-    config = settings.kafka.config()
-    if not planned.is_there:
-        create_topic(config, planned.topic, settings.lanes, settings.replication)
-    return import_archive(config, directory, manifest, planned, told)

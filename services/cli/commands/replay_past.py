@@ -1,28 +1,17 @@
 """`joblog replay history`, `at` and `diff`: the past, straight from the log."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
-from re import fullmatch
 from typing import Annotated, Any
 
 import typer
-from joblog.projections.replay.instants import Installation, Then, installation_at
-from joblog.projections.replay.past import history, job_then
-from joblog.services.cli.commands.replay_export import LaneOption, chosen_lanes
-from joblog.services.cli.context import JobIdArgument, Output, OutputOption, note
-from joblog.services.cli.files import DirectoryOption, files_in, resuming
+from joblog.projections.replay.instants import Then
+from joblog.services.cli.commands.replay_export import LaneOption
+from joblog.services.cli.context import JobIdArgument, Output, OutputOption
+from joblog.services.cli.files import DirectoryOption, files_in, resuming, stoppable
 from joblog.services.cli.output import print_document, print_rows
-from joblog.services.cli.progress import STOPPED, Shown, shown
+from joblog.services.cli.progress import shown
 from joblog.services.cli.values import queue_name, settings_of
-from joblog.services.settings.model import Settings
-from joblog.streams.contract.fields import JOB_ID_PATTERN
-from joblog.streams.contract.ids import lane_of_job
+from joblog.services.replay import past
 from joblog.streams.errors import InvalidData
-from joblog.streams.kafka.places import offsets_of, parse_place
-from joblog.streams.kafka.scan import TopicReader, reading
-from joblog.streams.progress import Stopped
 
 _EVENTS = ("version", "at", "state", "type", "attempt", "cause", "position", "reason")
 _COUNTS = ("queue", "state", "jobs")
@@ -38,11 +27,8 @@ def history_command(ctx: typer.Context, job_id: JobIdArgument, output: OutputOpt
 
     Example: joblog replay history 01a20a16-c2e7-8003-bee9-22a0ed6af0b6
     """
-    settings = settings_of(ctx)
-    with _log(settings, output, _AGAIN) as (reader, progress):
-        found = history(reader, _job(settings, job_id), told=progress)
-    if not found:
-        raise InvalidData(f"the log has no events of job {job_id}")
+    with shown(output) as progress, stoppable(_AGAIN):
+        found = past.history(settings_of(ctx), job_id, progress)
     print_rows(found, _EVENTS, output)
 
 
@@ -75,9 +61,12 @@ def at(
     if job is not None:
         if directory is not None:
             raise InvalidData("--directory has no effect with --job, which keeps no files: leave it out")
-        print_document(_job_at(settings, job, place, output), output)
+        with shown(output) as progress, stoppable(_AGAIN):
+            found = past.job_at(settings, job, place, progress)
+        print_document(found, output)
         return
-    (then,) = _installation_at(settings, chosen_lanes(settings, lane), [place], directory, output).then
+    with files_in(directory) as files, shown(output) as progress, stoppable(resuming(files)):
+        then = past.at(settings, place, lanes=lane, directory=files, told=progress)
     if workers:
         print_rows(then.workers, _WORKERS, output)
     else:
@@ -100,9 +89,9 @@ def diff(
 
     Example: joblog replay diff --from -1h
     """
-    settings = settings_of(ctx)
-    lanes = chosen_lanes(settings, lane)
-    (before, after), moves = _installation_at(settings, lanes, [since, until], directory, output)
+    with files_in(directory) as files, shown(output) as progress, stoppable(resuming(files)):
+        found = past.diff(settings_of(ctx), since, until, lanes=lane, directory=files, told=progress)
+    (before, after), moves = found
     rows: list[dict[str, Any]] = [
         {"change": "jobs", "from": first, "to": last, "queue": None, "before": None, "after": None, "jobs": count}
         for (first, last), count in sorted(moves.items(), key=str)
@@ -113,40 +102,6 @@ def diff(
             row = {"change": "counter", "from": None, "to": state, "queue": queue}
             rows.append({**row, "before": old, "after": new, "jobs": new - old})
     print_rows(rows, ("change", "from", "to", "queue", "before", "after", "jobs"), output)
-
-
-def _installation_at(
-    settings: Settings, lanes: Sequence[int], places: Sequence[str], directory: Path | None, output: Output
-) -> Installation:
-    with files_in(directory) as place, _log(settings, output, resuming(place)) as (reader, progress):
-        return installation_at(reader, place, lanes, places, progress)
-
-
-@contextmanager
-def _log(settings: Settings, output: Output, then: str) -> Iterator[tuple[TopicReader, Shown]]:
-    with shown(output) as progress, reading(settings.kafka.config(), settings.names.events) as reader:
-        reader.check_partitions(settings.lanes)
-        try:
-            yield reader, progress
-        except Stopped as stopped:
-            note(f"{stopped}; {then}")
-            raise typer.Exit(STOPPED) from stopped
-
-
-def _job_at(settings: Settings, job: str, place: str, output: Output) -> dict[str, Any]:
-    own = lane_of_job(_job(settings, job))
-    with _log(settings, output, _AGAIN) as (reader, progress):
-        stop = offsets_of(reader, [own], parse_place(place, datetime.now(UTC)))[own]
-        found = job_then(reader, job, stop, progress)
-    if found is None:
-        raise InvalidData(f"job {job} was not there yet")
-    return found
-
-
-def _job(settings: Settings, job_id: str) -> str:
-    if not fullmatch(JOB_ID_PATTERN, job_id) or lane_of_job(job_id) >= settings.lanes:
-        raise InvalidData(f"{job_id!r:.100} is not the id of a job of this installation")
-    return job_id
 
 
 def _counted(then: Then, queue: str | None) -> list[dict[str, Any]]:

@@ -10,15 +10,15 @@ import typer
 from joblog.projections.database import DatabaseAway
 from joblog.services.cli.commands.replay_mapping import mapping_of
 from joblog.services.cli.context import Output, OutputOption, note
+from joblog.services.cli.files import stoppable
 from joblog.services.cli.output import print_document, print_rows
 from joblog.services.cli.postgres import hinted
-from joblog.services.cli.progress import STOPPED, shown
+from joblog.services.cli.progress import shown
 from joblog.services.cli.values import check_filled, parse_clock, parse_rate, queue_name, settings_of, task_name
 from joblog.services.replay import redriving
 from joblog.services.replay.redriving import Choice, Plan, check_id
 from joblog.streams.contract.states import State
 from joblog.streams.errors import BrokersAway, EnqueueError, InvalidData
-from joblog.streams.progress import Stopped
 
 RateOption = Annotated[str, typer.Option(help="At most so many a second (100/s) or minute (600/m).")]
 
@@ -116,10 +116,8 @@ def undo(
 def _stoppable(then: str) -> Iterator[None]:
     """Say how to go on when the command is stopped, or the brokers or Postgres go away."""
     try:
-        yield
-    except Stopped as stopped:
-        note(f"{stopped}; {then}")
-        raise typer.Exit(STOPPED) from stopped
+        with stoppable(then):
+            yield
     except (EnqueueError, BrokersAway, DatabaseAway) as error:
         if not getattr(error, "__notes__", ()):
             error.add_note(then)
