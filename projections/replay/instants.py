@@ -29,6 +29,7 @@ JOBS_MAX: Final = 200_000
 RECORDS_MAX: Final = 1_000_000
 #: Or this part of all that was read, if that is more: all runs are open when they are merged.
 PART_OF_READ: Final = 64
+READING: Final = "reading the log"
 
 
 class Was(Struct, array_like=True, gc=False):
@@ -119,22 +120,20 @@ class Instants:
         ranges = {lane: Range(reached.next[lane], stop) for lane, stop in reached.stops[-1].items()}
         total = sum(max(stop - reached.starts[lane], 0) for lane, stop in reached.stops[-1].items())
         done = sum(reached.next[lane] - start for lane, start in reached.starts.items())
-        for messages in self._reader.read(ranges):
-            for message in messages:
-                lane, offset = message.partition(), message.offset()
-                assert lane is not None
-                assert offset is not None
-                headers = readable_headers(message)
-                self._take(Record(lane, offset, message.timestamp()[1], message.value(), headers))
-            done += len(messages)
-            self._unwritten += len(messages)
-            if len(self._jobs) >= JOBS_MAX or self._unwritten >= max(RECORDS_MAX, done // PART_OF_READ):
-                self.checkpoint()
-            try:
-                told("reading the log", done, total)
-            except Stopped:
-                self.checkpoint()
-                raise
+
+        def tell() -> None:
+            told(READING, done, total)
+
+        try:
+            for messages in self._reader.read(ranges, tell):
+                self._take_all(messages)
+                done += len(messages)
+                if len(self._jobs) >= JOBS_MAX or self._unwritten >= max(RECORDS_MAX, done // PART_OF_READ):
+                    self.checkpoint()
+                tell()
+        except Stopped:
+            self.checkpoint()
+            raise
         reached.next |= {lane: max(stop, reached.next[lane]) for lane, stop in reached.stops[-1].items()}
         self.checkpoint()
 
@@ -181,6 +180,15 @@ class Instants:
             for later in runs[1:]:
                 was = [new if new is not None else old for old, new in zip(was, later, strict=True)]
             yield was
+
+    def _take_all(self, messages: Sequence[Any]) -> None:
+        for message in messages:
+            lane, offset = message.partition(), message.offset()
+            assert lane is not None
+            assert offset is not None
+            headers = readable_headers(message)
+            self._take(Record(lane, offset, message.timestamp()[1], message.value(), headers))
+        self._unwritten += len(messages)
 
     def _take(self, record: Record) -> None:
         self._reached.next[record.lane] = record.offset + 1

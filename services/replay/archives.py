@@ -12,6 +12,7 @@ from joblog.streams.archive.importing import create_topic, import_archive, plan,
 from joblog.streams.archive.manifest import ALL, Filters, Manifest, read_manifest
 from joblog.streams.contract.topics import TOPICS, TopicNames
 from joblog.streams.errors import InvalidData
+from joblog.streams.kafka.answers import answered
 from joblog.streams.kafka.places import offsets_of, parse_place
 from joblog.streams.kafka.scan import Range, Ranges, TopicReader
 from joblog.streams.progress import Told, silent
@@ -83,13 +84,13 @@ def import_events(
     if manifest is None:
         raise InvalidData(f"{directory} holds no manifest.json: give the directory of an archive")
     verify_files(directory, manifest, told)
-    config = settings.kafka.config()
-    planned = plan(config, manifest, topic, lanes=settings.lanes, appends=append)
-    written = 0
-    if not dry_run:
-        if not planned.is_there:
-            create_topic(config, topic, settings.lanes, settings.replication)
-        written = import_archive(config, directory, manifest, planned, told)
+    config, written = settings.kafka.config(), 0
+    with answered(config):
+        planned = plan(config, manifest, topic, lanes=settings.lanes, appends=append)
+        if not dry_run:
+            if not planned.is_there:
+                create_topic(config, topic, settings.lanes, settings.replication)
+            written = import_archive(config, directory, manifest, planned, told)
     return Imported(topic, manifest.records, sum(planned.done.values()), written)
 
 

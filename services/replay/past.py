@@ -15,6 +15,7 @@ from joblog.services.settings.model import Settings
 from joblog.streams.contract.fields import JOB_ID_PATTERN
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.errors import InvalidData
+from joblog.streams.kafka.answers import answered
 from joblog.streams.kafka.places import offsets_of, parse_place
 from joblog.streams.kafka.scan import TopicReader, reading
 from joblog.streams.progress import Told, silent
@@ -72,8 +73,9 @@ def diff(
 
 @contextmanager
 def reading_events(settings: Settings) -> Iterator[TopicReader]:
-    """A reader of the topic `events`, whose lanes are those of the settings."""
-    with reading(settings.kafka.config(), settings.names.events) as reader:
+    """A reader of the topic `events`, whose lanes are those of the settings; what it raises may be BrokersAway."""
+    config = settings.kafka.config()
+    with answered(config), reading(config, settings.names.events) as reader:
         reader.check_partitions(settings.lanes)
         yield reader
 

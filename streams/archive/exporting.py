@@ -4,7 +4,7 @@ A file is written under the name `….part`, and renamed when it is complete; th
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,14 +74,18 @@ def export(reader: TopicReader, directory: Path, manifest: Manifest, told: Told 
     total = sum(stop - start for start, stop in manifest.ranges.values())
     for lane, (_, stop) in manifest.ranges.items():
         lane_export = _LaneExport(reader, directory, manifest, lane, stop)
+
+        def tell(one: _LaneExport = lane_export) -> None:
+            done = sum(manifest.next[other] - start for other, (start, _) in manifest.ranges.items())
+            told("exporting", done + one.ahead, total)
+
         with closing(lane_export):
-            for _ in lane_export.step():
-                done = sum(manifest.next[one] - manifest.ranges[one][0] for one in manifest.ranges)
-                try:
-                    told("exporting", done + lane_export.ahead, total)
-                except Stopped:
-                    lane_export.finish_file()
-                    raise
+            try:
+                for _ in lane_export.step(tell):
+                    tell()
+            except Stopped:
+                lane_export.finish_file()
+                raise
     manifest.complete = True
     manifest.write(directory)
 
@@ -107,9 +111,9 @@ class _LaneExport:
         """How many offsets were read that are in no complete file yet."""
         return self._next - self._manifest.next[self._lane]
 
-    def step(self) -> Iterator[None]:
+    def step(self, waiting_told: Callable[[], object]) -> Iterator[None]:
         """Export batch by batch."""
-        for messages in self._reader.read({self._lane: Range(self._next, self._stop)}):
+        for messages in self._reader.read({self._lane: Range(self._next, self._stop)}, waiting_told):
             self._write(messages)
             self._next = (messages[-1].offset() or 0) + 1
             if self._writer is not None and (self._records >= RECORDS_MAX or self._writer.size >= BYTES_MAX):

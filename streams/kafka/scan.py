@@ -1,7 +1,7 @@
 """Reads ranges of partitions once, in large batches: for tools that look at the log, and own no part of it."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -86,8 +86,11 @@ class TopicReader:
             offsets[one.partition] = bound.stop if one.offset < 0 else min(max(one.offset, bound.start), bound.stop)
         return offsets
 
-    def read(self, ranges: Ranges) -> Iterator[list[Message]]:
-        """The records of these ranges, in the order of each partition, in batches. Raises KafkaException."""
+    def read(self, ranges: Ranges, waiting_told: Callable[[], object] = lambda: None) -> Iterator[list[Message]]:
+        """The records of these ranges, in the order of each partition, in batches. Raises KafkaException.
+
+        - waiting_told: called twice a second while no broker sends anything; what it raises ends the reading.
+        """
         waiting = {n: one.stop for n, one in ranges.items() if one.length}
         if not waiting:
             return
@@ -103,11 +106,16 @@ class TopicReader:
                     if records := self._within(messages, waiting):
                         yield records
                         deadline = time.monotonic() + SILENCE_S
-                elif time.monotonic() > deadline:
-                    what = f"{self.topic}: nothing came of the partitions {sorted(waiting)} for {SILENCE_S:g} s"
-                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT, what))
+                else:
+                    waiting_told()
+                    self._check_silence(deadline, waiting)
         finally:
             consumer.unassign()
+
+    def _check_silence(self, deadline: float, waiting: Collection[int]) -> None:
+        if time.monotonic() > deadline:
+            what = f"{self.topic}: nothing came of the partitions {sorted(waiting)} for {SILENCE_S:g} s"
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, what))
 
     def _within(self, messages: list[Message], waiting: dict[int, int]) -> list[Message]:
         """Those that lie in their range; forgets the partitions whose range has ended."""

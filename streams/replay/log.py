@@ -1,12 +1,11 @@
 """Reads lanes of the topic `events`, one after the other, while the system runs."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException
-from joblog.streams.errors import BrokersAway
+from joblog.streams.kafka.answers import answered
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.kafka.scan import Range, TopicReader
 from joblog.streams.replay.stored import StoredEvent, stored_event
@@ -14,7 +13,6 @@ from joblog.streams.replay.stored import StoredEvent, stored_event
 #: Called with how many records were read since the last call.
 Progress = Callable[[int], object]
 
-_AWAY: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -27,7 +25,7 @@ class EventReader:
     def __init__(self, config: KafkaConfig, topic: str, lanes: int, *, client_id: str) -> None:
         self.topic, self.lanes = topic, lanes
         self._reader = TopicReader(config, topic, client_id)
-        self._servers = config.bootstrap_servers
+        self._config = config
         #: Records that are no event which an elector wrote.
         self.unreadable = 0
         try:
@@ -71,17 +69,11 @@ class EventReader:
         """The records between two offsets; raises BrokersAway when the log stops answering, KafkaException."""
         at = start
         with self._answered():
-            for messages in self._reader.read({lane: Range(start, end)}):
+            for messages in self._reader.read({lane: Range(start, end)}, lambda: progress(0)):
                 yield from (message.value() or b"" for message in messages)
                 before, at = at, (messages[-1].offset() or 0) + 1
                 progress(at - before)
         progress(max(end - at, 0))
 
-    @contextmanager
-    def _answered(self) -> Iterator[None]:
-        try:
-            yield
-        except KafkaException as error:
-            if error.args[0].code() in _AWAY:
-                raise BrokersAway(f"no broker answers at {self._servers}: {error.args[0].str()}") from error
-            raise
+    def _answered(self) -> AbstractContextManager[None]:
+        return answered(self._config)
