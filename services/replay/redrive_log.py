@@ -18,17 +18,18 @@ class RedriveLog:
     """Reads `commands` and `events` from when the redrive began; `read` and `wait_for` go on where they were."""
 
     def __init__(self, settings: Settings, redrive: str, told: Told = silent) -> None:
-        self._settings, self._redrive, self._told = settings, redrive, told
+        self.redrive = redrive
+        self._settings, self._told = settings, told
         self._lineage = Lineage(redrive)
         self._next: list[int] | None = None
 
     def sent(self) -> set[str]:
         """The jobs whose commands are in the topic `commands`, decided or not."""
         found: set[str] = set()
-        mark = self._redrive.encode()
+        mark = self.redrive.encode()
 
         def take(value: bytes) -> None:
-            if mark in value and (job := job_of_command(self._redrive, value)) is not None:
+            if mark in value and (job := job_of_command(self.redrive, value)) is not None:
                 found.add(job)
 
         self._read(self._settings.names.commands, None, take)
@@ -51,7 +52,7 @@ class RedriveLog:
 
     def _read(self, topic: str, starts: list[int] | None, take: Callable[[bytes], None]) -> list[int]:
         """Read on from these offsets (None: from when the redrive began); returns the next ones."""
-        settings, began = self._settings, began_ms(self._redrive) or 0
+        settings, began = self._settings, began_ms(self.redrive) or 0
         lanes = range(settings.lanes)
         config, name = settings.kafka.config(), f"{settings.topic_prefix}redrive"
         with closing(EventReader(config, topic, settings.lanes, client_id=name)) as reader:

@@ -120,23 +120,23 @@ def redriving(
     settings: Settings, choice: Choice, resume: str | None = None, told: Told = silent
 ) -> Iterator["Redrive"]:
     """A redrive whose plan can be looked at before it sends."""
-    if resume is not None:
-        check_id(resume)
+    one = resume or redrive_id(time.time_ns() // 1_000_000, secrets.randbits(32))
+    check_id(one)
+    log = RedriveLog(settings, one, told)
+    known = log.sent() | log.read().decided if resume else set()
     with Monitor(settings.dsn(), settings.postgres.schema_name, connections_max=1) as monitor:
-        yield Redrive(settings, monitor, choice, resume, told)
+        yield Redrive(settings, monitor, log, choice, known, told)
 
 
 class Redrive:
-    """One redrive."""
+    """One redrive; `known`: the jobs whose commands are in the log already."""
 
-    def __init__(self, settings: Settings, monitor: Monitor, choice: Choice, resume: str | None, told: Told) -> None:
-        self._settings, self._monitor, self._choice, self._told = settings, monitor, choice, told
-        self.id = resume or redrive_id(_now_ms(), secrets.randbits(32))
-        self._log = RedriveLog(settings, self.id, told)
-        #: The jobs whose commands are in the log already.
-        self._known: set[str] = set()
-        if resume:
-            self._known = self._log.sent() | self._log.read().decided
+    def __init__(
+        self, settings: Settings, monitor: Monitor, log: RedriveLog, choice: Choice, known: set[str], told: Told
+    ) -> None:
+        self._settings, self._monitor, self._log, self._choice = settings, monitor, log, choice
+        self._known, self._told = known, told
+        self.id = log.redrive
         self._total = 0
 
     def plan(self) -> Plan:
@@ -158,7 +158,7 @@ class Redrive:
     def send(self, reason: str, mapping: JobMapping | None = None, per_second: float = RATE) -> int:
         """Send the commands, not more than the plan counted; returns how many."""
         with Client.from_settings(self._settings) as client:
-            records = self._records(client, islice(self._chosen(), self._total), mapping, reason)
+            records = self._records(client, self._planned(), mapping, reason)
             return _send(client, records, self._total, per_second, self._told)
 
     def outcome(self, sent: int) -> Redriven:
@@ -167,6 +167,10 @@ class Redrive:
         lineage = self._log.wait_for(lambda read: len(read.decided) >= expected, DECIDED_S)
         undecided = max(expected - len(lineage.decided), 0)
         return Redriven(self.id, sent, len(lineage.put_back), dict(Counter(lineage.rejected.values())), undecided)
+
+    def _planned(self) -> Iterator[Job]:
+        """Not more jobs than the plan counted."""
+        return islice(self._chosen(), self._total)
 
     def _chosen(self) -> Iterator[Job]:
         """The jobs that are to be put back, the oldest first, without those whose commands are in the log.
@@ -271,7 +275,3 @@ _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 def _instant(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
