@@ -128,6 +128,5 @@ class Lineage:
             fate.started = record.data.attempt > fate.before
             by_undo = cause.startswith(self._undo)
             fate.undone |= by_undo
-            fate.moved |= (
-                state in _BY_COMMANDS and record.type != _PARAMETER_SET and not (by_undo or by_elector(cause))
-            )
+            is_move = state in _BY_COMMANDS and record.type != _PARAMETER_SET
+            fate.moved |= is_move and not (by_undo or by_elector(cause))

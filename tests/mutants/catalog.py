@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.mutants import clients, electors, lanes, monitoring, replay, roles
+from tests.mutants import clients, electors, lanes, monitoring, redrives, replay, roles
 from tests.mutants.mutant import Mutant
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
@@ -12,4 +12,5 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *roles.MUTANTS,
     *monitoring.MUTANTS,
     *replay.MUTANTS,
+    *redrives.MUTANTS,
 )

@@ -236,6 +236,28 @@ def test_it_goes_on_wherever_it_was_stopped(tmp_path: Path) -> None:
     assert sum(start == 0 for start in log.reads) < stops
 
 
+def test_what_was_written_behind_the_checkpoint_of_one_that_was_killed_does_not_count_twice(tmp_path: Path) -> None:
+    events = recovered() + dropped()
+    lanes = [[one for one in events if name_of(one.job_id) in names] for names in ("cd", "b", "a")]
+    whole = ends(tmp_path, Log(*lanes), NEVER)
+
+    class Killed(Exception):
+        pass
+
+    class Dying(Log):
+        def events(self, lane: int, start: int, end: int, progress: Callable[[int], object]) -> Iterator[StoredEvent]:
+            if lane == 1:
+                raise Killed
+            return super().events(lane, start, end, progress)
+
+    with pytest.raises(Killed):
+        ends(tmp_path, Dying(*lanes), NEVER)
+    assert (tmp_path / "what-if.waiting").stat().st_size > 0
+    log = Log(*lanes)
+    assert ends(tmp_path, log, NEVER) == whole
+    assert log.reads[0] == len(lanes[0])
+
+
 def test_another_question_is_refused_in_a_directory_with_files(tmp_path: Path) -> None:
     def told(*_: Any) -> None:
         raise Stopped("stopped")

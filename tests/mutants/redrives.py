@@ -1,0 +1,166 @@
+"""The defences of archives, redrives and what-if: damaged files, doubled jobs, answers to another question."""
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant, mutant
+
+_DAMAGE: Final = "tests/unit/streams/archive/test_damage.py"
+_REDRIVING: Final = "tests/unit/services/replay/test_redriving.py"
+_LINEAGE: Final = "tests/unit/streams/replay/test_lineage.py"
+_ASKING: Final = "tests/unit/streams/replay/test_asking.py"
+
+MUTANTS: Final[tuple[Mutant, ...]] = (
+    mutant(
+        "import-checksum",
+        "the comparison of an archive's files with their checksums",
+        "streams/archive/importing.py",
+        "if checksum(path) != file.sha256:",
+        "if False:",
+        f"{_DAMAGE}::test_a_bit_that_flips_is_noticed_wherever_it_is",
+        f"{_DAMAGE}::test_the_command_refuses_damage_before_it_asks_any_broker",
+    ),
+    mutant(
+        "manifest-checksum",
+        "the comparison of an archive's manifest with its checksum",
+        "streams/archive/manifest.py",
+        "if found.checksum() != found.sha256:",
+        "if False:",
+        f"{_DAMAGE}::test_a_bit_that_flips_is_noticed_wherever_it_is",
+    ),
+    mutant(
+        "manifest-version",
+        "the refusal of an archive of another version",
+        "streams/archive/manifest.py",
+        "if version != VERSION:",
+        "if False:",
+        f"{_DAMAGE}::test_the_command_refuses_damage_before_it_asks_any_broker",
+    ),
+    mutant(
+        "manifest-place",
+        "the refusal of a file outside of its archive",
+        "streams/archive/manifest.py",
+        "if Path(file.name).name != file.name:",
+        "if False:",
+        f"{_DAMAGE}::test_the_command_refuses_damage_before_it_asks_any_broker",
+    ),
+    mutant(
+        "import-live",
+        "the refusal to write into a live topic whose name was not typed",
+        "services/replay/archives.py",
+        "if topic in {settings.names.of(one) for one in TOPICS}:",
+        "if False:",
+        f"{_DAMAGE}::test_the_command_refuses_live_topics_unless_the_name_is_typed",
+    ),
+    mutant(
+        "redrive-limit",
+        "the limit of a redrive that goes on",
+        "services/replay/redriving.py",
+        "None if limit is None else max(limit - len(self._known), 0)",
+        "limit",
+        f"{_REDRIVING}::test_a_limit_holds_for_all_that_a_redrive_sends_however_often_it_goes_on",
+    ),
+    mutant(
+        "redrive-plan",
+        "the bound of what is sent to what was planned",
+        "services/replay/redriving.py",
+        "return islice(self._chosen(), self._total)",
+        "return self._chosen()",
+        f"{_REDRIVING}::test_jobs_that_came_later_than_the_plan_are_not_sent",
+    ),
+    mutant(
+        "redrive-again",
+        "the exclusion of what came into its state after the redrive began",
+        "services/replay/redriving.py",
+        "changed_before=min(_instant(check_id(self.id)), choice.until or _NEVER)",
+        "changed_before=choice.until",
+        f"{_REDRIVING}::test_only_what_came_into_its_state_before_the_redrive_began_is_asked_for",
+    ),
+    mutant(
+        "redrive-version",
+        "the version at which a job was found, in the command that puts it back",
+        "services/client/redriving.py",
+        '        "expected_version": job.version,\n',
+        "",
+        f"{_REDRIVING}::test_a_command_names_its_redrive_and_the_version_that_was_found",
+    ),
+    mutant(
+        "redrive-lineage",
+        "the id of the redrive in its commands, by which the log tells what they led to",
+        "services/client/redriving.py",
+        "fields, rules, command_id(redrive, job.id))",
+        "fields, rules)",
+        f"{_REDRIVING}::test_a_command_names_its_redrive_and_the_version_that_was_found",
+    ),
+    mutant(
+        "redrive-mapped-id",
+        "the id of a job with other arguments, which is the same whoever sends it",
+        "services/client/redriving.py",
+        'hashed_job_id(lane_of_job(job.id), "redrive", redrive, job.id)',
+        'hashed_job_id(lane_of_job(job.id), "redrive", str(time.time_ns()), job.id)',
+        f"{_REDRIVING}::test_a_job_with_other_arguments_has_the_same_id_whoever_sends_it",
+    ),
+    mutant(
+        "redrive-rate",
+        "the pace after a pause, which is not made up for",
+        "services/replay/pacing.py",
+        "next_s = max(next_s + len(batch) / per_second, clock())",
+        "next_s = next_s + len(batch) / per_second",
+        "tests/unit/services/replay/test_pacing.py::test_pauses_are_not_made_up_for",
+    ),
+    mutant(
+        "undo-started",
+        "the rule that an undo leaves jobs alone that have started",
+        "services/replay/redriving.py",
+        "if not fate.started and not fate.moved and",
+        "if not fate.moved and",
+        f"{_REDRIVING}::test_an_undo_deletes_what_waits_and_has_not_started",
+    ),
+    mutant(
+        "undo-moved",
+        "the rule that an undo leaves jobs alone that somebody else has put back",
+        "streams/replay/lineage.py",
+        "fate.moved |= is_move and not (by_undo or by_elector(cause))",
+        "pass",
+        f"{_LINEAGE}::test_a_job_that_another_redrive_or_a_command_put_back_later_is_theirs",
+    ),
+    mutant(
+        "what-if-chance",
+        "the chance that the log had, in what-if",
+        "services/replay/what_if.py",
+        "installed = [RetryFilter(), *installed_filters()]",
+        "installed = [RetryFilter(lambda: 0.5), *installed_filters()]",
+        "tests/unit/services/replay/test_what_if.py::test_delays_have_the_jitter_that_the_electors_gave_them",
+    ),
+    mutant(
+        "what-if-continuations",
+        "the ends of parents that would have been others, for their continuations",
+        "streams/replay/asking.py",
+        'parent = self._ends.get(history.job.parent or "")',
+        "parent = None",
+        f"{_ASKING}::test_continuations_wait_in_vain_for_a_parent_that_would_have_failed",
+    ),
+    mutant(
+        "what-if-unknown",
+        "the word that nobody knows how a run would have ended that was never made",
+        "streams/replay/what_if.py",
+        "found.is_unknown = _is_unknown(history, found.job.state, parent)",
+        "found.is_unknown = False",
+        f"{_ASKING}::test_a_continuation_that_never_ran_has_an_unknown_outcome_and_so_has_what_follows_it",
+    ),
+    mutant(
+        "what-if-files",
+        "the cutting of files to the length that the checkpoint knows",
+        "streams/replay/spool.py",
+        "        self._file.truncate(size)\n        self._file.seek(size)\n        self.size = size\n",
+        "        self.size = self._file.seek(0, 2)\n",
+        f"{_ASKING}::test_what_was_written_behind_the_checkpoint_of_one_that_was_killed_does_not_count_twice",
+    ),
+    mutant(
+        "what-if-question",
+        "the refusal of files that belong to another question",
+        "streams/replay/asking.py",
+        "if found.asked != asked:",
+        "if False:",
+        f"{_ASKING}::test_another_question_is_refused_in_a_directory_with_files",
+    ),
+)
