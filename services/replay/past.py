@@ -23,7 +23,7 @@ from joblog.streams.progress import Told, silent
 
 def history(settings: Settings, job: str, told: Told = silent) -> list[dict[str, Any]]:
     """The events of a job, oldest first, of all its lives, each with its cause and position."""
-    _check(settings, job)
+    lane_of(settings, job)
     with reading_events(settings) as reader:
         found = history_of(reader, job, told=told)
     if not found:
@@ -33,7 +33,7 @@ def history(settings: Settings, job: str, told: Told = silent) -> list[dict[str,
 
 def job_at(settings: Settings, job: str, place: str, told: Told = silent) -> dict[str, Any]:
     """A job as it was at a place of the log (a time, -1h, or an offset of its lane)."""
-    own = _check(settings, job)
+    own = lane_of(settings, job)
     with reading_events(settings) as reader:
         stop = offsets_of(reader, [own], parse_place(place, datetime.now(UTC)))[own]
         found = job_then(reader, job, stop, told)
@@ -97,7 +97,7 @@ def _installation(
         return installation_at(reader, directory or Path(temporary), wanted, places, told)
 
 
-def _check(settings: Settings, job: str) -> int:
+def lane_of(settings: Settings, job: str) -> int:
     """The lane of a job; InvalidData for what is not the id of one."""
     if not fullmatch(JOB_ID_PATTERN, job) or lane_of_job(job) >= settings.lanes:
         raise InvalidData(f"{job!r:.100} is not the id of a job of this installation")

@@ -16,7 +16,8 @@ app = typer.Typer(no_args_is_help=True)
 def replay() -> None:
     """Read the log again: verify, look at the past, rebuild, export, redrive, ask what if.
 
-    Everything works while the system runs. Ctrl-C stops a command; run again, it goes on where that makes sense.
+    Everything works while the system runs. Ctrl-C stops a command, which then says how to go on; what reads or writes
+    much keeps how far it is in a --directory, in its archive, or in the log.
     """
 
 

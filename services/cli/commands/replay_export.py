@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from joblog.services.cli.context import Output, OutputOption, note
+from joblog.services.cli.commands.replay_ranges import PLACE, LaneOption, print_ranges
+from joblog.services.cli.context import Output, OutputOption
 from joblog.services.cli.files import stoppable
 from joblog.services.cli.output import print_document
 from joblog.services.cli.progress import shown
 from joblog.services.cli.values import queue_name, settings_of, task_name
-from joblog.services.replay.archives import Part, export_events, ranges_of
+from joblog.services.replay.archives import Part, export_events
 from joblog.streams.archive.manifest import Filters
 from joblog.streams.contract.states import State
 from joblog.streams.errors import InvalidData
-from joblog.streams.kafka.scan import Ranges
 
 
 class Format(StrEnum):
@@ -22,12 +22,6 @@ class Format(StrEnum):
 
     JSONL = "jsonl"
     PARQUET = "parquet"
-
-
-LaneOption = Annotated[
-    list[int] | None, typer.Option("--lane", min=0, help="Read this lane only.", show_default="all")
-]
-PLACE = "a time, -1h, or an offset in one --lane"
 
 
 def export_command(
@@ -58,17 +52,10 @@ def export_command(
     filters = Filters(queue_name(queue), task_name(task), job, str(state) if state is not None else None)
     part = Part(since, until, lane, filters)
     if dry_run:
-        _print_dry_run(ranges_of(settings, part), settings.names.events, output)
+        print_ranges(settings, part, output, "written")
         return
     with shown(output) as progress, stoppable(f"go on with the same command, in {directory}"):
         manifest = export_events(settings, directory, part, format_=format_, gzip=gzip, told=progress)
     size = sum(file.bytes for file in manifest.files)
     said = {"directory": directory, "files": len(manifest.files), "records": manifest.records, "bytes": size}
     print_document({**said, "ranges": manifest.ranges} if output is Output.JSON else said, output)
-
-
-def _print_dry_run(wanted: Ranges, topic: str, output: Output) -> None:
-    ranges = {lane: (one.start, one.stop) for lane, one in wanted.items()}
-    total = sum(one.length for one in wanted.values())
-    print_document({"topic": topic, "lanes": len(ranges), "offsets": total, "ranges": ranges}, output)
-    note("nothing was written (--dry-run)")

@@ -4,13 +4,14 @@ from typing import Annotated, Any
 
 import typer
 from joblog.projections.replay.instants import Then
-from joblog.services.cli.commands.replay_export import LaneOption
+from joblog.services.cli.commands.replay_ranges import LaneOption, ReadNothingOption, print_ranges
 from joblog.services.cli.context import JobIdArgument, Output, OutputOption
 from joblog.services.cli.files import DirectoryOption, files_in, resuming, stoppable
 from joblog.services.cli.output import print_document, print_rows
 from joblog.services.cli.progress import shown
 from joblog.services.cli.values import queue_name, settings_of
 from joblog.services.replay import past
+from joblog.services.replay.archives import Part
 from joblog.streams.errors import InvalidData
 
 _EVENTS = ("version", "at", "state", "type", "attempt", "cause", "position", "reason")
@@ -20,15 +21,24 @@ _AGAIN = "nothing was kept: the same command reads the job's lane again from its
 _WORKERS = ("id", "state", "slots", "host", "queues", "at")
 
 
-def history_command(ctx: typer.Context, job_id: JobIdArgument, output: OutputOption = Output.TABLE) -> None:
+def history_command(
+    ctx: typer.Context,
+    job_id: JobIdArgument,
+    dry_run: ReadNothingOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
     """Print a job's events from the log, oldest first: each with its cause and its position.
 
     Reads the one lane that the id names; needs no Postgres, and shows all lives of the job.
 
     Example: joblog replay history 01a20a16-c2e7-8003-bee9-22a0ed6af0b6
     """
+    settings = settings_of(ctx)
+    if dry_run:
+        print_ranges(settings, Part(lanes=[past.lane_of(settings, job_id)]), output)
+        return
     with shown(output) as progress, stoppable(_AGAIN):
-        found = past.history(settings_of(ctx), job_id, progress)
+        found = past.history(settings, job_id, progress)
     print_rows(found, _EVENTS, output)
 
 
@@ -45,6 +55,7 @@ def at(
     queue: Annotated[str | None, typer.Option(help="Count the jobs of this queue only.")] = None,
     workers: Annotated[bool, typer.Option("--workers", help="Show the workers.")] = False,
     directory: DirectoryOption = None,
+    dry_run: ReadNothingOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show what was at an instant: jobs by queue and state, one job, or the workers.
@@ -56,11 +67,16 @@ def at(
     """
     if (time is None) == (offset is None):
         raise InvalidData("give --time or --offset")
+    if job is not None and directory is not None:
+        raise InvalidData("--directory has no effect with --job, which keeps no files: leave it out")
+    queue_name(queue)
     settings = settings_of(ctx)
     place = time if time is not None else str(offset)
+    if dry_run:
+        lanes = lane if job is None else [past.lane_of(settings, job)]
+        print_ranges(settings, Part(None, place, lanes), output)
+        return
     if job is not None:
-        if directory is not None:
-            raise InvalidData("--directory has no effect with --job, which keeps no files: leave it out")
         with shown(output) as progress, stoppable(_AGAIN):
             found = past.job_at(settings, job, place, progress)
         print_document(found, output)
@@ -70,7 +86,7 @@ def at(
     if workers:
         print_rows(then.workers, _WORKERS, output)
     else:
-        print_rows(_counted(then, queue_name(queue)), _COUNTS, output)
+        print_rows(_counted(then, queue), _COUNTS, output)
 
 
 def diff(
@@ -81,6 +97,7 @@ def diff(
     ] = "-0s",
     lane: LaneOption = None,
     directory: DirectoryOption = None,
+    dry_run: ReadNothingOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show what changed between two instants: how many jobs went from which state to which, and the counters.
@@ -89,8 +106,12 @@ def diff(
 
     Example: joblog replay diff --from -1h
     """
+    settings = settings_of(ctx)
+    if dry_run:
+        print_ranges(settings, Part(None, until, lane), output)
+        return
     with files_in(directory) as files, shown(output) as progress, stoppable(resuming(files)):
-        found = past.diff(settings_of(ctx), since, until, lanes=lane, directory=files, told=progress)
+        found = past.diff(settings, since, until, lanes=lane, directory=files, told=progress)
     (before, after), moves = found
     rows: list[dict[str, Any]] = [
         {"change": "jobs", "from": first, "to": last, "queue": None, "before": None, "after": None, "jobs": count}

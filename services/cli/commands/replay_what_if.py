@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from joblog.services.cli.commands.replay_ranges import ReadNothingOption, print_ranges
 from joblog.services.cli.context import Output, OutputOption, note
 from joblog.services.cli.files import DirectoryOption, files_in, resuming
 from joblog.services.cli.output import print_document, print_rows
@@ -17,6 +18,7 @@ from joblog.services.cli.values import (
     settings_of,
     task_name,
 )
+from joblog.services.replay.archives import Part
 from joblog.services.replay.what_if import Change, asking
 from joblog.services.settings.model import Settings
 from joblog.streams.contract.retry import RetryPolicy
@@ -52,6 +54,7 @@ def what_if(
     from_: Annotated[str | None, typer.Option("--from", help="Only jobs created at this time or later.")] = None,
     to: Annotated[str | None, typer.Option(help="Only jobs created before this time.")] = None,
     directory: DirectoryOption = None,
+    dry_run: ReadNothingOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Send past jobs through another retry policy, or other filters, and see which would have ended otherwise.
@@ -76,8 +79,12 @@ def what_if(
         since=None if from_ is None else parse_instant(from_),
         until=None if to is None else parse_instant(to),
     )
+    settings = settings_of(ctx)
+    if dry_run:
+        print_ranges(settings, Part(None if change.since is None else change.since.isoformat()), output)
+        return
     with files_in(directory) as place:
-        report = _asked(settings_of(ctx), change, place, output)
+        report = _asked(settings, change, place, output)
     print_report(report, output)
 
 
