@@ -78,10 +78,19 @@ class Triggers:
         self._admin: Final[AdminClient] = clients.admin(config, f"{self._client_id}-source-topics")
         self._lags: set[tuple[str, str]] = set()
         self._failures = 0
+        self._show()
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set. Raises SettingsError, or IntakeError if the consumer does not stop."""
         asyncio.run(self._run(stop))
+
+    def _show(self) -> None:
+        """Export what will be counted, before it is: a rate needs to see a series before it rises."""
+        for trigger in self._triggers:
+            self._meters.show("joblog_trigger_jobs_total", trigger.name)
+            self._meters.show("joblog_trigger_errors_total", trigger.name)
+        for topic in self._topics:
+            self._meters.show("joblog_trigger_events_total", topic)
 
     async def _run(self, stop: threading.Event) -> None:
         writer = Writer(self._config, self._client_id, ROLE, self._meters)

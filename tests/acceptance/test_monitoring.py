@@ -10,9 +10,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from joblog.services.client.options import JobOptions
+from joblog.services.detection.requests import create_topic
 from joblog.services.monitoring.alerts import ALERTS
 from joblog.services.monitoring.promql import names
 from joblog.services.monitoring.records import RECORDS
+from joblog.streams.kafka import clients
 from joblog.streams.metrics import METRICS
 
 from tests.support.prometheus import (
@@ -27,13 +29,32 @@ from tests.support.prometheus import (
 
 pytestmark = [pytest.mark.broker, pytest.mark.database, needs_prometheus]
 
-ROLES = ("projector", "elector-a", "delays", "worker-1", "worker-2", "recurring")
+ROLES = ("projector", "elector-a", "delays", "worker-1", "worker-2", "recurring", "triggers")
+TRIGGERS = """
+import os
+from joblog.services import Job, trigger
+
+@trigger(topic=os.environ["UPLOADS"])
+def uploaded(event):
+    return Job("ok", event.data["number"])
+"""
 EXPRESSIONS = {alert.name: alert.expr for alert in ALERTS}
 WELL_S = 30
 
 
 @pytest.fixture
-def asked(installation: Any, tmp_path: Path) -> Iterator[Asked]:
+def uploads(installation: Any, delete_topics: Callable[[list[str]], None]) -> Iterator[str]:
+    """A topic of another service, whose events become jobs."""
+    topic = f"{installation.names.prefix}uploads"
+    create_topic(installation.kafka, topic)
+    (installation.home / "acceptance_triggers.py").write_text(TRIGGERS)
+    installation.extra |= {"UPLOADS": topic, "JOBLOG_TRIGGERS__MODULES": "acceptance_triggers"}
+    yield topic
+    delete_topics([topic])
+
+
+@pytest.fixture
+def asked(installation: Any, uploads: str, tmp_path: Path) -> Iterator[Asked]:
     with prometheus_on(tmp_path, ROLES) as (asked, ports):
         for role in ROLES:
             installation.start(role, "--http-port", str(ports[role]))
@@ -41,15 +62,18 @@ def asked(installation: Any, tmp_path: Path) -> Iterator[Asked]:
 
 
 @contextmanager
-def jobs_that_keep_coming(installation: Any) -> Iterator[None]:
+def jobs_that_keep_coming(installation: Any, uploads: str) -> Iterator[None]:
     """Jobs of all kinds, some every half second; one is always far ahead."""
     done = threading.Event()
+    producer = clients.producer(installation.kafka, "test")
 
     def produce() -> None:
         with installation.client() as client:
             client.schedule("ok", 0, delay=timedelta(hours=1))
             client.recurring.add_or_update("every-second", "ok", timedelta(seconds=1), args=[2])
             while not done.wait(0.5):
+                producer.produce(uploads, b'{"number": 3}')
+                producer.poll(0)
                 client.enqueue_many("ok", [((number,), {}) for number in range(5)])
                 client.enqueue("flaky")
                 client.enqueue("bad")
@@ -66,11 +90,13 @@ def jobs_that_keep_coming(installation: Any) -> Iterator[None]:
 
 
 @pytest.mark.timeout(240)
-def test_all_queries_find_what_they_are_for(installation: Any, asked: Asked, wait_until: Callable[..., Any]) -> None:
+def test_all_queries_find_what_they_are_for(
+    installation: Any, uploads: str, asked: Asked, wait_until: Callable[..., Any]
+) -> None:
     wait_until(lambda: asked.has_data("sum(joblog_lanes) == 2 and sum(joblog_workers) == 2"), 60, "lanes and workers")
     well = [query for query in PANEL_QUERIES if not names(query) & ONLY_TROUBLE]
     assert len(well) > 60
-    with jobs_that_keep_coming(installation):
+    with jobs_that_keep_coming(installation, uploads):
         # A queue of which nobody takes the jobs, so that there is an oldest one.
         with installation.client() as client:
             client.enqueue("ok", 1, options=JobOptions(queue="nobody"))
