@@ -60,11 +60,11 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     ),
     mutant(
         "spans-sampled",
-        "making spans of elections for recorded traces only",
+        "leaving jobs whose trace is not recorded out of the spans of elections",
         "services/tracing/elections.py",
         "type(event) is JobEvent and recorded_trace(traceparent) is not None:",
         "type(event) is JobEvent:",
-        f"{_ELECTIONS}::test_no_other_job_gets_one",
+        f"{_ELECTIONS}::test_jobs_that_are_not_recorded_take_nothing_of_the_limit",
     ),
     mutant(
         "spans-limit",

@@ -109,6 +109,13 @@ def test_no_more_than_so_many_are_made_in_a_second_and_the_rest_is_counted(expor
     assert (len(spans(exporter)), left_out) == (6, [2, 5, 2])
 
 
+def test_jobs_that_are_not_recorded_take_nothing_of_the_limit(exporter: InMemorySpanExporter) -> None:
+    unsampled = f"00-{7:032x}-{9:016x}-00"
+    turn = {0: led_to(("a", "job.enqueued", unsampled), ("b", "job.enqueued", None), ("c", "job.enqueued", TRACE))}
+    ElectionSpans(pytest.fail, per_s=1)(turn, BEGAN_MS)
+    assert spans(exporter) == [("elect shrink", "c", ("Enqueued",))]
+
+
 def test_an_error_of_the_tracer_is_logged_and_stops_nothing(
     exporter: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
