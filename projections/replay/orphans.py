@@ -3,14 +3,19 @@
 While the parent lives, its record in `state` names those that wait for it: one that is not there will get no answer.
 """
 
+import heapq
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, NamedTuple
+from functools import reduce
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
 from joblog.projections.projector.fold import job_key
 from joblog.projections.replay.audit import job_of
 from joblog.projections.replay.findings import Finding, Kind, position
+from joblog.projections.replay.sorted_runs import Collected, SortedRuns
 from joblog.projections.replay.state_topic import Entry
-from joblog.projections.replay.trace import Trace, steps_of
+from joblog.projections.replay.trace import Trace, joined, steps_of
 from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.contract.timestamps import parse_time_ms
 from joblog.streams.lane.features.verdicts import verdict
@@ -20,6 +25,8 @@ from msgspec import Struct
 #: An answer is a record in another lane's `reports`: so long may it take, and no longer if its elector works.
 ANSWER_MS: Final = 60_000
 PENDING_MS: Final = LaneRules().pending_ms
+# What is beside a trace.
+_ENTRY, _WAITS = 100, 101
 
 
 class Wait(Struct, array_like=True, gc=False):
@@ -46,6 +53,22 @@ def wait_of(trace: Trace) -> tuple[bytes, Wait] | None:
     last = list(steps_of(trace))[-1]
     wait = Wait(trace.key, ContinueOn(trace.on), parse_time_ms(trace.changed_at), last.lane, last.offset)
     return job_key(trace.parent), wait
+
+
+def with_parents(
+    runs: Iterable[SortedRuns[Trace]], entries: SortedRuns[Entry], waits: Collected[Wait]
+) -> Iterator[tuple[bytes, Parent, list[Wait]]]:
+    """The jobs for which others wait, by id, with those that wait; `runs` are traces, the later ones behind."""
+    sources: list[Iterator[tuple[bytes, int, Any]]] = [
+        ((key, number, reduce(joined, parts)) for key, parts in one.merged()) for number, one in enumerate(runs)
+    ]
+    sources.append((key, _ENTRY, parts[-1]) for key, parts in entries.merged())
+    sources.append((key, _WAITS, several) for key, several in waits.merged())
+    for key, parts in groupby(heapq.merge(*sources, key=itemgetter(0, 1)), key=itemgetter(0)):
+        given = {place: value for _, place, value in parts}
+        if (several := given.pop(_WAITS, None)) is not None:
+            entry = given.pop(_ENTRY, None)
+            yield key, Parent(reduce(joined, given.values()) if given else None, entry), several
 
 
 def orphans(key: bytes, parent: Parent, waits: Iterable[Wait], now_ms: int) -> Iterator[Finding]:

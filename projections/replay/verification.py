@@ -15,11 +15,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import reduce
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from joblog.projections.projector.event_batch import Record
 from joblog.projections.replay.aside import aside_findings
@@ -31,7 +30,7 @@ from joblog.projections.replay.jobs import Jobs
 from joblog.projections.replay.lane_hashes import LaneHashes, Side, lane_hashes
 from joblog.projections.replay.lane_sums import Sums, differing_lanes
 from joblog.projections.replay.log_pass import LogPass
-from joblog.projections.replay.orphans import Parent, orphans, unlisted
+from joblog.projections.replay.orphans import orphans, unlisted, with_parents
 from joblog.projections.replay.report import Found, Report
 from joblog.projections.replay.sides import both_sides, events_of, specs
 from joblog.projections.replay.sorted_runs import Collected, SortedRuns
@@ -47,7 +46,6 @@ from joblog.projections.replay.totals import (
     wanted_outcomes,
     workers,
 )
-from joblog.projections.replay.trace import joined
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import LogLost, ProjectionError
@@ -208,24 +206,13 @@ class Verification:
     def _find_orphans(self, jobs: Jobs) -> None:
         if jobs.waits.is_empty:
             return
-        sources: list[Iterator[tuple[bytes, int, Any]]] = [
-            ((key, 0, reduce(joined, parts)) for key, parts in self._log.runs.merged()),
-            ((key, 1, reduce(joined, parts)) for key, parts in self._tail.runs.merged()),
-            ((key, 2, parts[-1]) for key, parts in self._state.jobs.merged()),
-            ((key, 3, waits) for key, waits in jobs.waits.merged()),
-        ]
         now_ms = time.time_ns() // 1_000_000
-        for key, parts in groupby(heapq.merge(*sources, key=itemgetter(0, 1)), key=itemgetter(0)):
-            given = {place: value for _, place, value in parts}
+        for key, parent, waits in with_parents((self._log.runs, self._tail.runs), self._state.jobs, jobs.waits):
             lane = lane_of_job(job_of(key))
-            if (waits := given.get(3)) is None or lane not in self._only:
-                continue
-            traces = [given[place] for place in (0, 1) if place in given]
-            if not traces and self._log.passed.begins.get(lane, 0):
-                continue  # its events may have been deleted
-            parent = Parent(reduce(joined, traces) if traces else None, given.get(2))
-            self._found.add(orphans(key, parent, waits, now_ms))
-            self._found.add(unlisted(key, parent, waits, now_ms, self._looked))
+            # Of a parent in a lane that is not looked at, or whose first events are gone, nothing is known.
+            if lane in self._only and (parent.trace is not None or not self._log.passed.begins.get(lane, 0)):
+                self._found.add(orphans(key, parent, waits, now_ms))
+                self._found.add(unlisted(key, parent, waits, now_ms, self._looked))
 
     def _find_letters(self) -> None:
         """Dead letters beside the events that reject their commands."""

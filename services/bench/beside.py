@@ -39,7 +39,9 @@ class _Turn(NamedTuple):
     latencies: list[float]
 
 
-def beside(cluster: Cluster, jobs: int, load: float, seconds: float, timeout_s: float) -> Iterator[Measurement]:
+def beside(
+    cluster: Cluster, jobs: int, load: float, seconds: float, share: float, timeout_s: float
+) -> Iterator[Measurement]:
     """Turns of `seconds` with `load` jobs/s (0: half of what is measured), without and with a rebuild of `jobs` jobs.
 
     The cost is that of the medians: how much of the throughput is lost, and by how much latency grows, in per cent.
@@ -55,9 +57,16 @@ def beside(cluster: Cluster, jobs: int, load: float, seconds: float, timeout_s: 
             watch.wait(jobs + others, timeout_s)
         for _ in range(TURNS):
             for with_rebuild in (False, True):
-                with _rebuilding(cluster, with_rebuild):
+                with _rebuilding(cluster, share, with_rebuild):
                     turns[with_rebuild].append(_turn(cluster, load, seconds, timeout_s))
-    run = {"load": round(load), "seconds": seconds, "turns": TURNS, "lanes": cluster.lanes, "events": 3 * jobs}
+    run = {
+        "load": round(load),
+        "seconds": seconds,
+        "turns": TURNS,
+        "lanes": cluster.lanes,
+        "events": 3 * jobs,
+        "share": share,
+    }
     yield from _compared("throughput", "jobs/s", turns, lambda turn: turn.rate, run)
     for percent in PERCENTS:
         value = partial(_latency, percent)
@@ -97,7 +106,7 @@ def _turn(cluster: Cluster, load: float, seconds: float, timeout_s: float) -> _T
 
 
 @contextmanager
-def _rebuilding(cluster: Cluster, wanted: bool) -> Iterator[None]:
+def _rebuilding(cluster: Cluster, share: float, wanted: bool) -> Iterator[None]:
     """A rebuild in a process of its own, from its first events on; what it has built is dropped."""
     if not wanted:
         yield
@@ -105,7 +114,7 @@ def _rebuilding(cluster: Cluster, wanted: bool) -> Iterator[None]:
     context = get_context("spawn")
     begun, stop = context.Event(), context.Event()
     place = Place(cluster.kafka, cluster.names, cluster.lanes, cluster.dsn, cluster.schema)
-    process = context.Process(target=_rebuild, args=(place, begun, stop))
+    process = context.Process(target=_rebuild, args=(place, share, begun, stop))
     process.start()
     try:
         if not begun.wait(BEGIN_S):
@@ -119,7 +128,7 @@ def _rebuilding(cluster: Cluster, wanted: bool) -> Iterator[None]:
         drop(cluster.dsn, place.schemas.new)
 
 
-def _rebuild(place: Place, begun: Any, stop: Any) -> None:
+def _rebuild(place: Place, share: float, begun: Any, stop: Any) -> None:
     parent = os.getppid()
 
     def told(step: str, done: int, _total: int) -> None:
@@ -129,4 +138,4 @@ def _rebuild(place: Place, begun: Any, stop: Any) -> None:
             raise Stopped(step)
 
     with suppress(Stopped):
-        rebuild(place, told, anew=True, verify=False)
+        rebuild(place, told, share=share, anew=True, verify=False)

@@ -8,6 +8,7 @@ All that a rebuild knows is in the database: how far the new tables are is in th
 transaction of what was applied. So it may be stopped or killed at any moment, and the next call goes on.
 
 Inside: rebuild (the steps in their order), schemas (the three schemas, and what may not be replaced), filling (the
-processes), catch_up (the last events), swap (the renaming; its theory is there). May import: all of projections,
-streams; `services.cli` and `services.bench` call `rebuild`, `plan`, `roll_back`, `drop_old` and `status`.
+processes), share (how much they work beside others), catch_up (the last events), swap (the renaming; its theory is
+there). May import: all of projections, streams; `services.cli` and `services.bench` call `rebuild`, `plan`,
+`roll_back`, `drop_old` and `status`.
 """

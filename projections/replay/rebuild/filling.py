@@ -30,26 +30,39 @@ QUEUE_KB: Final = 8_192
 PACE_S: Final = 0.25
 #: The live processes go first where they share a core.
 NICE: Final = 10
+#: So long a process rests at most: what is beside it may have changed.
+REST_MAX_S: Final = 5.0
 STOP_TIMEOUT_S: Final = 30.0
 
 
 class Filling:
-    """So many processes, each with every n-th lane, while it is entered."""
+    """So many processes, each with every n-th lane, while it is entered.
+
+    They work for all of their time until `work` says otherwise.
+    """
 
     def __init__(self, place: Place, schema: str, processes: int, rate: float | None) -> None:
         self._place, self._schema = place, schema
         count = min(processes, place.lanes)
-        self._shares = [range(number, place.lanes, count) for number in range(count)]
+        self._parts = [range(number, place.lanes, count) for number in range(count)]
         self._rate = rate / count if rate else None
         self._running: list[tuple[Any, Pipe]] = []
+        self._context = get_context("spawn")
+        self._share = self._context.Value("d", 1.0)
+
+    def work(self, share: float) -> None:
+        """Work for this part of the time from now on."""
+        self._share.value = share
 
     def __enter__(self) -> Self:
-        context = get_context("spawn")
+        context = self._context
         try:
-            for lanes in self._shares:
+            for lanes in self._parts:
                 ours, theirs = context.Pipe()
                 process = context.Process(
-                    target=_fill, args=(self._place, self._schema, lanes, self._rate, theirs), daemon=True
+                    target=_fill,
+                    args=(self._place, self._schema, lanes, self._rate, self._share, theirs),
+                    daemon=True,
                 )
                 _start_without_interrupts(process)
                 theirs.close()
@@ -89,22 +102,26 @@ class Filling:
 
 
 class _Paced(Projector):
-    """Applies so many events a second, at most."""
+    """Applies so many events a second, at most, and works for a part of the time."""
 
-    def __init__(self, *args: Any, stop: threading.Event, rate: float | None, **options: Any) -> None:
+    def __init__(self, *args: Any, stop: threading.Event, rate: float | None, share: Any, **options: Any) -> None:
         limit = BATCH_MAX if rate is None else min(max(int(rate * PACE_S), 1), BATCH_MAX)
         super().__init__(*args, batch_max=limit, batch_bytes=BATCH_BYTES, queue_kb=QUEUE_KB, **options)
-        self._stopped, self._rate = stop, rate
+        self._stopped, self._rate, self._share = stop, rate, share
 
     def step(self) -> int:
         began = time.monotonic()
         count = super().step()
+        worked = time.monotonic() - began
+        rest = worked / self._share.value - worked if count else 0.0
         if self._rate is not None:
-            self._stopped.wait(max(began + count / self._rate - time.monotonic(), 0))
+            rest = max(rest, count / self._rate - worked)
+        if rest > 0:
+            self._stopped.wait(min(rest, REST_MAX_S))
         return count
 
 
-def _fill(place: Place, schema: str, lanes: Sequence[int], rate: float | None, pipe: Pipe) -> None:
+def _fill(place: Place, schema: str, lanes: Sequence[int], rate: float | None, share: Any, pipe: Pipe) -> None:
     """The process: apply these lanes until the pipe ends."""
     os.nice(NICE)
     logging.getLogger().addHandler(logging.NullHandler())  # the terminal is for the progress
@@ -122,6 +139,7 @@ def _fill(place: Place, schema: str, lanes: Sequence[int], rate: float | None, p
             only=lanes,
             stop=stop,
             rate=rate,
+            share=share,
         ).run(stop)
     except Exception as error:  # noqa: BLE001 - raised where the processes were started
         known = isinstance(error, JoblogError)

@@ -22,6 +22,7 @@ from joblog.projections.replay.rebuild.catch_up import CatchUp
 from joblog.projections.replay.rebuild.filling import Filling
 from joblog.projections.replay.rebuild.place import Place
 from joblog.projections.replay.rebuild.schemas import Connection, Found, Refused, alone, connected
+from joblog.projections.replay.rebuild.share import BESIDE, Share
 from joblog.projections.replay.verification import Verification
 from joblog.streams.errors import LogLost, ProjectionError
 from joblog.streams.progress import Told, silent
@@ -96,6 +97,7 @@ def rebuild(
     *,
     processes: int = PROCESSES,
     rate: float | None = None,
+    share: float = BESIDE,
     verify: bool = True,
     anew: bool = False,
     partial: bool = False,
@@ -103,7 +105,8 @@ def rebuild(
 ) -> Rebuilt:
     """Build the tables anew, and put them in the place of the live ones. Passes on the Stopped that `told` raises.
 
-    - rate: records/s at most; anew: begin again, without what an earlier call has built.
+    - rate: records/s at most; share: the part of their time that the processes work while events arrive.
+    - anew: begin again, without what an earlier call has built.
     - partial: go on though the log has lost its beginning, and so the new tables have none of it.
 
     Raises Refused, LogLost, Differs, DatabaseAway or BrokersAway; the live tables are as they were then.
@@ -116,7 +119,7 @@ def rebuild(
         schema_steps.prepare_new(connection, place.dsn, schemas, anew=anew)
         before = _applied(connection, schemas.new)
         began = time.monotonic()
-        _fill(connection, place, bounds, told, processes, rate)
+        _fill(connection, place, bounds, told, Filling(place, schemas.new, processes, rate), Share(share))
         filling_s = time.monotonic() - began
         rate_reached = (_applied(connection, schemas.new) - before) / filling_s
         _analyze(connection, schemas.new)
@@ -209,14 +212,13 @@ def _applied(connection: Connection, schema: str) -> int:
     return sum(offset for offset, _ in schema_steps.positions(connection, schema).values())
 
 
-def _fill(
-    connection: Connection, place: Place, bounds: Bounds, told: Told, processes: int, rate: float | None
-) -> None:
-    new = place.schemas.new
-    with Filling(place, new, processes, rate) as filling:
+def _fill(connection: Connection, place: Place, bounds: Bounds, told: Told, processes: Filling, share: Share) -> None:
+    schemas = place.schemas
+    with processes as filling:
         while True:
             filling.check()
-            at, end = schema_steps.positions(connection, new), bounds.end()
+            at, end = schema_steps.positions(connection, schemas.new), bounds.end()
+            filling.work(share.now(end, schema_steps.positions(connection, schemas.live)))
             told(FILLING, sum(offset for offset, _ in at.values()), sum(end.values()))
             if _is_near(at, end):
                 return

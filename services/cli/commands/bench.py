@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import typer
+from joblog.projections.replay.rebuild.share import BESIDE
 from joblog.projections.schema import migrate
 from joblog.projections.schema.schema import drop
 from joblog.services.bench.beside import beside
@@ -262,6 +263,9 @@ def replay_command(
         typer.Option(min=0, callback=_finite, help="With --beside: jobs per second; 0: half the throughput."),
     ] = 0,
     seconds: Annotated[float, typer.Option(min=1, help="With --beside: how long each of six turns takes.")] = 12,
+    share: Annotated[
+        float, typer.Option(min=0.05, max=1, help="With --beside: as of `joblog replay rebuild`.")
+    ] = BESIDE,
     timeout: TimeoutOption = TIMEOUT_S,
 ) -> Iterator[Measurement]:
     """Events per second that `joblog replay` verifies, exports and builds new tables from.
@@ -275,7 +279,7 @@ def replay_command(
     """
     if beside_load:
         with cluster() as one:
-            yield from beside(one, jobs, load, seconds, timeout)
+            yield from beside(one, jobs, load, seconds, share, timeout)
         return
     with cluster() as one:
         yield from replay(one, jobs)

@@ -9,6 +9,7 @@ import typer
 from joblog.projections.replay.rebuild import rebuild as steps
 from joblog.projections.replay.rebuild.place import Place
 from joblog.projections.replay.rebuild.rebuild import PROCESSES
+from joblog.projections.replay.rebuild.share import BESIDE
 from joblog.services.cli.context import Output, OutputOption, note
 from joblog.services.cli.output import print_document, print_rows
 from joblog.services.cli.postgres import hinted
@@ -29,6 +30,10 @@ def rebuild_command(
     max_rate: Annotated[
         float | None, typer.Option(min=1, help="Events per second, at most.", show_default="as fast as it goes")
     ] = None,
+    share: Annotated[
+        float,
+        typer.Option(min=0.05, max=1, help="The part of their time that the processes work while events arrive."),
+    ] = BESIDE,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Compare the new tables with the log before the swap.")
     ] = True,
@@ -78,6 +83,7 @@ def rebuild_command(
                     progress,
                     processes=processes,
                     rate=max_rate,
+                    share=share,
                     verify=verify,
                     anew=anew,
                     partial=partial,

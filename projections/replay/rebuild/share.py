@@ -1,0 +1,39 @@
+"""What part of their time the filling processes work: all of it only while nothing else needs the machine. Pure.
+
+They run at a lower priority, but what they have Postgres and the brokers do does not. So they work for a part of
+their time while events arrive, and hardly at all while the live tables fall behind.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+#: While events arrive, and while the live tables fall behind.
+BESIDE: Final = 0.5
+LATE: Final = 0.1
+#: The live tables are late when they do not hold what was written so long ago; at rest they look every 2 s.
+LATE_S: Final = 5.0
+#: So many records between two looks are no load: a worker says that it is alive.
+IDLE_RECORDS: Final = 20
+
+
+class Share:
+    """The share for the next moments, from how far log and live tables are at each look."""
+
+    def __init__(self, beside: float = BESIDE) -> None:
+        self._beside = beside
+        self._end: int | None = None
+        self._live = 0
+
+    def now(self, end: Mapping[int, int], live: Mapping[int, tuple[int, float | None]]) -> float:
+        """`end`: the end of each lane of the log; live: how far the live tables are, and how late, in seconds."""
+        ended, applied = sum(end.values()), sum(offset for offset, _ in live.values())
+        arrived = ended - self._end if self._end is not None else 0
+        is_applying = self._end is not None and applied > self._live
+        self._end, self._live = ended, applied
+        is_late = any(
+            late_s is not None and late_s > LATE_S and offset < end.get(lane, 0)
+            for lane, (offset, late_s) in live.items()
+        )
+        if is_late and is_applying:  # tables that nobody moves do not get later by this
+            return min(LATE, self._beside)
+        return self._beside if arrived > IDLE_RECORDS else 1.0

@@ -1,0 +1,35 @@
+from joblog.projections.replay.rebuild.share import BESIDE, LATE, Share
+
+AT_REST = {0: (100, 1.0), 1: (100, 2.0)}
+
+
+def test_all_of_the_time_is_taken_while_nothing_arrives() -> None:
+    share = Share()
+    assert share.now({0: 100, 1: 100}, AT_REST) == 1.0
+    assert share.now({0: 101, 1: 100}, AT_REST) == 1.0
+
+
+def test_a_part_of_the_time_while_events_arrive() -> None:
+    share = Share()
+    share.now({0: 100, 1: 100}, AT_REST)
+    assert share.now({0: 1_000, 1: 100}, {0: (900, 0.2), 1: (100, 1.0)}) == BESIDE
+    assert share.now({0: 1_000, 1: 100}, {0: (1_000, 0.2), 1: (100, 1.0)}) == 1.0
+
+
+def test_hardly_any_while_the_live_tables_fall_behind() -> None:
+    share = Share()
+    share.now({0: 10_000, 1: 100}, {0: (100, 9.0), 1: (100, 1.0)})
+    assert share.now({0: 20_000, 1: 100}, {0: (900, 9.5), 1: (100, 1.0)}) == LATE
+
+
+def test_tables_that_nobody_moves_are_not_waited_for() -> None:
+    """A rebuild may be what is done while the projector is stopped."""
+    share = Share()
+    for _ in range(3):
+        assert share.now({0: 10_000, 1: 100}, {0: (100, 900.0), 1: (100, None)}) == 1.0
+
+
+def test_the_part_can_be_set() -> None:
+    share = Share(0.05)
+    share.now({0: 0}, {})
+    assert share.now({0: 1_000}, {}) == 0.05
