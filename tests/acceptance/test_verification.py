@@ -4,9 +4,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
-from joblog.projections.replay.verification import Report, Verification
-from joblog.services.client.options import ContinueOn
+from joblog.projections.monitor.monitor import Monitor
+from joblog.projections.replay import orphans
+from joblog.projections.replay.report import Report
+from joblog.projections.replay.verification import Verification
+from joblog.services.client.options import ContinueOn, JobOptions
+from joblog.streams.contract.states import State
+from joblog.streams.kafka import clients
 
 pytestmark = [pytest.mark.broker, pytest.mark.database]
 JOBS = 400
@@ -36,3 +42,47 @@ def test_nothing_is_found_while_jobs_move_and_afterwards(installation: Any, wait
     last = verified(installation, tmp_path / "after")
     assert last.findings == []
     assert last.jobs == JOBS + 3 * JOBS // 20
+
+
+def test_nothing_is_found_of_what_is_rare(
+    installation: Any, wait_until: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parameters, revived jobs, jobs that wait, commands that are rejected, and some that cannot be read."""
+    monkeypatch.setattr(orphans, "ANSWER_MS", 0)  # all answers are there when the tables are
+    for role in ("elector", "delays", "worker-1", "projector"):
+        installation.start(role)
+    options = JobOptions(priority=3, parameters={"colour": "r\u00e4d", "n": 1.0, "big": 1e300})
+    with installation.client() as client, Monitor(installation.dsn, installation.schema) as monitor:
+        parent = client.schedule("ok", 1e2, delay=timedelta(days=1), options=options)
+        for number in range(6):
+            client.continue_with(parent, "ok", number, options=JobOptions(queue=f"q{number}"))
+        client.set_parameter(parent, "colour", {"a": [1, None, True]})
+        ended = client.enqueue("ok", 1.5, options=options)
+        monitor.wait_for(ended, {State.SUCCEEDED}, timeout_s=60)
+        snapshot = monitor.snapshot(ended)
+        client.reschedule(ended, delay=timedelta(days=1), snapshot=snapshot)
+        client.set_parameter(ended, "later", "x")
+        client.delete("00000000-0000-8000-8000-000000000001")  # there is no such job
+        writer = clients.producer(installation.kafka, "test-commands")
+        for lane in range(installation.lanes):
+            writer.produce(installation.names.commands, b"no command", b"key", lane)
+        assert writer.flush(30) == 0
+        waiting = {State.AWAITING: 6, State.SCHEDULED: 2}
+        wait_until(lambda: rejected(installation) == installation.lanes + 1, 60, "the rejections")
+        wait_until(lambda: counts(monitor) == waiting, 60, "the jobs that wait")
+        wait_until(lambda: not installation.differences(), 60, "Postgres to equal the log")
+        wait_until(lambda: monitor.job(ended).parameters.get("later") == "x", 60, "the parameter")
+    report = verified(installation, tmp_path / "rare")
+    assert report.findings == []
+    assert (report.holds, report.jobs) == (True, 8)
+
+
+def rejected(at: Any) -> int:
+    with psycopg.connect(at.dsn, options=f"-c search_path={at.schema}") as connection:
+        [(count,)] = connection.execute("SELECT count(*) FROM rejected").fetchall()
+    return int(count)
+
+
+def counts(monitor: Monitor) -> dict[State, int]:
+    found = monitor.statistics().counts
+    return {state: found[state] for state in (State.AWAITING, State.SCHEDULED)}
