@@ -9,11 +9,13 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from joblog.projections.schema import migrate
 from joblog.services.client.client import Client
+from joblog.services.embedded.stack import EmbeddedStack
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.kafka.admin import create_topics
 from joblog.streams.kafka.clients import KafkaConfig
@@ -167,6 +169,13 @@ def install(schema: str, tmp_path: Path, prefix: str) -> Iterator[Callable[[Kafk
     yield build
     for one in made:
         one.stop()
+
+
+@pytest.fixture
+def own_stack() -> Iterator[EmbeddedStack]:
+    """Servers of the test's own, which it may stop."""
+    with TemporaryDirectory(prefix="joblog-outage-") as directory, EmbeddedStack(Path(directory)) as started:
+        yield started
 
 
 class Killer(threading.Thread):

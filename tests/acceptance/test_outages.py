@@ -1,8 +1,6 @@
 """Servers that go away under load: jobs go on without Postgres, and nothing acknowledged is lost with the broker."""
 
 import time
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -16,12 +14,6 @@ pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(600)
 
 POSTGRES_AWAY_S = 60
 ROLES = ["elector", "worker-1", "projector", "delays"]
-
-
-@pytest.fixture
-def own_stack() -> Any:
-    with TemporaryDirectory(prefix="joblog-outage-") as directory, EmbeddedStack(Path(directory)) as started:
-        yield started
 
 
 def succeeded(installation: Any) -> int:

@@ -1,25 +1,31 @@
-"""Events of other services while processes of triggers are killed in turns: each makes its jobs once."""
+"""Events of other services while processes of triggers and the broker are killed: each makes its jobs once."""
 
 import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.cimpl import NewTopic
+from joblog.services.embedded.stack import EmbeddedStack
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
-from joblog.streams.kafka.last_records import last_records
+from joblog.streams.kafka.group_offsets import committed_offsets
+from joblog.streams.kafka.last_records import last_records, watermarks
+
+from tests.support.pausing import pause, resume
 
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(400)]
 
-ROUNDS = 10
+ROLES = ("triggers-1", "triggers-2")
+#: Who is killed in which round; in the last one the broker, too.
+KILLS = (ROLES[:1], ROLES[1:], ROLES, ROLES[:1], ROLES[1:], ROLES, ROLES)
 #: Of a round: events in each of the three forms, broken records, and events that are sent twice.
-EACH, BROKEN, TWICE = 60, 20, 20
+EACH, BROKEN, TWICE = 90, 20, 20
 PARTITIONS = 4
 #: So long after a kill everything that was sent before has become jobs.
 RECOVERED_S = 15
@@ -50,6 +56,9 @@ class Sender:
 
     def __init__(self, kafka: KafkaConfig, topic: str) -> None:
         self.topic = topic
+        new = NewTopic(topic, num_partitions=PARTITIONS, replication_factor=1)
+        admin = clients.admin(kafka)
+        admin.create_topics([new])[topic].result(20)
         self.producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "acks": "all"})
         self.jobs: set[tuple[int, int]] = set()
         self.broken: dict[Place, bytes] = {}
@@ -122,15 +131,6 @@ class Log:
         return time.monotonic() - began
 
 
-@pytest.fixture
-def sender(kafka: KafkaConfig, prefix: str, delete_topics: Callable[[list[str]], None]) -> Iterator[Sender]:
-    topic = f"{prefix}uploads"
-    client = clients.admin(kafka)
-    client.create_topics([NewTopic(topic, num_partitions=PARTITIONS, replication_factor=1)])[topic].result(20)
-    yield Sender(kafka, topic)
-    delete_topics([topic])
-
-
 def deadletters(kafka: KafkaConfig, names: TopicNames) -> dict[Place, bytes]:
     with closing(clients.reader(kafka, f"{names.prefix}letters")) as reader:
         found = {}
@@ -142,39 +142,98 @@ def deadletters(kafka: KafkaConfig, names: TopicNames) -> dict[Place, bytes]:
         return found
 
 
-def test_each_event_makes_its_jobs_once_while_processes_are_killed_in_turns(
-    installation: Any, sender: Sender, kafka: KafkaConfig, names: TopicNames, wait_until: Any
-) -> None:
-    (installation.home / "acceptance_triggers.py").write_text(MODULE)
-    installation.extra = {"JOBLOG_TRIGGERS__MODULES": "acceptance_triggers", "JOBLOG_LOGS__LEVEL": "INFO"}
-    roles = ["triggers-1", "triggers-2"]
-    for role in ("elector-a", *roles):
-        installation.start(role)
-    log = Log(kafka, names, installation.lanes)
-    with closing(log.reader):
-        lasted = []
+class Scene:
+    """Two processes of triggers and an elector, what is sent to them, and what has come of it."""
+
+    def __init__(self, installation: Any, wait_until: Any) -> None:
+        self.installation, self.wait_until = installation, wait_until
+        self.sender = Sender(installation.kafka, f"{installation.names.prefix}uploads")
+        self.log = Log(installation.kafka, installation.names, installation.lanes)
+        (installation.home / "acceptance_triggers.py").write_text(MODULE)
+        installation.extra = {"JOBLOG_TRIGGERS__MODULES": "acceptance_triggers", "JOBLOG_LOGS__LEVEL": "INFO"}
+        for role in ("elector-a", *ROLES):
+            installation.start(role)
+        for role in ROLES:
+            wait_until(lambda: self.joined(role), START_S, f"{role} in the group")  # noqa: B023
+
+    def round(self) -> None:
+        """Send a round, and return when some of it has become jobs."""
+        self.sender.round()
+        self.log.wait_for(lambda: len(self.log.created) > len(self.sender.jobs) - 150, START_S, "some jobs")
+
+    def recover(self, timeout_s: float = RECOVERED_S) -> float:
+        """Wait until everything that was sent has become jobs; returns how long that took."""
+        return self.log.wait_for(
+            lambda: len(self.log.created) == len(self.sender.jobs), timeout_s, "all jobs of the round"
+        )
+
+    def joined(self, role: str) -> int:
+        """How often the process has got partitions, by its log."""
+        return int((self.installation.home / f"{role}.log").read_text().count("triggers.assigned"))
+
+    @contextmanager
+    def joining(self, *roles: str) -> Iterator[None]:
+        """Within the block, these processes come to the group again."""
+        began = {role: self.joined(role) for role in roles}
+        yield
         for role in roles:
-            wait_until(lambda: joined(installation, role), START_S, f"{role} in the group")  # noqa: B023
-        for number in range(ROUNDS):
-            victim = roles[number % 2]
-            sender.round()
-            due = len(sender.jobs)
-            log.wait_for(lambda: len(log.created) > due - 150, START_S, "some jobs of the round")  # noqa: B023
-            installation.kill(victim)
-            lasted.append(log.wait_for(lambda: len(log.created) == due, RECOVERED_S, "all jobs of the round"))  # noqa: B023
-            began = joined(installation, victim)
-            installation.start(victim)
-            wait_until(lambda: joined(installation, victim) > began, START_S, f"{victim} in the group again")  # noqa: B023
-    assert installation.kills == {"triggers-1": 5, "triggers-2": 5}
-    assert sender.sent >= 2_000
-    assert log.created.keys() == sender.jobs
-    assert [ids for ids in log.created.values() if len(ids) != 1] == []
-    assert len(installation.events()) == len(sender.jobs)
-    wait_until(lambda: deadletters(kafka, names) == sender.broken, 15, "all broken records in the dead letters")
-    assert len(sender.broken) == ROUNDS * BROKEN
-    print(f"seconds from a kill to all jobs: {[round(one, 1) for one in lasted]}")
+            self.wait_until(lambda: self.joined(role) > began[role], START_S, f"{role} in the group again")  # noqa: B023
+
+    def check(self) -> None:
+        """Each event made its jobs once, each broken record one dead letter, and everything is committed."""
+        kafka, names, created = self.installation.kafka, self.installation.names, self.log.created
+        assert created.keys() == self.sender.jobs
+        assert [ids for ids in created.values() if len(ids) != 1] == []
+        assert len(self.installation.events()) == len(self.sender.jobs)
+        self.wait_until(lambda: deadletters(kafka, names) == self.sender.broken, 15, "all broken records parked")
+        self.wait_until(lambda: left(kafka, names, self.sender.topic) == [0] * PARTITIONS, 15, "all offsets")
 
 
-def joined(installation: Any, role: str) -> int:
-    """How often the process has got partitions, by its log."""
-    return int((installation.home / f"{role}.log").read_text().count("triggers.assigned"))
+def test_each_event_makes_its_jobs_once_while_processes_and_the_broker_are_killed(
+    own_stack: EmbeddedStack, install: Any, wait_until: Any
+) -> None:
+    kafka = KafkaConfig(own_stack.addresses.bootstrap_servers)
+    installation = install(kafka, own_stack.addresses.dsn)
+    scene, lasted = Scene(installation, wait_until), []
+    with closing(scene.log.reader):
+        for number, victims in enumerate(KILLS, 1):
+            scene.round()
+            for role in victims:
+                installation.kill(role)
+            if len(victims) == 1:  # the other one goes on
+                lasted.append(scene.recover())
+            with scene.joining(*victims):
+                for role in victims:
+                    installation.start(role)
+                if number == len(KILLS):
+                    own_stack.kill_broker()
+                    own_stack.start_broker()
+            scene.recover(START_S)
+    assert installation.kills == dict.fromkeys(ROLES, 5)
+    assert scene.sender.sent >= 2_000
+    scene.check()
+    print(f"seconds from a kill to all jobs, by the other process: {[round(one, 1) for one in lasted]}")
+
+
+def test_a_process_that_was_paused_beyond_its_session_loses_and_doubles_nothing(
+    installation: Any, wait_until: Any
+) -> None:
+    scene = Scene(installation, wait_until)
+    with closing(scene.log.reader):
+        scene.round()
+        pause(installation.roles[ROLES[0]])
+        scene.recover()
+        with scene.joining(*ROLES):
+            resume(installation.roles[ROLES[0]])
+            scene.round()
+        scene.recover()
+    scene.check()
+    assert all(process.poll() is None for process in installation.roles.values())
+
+
+def left(kafka: KafkaConfig, names: TopicNames, topic: str) -> list[int]:
+    """How many records of each partition are not committed."""
+    places = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+    committed = committed_offsets(kafka, f"{names.prefix}triggers", places, 15)
+    with closing(clients.reader(kafka, f"{names.prefix}ends")) as reader:
+        return [watermarks(reader, place)[1] - place.offset for place in committed]
