@@ -45,7 +45,7 @@ def change_record(
             job_id,
             format_time(time.time_ns() // 1_000_000),
             "application/json",
-            data=Raw(encode_json(data, kind.__name__)),
+            data=Raw(encode_json(data, kind.__name__, levels_around=0)),
         )
     )
     if len(value) > VALUE_BYTES_MAX:

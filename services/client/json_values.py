@@ -17,10 +17,11 @@ def _other(value: Any) -> Any:
     raise NotImplementedError(f"objects of type {type(value).__qualname__} are not supported")
 
 
+_LEVELS_AROUND_MAX: Final = 2
 _encode: Final = json.Encoder(enc_hook=_other).encode
 
 
-def encode_json(value: Any, what: str) -> bytes:
+def encode_json(value: Any, what: str, levels_around: int = 1) -> bytes:
     """The JSON of a value, from which a worker makes an equal one where a parameter is annotated with its type.
 
     - JSON's types, nested, with any integer; bytes, as base64; tuples, sets and frozensets.
@@ -32,12 +33,13 @@ def encode_json(value: Any, what: str) -> bytes:
     Without an annotation, and in a job's parameters, what arrives is what JSON has: bytes stay base64.
 
     Raises InvalidData, naming `what`, for anything else, and for what JSON or Postgres cannot represent: NaN and
-    infinite numbers, NUL characters, lone surrogates, depth beyond a hundred levels.
+    infinite numbers, NUL characters, lone surrogates, depth beyond a hundred levels. Those of the command that are
+    around the value count: `data`, and for the parameters of a new job their object.
     """
     try:
         text = _encode(value)
         if _is_suspect(text):
-            check_text(to_builtins(value, enc_hook=_other, str_keys=True))
+            check_text(to_builtins(value, enc_hook=_other, str_keys=True), levels_around=levels_around)
     except ContractError as exc:
         raise InvalidData(f"{what}: {exc.reason}") from exc
     except (TypeError, ValueError, OverflowError, RecursionError, NotImplementedError) as exc:
@@ -50,5 +52,5 @@ def _is_suspect(text: bytes) -> bool:
     return (
         b"null" in text
         or (BACKSLASH in text and b"\\u0000" in text)
-        or (len(text) > DEPTH_MAX and text.count(b"[") + text.count(b"{") > DEPTH_MAX)
+        or (len(text) > DEPTH_MAX and text.count(b"[") + text.count(b"{") > DEPTH_MAX - _LEVELS_AROUND_MAX)
     )

@@ -62,7 +62,8 @@ class CreateTemplate:
         self._parent = wire.Parent(model.parent.job_id, model.parent.on) if model.parent else None
         self._retry = msgspec.convert(model.retry.model_dump(mode="json"), Retry) if model.retry else None
         self._parameters = {
-            name: msgspec.Raw(encode_json(value, f"parameter {name}")) for name, value in model.parameters.items()
+            name: msgspec.Raw(encode_json(value, f"parameter {name}", levels_around=2))
+            for name, value in model.parameters.items()
         }
         self._numbers: list[int] = []
         self._numbers_next = 1

@@ -90,9 +90,9 @@ def explained(error: ValidationError) -> str:
     return f"{error.error_count()} error(s); " + "; ".join(lines)
 
 
-def check_text(value: Any, path: str = "$") -> None:
+def check_text(value: Any, path: str = "$", levels_around: int = 0) -> None:
     """Refuse what Postgres cannot store or JSON cannot represent: NUL, infinite numbers, too much depth."""
-    for where, one in _walk(value, path, 0):
+    for where, one in _walk(value, path, levels_around):
         if isinstance(one, str) and "\x00" in one:
             raise InvalidData(f"{where} holds a NUL character, which Postgres cannot store")
         if isinstance(one, float) and one - one != 0:

@@ -1,4 +1,5 @@
 import re
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -308,3 +309,22 @@ def test_ids_of_many_jobs_differ_and_spread_over_the_shards() -> None:
 def test_one_call_of_many_that_cannot_be_sent_is_refused() -> None:
     with pytest.raises(InvalidData, match="args_bytes_max"):
         CreateTemplate("a.b", JobOptions(), RULES).fill_all([Call(), Call(["x" * 1_001])])
+
+
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+def test_an_elector_reads_what_a_client_may_send_however_deep(brackets: str) -> None:
+    sent = []
+    for depth in range(96, 104):
+        opened = brackets[0] if brackets == "[]" else '{"a":'
+        value = json.decode(opened * depth + "1" + brackets[1] * depth)
+        for call, parameters in (
+            (Call((value,), {}), {}),
+            (Call((), {"a": value}), {}),
+            (Call((), {}), {"a": value}),
+        ):
+            with suppress(InvalidData):
+                record = CreateTemplate("t", JobOptions(parameters=parameters), RULES).fill(call)
+                sent.append(record)
+    assert 6 < len(sent) < 24
+    for record in sent:
+        read_command(record.value, None)
