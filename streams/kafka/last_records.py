@@ -41,7 +41,9 @@ def read_to_end(consumer: Consumer, starts: list[TopicPartition], timeout_s: flo
     while waiting:
         if time.monotonic() > deadline:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-        for record in consumer.consume(100, 0.1):
+        first = consumer.poll(0.1)
+        # To ask for many would wait for so many, also behind the end.
+        for record in [] if first is None else [first, *consumer.consume(1_000, 0)]:
             error = record.error()
             if error is None:
                 yield record

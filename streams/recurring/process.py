@@ -91,8 +91,8 @@ class Recurring:
         self._prepare = prepare
         self._clock = clock
         self._held: dict[int, Held] = {}
-        self._park_at = 0.0  # by the clock of the event loop
         self._awake = Awake()
+        self._park_at = 0.0  # by the clock of the event loop
         client_id = f"{names.prefix}recurring"
         self._sender = Sender(config, client_id, lambda: meters.inc("joblog_producer_rebuilds_total", ROLE))
         self._endings = Endings(config, names.events, f"{client_id}-events")
@@ -170,8 +170,9 @@ class Recurring:
         self._awake.look()
         try:
             await self._mark()
-            self._watch()
-            plans = list(self._plans(self._clock()))
+            now = self._clock()
+            self._watch(now)
+            plans = list(self._plans(now))
             if plans:
                 await self._perform(plans)
             await self._park()
@@ -191,9 +192,9 @@ class Recurring:
         for _, held in unmarked:
             held.is_marked = True
 
-    def _watch(self) -> None:
+    def _watch(self, now: datetime) -> None:
         """Watch the last jobs of the definitions whose overlap matters."""
-        now, watched = self._clock(), dict[str, datetime]()
+        watched = dict[str, datetime]()
         for row in self._rows():
             job_id = self._last_job(row)
             if job_id is not None and row.progress is not None:
@@ -255,6 +256,7 @@ class Recurring:
     async def _perform(self, plans: list[tuple[int, Held, Plan]]) -> None:
         create, note = self._names.commands, self._names.recurring
         commands = [Record(create, one.lane, one.job_id, one.value) for *_, made in plans for one in made.commands]
+        self._awake.look()
         created_at = await asyncio.to_thread(self._sender.send, commands)
         self._awake.look()
         # From here on they exist. What is noted is read back, too; until then the rows have it. A process that lost a

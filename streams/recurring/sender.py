@@ -34,6 +34,7 @@ class Sender:
     def __init__(self, config: KafkaConfig, client_id: str, on_replaced: Callable[[], object] = lambda: None) -> None:
         make = partial(producer, config, client_id, linger_ms=1, timeout_ms=_TIMEOUT_S * 1000)
         self._producer = DurableProducer(make, on_replaced)
+        self._known: set[str] = set()
 
     def send(self, records: Sequence[Record]) -> datetime | None:
         """Returns when all are acknowledged: the earliest time that brokers gave them, by their clocks.
@@ -52,6 +53,10 @@ class Sender:
             else:
                 times.append(message.timestamp()[1])
 
+        for topic in {record.topic for record in records} - self._known:
+            # The first record for a topic that is not known yet would wait for half a second.
+            self._producer.list_topics(topic, _TIMEOUT_S)
+            self._known.add(topic)
         for record in records:
             place = record.topic, record.value, record.key, record.partition
             self._producer.produce(*place, on_delivery, record.headers)

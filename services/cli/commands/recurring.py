@@ -7,12 +7,13 @@ from typing import Annotated, Any, Final
 
 import typer
 from joblog.services.cli.commands.recurring_runs import print_with_skipped, runs, with_runs, with_states
-from joblog.services.cli.commands.recurring_tasks import TasksOption, found_in, noting_unserved
+from joblog.services.cli.commands.recurring_tasks import TasksOption, found_in, note_unserved
 from joblog.services.cli.commands.recurring_values import document, interval_of, row_of, seconds_of
 from joblog.services.cli.commands.roles import HttpPort
 from joblog.services.cli.context import Output, OutputOption, note
 from joblog.services.cli.extras import needs
 from joblog.services.cli.output import print_document, print_rows
+from joblog.services.cli.postgres import Aside
 from joblog.services.cli.values import (
     from_here,
     given,
@@ -158,9 +159,11 @@ def add(
     fields |= given(misfire=misfire, overlap=overlap, anchor=None if anchor is None else parse_instant(anchor))
     fields |= given(misfire_cap=misfire_cap, misfire_tolerance=seconds_of(misfire_tolerance))
     found = found_in(ctx, tasks, task)
-    with _client(ctx) as client, noting_unserved(ctx, client, recurring_id):
-        client.recurring.add_or_update(recurring_id, found, schedule, options=options, **fields)
+    aside = Aside(settings_of(ctx))
+    with _client(ctx) as client:
+        made = client.recurring.add_or_update(recurring_id, found, schedule, options=options, **fields)
         _tell(client, recurring_id, "added", output)
+    note_unserved(made, aside)
 
 
 @app.command()
@@ -204,9 +207,11 @@ def edit(
     )
     if not changes:
         raise InvalidData("nothing to change: give --task, --cron, --every, --zone, --args, --kwargs, --queue, ...")
-    with _client(ctx) as client, noting_unserved(ctx, client, recurring_id):
-        client.recurring.edit(recurring_id, **changes)
+    aside = Aside(settings_of(ctx))
+    with _client(ctx) as client:
+        made = client.recurring.edit(recurring_id, **changes)
         _tell(client, recurring_id, "changed", output)
+    note_unserved(made, aside)
 
 
 @app.command()

@@ -4,17 +4,15 @@ A task may be deployed after the definition that names it, so a name that only w
 names the modules has said where the task is: a name that they do not have is refused.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from joblog.services.cli.context import note
 from joblog.services.cli.postgres import Aside, unserved
 from joblog.services.cli.values import from_here, given, settings_of
-from joblog.services.client.client import Client
 from joblog.services.settings.errors import suggestion
 from joblog.services.tasks.task import Task, TaskRegistry
+from joblog.streams.contract.recurring import Definition
 from joblog.streams.errors import InvalidData
 
 TasksOption = Annotated[
@@ -34,14 +32,8 @@ def found_in(ctx: typer.Context, modules: str | None, task: str) -> Task[..., An
     return registry.get(task)
 
 
-@contextmanager
-def noting_unserved(ctx: typer.Context, client: Client, recurring_id: str) -> Iterator[None]:
-    """Afterwards, say so if no running worker would take the jobs of a definition, as far as Postgres knows."""
-    aside = Aside(settings_of(ctx))
-    yield
-    running, definition = aside.running(), client.recurring.get(recurring_id).definition
-    if running is None or definition is None:
-        return
-    waiting = unserved(definition.queue, definition.task, running)
-    if waiting is not None:
+def note_unserved(definition: Definition, aside: Aside) -> None:
+    """Say so if no running worker would take the jobs of a definition, as far as Postgres knows."""
+    running = aside.running()
+    if running is not None and (waiting := unserved(definition.queue, definition.task, running)):
         note(f"note: its jobs wait: {waiting}")

@@ -121,7 +121,7 @@ def up(
         addresses = stack.start()
         try:
             _prepare(settings, addresses)
-            recurring = not only_stack and not no_recurring and _can_recur()
+            recurring = not only_stack and not no_recurring and can_recur()
             roles = [] if only_stack else _roles(stack.directory, settings, recurring=recurring)
             with _monitored(stack.directory, roles, monitor) as prometheus:
                 _run(stack, addresses, settings, roles, stop, output, prometheus)
@@ -151,7 +151,7 @@ def _is_idle(name: str, settings: Settings) -> bool:
             return name in _IDLE or name.startswith(("kafka.sasl_", "kafka.ssl_"))
 
 
-def _can_recur() -> bool:
+def can_recur() -> bool:
     """Whether the recurring process can run; says what is missing if not."""
     if find_spec("faust") is not None:
         return True
