@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.mutants import clients, electors, lanes, monitoring, redrives, replay, roles
+from tests.mutants import clients, electors, lanes, monitoring, recurring, redrives, replay, roles
 from tests.mutants.mutant import Mutant
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
@@ -10,6 +10,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *lanes.MUTANTS,
     *clients.MUTANTS,
     *roles.MUTANTS,
+    *recurring.MUTANTS,
     *monitoring.MUTANTS,
     *replay.MUTANTS,
     *redrives.MUTANTS,

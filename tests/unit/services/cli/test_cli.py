@@ -423,6 +423,9 @@ def test_what_keeps_a_job_waiting_is_told() -> None:
         == "no running worker serves the queue shop; those that know a.b serve default, x (--queue)"
     )
     assert unserved("shop", "c", [worker("shop")]) == "no running worker of the queue shop knows the task c"
+    assert unserved("shop", "a.v", [worker("shop")]) == (
+        "no running worker of the queue shop knows the task a.v; did you mean a.b?"
+    )
     assert unserved("shop", "a.b", [worker("default"), worker("shop")]) is None
 
 

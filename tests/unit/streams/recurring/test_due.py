@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 from joblog.streams.contract.recurring import Definition, Misfire, Overlap, Pause, Progress, Skip
-from joblog.streams.recurring.due import MISFIRED, OVERLAPPED, SKIPPED, Decision, decide
+from joblog.streams.recurring.due import MISFIRED, OVERLAPPED, SKIPPED, Decision, decide, paused_again
 from joblog.streams.recurring.schedule import schedule_of
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -72,6 +72,26 @@ def test_a_pause_creates_nothing_but_what_was_due_before() -> None:
 def test_what_fell_into_a_pause_is_not_made_up_for(pause: Pause) -> None:
     decision = decided(8, pause=pause, progress=Progress(through=at(1)), misfire=Misfire.STRICT)
     assert decision == Decision((at(8),), False, (), None, at(8))
+
+
+def test_a_pause_that_is_changed_makes_up_for_nothing_of_itself() -> None:
+    first = Pause(paused=True, at=at(1.5))
+    changed = paused_again(first, at(5.5), at(7.5))
+    assert decided(6, pause=changed, progress=Progress(through=at(1))) is None
+    assert decided(8, pause=changed, progress=Progress(through=at(1)), misfire=Misfire.STRICT) == Decision(
+        (at(8),), False, (), None, at(8)
+    )
+
+
+@pytest.mark.parametrize(
+    "first", [Pause(paused=False, at=at(4.5)), Pause(paused=True, at=at(1.5), until=at(4.5))], ids=["resumed", "over"]
+)
+def test_a_pause_makes_up_for_nothing_of_the_one_before(first: Pause) -> None:
+    second = paused_again(first, at(5.5), None)
+    decision = decided(9, pause=second, progress=Progress(through=at(1)), misfire=Misfire.STRICT)
+    assert decision == Decision((at(5),), False, (), None, at(5)), "only what was due between the two"
+    third = paused_again(second, at(9.5), at(20))
+    assert decided(10, pause=third, progress=Progress(through=at(1)), misfire=Misfire.STRICT) == decision
 
 
 def running(overlap: Overlap, waiting: datetime | None = None, minutes: float = 2, *, is_running: bool = True) -> Any:

@@ -82,6 +82,16 @@ def test_an_expression_that_cannot_be_used_says_where_and_shows_a_valid_one(expr
     assert "0 2 * * *" in str(caught.value) or "@daily" in str(caught.value)
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/New_York"])
+def test_nothing_comes_after_the_end_of_the_calendar(zone: str) -> None:
+    schedule = cron("0 12 * * *", zone)
+    first, end = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    for late in (end, end - timedelta(hours=1), end - timedelta(days=1)):
+        assert schedule.next_after(late) is None or schedule.next_after(late) > late  # type: ignore[operator]
+    assert schedule.next_after(end) is None
+    assert (schedule.next_after(first) or end).year == 1
+
+
 def test_an_unknown_zone_is_refused_with_an_example() -> None:
     with pytest.raises(InvalidData, match="Europe/Berlin"):
         cron("0 2 * * *", "Mars/Olympus")

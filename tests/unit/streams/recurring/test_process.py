@@ -1,0 +1,130 @@
+"""The recurring process without its broker: what it plans of the rows that it holds."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from joblog.streams.contract.recurring import Definition, Overlap, Progress
+from joblog.streams.contract.topics import TopicNames
+from joblog.streams.health import Health
+from joblog.streams.kafka.clients import KafkaConfig
+from joblog.streams.metrics import Meters
+from joblog.streams.recurring.awake import ASLEEP_S, Awake, Slept
+from joblog.streams.recurring.jobs import Installation
+from joblog.streams.recurring.membership import Read
+from joblog.streams.recurring.process import MARK, UNDECIDED, Held, Recurring
+from joblog.streams.recurring.rows import encode_aspect
+from joblog.streams.recurring.sender import Record
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+NOW = START + timedelta(minutes=1)
+NOWHERE = KafkaConfig("127.0.0.1:1")
+
+
+class Broken:
+    """A schedule in which somebody made a mistake."""
+
+    def next_after(self, instant: datetime) -> datetime | None:
+        raise RuntimeError(f"nobody foresaw {instant}")
+
+
+class Sent:
+    """A sender that keeps what it is given; `meanwhile` happens while it waits for Kafka."""
+
+    def __init__(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        self.records: list[Record] = []
+        self._meanwhile = meanwhile
+
+    def send(self, records: Sequence[Record]) -> datetime | None:
+        self.records += records
+        self._meanwhile()
+        return START
+
+
+@pytest.fixture
+def meters() -> Meters:
+    return Meters()
+
+
+@pytest.fixture
+def process(meters: Meters) -> Recurring:
+    """A process that holds partition 0, with the definition `a`."""
+    where = Installation(2, {}, {})
+    made = Recurring(NOWHERE, TopicNames("t."), where, meters=meters, health=Health("recurring"))
+    made._held[0] = Held()
+    take(made, b"a", definition("a"))
+    return made
+
+
+def take(process: Recurring, key: bytes, value: bytes) -> None:
+    """Let the process read a record of partition 0."""
+    process._take(Read(0, 0, key, value, []))
+
+
+def definition(recurring_id: str, overlap: Overlap = Overlap.ALLOW) -> bytes:
+    made = Definition(id=recurring_id, schedule="* * * * *", task="t", starts_at=START, overlap=overlap)
+    return encode_aspect(made)
+
+
+def planned(process: Recurring) -> list[str]:
+    """The definitions for which something is to be done."""
+    return [made.row.id for *_, made in process._plans(NOW)]
+
+
+def test_nothing_is_decided_before_the_own_mark_was_read(process: Recurring) -> None:
+    take(process, MARK.encode(), b"the mark of another process")
+    assert planned(process) == []
+    take(process, MARK.encode(), process._held[0].mark)
+    assert planned(process) == ["a"]
+
+
+def test_nothing_is_decided_before_it_is_known_whether_the_job_before_has_ended(process: Recurring) -> None:
+    process._held[0].is_ready = True
+    take(process, b"a", definition("a", Overlap.SKIP))
+    progress = Progress(through=START, last_job_id="01a31bcf-c400-8001-8000-00000000002a", last_created_at=START)
+    take(process, b"a|progress", encode_aspect(progress))
+    assert planned(process) == [], "its lane has not been read"
+    of_no_lane = progress.model_copy(update={"last_job_id": "01a31bcf-c400-8fff-8000-00000000002a"})
+    take(process, b"a|progress", encode_aspect(of_no_lane))
+    assert planned(process) == ["a"], "nobody runs a job of a lane that does not exist"
+
+
+def test_commands_come_first_and_then_what_is_noted(process: Recurring) -> None:
+    sent = process._sender = Sent()  # type: ignore[assignment]
+    process._held[0].is_ready = True
+    asyncio.run(process._perform(list(process._plans(NOW))))
+    assert [record.topic for record in sent.records] == ["t.commands", "t.recurring"]
+    assert planned(process) == []
+
+
+def test_a_process_that_was_paused_since_it_decided_sends_nothing_of_that(process: Recurring) -> None:
+    sent = process._sender = Sent()  # type: ignore[assignment]
+    process._held[0].is_ready = True
+    monotonic = iter([0.0, 0.1, ASLEEP_S + 1])
+    process._awake = Awake(monotonic.__next__)
+    process._awake.look()
+    with pytest.raises(Slept):
+        asyncio.run(process._perform(list(process._plans(NOW))))
+    assert sent.records == []
+
+
+def test_a_process_that_lost_a_partition_meanwhile_notes_nothing_there(process: Recurring) -> None:
+    sent = process._sender = Sent(lambda: process._assigned([0]))  # type: ignore[assignment]
+    process._held[0].is_ready = True
+    asyncio.run(process._perform(list(process._plans(NOW))))
+    assert [record.topic for record in sent.records] == ["t.commands"]
+
+
+def test_a_row_that_cannot_be_decided_costs_the_others_nothing(
+    process: Recurring, meters: Meters, caplog: pytest.LogCaptureFixture
+) -> None:
+    process._held[0].is_ready = True
+    take(process, b"good", definition("good"))
+    row = process._held[0].rows.rows["a"]
+    row.schedule = Broken()
+    assert planned(process) == ["good"]
+    assert (row.error or "").startswith("RuntimeError: nobody foresaw")
+    assert row.next_due == NOW + UNDECIDED
+    assert meters.registry.get_sample_value("joblog_internal_errors_total", {"role": "recurring"}) == 1
+    assert [one.message for one in caplog.records] == ["recurring.undecided"]
