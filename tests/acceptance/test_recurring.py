@@ -122,4 +122,4 @@ def test_a_process_that_is_paused_past_its_session_and_continued_repeats_nothing
         installation.kill(SCHEDULERS[1])
         end = datetime.now(UTC)
         wait_until(lambda: everybody_is_past(client, end), TAKEOVER_S, "the one that was paused to go on")
-    check_each_once(installation, wait_until, made, end, 100)
+    check_each_once(installation, wait_until, made, end, 50)

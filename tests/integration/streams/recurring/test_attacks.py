@@ -81,7 +81,7 @@ def test_two_that_begin_at_the_same_instant_share_the_work_and_create_each_occur
             30,
             "each to have its share",
         )
-        end = datetime.now(UTC) + timedelta(seconds=2)
+        end = datetime.now(UTC) + timedelta(seconds=1)
 
         def all_are_past() -> bool:
             return all(row.progress and row.progress.through >= end for row in client.recurring.list())

@@ -1,6 +1,7 @@
 """What a client writes of recurring jobs, and what stays of it."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from joblog.services.client.client import Client
@@ -49,3 +50,27 @@ def test_an_edit_keeps_the_rest_and_a_removal_leaves_nothing(client: Client) -> 
     assert client.recurring.list() == []
     with pytest.raises(UnknownRecurring):
         client.recurring.pause("a")
+
+
+def test_a_skip_that_is_said_again_leaves_out_the_same_occurrence(client: Client) -> None:
+    client.recurring.add_or_update("a", "t", "@yearly")
+    first = client.recurring.skip_next("a")
+    assert client.recurring.skip_next("a") == first
+    (next_one,) = client.recurring.get("a").upcoming(datetime.now(UTC), 1)
+    assert next_one.year == first.year + 1
+
+
+def test_a_pause_is_kept_when_something_of_that_name_is_removed(client: Client) -> None:
+    client.recurring.add_or_update("a", "t", "@yearly")
+    client.recurring.pause("a")
+    assert not client.recurring.remove("a|pause")
+    assert client.recurring.get("a").is_paused(datetime.now(UTC))
+
+
+def test_a_pause_that_is_over_before_it_begins_is_refused(client: Client) -> None:
+    client.recurring.add_or_update("a", "t", "@yearly")
+    with pytest.raises(InvalidData, match="has no effect"):
+        client.recurring.pause("a", until=datetime(2020, 1, 1, tzinfo=UTC))
+    with pytest.raises(InvalidData, match="a time needs a zone"):
+        client.recurring.pause("a", until=datetime(2220, 1, 1))  # noqa: DTZ001 - what is refused
+    assert client.recurring.get("a").pause is None
