@@ -40,6 +40,11 @@ def readable_headers(message: HasHeaders) -> Headers | None:
         return None
 
 
+def is_name(header: str) -> bool:
+    """Whether the name of a header was UTF-8; it has surrogates if not (kafka/aiokafka_batches.py)."""
+    return not any("\ud800" <= character <= "\udfff" for character in header)
+
+
 def size_of(headers: Headers | None) -> int:
     """How many bytes of a record the headers take."""
     sizes = (len(name.encode(errors="replace")) + len(content or b"") for name, content in headers or ())

@@ -4,6 +4,9 @@ The topic is its own changelog. Faust acknowledges nothing here (`acks=False`), 
 it from the beginning, in the order of the log; at each rebalance every member starts anew. A Faust table would be a
 copy of the topic that a process which was paused for long could overwrite with what it knew, and it keeps the rows of
 partitions that it lost.
+
+Names of headers that are not UTF-8 are read, too (kafka/aiokafka_batches.py): one such record would stop all of its
+partition.
 """
 
 import asyncio
@@ -13,10 +16,12 @@ from tempfile import gettempdir
 from typing import Any, Final, NamedTuple
 
 import faust
+from aiokafka.consumer import fetcher
 from faust.types.auth import AuthProtocol
-from joblog.streams.contract.record_headers import Headers
+from joblog.streams.contract.record_headers import Headers, is_name
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import SettingsError
+from joblog.streams.kafka.aiokafka_batches import Batches
 from joblog.streams.kafka.clients import SESSION_TIMEOUT_S, KafkaConfig
 
 
@@ -43,6 +48,9 @@ def member(
     on_record: OnRecord,
 ) -> faust.App:
     """An app that is ready to start in the running event loop; it calls back from that loop."""
+    if not hasattr(fetcher, "MemoryRecords"):
+        raise SettingsError("this version of aiokafka has no MemoryRecords: install the one that Joblog pins")
+    fetcher.MemoryRecords = Batches
     app = faust.App(
         f"{names.prefix}recurring",
         broker=[f"kafka://{server.strip()}" for server in config.bootstrap_servers.split(",")],
@@ -71,7 +79,7 @@ def member(
     async def read(stream: Any) -> None:
         async for event in stream.events():
             message = event.message
-            headers = list(message.headers or ())
+            headers = [(name, value) for name, value in message.headers or () if is_name(name)]
             on_record(Read(message.partition, message.offset, message.key, message.value, headers))
 
     async def assigned(*args: Any, **_: Any) -> None:  # the app, and the partitions

@@ -275,11 +275,17 @@ class Recurring:
         if loop_time < self._park_at:
             return
         self._park_at = loop_time + PARK_AGAIN_S
-        for number, held in list(self._held.items()):
-            if held.is_ready and (batch := held.parking.batch()):
-                await asyncio.to_thread(park, self._sender, batch, self._names, number, self._meters)
-                held.parking.done(batch[-1].offset)
-        self._park_at = 0.0
+        try:
+            for number, held in list(self._held.items()):
+                if held.is_ready and (batch := held.parking.batch()):
+                    await asyncio.to_thread(park, self._sender, batch, self._names, number, self._meters)
+                    held.parking.done(batch[-1].offset)
+            self._park_at = 0.0
+        except (KafkaException, BufferError):
+            raise
+        except Exception:
+            self._meters.inc("joblog_internal_errors_total", ROLE)
+            log.exception("recurring.not_parked")
 
     def _count(self, plans: list[Plan]) -> None:
         now = self._clock()

@@ -10,7 +10,7 @@ Five things are not as Faust and aiokafka do them:
   committed for its namesake is not taken for a place in it: it is read from its beginning.
 - A group that has given out its partitions anew refuses commits of its former members. That is no failure: the next
   owner of a partition repeats what was not committed.
-- Names of headers that are not UTF-8 are read (batches.py).
+- Names of headers that are not UTF-8 are read (kafka/aiokafka_batches.py).
 """
 
 import logging
@@ -25,8 +25,8 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from joblog.streams.errors import IntakeError, SettingsError
+from joblog.streams.kafka.aiokafka_batches import Batches
 from joblog.streams.kafka.clients import KafkaConfig
-from joblog.streams.triggers.batches import Batches
 
 log = logging.getLogger(__name__)
 _faust_log: Final = logging.getLogger("faust.triggers")

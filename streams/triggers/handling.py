@@ -15,9 +15,10 @@ from typing import Any, Final, NamedTuple, Protocol
 from joblog.streams.contract import deadletters
 from joblog.streams.contract.deadletters import internal_error
 from joblog.streams.contract.ids import lane_of_job
+from joblog.streams.contract.record_headers import is_name
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import ContractError
-from joblog.streams.triggers.incoming import IncomingEvent, is_name, read_event
+from joblog.streams.triggers.incoming import IncomingEvent, read_event
 from joblog.streams.triggers.records import Outgoing, Record, TooLarge
 
 log = logging.getLogger(__name__)

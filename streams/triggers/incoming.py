@@ -15,7 +15,7 @@ from joblog.streams.contract.cloudevents import (
     texts_of,
 )
 from joblog.streams.contract.fields import Instant, Message
-from joblog.streams.contract.record_headers import Headers
+from joblog.streams.contract.record_headers import Headers, is_name
 from joblog.streams.errors import InvalidData, UndecodableRecord
 from joblog.streams.triggers.records import Record
 from pydantic import ValidationError
@@ -81,11 +81,6 @@ def read_event(record: Record) -> IncomingEvent | None:
     if is_marked or (isinstance(document, dict) and "specversion" in document):
         return _cloudevent(record, received, read_attributes(record.value, {}))
     return _event(record, f"{record.place}@{record.timestamp_ms}", record.topic, received, document)
-
-
-def is_name(header: str) -> bool:
-    """Whether the name of a header was UTF-8; it has surrogates if not (batches.py)."""
-    return not any("\ud800" <= character <= "\udfff" for character in header)
 
 
 def _check_names(headers: Headers) -> None:

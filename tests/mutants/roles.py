@@ -163,6 +163,15 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "tests/unit/streams/recurring/test_parking.py",
     ),
     mutant(
+        "recurring-header-names",
+        "the reading of records of recurring jobs with odd names of headers",
+        "streams/recurring/membership.py",
+        "    fetcher.MemoryRecords = Batches\n",
+        "",
+        "tests/integration/streams/recurring/test_parking.py::"
+        "test_the_name_of_a_header_that_is_not_utf8_stops_no_partition",
+    ),
+    mutant(
         "recurring-skipped-max",
         "the limit of occurrences that are remembered as left out",
         "streams/recurring/plan.py",

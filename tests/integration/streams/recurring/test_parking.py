@@ -1,5 +1,6 @@
 """Records that cannot be read, on a real broker: one dead letter each, and everything else goes on."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from joblog.streams.metrics import Meters
 from joblog.streams.recurring.jobs import Installation, partition_of
 from joblog.streams.recurring.process import Recurring
 from joblog.streams.recurring.sender import Record, Sender
+
+from tests.support.odd_headers import NotUtf8, send_with_header
 
 pytestmark = pytest.mark.broker
 
@@ -75,6 +78,20 @@ def test_what_cannot_be_read_is_a_dead_letter_once_and_jobs_go_on(
     sender.close()
     assert [key for key, _, _ in letters(kafka, topics)].count(b"a|skip") == 1
     assert len(letters(kafka, topics)) == len(BROKEN) + 1
+
+
+def test_the_name_of_a_header_that_is_not_utf8_stops_no_partition(
+    kafka: KafkaConfig, topics: TopicNames, lanes: int, wait_until: Callable[..., Any]
+) -> None:
+    number = partition_of("a", lanes)
+    with Client(kafka, topics, lanes) as client, running(kafka, topics, lanes) as meters:
+        records = ((b"a|skip", b"?"), (b"other", b"?"))
+        asyncio.run(send_with_header(kafka.bootstrap_servers, topics.recurring, number, NotUtf8("?"), *records))
+        client.recurring.add_or_update("a", "t", timedelta(seconds=1))
+        wait_until(lambda: made_by(client), 30, "a job")
+        wait_until(lambda: len(letters(kafka, topics)) == len(records), 20, "the dead letters")
+        assert [said["own"] for _, _, said in letters(kafka, topics)] == ["kept"] * len(records)
+        assert meters.registry.get_sample_value("joblog_internal_errors_total", {"role": "recurring"}) in {0, None}
 
 
 def made_by(client: Client) -> Any:

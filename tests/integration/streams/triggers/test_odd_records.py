@@ -7,37 +7,14 @@ from operator import itemgetter
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
-from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.cimpl import NewPartitions
 from joblog.streams.kafka import clients
 
+from tests.support.odd_headers import NotUtf8, send_with_header
 from tests.support.trigger_scene import DEADLINE_S, Scene, sample
 
 pytestmark = pytest.mark.broker
-
-
-class NotUtf8(str):
-    """The name of a header, as bytes that no UTF-8 text has."""
-
-    __slots__ = ()
-
-    def encode(self, *_: Any) -> bytes:
-        return b"\xff" + str(self)[1:].encode()
-
-
-async def send_with_header(scene: Scene, name: str, *values: bytes) -> None:
-    """Of the clients at hand only this one can be made to send a name that is not UTF-8."""
-    async with AIOKafkaProducer(bootstrap_servers=scene.kafka.bootstrap_servers) as producer:
-        batch = producer.create_batch()
-        batch._builder = _DefaultRecordBatchBuilderPy(
-            magic=2, compression_type=0, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=0,
-            batch_size=1_000_000,
-        )  # fmt: skip
-        for value in values:
-            assert batch.append(key=None, value=value, timestamp=None, headers=[(name, b"1"), ("own", b"kept")])
-        await (await producer.send_batch(batch, scene.topic, partition=0))
 
 
 def test_the_name_of_a_header_that_is_not_utf8_is_parked_and_the_partition_goes_on(
@@ -45,7 +22,8 @@ def test_the_name_of_a_header_that_is_not_utf8_is_parked_and_the_partition_goes_
 ) -> None:
     scene.create_topic()
     scene.send("a")
-    asyncio.run(send_with_header(scene, NotUtf8("?name"), b'"odd"', b'"odd, too"'))
+    odd = ((None, b'"odd"'), (None, b'"odd, too"'))
+    asyncio.run(send_with_header(scene.kafka.bootstrap_servers, scene.topic, 0, NotUtf8("?name"), *odd))
     scene.send("b")
     with scene.running():
         wait_until(lambda: scene.created() == ["a", "b"], DEADLINE_S, "the jobs of the readable events")

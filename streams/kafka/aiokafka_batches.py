@@ -2,7 +2,8 @@
 
 Kafka takes such names, and aiokafka raises CorruptRecordException for the whole batch then, again and again: the
 partition would stand still for ever. Here the name is read with surrogates for the bytes that are wrong, which
-nothing can encode; who handles the record sees it by that (`incoming.py`).
+nothing can encode; who handles the record sees it by that (`contract.record_headers.is_name`). Known by those whose
+records Faust reads; put in the place of `aiokafka.consumer.fetcher.MemoryRecords`.
 """
 
 from typing import Any, Final
