@@ -8,7 +8,7 @@ from typing import NamedTuple
 from joblog.services.replay.past import chosen_lanes, reading_events
 from joblog.services.settings.model import Settings
 from joblog.streams.archive.exporting import Wanted, begun, export
-from joblog.streams.archive.importing import create_topic, import_archive, plan, verify_files
+from joblog.streams.archive.importing import beginning, create_topic, import_archive, plan, verify_files
 from joblog.streams.archive.manifest import ALL, Filters, Manifest, read_manifest
 from joblog.streams.contract.topics import TOPICS, TopicNames
 from joblog.streams.errors import InvalidData
@@ -84,13 +84,16 @@ def import_events(
     if manifest is None:
         raise InvalidData(f"{directory} holds no manifest.json: give the directory of an archive")
     verify_files(directory, manifest, told)
-    config, written = settings.kafka.config(), 0
+    config = settings.kafka.config()
     with answered(config):
-        planned = plan(config, manifest, topic, lanes=settings.lanes, appends=append)
-        if not dry_run:
+        if dry_run:
+            planned = plan(config, manifest, topic, lanes=settings.lanes, appends=append)
+            return Imported(topic, manifest.records, sum(planned.done.values()), 0)
+        with beginning(config, manifest, topic) as producer:
+            planned = plan(config, manifest, topic, lanes=settings.lanes, appends=append)
             if not planned.is_there:
                 create_topic(config, topic, settings.lanes, settings.replication)
-            written = import_archive(config, directory, manifest, planned, told)
+            written = import_archive(config, producer, directory, manifest, planned, told)
     return Imported(topic, manifest.records, sum(planned.done.values()), written)
 
 

@@ -6,7 +6,7 @@ is complete writes nothing when it is repeated.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -93,17 +93,31 @@ def create_topic(config: KafkaConfig, topic: str, lanes: int, replication: int) 
     made.result(TIMEOUT_S)
 
 
+@contextmanager
+def beginning(config: KafkaConfig, manifest: Manifest, topic: str) -> Iterator[Producer]:
+    """The producer of an import, whose plan is to be made when it is there.
+
+    By then the last transaction of an import before is over, one way or the other. Until then the offsets of the
+    group may be those before it, and an import that relied on them would write its records again.
+    """
+    producer = clients.transactional_producer(config, _group(manifest, topic))
+    with closing(producer):
+        producer.init_transactions(TIMEOUT_S)
+        yield producer
+
+
 def import_archive(
-    config: KafkaConfig, directory: Path, manifest: Manifest, planned: Plan, told: Told = silent
+    config: KafkaConfig,
+    producer: Producer,
+    directory: Path,
+    manifest: Manifest,
+    planned: Plan,
+    told: Told = silent,
 ) -> int:
     """Write what is not in the topic yet; returns how many records that were. Raises KafkaException, Stopped."""
     group, written, total = _group(manifest, planned.topic), 0, sum(planned.records.values())
     before = total - planned.left
-    with ExitStack() as stack:
-        member = stack.enter_context(closing(clients.group_consumer(config, group, group)))
-        producer = clients.transactional_producer(config, group)
-        producer.init_transactions(TIMEOUT_S)
-        stack.callback(producer.close)
+    with closing(clients.group_consumer(config, group, group)) as member:
         for lane, done in planned.done.items():
             records = islice(_records(directory, manifest.of_lane(lane)), done, None)
             while batch := list(islice(records, BATCH)):

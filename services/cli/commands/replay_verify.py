@@ -9,11 +9,13 @@ import typer
 from joblog.projections.replay.lane_hashes import LaneHashes
 from joblog.projections.replay.report import Report
 from joblog.projections.replay.verification import Verification
+from joblog.services.cli.commands.replay_ranges import LaneOption, ReadNothingOption, print_ranges
 from joblog.services.cli.context import Output, OutputOption, note
 from joblog.services.cli.output import print_document, print_rows
 from joblog.services.cli.postgres import hinted
 from joblog.services.cli.progress import STOPPED, shown
 from joblog.services.cli.values import settings_of
+from joblog.services.replay.archives import Part
 from joblog.services.settings.model import Settings
 from joblog.streams.errors import InvalidData
 from joblog.streams.progress import Stopped
@@ -21,9 +23,7 @@ from joblog.streams.progress import Stopped
 
 def verify(
     ctx: typer.Context,
-    lane: Annotated[
-        list[int] | None, typer.Option("--lane", min=0, help="Look at this lane only.", show_default="all")
-    ] = None,
+    lane: LaneOption = None,
     postgres: Annotated[bool, typer.Option(help="Compare the log with Postgres.")] = True,
     state: Annotated[bool, typer.Option(help="Compare the log with the topics `state` and `deadletters`.")] = True,
     directory: Annotated[
@@ -33,6 +33,7 @@ def verify(
             show_default="a temporary one",
         ),
     ] = None,
+    dry_run: ReadNothingOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Compare the log with Postgres and with what electors keep, and look for what is wrong in the log itself.
@@ -46,6 +47,9 @@ def verify(
     settings = settings_of(ctx)
     if wrong := [one for one in lane or () if one >= settings.lanes]:
         raise InvalidData(f"--lane: there is no lane {wrong[0]}: the lanes are 0 to {settings.lanes - 1}")
+    if dry_run:
+        print_ranges(settings, Part(lanes=lane), output)
+        return
     place = directory or Path(tempfile.mkdtemp(prefix="joblog-verify-"))
     place.mkdir(parents=True, exist_ok=True)
     try:

@@ -122,6 +122,26 @@ def test_the_past_is_read_from_the_log(world: ReplayWorld, call: Any) -> None:
     assert counters["default", "Deleted"] == (0, 1)
 
 
+def test_a_dry_run_says_which_part_of_the_log_would_be_read(world: ReplayWorld, call: Any) -> None:
+    story = Story(lane=1, random=1).enqueued().processing()
+    world.write((1, value) for value in story.values)
+    topic, whole = world.setting.names.events, {"0": [0, 0], "1": [0, 2]}
+    for command, ranges in (
+        (("verify",), whole),
+        (("verify", "--lane", "0"), {"0": [0, 0]}),
+        (("history", story.id), {"1": [0, 2]}),
+        (("at", "--time", "-0s"), whole),
+        (("at", "--offset", "1", "--job", story.id), {"1": [0, 1]}),
+        (("diff", "--from", "-1h"), whole),
+        (("what-if", "--retry", '{"attempts": 1}'), whole),
+    ):
+        code, (said,), error = call(*command, "--dry-run")
+        assert code == 0, error
+        assert (said["topic"], said["ranges"]) == (topic, ranges), command
+        assert said["offsets"] == sum(stop - start for start, stop in ranges.values())
+        assert "nothing was read" in error
+
+
 def test_a_copy_under_another_prefix_verifies_like_the_log(
     world: ReplayWorld, call: Any, tmp_path: Path, delete_topics: Callable[[list[str]], None]
 ) -> None:

@@ -8,13 +8,13 @@ import pytest
 from confluent_kafka import Message
 from joblog.streams.archive import exporting, importing
 from joblog.streams.archive.exporting import Wanted, begun, export
-from joblog.streams.archive.importing import create_topic, import_archive, plan, verify_files
+from joblog.streams.archive.importing import beginning, create_topic, import_archive, plan, verify_files
 from joblog.streams.archive.manifest import ArchiveError, Filters, Manifest, read_manifest
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.kafka.scan import reading
-from joblog.streams.progress import Stopped, silent
+from joblog.streams.progress import Stopped, Told, silent
 
 from tests.support.projection_events import Story
 
@@ -104,14 +104,16 @@ def test_what_is_imported_is_what_was_exported(
     def stop(step: str, done: int, _total: int) -> None:
         raise Stopped(f"{step} {done}")
 
-    first = plan(kafka, manifest, copy, lanes=lanes)
+    def imported(told: Told = silent) -> tuple[int, int]:
+        """How many records were there, and how many were written."""
+        with beginning(kafka, manifest, copy) as producer:
+            planned = plan(kafka, manifest, copy, lanes=lanes)
+            return sum(planned.done.values()), import_archive(kafka, producer, tmp_path, manifest, planned, told)
+
     with pytest.raises(Stopped, match="importing 17"):
-        import_archive(kafka, tmp_path, manifest, first, stop)
-    second = plan(kafka, manifest, copy, lanes=lanes)
-    assert sum(second.done.values()) == 17
-    assert import_archive(kafka, tmp_path, manifest, second) == manifest.records - 17
-    third = plan(kafka, manifest, copy, lanes=lanes)
-    assert (third.left, import_archive(kafka, tmp_path, manifest, third)) == (0, 0)
+        imported(stop)
+    assert imported() == (17, manifest.records - 17)
+    assert imported() == (manifest.records, 0)
     assert contents(kafka, copy, lanes) == contents(kafka, topics.events, lanes)
 
 
