@@ -5,8 +5,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
-from typing import Any, Final, Self
+from types import FrameType
+from typing import Any, Final
 
 from joblog.services.cli.context import Output, note
 from joblog.streams.progress import Stopped
@@ -83,28 +83,6 @@ class Shown:
         of = f" of {total:,}" if total else ""
         time_left = f", {left:,.0f} s left" if left is not None else ""
         note(f"{self._step}: {done:,}{of} records, {rate:,.0f}/s{time_left}")
-
-
-class Pace:
-    """Shows one step whose size is known, for commands that answer to Ctrl-C themselves."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._total, self._done = what, total, 0
-        self._shown = Shown(Output.TABLE)
-
-    def __enter__(self) -> Self:
-        self.advance(0)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._shown.close()
-
-    def advance(self, count: int) -> None:
-        """So many more are done."""
-        self._done += count
-        self._shown(self._what, self._done, self._total)
 
 
 @contextmanager
