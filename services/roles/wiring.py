@@ -38,13 +38,14 @@ def elector(settings: Settings) -> Builder:
             rules=rules,
             batch_max=chosen.batch_max,
             filters=installed_filters(),
-            on_committed=_tracing(settings, meters),
+            on_committed=spans_of_elections(settings, meters),
         )
 
     return on_checked_topics("elector", settings, build)
 
 
-def _tracing(settings: Settings, meters: Meters) -> OnCommitted | None:
+def spans_of_elections(settings: Settings, meters: Meters) -> OnCommitted | None:
+    """What makes the spans of elections, if `tracing.enabled`."""
     if not settings.tracing.enabled:
         return None
     from joblog.services.tracing.elections import ElectionSpans  # noqa: PLC0415 - of an extra
