@@ -50,9 +50,9 @@ def beside(
     if not load:
         others = MEASURED + WARM_UP
         load = next(throughput(cluster, MEASURED, timeout_s, postgres=True)).value / 2
-    write_log(cluster, jobs)
     turns: dict[bool, list[_Turn]] = {False: [], True: []}
     with BenchProcesses(cluster, "elector", "worker", "projector", worker={"slots": SLOTS, "prefetch": PREFETCH}):
+        write_log(cluster, jobs)  # not before there is an elector, who would take the lanes' state for lost
         with closing(RowWatch(cluster)) as watch:
             watch.wait(jobs + others, timeout_s)
         for _ in range(TURNS):
