@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 
 from joblog.projections.projector.projector import Projector
 from joblog.projections.replay.rebuild.place import Place
+from joblog.projections.replay.rebuild.share import rest_s
 from joblog.streams.errors import JoblogError, ProjectionError
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
@@ -30,8 +31,6 @@ QUEUE_KB: Final = 8_192
 PACE_S: Final = 0.25
 #: The live processes go first where they share a core.
 NICE: Final = 10
-#: So long a process rests at most: what is beside it may have changed.
-REST_MAX_S: Final = 5.0
 STOP_TIMEOUT_S: Final = 30.0
 
 
@@ -112,12 +111,8 @@ class _Paced(Projector):
     def step(self) -> int:
         began = time.monotonic()
         count = super().step()
-        worked = time.monotonic() - began
-        rest = worked / self._share.value - worked if count else 0.0
-        if self._rate is not None:
-            rest = max(rest, count / self._rate - worked)
-        if rest > 0:
-            self._stopped.wait(min(rest, REST_MAX_S))
+        if count:
+            self._stopped.wait(rest_s(count, time.monotonic() - began, self._share.value, self._rate))
         return count
 
 

@@ -14,6 +14,14 @@ LATE: Final = 0.1
 LATE_S: Final = 5.0
 #: So many records between two looks are no load: a worker says that it is alive.
 IDLE_RECORDS: Final = 20
+#: So long a process rests at most for its share: what is beside it may have changed.
+REST_MAX_S: Final = 5.0
+
+
+def rest_s(count: int, worked_s: float, share: float, rate: float | None) -> float:
+    """How long to rest after `count` records that took so long, to keep the share, and a rate in records/s."""
+    for_share = min(worked_s / share - worked_s, REST_MAX_S)
+    return max(for_share, count / rate - worked_s if rate is not None else 0.0, 0.0)
 
 
 class Share:

@@ -5,6 +5,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from joblog.services.bench import beside
 from joblog.services.cli.app import app
 from joblog.services.cli.commands import bench
 from joblog.services.embedded.stack import StackAddresses
@@ -29,6 +30,8 @@ FIGURES = [
     "rebuild",
     "rebuild_swap",
 ]
+#: Of each figure.
+SIDES = ("alone", "beside", "change")
 
 
 def test_all_benchmarks_measure_and_clean_up(
@@ -49,6 +52,26 @@ def test_all_benchmarks_measure_and_clean_up(
     assert [row["metric"] for row in rows] == FIGURES
     assert all(row["value"] > 0 for row in rows)
     # A broker lists deleted topics until it has heard of it from the controller.
+    wait_until(lambda: leftovers(stack, kafka) <= before, 30, "its topics and tables to be gone")
+
+
+def test_a_rebuild_beside_a_load_is_measured(
+    stack: StackAddresses, kafka: KafkaConfig, wait_until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beside, "TURNS", 1)
+    monkeypatch.setattr(beside, "SETTLE_S", 0.2)
+    environment = {
+        "JOBLOG_KAFKA__BOOTSTRAP_SERVERS": stack.bootstrap_servers,
+        "JOBLOG_POSTGRES__DSN": stack.dsn,
+    }
+    before = leftovers(stack, kafka)
+    given = ["--jobs", "20000", "--load", "100", "--seconds", "1", "--share", "0.05", "-o", "json"]
+    result = CliRunner().invoke(app, ["bench", "replay", "--beside", *given], env=environment)
+    assert result.exit_code == 0, result.output
+    values = {row["metric"]: row["value"] for row in map(json.loads, result.stdout.splitlines())}
+    names = [f"{name}_{side}" for name in ("throughput", "latency_p50", "latency_p99") for side in SIDES]
+    assert list(values) == names
+    assert all(value > 0 for name, value in values.items() if not name.endswith("change"))
     wait_until(lambda: leftovers(stack, kafka) <= before, 30, "its topics and tables to be gone")
 
 

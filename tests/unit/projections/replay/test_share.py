@@ -1,4 +1,7 @@
-from joblog.projections.replay.rebuild.share import BESIDE, LATE, Share
+"""How much of their time the processes of a rebuild work."""
+
+import pytest
+from joblog.projections.replay.rebuild.share import BESIDE, LATE, REST_MAX_S, Share, rest_s
 
 AT_REST = {0: (100, 1.0), 1: (100, 2.0)}
 
@@ -33,3 +36,24 @@ def test_the_part_can_be_set() -> None:
     share = Share(0.05)
     share.now({0: 0}, {})
     assert share.now({0: 1_000}, {}) == 0.05
+
+
+@pytest.mark.parametrize(
+    ("share", "rate", "rest"),
+    [
+        (1.0, None, 0.0),
+        (0.5, None, 0.2),
+        (0.1, None, 1.8),
+        (0.01, None, REST_MAX_S),
+        (1.0, 1_000, 0.8),
+        (0.1, 1_000, 1.8),
+    ],
+)
+def test_a_process_rests_for_its_share_or_its_rate_whichever_is_longer(
+    share: float, rate: float | None, rest: float
+) -> None:
+    assert rest_s(1_000, 0.2, share, rate) == pytest.approx(rest)
+
+
+def test_a_rate_is_kept_however_low_it_is() -> None:
+    assert rest_s(100, 0.0, 0.5, 1.0) == 100.0
