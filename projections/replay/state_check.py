@@ -25,6 +25,7 @@ class _Spec(Struct):
 
 
 _spec: Final = json.Decoder(_Spec).decode
+_object: Final = json.Decoder(dict[str, Any]).decode
 
 
 class Unsure(NamedTuple):
@@ -71,8 +72,15 @@ def _unmoved(key: bytes, trace: Trace, entry: Entry | None) -> Finding | Unsure 
 def says(entry: Entry) -> dict[str, Any]:
     """What a record says of its job, but for its lane, its spec, and who waits for it."""
     said: dict[str, Any] = {name: getattr(entry, name) for name in _COMPARED}
-    given = _spec(entry.spec).parameters if b'"parameters"' in entry.spec else None
-    return said | {"parameters": (given or {}) | json.decode(entry.parameters)}
+    return said | {"parameters": _parameters(entry)}
+
+
+def _parameters(entry: Entry) -> Any:
+    try:
+        given = _spec(entry.spec).parameters if b'"parameters"' in entry.spec else None
+        return (given or {}) | _object(entry.parameters)
+    except ValueError as error:
+        return f"unreadable: {error}"
 
 
 def _expected(trace: Trace) -> dict[str, Any]:

@@ -93,6 +93,10 @@ class Snapshot:
             sums.events[home], sums.history[home] = events, int(digests)
         return sums
 
+    def cancel(self) -> None:
+        """Let Postgres stop what another thread asks."""
+        self._connection.cancel()
+
     def parameters(self) -> Iterator[tuple[bytes, tuple[int, str]]]:
         """Lane and parameters of every job that has any, in the order of ids."""
         for key, lane, text in self._streamed("parameters", {}):

@@ -200,7 +200,12 @@ class Verification:
         state = self._state if self._with_state else None
         with ThreadPoolExecutor(1) as beside:
             adding = beside.submit(snapshot.sums if snapshot is not None else Sums)
-            jobs.run(snapshot, state, self._looked, self._told)
+            try:
+                jobs.run(snapshot, state, self._looked, self._told)
+            except BaseException:  # whoever stops this does not wait for Postgres
+                if snapshot is not None:
+                    snapshot.cancel()
+                raise
             return jobs, adding.result()
 
     def _find_orphans(self, jobs: Jobs) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from confluent_kafka import Producer
+from joblog.projections.replay import jobs as comparing
 from joblog.projections.replay import log_pass
 from joblog.projections.replay.findings import Kind
 from joblog.projections.replay.verification import Report
@@ -232,3 +233,19 @@ def test_a_verification_goes_on_where_it_was_stopped(world: ReplayWorld, monkeyp
     report = world.verify(told=lambda *told: seen.append(told))
     assert report.findings == []
     assert report.events == len(values)
+
+
+def test_it_can_be_stopped_while_it_compares(world: ReplayWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "_TOLD_EVERY", 1)
+    stories = jobs(20, 3)
+    world.write(interleaved(stories))
+    world.apply()
+
+    def stop(step: str, _done: int, _total: int) -> None:
+        if step == "comparing":
+            raise Stopped(step)
+
+    with pytest.raises(Stopped):
+        world.verify(told=stop, with_state=False)
+    report = world.verify(with_state=False)
+    assert (report.findings, report.jobs) == ([], 20)

@@ -64,6 +64,10 @@ CHANGES: dict[str, tuple[Callable[[Job], Job], dict[str, Any]]] = {
         lambda job: structs.replace(job, parameters=b"{}"),
         {"parameters": {"colour": "red", "size": 1}},
     ),
+    "parameters that nobody can read": (
+        lambda job: structs.replace(job, parameters=b"{"),
+        {"parameters": "unreadable: Input data was truncated"},
+    ),
     "a wrong priority": (lambda job: structs.replace(job, priority=5), {"priority": 5}),
     "another argument": (
         lambda job: structs.replace(job, spec=job.spec.replace(b"100.0", b"101")),
