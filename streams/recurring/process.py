@@ -18,6 +18,7 @@ import asyncio
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -30,7 +31,7 @@ from joblog.streams.contract.topics import TopicNames
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
-from joblog.streams.recurring.awake import Awake
+from joblog.streams.recurring.awake import Awake, Slept
 from joblog.streams.recurring.due import Decision, decide
 from joblog.streams.recurring.endings import Endings
 from joblog.streams.recurring.jobs import Installation
@@ -51,6 +52,8 @@ SHOW_S: Final = 1.0
 PARK_AGAIN_S: Final = 60.0
 #: Commands of one tick; what is left is due at the next one.
 COMMANDS_MAX: Final = 1_000
+#: How long a tick decides, after an outage that left much to decide: heartbeats of the membership wait meanwhile.
+DECIDING_S: Final = 1.0
 #: How long a row is left alone whose decision failed in a way that nobody foresaw.
 UNDECIDED: Final = timedelta(minutes=1)
 #: The key of the mark, which no definition can have.
@@ -110,6 +113,9 @@ class Recurring:
         while not stop.is_set():
             try:
                 await self._joined(stop)
+            except Slept as error:
+                log.warning("recurring.slept", extra={"reason": str(error)})
+                self._health.set_unready(f"starting over: {error}")
             except Exception as error:  # the topic has everything: start over from it
                 self._meters.inc("joblog_internal_errors_total", ROLE)
                 log.exception("recurring.started_over")
@@ -215,7 +221,7 @@ class Recurring:
 
     def _plans(self, now: datetime) -> Iterator[tuple[int, Held, Plan]]:
         """What is to be done now, with the partition of each."""
-        left = COMMANDS_MAX
+        left, until = COMMANDS_MAX, time.monotonic() + DECIDING_S
         for number, held in self._held.items():
             for row in held.rows.rows.values() if held.is_ready else ():
                 made = self._planned(row, now)
@@ -223,7 +229,7 @@ class Recurring:
                     continue
                 yield number, held, made
                 left -= len(made.commands)
-                if left <= 0:
+                if left <= 0 or time.monotonic() > until:
                     return
 
     def _planned(self, row: Row, now: datetime) -> Plan | None:

@@ -195,6 +195,14 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         f"{_PROCESS}::test_a_process_that_lost_a_partition_meanwhile_notes_nothing_there",
     ),
     mutant(
+        "recurring-deciding",
+        "the end of deciding in time for heartbeats",
+        _PROCESS_PY,
+        "                if left <= 0 or time.monotonic() > until:\n",
+        "                if left <= 0:\n",
+        f"{_PROCESS}::test_much_that_is_due_is_decided_in_several_ticks",
+    ),
+    mutant(
         "recurring-row",
         "going on with the other definitions when one cannot be decided",
         _PROCESS_PY,

@@ -1,6 +1,7 @@
 """The recurring process without its broker: what it plans of the rows that it holds."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +11,7 @@ from joblog.streams.contract.topics import TopicNames
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
+from joblog.streams.recurring import process as module
 from joblog.streams.recurring.awake import ASLEEP_S, Awake, Slept
 from joblog.streams.recurring.jobs import Installation
 from joblog.streams.recurring.membership import Read
@@ -107,6 +109,33 @@ def test_a_process_that_was_paused_since_it_decided_sends_nothing_of_that(proces
     with pytest.raises(Slept):
         asyncio.run(process._perform(list(process._plans(NOW))))
     assert sent.records == []
+
+
+def test_a_process_that_was_paused_starts_over_which_is_no_error(
+    process: Recurring, meters: Meters, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop, turns = threading.Event(), iter([Slept("paused for 9 s"), None])
+
+    async def joined(_stop: threading.Event) -> None:
+        if (error := next(turns)) is not None:
+            raise error
+        stop.set()
+
+    process._joined = joined  # type: ignore[method-assign]
+    asyncio.run(process._run(stop))
+    assert meters.registry.get_sample_value("joblog_internal_errors_total", {"role": "recurring"}) in (None, 0)
+    assert [one.message for one in caplog.records] == ["recurring.slept"]
+
+
+def test_much_that_is_due_is_decided_in_several_ticks(process: Recurring, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DECIDING_S", 0)
+    process._sender = Sent()  # type: ignore[assignment]
+    process._held[0].is_ready = True
+    take(process, b"b", definition("b"))
+    for recurring_id in ("a", "b"):
+        assert planned(process) == [recurring_id]
+        asyncio.run(process._perform(list(process._plans(NOW))))
+    assert planned(process) == []
 
 
 def test_a_process_that_lost_a_partition_meanwhile_notes_nothing_there(process: Recurring) -> None:
