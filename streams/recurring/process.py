@@ -16,11 +16,9 @@ A process that was paused for longer than its session starts over before it deci
 
 import asyncio
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -34,12 +32,14 @@ from joblog.streams.metrics import Meters
 from joblog.streams.recurring.awake import Awake, Slept
 from joblog.streams.recurring.due import Decision, decide
 from joblog.streams.recurring.endings import Endings
+from joblog.streams.recurring.held import MARK, Held
 from joblog.streams.recurring.jobs import Installation
 from joblog.streams.recurring.membership import Read, member
-from joblog.streams.recurring.parking import PARKED, ROLE, Parking, Unreadable, park
+from joblog.streams.recurring.parking import PARKED, ROLE, Unreadable, park
 from joblog.streams.recurring.plan import Plan, plan
-from joblog.streams.recurring.rows import Row, Rows
+from joblog.streams.recurring.rows import Row
 from joblog.streams.recurring.sender import Record, Sender
+from joblog.streams.recurring.telling import count, show
 
 log = logging.getLogger(__name__)
 
@@ -56,19 +56,6 @@ COMMANDS_MAX: Final = 1_000
 DECIDING_S: Final = 1.0
 #: How long a row is left alone whose decision failed in a way that nobody foresaw.
 UNDECIDED: Final = timedelta(minutes=1)
-#: The key of the mark, which no definition can have.
-MARK: Final = "|mark"
-
-
-@dataclass(slots=True)
-class Held:
-    """A partition of this process; `is_ready` once its own mark was read."""
-
-    rows: Rows = field(default_factory=Rows)
-    parking: Parking = field(default_factory=Parking)
-    mark: bytes = field(default_factory=lambda: secrets.token_hex(8).encode())
-    is_marked: bool = False
-    is_ready: bool = False
 
 
 class Recurring:
@@ -143,7 +130,7 @@ class Recurring:
                 loop_time = asyncio.get_running_loop().time()
                 if loop_time >= show_at:
                     show_at = loop_time + SHOW_S
-                    self._show()
+                    show(self._meters, self._health, self._held, self._clock())
                 await asyncio.sleep(TICK_S)
         finally:
             self._held.clear()
@@ -272,7 +259,7 @@ class Recurring:
             made.row.progress, made.row.next_due = made.progress(created_at), None
             if self._held.get(number) is held:
                 notes += [Record(note, number, key, value) for key, value in made.notes(created_at)]
-        self._count([made for *_, made in plans])
+        count(self._meters, [made for *_, made in plans], self._clock())
         await asyncio.to_thread(self._sender.send, notes)
 
     async def _park(self) -> None:
@@ -292,31 +279,3 @@ class Recurring:
         except Exception:
             self._meters.inc("joblog_internal_errors_total", ROLE)
             log.exception("recurring.not_parked")
-
-    def _count(self, plans: list[Plan]) -> None:
-        now = self._clock()
-        for made in plans:
-            for occurrence in made.decision.create:
-                self._meters.inc("joblog_recurring_created_total")
-                self._meters.observe("joblog_recurring_lateness_seconds", max((now - occurrence).total_seconds(), 0))
-            for occurrence, why in made.decision.left_out:
-                self._meters.inc("joblog_recurring_left_out_total", why)
-                log.info(
-                    "recurring.left_out",
-                    extra={"recurring_id": made.row.id, "occurrence": occurrence.isoformat(), "reason": why},
-                )
-
-    def _show(self) -> None:
-        waiting = sorted(number for number, held in self._held.items() if not held.is_ready)
-        # A member beyond the number of partitions has none, and is ready to take over.
-        if waiting:
-            self._health.set_unready(f"reading partitions {waiting}")
-        else:
-            self._health.set_ready()
-        now = self._clock()
-        rows = [row for row in self._rows() if row.definition is not None]
-        paused = sum(row.is_paused(now) for row in rows)
-        self._meters.set("joblog_recurring_definitions", paused, "yes")
-        self._meters.set("joblog_recurring_definitions", len(rows) - paused, "no")
-        self._meters.set("joblog_recurring_errors", sum(row.error is not None for row in rows))
-        self._meters.set("joblog_recurring_partitions", len(self._held))

@@ -21,7 +21,10 @@ pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(300)
 
 IDS = [f"second-{number}" for number in range(10)]
 SCHEDULERS = ["recurring-a", "recurring-b"]
-KILLS = 10
+A, B = [SCHEDULERS[0]], [SCHEDULERS[1]]
+#: Who is killed: one while the other lives, or both at once; the third time together with the broker.
+VICTIMS = [A, B, SCHEDULERS, A, B, SCHEDULERS, A, B]
+BROKER = 2
 TAKEOVER_S = 15
 #: From the broker's start until all processes are with it again.
 RECOVERY_S = 40
@@ -87,20 +90,23 @@ def test_each_occurrence_is_created_once_while_its_processes_and_the_broker_are_
 
         made = define(client)
         going_on(made[-1].starts_at, 20, "the first occurrences")
-        for number in range(KILLS):
-            victim = SCHEDULERS[number % 2]
-            installation.kill(victim)
-            if number == KILLS // 2:
+        for number, victims in enumerate(VICTIMS):
+            for victim in victims:
+                installation.kill(victim)
+            if number == BROKER:
                 own_stack.kill_broker()
                 own_stack.start_broker()
-                going_on(datetime.now(UTC), RECOVERY_S, "occurrences after the restart of the broker")
+            if victims == SCHEDULERS:
+                for victim in victims:
+                    installation.start(victim)
+                going_on(datetime.now(UTC), RECOVERY_S, "what begins after nobody was left")
             else:
-                going_on(datetime.now(UTC), TAKEOVER_S, f"the other than {victim}")
-            installation.start(victim)
+                going_on(datetime.now(UTC), TAKEOVER_S, f"the other than {victims[0]}")
+                installation.start(victims[0])
         end = datetime.now(UTC)
         going_on(end, TAKEOVER_S, "the end")
     check_each_once(installation, wait_until, made, end, 200)
-    assert installation.kills == dict.fromkeys(SCHEDULERS, KILLS // 2)
+    assert installation.kills == dict.fromkeys(SCHEDULERS, 5)
     assert all(process.poll() is None for process in installation.roles.values())
 
 

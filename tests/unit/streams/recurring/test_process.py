@@ -13,9 +13,10 @@ from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
 from joblog.streams.recurring import process as module
 from joblog.streams.recurring.awake import ASLEEP_S, Awake, Slept
+from joblog.streams.recurring.held import MARK, Held
 from joblog.streams.recurring.jobs import Installation
 from joblog.streams.recurring.membership import Read
-from joblog.streams.recurring.process import MARK, UNDECIDED, Held, Recurring
+from joblog.streams.recurring.process import UNDECIDED, Recurring
 from joblog.streams.recurring.rows import encode_aspect
 from joblog.streams.recurring.sender import Record
 
