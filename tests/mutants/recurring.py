@@ -165,7 +165,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "recurring-mark",
         "reading a partition to its end before anything is decided",
-        _PROCESS_PY,
+        "streams/recurring/held.py",
         "    is_ready: bool = False\n",
         "    is_ready: bool = True\n",
         f"{_PROCESS}::test_nothing_is_decided_before_the_own_mark_was_read",
