@@ -3,8 +3,6 @@
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -29,12 +27,6 @@ TAKEOVER_S = 15
 #: From the broker's start until all processes are with it again.
 RECOVERY_S = 40
 CREATIONS = {"job.enqueued"}
-
-
-@pytest.fixture
-def own_stack() -> Any:
-    with TemporaryDirectory(prefix="joblog-recurring-") as directory, EmbeddedStack(Path(directory)) as started:
-        yield started
 
 
 def define(client: Client) -> list[Definition]:
