@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from confluent_kafka import ConsumerGroupState
+from confluent_kafka.admin import AdminClient
 from joblog.services.client.client import Client
 from joblog.services.embedded.stack import EmbeddedStack
 from joblog.streams.contract.recurring import Definition, Misfire
@@ -39,6 +41,16 @@ def define(client: Client) -> list[Definition]:
 def everybody_is_past(client: Client, instant: datetime) -> bool:
     rows = client.recurring.list()
     return len(rows) == len(IDS) and all(row.progress and row.progress.through > instant for row in rows)
+
+
+def shares(installation: Any) -> list[int]:
+    """How many partitions each member of the group has; none while they are given away anew."""
+    name = f"{installation.names.prefix}recurring"
+    admin = AdminClient({"bootstrap.servers": installation.kafka.bootstrap_servers})
+    group = admin.describe_consumer_groups([name])[name].result(10)
+    if group.state is not ConsumerGroupState.STABLE:
+        return []
+    return [len(member.assignment.topic_partitions) for member in group.members]
 
 
 def check_each_once(
@@ -109,6 +121,7 @@ def test_a_process_that_is_paused_past_its_session_and_continued_repeats_nothing
         installation.start(role)
     with installation.client() as client:
         made = define(client)
+        wait_until(lambda: shares(installation) == [1, 1], 30, "each process to have its share")
         wait_until(lambda: everybody_is_past(client, made[-1].starts_at), 20, "the first occurrences")
         paused = installation.roles[SCHEDULERS[0]]
         pause(paused)
