@@ -112,7 +112,7 @@ def up(
     for name in settings.triggers.modules:
         _look_for(name, "triggers")
     if settings.triggers.modules and find_spec("faust") is None:
-        raise SettingsError("triggers need the package faust: pip install 'joblog[faust]'")
+        raise SettingsError(f"triggers need the package faust: {installing('faust')}")
     if monitor:
         find_prometheus()  # an error before anything starts
     stop = threading.Event()
