@@ -270,7 +270,7 @@ class Recurring:
         self._park_at = loop_time + PARK_AGAIN_S
         try:
             for number, held in list(self._held.items()):
-                if held.is_ready and (batch := held.parking.batch()):
+                if self._held.get(number) is held and held.is_ready and (batch := held.parking.batch()):
                     await asyncio.to_thread(park, self._sender, batch, self._names, number, self._meters)
                     held.parking.done(batch[-1].offset)
             self._park_at = 0.0

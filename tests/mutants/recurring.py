@@ -203,6 +203,14 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         f"{_PROCESS}::test_much_that_is_due_is_decided_in_several_ticks",
     ),
     mutant(
+        "recurring-held-parking",
+        "parking what stands in partitions that are still held only",
+        _PROCESS_PY,
+        "if self._held.get(number) is held and held.is_ready and (batch",
+        "if held.is_ready and (batch",
+        f"{_PROCESS}::test_a_process_that_lost_its_partitions_meanwhile_parks_nothing_more",
+    ),
+    mutant(
         "recurring-row",
         "going on with the other definitions when one cannot be decided",
         _PROCESS_PY,

@@ -4,11 +4,12 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from joblog.services.client.client import Client
+from joblog.streams.contract.recurring import Definition
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig, reader
@@ -16,13 +17,20 @@ from joblog.streams.kafka.last_records import last_records
 from joblog.streams.metrics import Meters
 from joblog.streams.recurring.jobs import Installation, partition_of
 from joblog.streams.recurring.process import Recurring
+from joblog.streams.recurring.rows import encode_aspect
 from joblog.streams.recurring.sender import Record, Sender
 
 from tests.support.odd_headers import NotUtf8, send_with_header
 
 pytestmark = pytest.mark.broker
 
-BROKEN = ((b"a|progress", b"{"), (b"\xff", b"\x00"), (b"a|pause", b'{"paused": "perhaps"}'))
+OTHERS = Definition(id="b", schedule="@every_second", task="t", starts_at=datetime(2000, 1, 1, tzinfo=UTC))
+BROKEN = (
+    (b"a|progress", b"{"),
+    (b"\xff", b"\x00"),
+    (b"a|pause", b'{"paused": "perhaps"}'),
+    (b"a", encode_aspect(OTHERS)),
+)
 
 
 @contextmanager
@@ -65,7 +73,7 @@ def test_what_cannot_be_read_is_a_dead_letter_once_and_jobs_go_on(
         assert {(key, value) for key, value, _ in found} == set(BROKEN)
         where = {(said["joblog-topic"], said["joblog-partition"], said["joblog-role"]) for _, _, said in found}
         assert where == {(topics.recurring, str(number), "recurring")}
-        assert sorted(int(said["joblog-offset"]) for _, _, said in found) == [1, 2, 3]
+        assert sorted(int(said["joblog-offset"]) for _, _, said in found) == [1, 2, 3, 4]
         assert {said["joblog-reason-code"] for _, _, said in found} == {"invalid_data"}
         assert {said["own"] for _, _, said in found} == {"1"}
 

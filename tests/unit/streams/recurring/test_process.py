@@ -16,6 +16,7 @@ from joblog.streams.recurring.awake import ASLEEP_S, Awake, Slept
 from joblog.streams.recurring.held import MARK, Held
 from joblog.streams.recurring.jobs import Installation
 from joblog.streams.recurring.membership import Read
+from joblog.streams.recurring.parking import PARKED
 from joblog.streams.recurring.process import UNDECIDED, Recurring
 from joblog.streams.recurring.rows import encode_aspect
 from joblog.streams.recurring.sender import Record
@@ -144,6 +145,19 @@ def test_a_process_that_lost_a_partition_meanwhile_notes_nothing_there(process: 
     process._held[0].is_ready = True
     asyncio.run(process._perform(list(process._plans(NOW))))
     assert [record.topic for record in sent.records] == ["t.commands"]
+
+
+def test_a_process_that_lost_its_partitions_meanwhile_parks_nothing_more(process: Recurring) -> None:
+    sent = process._sender = Sent(lambda: process._assigned([]))  # type: ignore[assignment]
+    process._held[1] = Held()
+    for number, held in process._held.items():
+        held.is_ready = True
+        process._take(Read(number, 7, b"a|pause", b"?", []))
+    asyncio.run(process._park())
+    assert [(record.topic, record.key) for record in sent.records] == [
+        ("t.deadletters", b"a|pause"),
+        ("t.recurring", PARKED),
+    ], "those of the first partition, and how far that is"
 
 
 def test_a_row_that_cannot_be_decided_costs_the_others_nothing(
