@@ -143,7 +143,8 @@ class Progress(Message):
 
     - last_job_id, last_occurrence, last_created_at: the last job that it created.
     - waiting: the occurrence that waits for that job to end.
-    - skipped: the last occurrences that were left out, at most SKIPPED_MAX, the latest last.
+    - skipped: the last occurrences that were left out, at most SKIPPED_MAX, the latest last. Of many that misfired
+      at once, only the last ones are there.
     """
 
     through: Instant
