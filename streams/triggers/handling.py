@@ -99,6 +99,10 @@ class Handling:
         except ContractError as error:
             await self._park(record, error.code, error.reason, "")
             return
+        except Exception as error:  # noqa: BLE001 - nobody foresaw it, and it would come again: the record is parked
+            told = internal_error(error)
+            await self._park(record, told.code, f"{told.reason}\n{told.details}", "")
+            return
         if event is None:
             log.debug("triggers.tombstone", extra={"place": record.place})
             return

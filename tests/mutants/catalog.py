@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.mutants import clients, electors, lanes, monitoring, recurring, redrives, replay, roles
+from tests.mutants import clients, electors, lanes, monitoring, recurring, redrives, replay, roles, triggers
 from tests.mutants.mutant import Mutant
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
@@ -14,4 +14,5 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *monitoring.MUTANTS,
     *replay.MUTANTS,
     *redrives.MUTANTS,
+    *triggers.MUTANTS,
 )

@@ -9,9 +9,10 @@ from joblog.streams.contract.ids import new_job_id
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import InvalidData
 from joblog.streams.metrics import Meters
+from joblog.streams.triggers import handling
 from joblog.streams.triggers.handling import Command, Handling, Patience
 from joblog.streams.triggers.incoming import IncomingEvent
-from joblog.streams.triggers.records import Outgoing, Record
+from joblog.streams.triggers.records import Outgoing, Record, TooLarge
 
 NAMES = TopicNames("t.")
 
@@ -39,12 +40,16 @@ class Function:
 class Scene:
     def __init__(self, *functions: Function, patience: Patience = Patience()) -> None:  # noqa: B008 - frozen
         self.written: list[Outgoing] = []
+        self.value_bytes_max = 1_000
         self.waits: list[float] = []
         self.meters = Meters()
         self.handling = Handling(functions, NAMES, self.write, patience, self.meters.inc, self.sleep)
 
     async def write(self, records: Sequence[Outgoing]) -> None:
-        self.written += records
+        for one in records:
+            if len(one.value or b"") > self.value_bytes_max:
+                raise TooLarge("Broker: Message size too large")
+            self.written.append(one)
 
     async def sleep(self, seconds: float) -> None:
         self.waits.append(seconds)
@@ -185,3 +190,52 @@ def test_a_traceback_with_text_that_nothing_can_encode_is_parked_all_the_same(
     scene = Scene(Function("m.f", raising(ValueError("\ud800 \x00"))), patience=Patience(1))
     scene.handle(json.dumps({"recursion": sys.getrecursionlimit()}).encode())
     assert scene.parked()[0]["joblog-reason-code"] == "function_raised"
+
+
+def test_a_job_that_is_too_large_for_kafka_is_parked() -> None:
+    scene = Scene(Function("m.f", lambda _: [1]))
+    scene.value_bytes_max = 5
+    scene.handle(b"{}")
+    (said,) = scene.parked()
+    assert (said["joblog-reason-code"], said["joblog-reason"]) == (
+        "too_large", "m.f: Broker: Message size too large",
+    )  # fmt: skip
+    assert scene.written[0].value == b"{}"
+    assert scene.sample("joblog_trigger_jobs_total", trigger="m.f") is None
+
+
+def test_a_record_that_is_too_large_for_the_dead_letters_is_named_there() -> None:
+    scene = Scene()
+    scene.handle(b"{" + b" " * 1_000)
+    (letter,) = scene.written
+    assert (letter.key, letter.value) == (None, None)
+    (said,) = scene.parked()
+    assert (said["joblog-reason-code"], said["joblog-offset"]) == ("undecodable", "5")
+    assert "own" not in said
+
+
+def test_a_record_that_is_read_with_an_unforeseen_error_is_parked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(_: Record) -> None:
+        raise ZeroDivisionError("nobody foresaw it")
+
+    monkeypatch.setattr(handling, "read_event", read)
+    scene = Scene()
+    scene.handle(b"{}")
+    (said,) = scene.parked()
+    assert said["joblog-reason-code"] == "internal_error"
+    assert said["joblog-reason"].startswith("ZeroDivisionError: nobody foresaw it\nTraceback")
+
+
+def test_a_tombstone_leads_to_nothing() -> None:
+    scene = Scene(Function("m.f", raising(AssertionError())))
+    scene.handle(None)
+    assert scene.written == []
+
+
+def test_the_name_of_a_header_that_is_not_utf8_is_left_out_of_the_dead_letter() -> None:
+    scene = Scene()
+    odd = record(b"{}")._replace(headers=[("\udcff", b"1"), ("own", b"kept")])
+    asyncio.run(scene.handling.handle(odd))
+    (said,) = scene.parked()
+    assert (said["joblog-reason-code"], said["own"]) == ("undecodable", "kept")
+    assert "\udcff" not in said

@@ -6,10 +6,11 @@ from confluent_kafka import KafkaError, KafkaException
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
 from joblog.streams.triggers import writing
-from joblog.streams.triggers.records import Outgoing
+from joblog.streams.triggers.records import Outgoing, TooLarge
 from joblog.streams.triggers.writing import Writer
 
 AWAY = KafkaError(KafkaError._MSG_TIMED_OUT)
+SIZE = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE, "message size")
 
 
 class Producer:
@@ -50,8 +51,10 @@ def written(monkeypatch: pytest.MonkeyPatch, script: list[Any], *values: bytes) 
 
     async def write() -> Writer:
         writer = Writer(KafkaConfig("x:1"), "c", "triggers", meters)
-        await writer.write([Outgoing("t", None, value) for value in values])
-        await asyncio.to_thread(writer.close)
+        try:
+            await writer.write([Outgoing("t", None, value) for value in values])
+        finally:
+            await asyncio.to_thread(writer.close)
         return writer
 
     return producer, asyncio.run(asyncio.wait_for(write(), 10)), meters
@@ -71,3 +74,13 @@ def test_only_what_failed_is_sent_again_until_it_works(monkeypatch: pytest.Monke
     assert (script, writer.trouble) == ([], "")
     labels = {"role": "triggers", "code": "TOPIC_AUTHORIZATION_FAILED"}
     assert meters.registry.get_sample_value("joblog_kafka_errors_total", labels) == 1
+
+
+@pytest.mark.parametrize("refused", [SIZE, KafkaException(SIZE)], ids=["by the broker", "by the client"])
+def test_what_kafka_refuses_for_its_size_is_told_when_it_has_the_rest(
+    monkeypatch: pytest.MonkeyPatch, refused: Any
+) -> None:
+    script = [AWAY, refused, AWAY]
+    with pytest.raises(TooLarge, match="size"):
+        written(monkeypatch, script, b"a", b"b")
+    assert script == []

@@ -1,0 +1,141 @@
+"""The defences of triggers: every event is handled and makes the same jobs again; no record, no function stops them."""
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant, mutant
+
+_UNIT: Final = "tests/unit/streams/triggers"
+_BROKER: Final = "tests/integration/streams/triggers"
+_JOBS: Final = "tests/unit/services/triggers/test_triggers.py"
+
+MUTANTS: Final[tuple[Mutant, ...]] = (
+    mutant(
+        "trigger-acknowledgement",
+        "waiting for what follows from a record before it counts as handled",
+        "streams/triggers/partitions.py",
+        "                await self._handle(delivery.record)\n                delivery.done()\n",
+        "                delivery.done()\n                await self._handle(delivery.record)\n",
+        f"{_UNIT}/test_partitions.py",
+    ),
+    mutant(
+        "trigger-order",
+        "the order of a partition's records",
+        "streams/triggers/partitions.py",
+        "field(default_factory=asyncio.Queue)",
+        "field(default_factory=asyncio.LifoQueue)",
+        f"{_UNIT}/test_partitions.py",
+    ),
+    mutant(
+        "trigger-full",
+        "the limit of what a partition holds in memory",
+        "streams/triggers/partitions.py",
+        "            self._on_full(place)\n",
+        "",
+        f"{_UNIT}/test_partitions.py",
+    ),
+    mutant(
+        "trigger-parking",
+        "the dead letter of an event whose function always raises",
+        "streams/triggers/handling.py",
+        "                    await self._park(record, FUNCTION_RAISED, _told(trigger, error), trigger.name)\n",
+        "",
+        f"{_UNIT}/test_handling.py",
+    ),
+    mutant(
+        "trigger-letter-place",
+        "the place of a record in its dead letter",
+        "streams/triggers/handling.py",
+        "record.partition, record.offset, own)",
+        "record.partition, 0, own)",
+        f"{_UNIT}/test_handling.py",
+    ),
+    mutant(
+        "trigger-base-exception",
+        "protection from functions that raise no Exception",
+        "streams/triggers/handling.py",
+        "    except BaseException as error:  # KeyboardInterrupt",
+        "    except MemoryError as error:  # KeyboardInterrupt",
+        f"{_UNIT}/test_handling.py",
+    ),
+    mutant(
+        "trigger-too-large",
+        "parking of what Kafka refuses for its size",
+        "streams/triggers/writing.py",
+        "error.code() in _OF_SIZE",
+        "error.code() in ()",
+        f"{_UNIT}/test_writing.py",
+    ),
+    mutant(
+        "trigger-resend",
+        "sending again what Kafka has not acknowledged",
+        "streams/triggers/writing.py",
+        "            left = [record for record, _ in failed]\n",
+        "            return\n",
+        f"{_UNIT}/test_writing.py",
+    ),
+    mutant(
+        "trigger-id-source",
+        "the event's source in the ids of its jobs",
+        "services/triggers/jobs.py",
+        '"trigger", trigger, event.source, event.id,',
+        '"trigger", trigger, event.id,',
+        _JOBS,
+    ),
+    mutant(
+        "trigger-id-index",
+        "the place among the returned jobs in their ids",
+        "services/triggers/jobs.py",
+        "event.id, str(index))",
+        "event.id)",
+        _JOBS,
+    ),
+    mutant(
+        "trigger-id-time",
+        "ids that tell events of a topic from those of a former one of its name",
+        "streams/triggers/incoming.py",
+        'f"{record.place}@{record.timestamp_ms}"',
+        "record.place",
+        f"{_UNIT}/test_incoming.py",
+    ),
+    mutant(
+        "trigger-read-committed",
+        "reading of committed events only",
+        "streams/triggers/faust_app.py",
+        '            (made, "_isolation_level", "read_committed"),\n',
+        "",
+        f"{_BROKER}/test_triggers.py::test_events_of_an_aborted_transaction_are_not_read",
+    ),
+    mutant(
+        "trigger-header-names",
+        "reading of header names that are not UTF-8",
+        "streams/triggers/faust_app.py",
+        '            (fetcher, "MemoryRecords", Batches),\n',
+        "",
+        f"{_BROKER}/test_odd_records.py"
+        "::test_the_name_of_a_header_that_is_not_utf8_is_parked_and_the_partition_goes_on",
+    ),
+    mutant(
+        "trigger-topic-id",
+        "telling a topic from a former one of its name",
+        "streams/triggers/faust_app.py",
+        "known.metadata != topic_id:",
+        "known.metadata == '':",
+        f"{_BROKER}/test_odd_records.py::test_a_topic_that_is_created_again_is_read_from_its_beginning",
+    ),
+    mutant(
+        "trigger-latest",
+        "the start of a new group at the end, committed before it reads",
+        "streams/triggers/starts.py",
+        "            commit_offsets(config, group, _ends(config, group, unknown))\n",
+        "            _ends(config, group, unknown)\n",
+        f"{_BROKER}/test_triggers.py::test_a_new_group_may_begin_at_the_end_and_loses_nothing_from_then_on",
+    ),
+    mutant(
+        "trigger-loop",
+        "an event loop of their own for the functions of users",
+        "services/triggers/bound.py",
+        "            return await self._calls.on_loop(function(event))\n",
+        "            return await function(event)\n",
+        f"{_BROKER}/test_functions.py::test_functions_that_block_hold_up_no_other_partition",
+    ),
+)
