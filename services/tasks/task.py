@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from functools import update_wrapper
-from importlib import import_module
 from re import fullmatch
 from types import ModuleType
 from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
 
+from joblog.services.tasks.modules import declared, imported
 from joblog.streams.contract.fields import SECONDS_MAX, TASK_PATTERN, is_queue, wrong_queue
 from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.errors import SettingsError, TaskError, UnknownTask
@@ -118,7 +118,7 @@ class TaskRegistry:
     def of(cls, *sources: ModuleType | Task[..., Any]) -> Self:
         """All tasks among and in `sources`; SettingsError when two have one name."""
         tasks: dict[str, Task[..., Any]] = {}
-        for found in _tasks_in(sources):
+        for found in declared(sources, Task):
             other = tasks.setdefault(found.name, found)
             if other is not found:
                 raise SettingsError(
@@ -129,7 +129,7 @@ class TaskRegistry:
     @classmethod
     def load(cls, *modules: str) -> Self:
         """The tasks of the modules of these names; SettingsError when one has none or cannot be imported."""
-        return cls.of(*map(_imported, modules))
+        return cls.of(*(imported(name, Task, "task") for name in modules))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -147,26 +147,6 @@ class TaskRegistry:
 
     def __len__(self) -> int:
         return len(self._tasks)
-
-
-def _tasks_in(sources: tuple[ModuleType | Task[..., Any], ...]) -> Iterator[Task[..., Any]]:
-    for source in sources:
-        if isinstance(source, Task):
-            yield source
-        else:
-            yield from (value for value in vars(source).values() if isinstance(value, Task))
-
-
-def _imported(name: str) -> ModuleType:
-    if not all(name.split(".")):
-        raise SettingsError(f"{name!r} is no name of a module: write it in full, such as myapp.tasks")
-    try:
-        module = import_module(name)
-    except ImportError as exc:
-        raise SettingsError(f"the tasks of {name} cannot be imported: {exc}") from exc
-    if not any(isinstance(value, Task) for value in vars(module).values()):
-        raise SettingsError(f"{name} has no tasks: nothing in it was made with @task")
-    return module
 
 
 def _place(of: Task[..., Any]) -> str:

@@ -3,11 +3,11 @@
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from functools import update_wrapper
-from importlib import import_module
 from re import fullmatch
 from types import ModuleType
 from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
 
+from joblog.services.tasks.modules import declared, imported
 from joblog.streams.errors import SettingsError
 
 P = ParamSpec("P")
@@ -47,8 +47,8 @@ class Trigger(Generic[P, R]):
 
 
 def trigger(
-    *,
-    topic: str,
+    *misplaced: Any,
+    topic: str = "",
     type: str | Sequence[str] | None = None,  # noqa: A002 - as in the event
     source: str | Sequence[str] | None = None,
 ) -> Callable[[Callable[P, R]], Trigger[P, R]]:
@@ -63,6 +63,8 @@ def trigger(
 
     Raises SettingsError for a value that no trigger can have.
     """
+    if misplaced or topic == "":
+        raise SettingsError('a trigger needs a topic: write @trigger(topic="uploads") above the function')
     if not isinstance(topic, str) or not fullmatch(TOPIC_PATTERN, topic) or topic in {".", ".."}:
         raise SettingsError(f"{topic!r:.60} cannot be the name of a topic: it must match {TOPIC_PATTERN}")
     types, sources = _wanted(type, "type"), _wanted(source, "source")
@@ -72,6 +74,10 @@ def trigger(
             raise SettingsError(f"trigger {function!r} is a generator: let it return a list of jobs")
         if not inspect.isroutine(function):
             raise SettingsError(f"@trigger must stand above a function, not {function!r:.60}")
+        try:
+            inspect.signature(function).bind(None)
+        except TypeError as exc:
+            raise SettingsError(f"trigger {function!r} cannot be called with one event: {exc}") from exc
         return Trigger(function, topic, types, sources)
 
     return made
@@ -96,7 +102,7 @@ class TriggerRegistry:
     def of(cls, *sources: ModuleType | Trigger[..., Any]) -> Self:
         """All triggers among and in `sources`; SettingsError when two have one name."""
         found: dict[str, Trigger[..., Any]] = {}
-        for one in _triggers_in(sources):
+        for one in declared(sources, Trigger):
             if found.setdefault(one.name, one) is not one:
                 raise SettingsError(f"two triggers have the name {one.name}: rename one of the functions")
         return cls(list(found.values()))
@@ -104,7 +110,7 @@ class TriggerRegistry:
     @classmethod
     def load(cls, *modules: str) -> Self:
         """The triggers of the modules of these names; SettingsError when one has none or cannot be imported."""
-        return cls.of(*map(_imported, modules))
+        return cls.of(*(imported(name, Trigger, "trigger") for name in modules))
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -115,23 +121,3 @@ class TriggerRegistry:
 
     def __len__(self) -> int:
         return len(self._triggers)
-
-
-def _triggers_in(sources: Sequence[ModuleType | Trigger[..., Any]]) -> Iterator[Trigger[..., Any]]:
-    for source in sources:
-        if isinstance(source, Trigger):
-            yield source
-        else:
-            yield from (value for value in vars(source).values() if isinstance(value, Trigger))
-
-
-def _imported(name: str) -> ModuleType:
-    if not all(name.split(".")):
-        raise SettingsError(f"{name!r} is no name of a module: write it in full, such as myapp.triggers")
-    try:
-        module = import_module(name)
-    except ImportError as exc:
-        raise SettingsError(f"the triggers of {name} cannot be imported: {exc}") from exc
-    if not any(isinstance(value, Trigger) for value in vars(module).values()):
-        raise SettingsError(f"{name} has no triggers: nothing in it was made with @trigger")
-    return module

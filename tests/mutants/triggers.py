@@ -1,4 +1,4 @@
-"""The defences of triggers: every event is handled and makes the same jobs again; no record, no function stops them."""
+"""The defences of triggers: every event is handled and makes the same jobs again; nothing stops a partition."""
 
 from typing import Final
 

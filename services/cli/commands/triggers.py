@@ -19,7 +19,10 @@ def triggers(
     """Run triggers: they turn events of other services into jobs.
 
     Modules are also imported from the current directory. Start several to share the work; if one dies, the others
-    take over. Each event makes its jobs once.
+    take over. Each event makes its jobs once. Events that cannot be handled are in `joblog deadletters list`.
+
+    JOBLOG_TRIGGERS__START=latest leaves out what was there before the first start; JOBLOG_TRIGGERS__ATTEMPTS and
+    __DELAY_S say how often a function that raises is called again.
 
     Example: joblog triggers --modules myapp.triggers
     """

@@ -141,7 +141,7 @@ def test_functions_are_called_with_the_event(kind: str) -> None:
         assert asyncio.run(bound.call(event())) == "e-1"
 
 
-@pytest.mark.parametrize("topic", ["", "a b", "..", "x" * 250, None])
+@pytest.mark.parametrize("topic", ["a b", "..", "x" * 250, None])
 def test_a_topic_that_kafka_refuses_is_refused(topic: Any) -> None:
     with pytest.raises(SettingsError, match="cannot be the name of a topic"):
         trigger(topic=topic)
@@ -151,6 +151,18 @@ def test_a_topic_that_kafka_refuses_is_refused(topic: Any) -> None:
 def test_a_filter_that_no_event_passes_is_refused(given_: Any) -> None:
     with pytest.raises(SettingsError, match="leave it out for all events"):
         trigger(topic="t", type=given_)
+
+
+def test_a_trigger_without_a_topic_is_told_what_to_write() -> None:
+    for wrong in (lambda: trigger(lambda _: None), trigger):
+        with pytest.raises(SettingsError, match=r'write @trigger\(topic="uploads"\) above the function'):
+            wrong()
+
+
+@pytest.mark.parametrize("function", [lambda: None, lambda _a, _b: None, lambda *, event: event])
+def test_a_function_that_does_not_take_one_event_is_refused(function: Any) -> None:
+    with pytest.raises(SettingsError, match="cannot be called with one event"):
+        trigger(topic="t")(function)
 
 
 def test_a_generator_and_a_class_are_refused() -> None:
@@ -169,13 +181,15 @@ def test_modules_give_their_triggers_and_one_without_is_a_mistake(tmp_path: Path
         "@trigger(topic='a')\ndef g(event): ...\n"
     )
     (tmp_path / "notriggers.py").write_text("")
+    (tmp_path / "importsnox.py").write_text("import nox")
     monkeypatch.syspath_prepend(str(tmp_path))
     registry = TriggerRegistry.load("sometriggers")
     assert ([one.name for one in registry], registry.topics) == (["sometriggers.f", "sometriggers.g"], ("a", "b"))
     for name, said in (
         ("notriggers", "nothing in it was made with @trigger"),
         ("x..y", "is no name"),
-        ("nox", "imported"),
+        ("nox", "the triggers of nox cannot be imported: .* start joblog in the directory that has it"),
+        ("importsnox", "No module named 'nox'$"),
     ):
         with pytest.raises(SettingsError, match=said):
             TriggerRegistry.load(name)
