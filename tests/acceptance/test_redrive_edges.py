@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -160,19 +161,31 @@ def own_stack() -> Any:
         yield started
 
 
-def test_a_broker_that_is_killed_in_the_middle_costs_no_job_and_doubles_none(
+def test_ctrl_c_and_a_broker_that_is_killed_in_the_middle_cost_no_job_and_doubles_none(
     own_stack: EmbeddedStack, install: Any, wait_until: Any
 ) -> None:
     installation = install(KafkaConfig(own_stack.addresses.bootstrap_servers), own_stack.addresses.dsn)
     jobs = failing(installation, wait_until, 100)
     command = [sys.executable, "-m", "joblog.services.cli", "replay", "redrive", "--reason", "again", "--yes"]
-    process = subprocess.Popen(
-        [*command, "--rate", "30/s", "-o", "json"], env=installation.environment(), cwd=installation.home,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stderr is not None
-    one = next(found[1] for line in process.stderr if (found := re.search(r"--resume (r\S+)", line)))
-    wait_until(lambda: sum(times_put_back(installation, one).values()) > 10, 60, "some to be put back")
+
+    def started(*more: str) -> tuple[subprocess.Popen[str], str]:
+        """A redrive, and its id."""
+        process = subprocess.Popen(
+            [*command, "--rate", "30/s", "-o", "json", *more], env=installation.environment(), cwd=installation.home,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stderr is not None
+        return process, next(found[1] for line in process.stderr if (found := re.search(r"--resume (r\S+)", line)))
+
+    process, one = started()
+    wait_until(lambda: sum(times_put_back(installation, one).values()) > 5, 60, "some to be put back")
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert f"go on with --resume {one}, or take back with `joblog replay undo {one}`" in said
+    before = sum(times_put_back(installation, one).values())
+    process, _ = started("--resume", one)
+    wait_until(lambda: sum(times_put_back(installation, one).values()) > before + 5, 60, "more to be put back")
     own_stack.kill_broker()
     own_stack.start_broker()
     process.communicate(timeout=150)  # it may go on, or give up and name the id
