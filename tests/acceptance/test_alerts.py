@@ -15,7 +15,6 @@ from typing import Any
 import psycopg
 import pytest
 from confluent_kafka import TopicPartition
-from joblog.services.client.client import Client
 from joblog.services.client.options import JobOptions
 from joblog.services.detection.requests import create_topic
 from joblog.services.monitoring.alerts import ALERTS
@@ -32,12 +31,12 @@ from tests.support.pausing import pause, resume
 from tests.support.prometheus import (
     ONLY_TROUBLE,
     PANEL_QUERIES,
-    Asked,
     all_find_data,
     as_grafana_asks,
     needs_prometheus,
     prometheus_on,
 )
+from tests.support.trouble import STAGE_S, Trouble, install_broken_filter
 
 pytestmark = [pytest.mark.broker, pytest.mark.database, needs_prometheus]
 
@@ -65,7 +64,7 @@ LABELS = {
 NOT_PROVOKED = {
     "JoblogInternalErrors": "only an exception that nobody foresaw raises it, and none of them is known",
 }
-STARTS_S, STAGE_S = 60, 30
+STARTS_S = 60
 #: Runs that start later than this after they were ready are slow; see WAIT_S of the rules.
 SLOW_S = 31
 
@@ -81,79 +80,33 @@ def stuck(event):
 #: So many events are more than the alert lets pass.
 EVENTS = 150
 
-#: An installed package with an elect-state filter that raises.
-FILTER = """
-from joblog.streams.contract.states import State
-
-class Broken:
-    name, order, states = "broken", 50, frozenset({State.ENQUEUED})
-
-    def elect(self, job, candidate, what, now_ms):
-        if job.task == "filtered":
-            raise ValueError("a broken filter")
-"""
-
-
-class Trouble:
-    """The installation, its Prometheus, and which alerts have fired."""
-
-    def __init__(
-        self, installation: Any, asked: Asked, ports: dict[str, int], wait_until: Callable[..., Any]
-    ) -> None:
-        self.installation, self.asked, self.wait_until = installation, asked, wait_until
-        self.kafka, self.names = installation.kafka, installation.names
-        self._ports = ports
-        self.began = time.time()
-
-    def start(self, role: str, *more: str, **variables: str) -> None:
-        self.installation.start(role, "--http-port", str(self._ports[role]), *more, **variables)
-
-    def client(self, **settings: Any) -> Client:
-        return Client(self.kafka, self.names, self.installation.lanes, **settings)
-
-    def have_fired(self, *alerts: str) -> None:
-        def left() -> list[str]:
-            fired = self.asked.fired(self.began)
-            return [name for name in alerts if not any(self._is(name, labels) for labels in fired)]
-
-        try:
-            self.wait_until(lambda: not left(), STAGE_S, "alerts")
-        except AssertionError as error:
-            raise AssertionError(
-                f"these did not fire: {left()}; these did: {self.asked.fired(self.began)}"
-            ) from error
-
-    def _is(self, name: str, labels: dict[str, str]) -> bool:
-        return labels["alertname"] == name and LABELS.get(name, {}).items() <= labels.items()
-
 
 @pytest.fixture
-def trouble(installation: Any, tmp_path: Path, wait_until: Callable[..., Any]) -> Iterator[Trouble]:
-    (tmp_path / "broken_filter.py").write_text(FILTER)
-    package = tmp_path / "broken_filter-1.0.dist-info"
-    package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-filter\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[joblog.elect_filters]\nbroken = broken_filter:Broken\n")
+def trouble(
+    installation: Any, tmp_path: Path, wait_until: Callable[..., Any], delete_topics: Callable[[list[str]], None]
+) -> Iterator[Trouble]:
+    install_broken_filter(installation.home)
     (installation.home / "stuck.py").write_text(TRIGGERS)
     uploads = f"{installation.names.prefix}uploads"
     create_topic(installation.kafka, uploads)
     installation.extra |= {"UPLOADS": uploads, "JOBLOG_TRIGGERS__MODULES": "stuck"}
     with prometheus_on(tmp_path, ROLES, PACE) as (asked, ports):
-        yield Trouble(installation, asked, ports, wait_until)
+        yield Trouble(installation, asked, ports, wait_until, LABELS)
         installation.stop()
+    delete_topics([uploads])
 
 
 @pytest.mark.timeout(300)
 def test_each_alert_fires_by_the_trouble_that_it_is_for(trouble: Trouble) -> None:
     started_well(trouble)
-    late_from = time.monotonic()
     due = occurrences_and_events_wait(trouble)
+    waiting_since = jobs_that_nobody_takes(trouble)
     broken_records_and_jobs(trouble)
     workers_timers_and_tables_hang(trouble)
     stale_reports_and_late_timers(trouble)
     fenced_again_and_again(trouble)
     lanes_without_owner_and_set_aside(trouble)
-    late_starts(trouble, late_from, due)
+    late_starts(trouble, waiting_since, due)
     only_trouble_fills_them(trouble)
     no_workers_no_projector(trouble)
     known = {alert.name for alert in ALERTS}
@@ -181,7 +134,7 @@ def started_well(trouble: Trouble) -> None:
     trouble.wait_until(
         lambda: trouble.asked.has_data("sum(joblog_jobs_ended_total) == 51"), STARTS_S, "the first jobs"
     )
-    trouble.wait_until(lambda: trouble.asked.firing() == [], STARTS_S, f"no alert: {trouble.asked.firing()}")
+    trouble.wait_until(lambda: trouble.asked.firing() == [], STARTS_S, "no alert to fire")
     trouble.began = time.time()
 
 
@@ -212,7 +165,7 @@ def occurrences_and_events_wait(trouble: Trouble) -> datetime:
         unknown = client.recurring.add_or_update("unknown", "ok", "@daily", args=[1])
         made = unknown.model_dump(mode="json", exclude_none=True) | {"zone": "Mars/Olympus_Mons"}
         trouble.installation.kill("recurring")
-        soon = datetime.now(UTC) + timedelta(seconds=10)  # later than the definitions are written
+        soon = datetime.now(UTC) + timedelta(seconds=5)  # later than the definitions are written
         for number in range(5):
             client.recurring.add_or_update(f"late-{number}", "ok", timedelta(hours=1), anchor=soon, args=[1])
     producer = clients.producer(trouble.kafka, "test")
@@ -221,19 +174,23 @@ def occurrences_and_events_wait(trouble: Trouble) -> datetime:
     for number in range(EVENTS):
         producer.produce(f"{trouble.names.prefix}uploads", b'{"number": %d}' % number)
     assert producer.flush(10) == 0
-    trouble.have_fired("JoblogTriggersBehind")
     return soon
 
 
-def broken_records_and_jobs(trouble: Trouble) -> None:
-    """What is no command, a filter that raises, jobs that fail, and jobs that nobody takes."""
-    producer = clients.producer(trouble.kafka, "test")
-    producer.produce(trouble.names.commands, b"no command", b"key")
-    assert producer.flush(10) == 0
+def jobs_that_nobody_takes(trouble: Trouble) -> float:
+    """Returns since when they wait."""
     with trouble.client(shards={"spread": 2}) as client:
         client.enqueue_many("slow", [((1,), {})] * 40, options=JobOptions(queue="late"))
         client.enqueue_many("ok", [((1,), {})] * 20, options=JobOptions(queue="spread"))
         client.enqueue("filtered", options=JobOptions(queue="late"))
+    return time.monotonic()
+
+
+def broken_records_and_jobs(trouble: Trouble) -> None:
+    """What is no command, and jobs that fail."""
+    producer = clients.producer(trouble.kafka, "test")
+    producer.produce(trouble.names.commands, b"no command", b"key")
+    assert producer.flush(10) == 0
     with jobs_that_fail(trouble):
         trouble.have_fired("JoblogDeadLetters", "JoblogFailureBudgetBurnsFast", "JoblogFailureBudgetBurnsSlowly")
         trouble.have_fired("JoblogQueueWithoutWorkers", "JoblogOldestJobTooOld")
@@ -309,7 +266,7 @@ def lanes_without_owner_and_set_aside(trouble: Trouble) -> None:
 
 def late_starts(trouble: Trouble, from_s: float, due: datetime) -> None:
     """Another recurring process goes on, and a worker takes old jobs; one of its brokers is away."""
-    trouble.have_fired("JoblogWorkersSaturated")
+    trouble.have_fired("JoblogWorkersSaturated", "JoblogTriggersBehind")
     trouble.wait_until(lambda: time.monotonic() > from_s + SLOW_S, SLOW_S + 1, "the jobs to have waited")
     slow = due + timedelta(seconds=SLOW_S)
     trouble.wait_until(lambda: datetime.now(UTC) > slow, SLOW_S, "the occurrences to be late")
