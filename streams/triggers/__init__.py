@@ -6,8 +6,8 @@ acknowledged everything that follows from it: the create commands of its jobs, o
 
 - incoming: an event, read from a record. handling: from an event to commands or dead letters, with all retries. Both
   know neither Faust nor a broker.
-- intake: the one file that imports Faust: reads the topics, hands records on, acknowledges them, each partition for
-  itself. starts: where a new group begins to read.
+- faust_app: Faust, with what triggers need of it changed. intake: reads the topics by it, hands records on, and keeps
+  how far each partition was handled (partitions). starts: where a new group begins to read.
 - writing: records that are sent until Kafka has acknowledged them. process: the role around all of it.
 
 May import `streams.contract`, `streams.kafka`, metrics, health and errors.

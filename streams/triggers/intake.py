@@ -100,7 +100,7 @@ class Session:
                 message.value,
                 list(message.headers or ()),
             )
-
+            # All before the first record was handled in a former session, or is not there.
             self._handled.setdefault(tp, message.offset)
             self._partitions.put(Delivery(record, partial(self._handled.__setitem__, tp, message.offset + 1)))
 
