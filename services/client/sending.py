@@ -16,7 +16,8 @@ from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.errors import EnqueueError, JoblogError, TopicsError
 from joblog.streams.kafka.durable_producer import DurableProducer
 
-_POLL_S: Final = 0.5
+#: Closing a client waits for the end of such a wait: a command of `joblog` would show it.
+_POLL_S: Final = 0.1
 #: How much longer than the producer's own time-out to wait: by then it has reported every record.
 _REPORT_S: Final = 5.0
 _FULL_WAIT_S: Final = 0.005
