@@ -120,7 +120,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "streams/triggers/faust_app.py",
         "known.metadata != topic_id:",
         "known.metadata == '':",
-        f"{_BROKER}/test_odd_records.py::test_a_topic_that_is_created_again_is_read_from_its_beginning",
+        f"{_BROKER}/test_odd_records.py::test_an_offset_of_a_former_topic_of_the_same_name_is_no_place_in_this_one",
     ),
     mutant(
         "trigger-latest",
@@ -136,6 +136,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "services/triggers/bound.py",
         "            return await self._calls.on_loop(function(event))\n",
         "            return await function(event)\n",
-        f"{_BROKER}/test_functions.py::test_functions_that_block_hold_up_no_other_partition",
+        f"{_JOBS}::test_an_async_function_that_blocks_its_loop_does_not_hold_up_the_process",
     ),
 )

@@ -7,9 +7,10 @@ from operator import itemgetter
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaException, Producer, TopicPartition
 from confluent_kafka.cimpl import NewPartitions
 from joblog.streams.kafka import clients
+from joblog.streams.kafka.group_offsets import commit_offsets
 
 from tests.support.odd_headers import NotUtf8, send_with_header
 from tests.support.trigger_scene import DEADLINE_S, Scene, sample
@@ -109,6 +110,24 @@ def test_a_topic_that_is_created_again_is_read_from_its_beginning(scene: Scene, 
         wait_until(lambda: sorted(scene.created())[-4:] == ["c", "d", "e", "f"], DEADLINE_S, "the jobs of the other")
         wait_until(lambda: health.ready, DEADLINE_S, "readiness")
     assert sorted(set(scene.created())) == ["a", "b", "c", "d", "e", "f"]
+
+
+def test_an_offset_of_a_former_topic_of_the_same_name_is_no_place_in_this_one(scene: Scene, wait_until: Any) -> None:
+    scene.create_topic()
+    scene.send("a", "b", "c")
+    # As a process commits that has not noticed yet.
+    former = TopicPartition(scene.topic, 0, 2, "another id")
+    commit_offsets(scene.kafka, f"{scene.names.prefix}triggers", [former])
+    with scene.running():
+        wait_until(lambda: scene.created() == ["a", "b", "c"], DEADLINE_S, "the jobs")
+
+
+def test_an_offset_that_an_operator_has_set_is_kept(scene: Scene, wait_until: Any) -> None:
+    scene.create_topic()
+    scene.send("a", "b", "c")
+    commit_offsets(scene.kafka, f"{scene.names.prefix}triggers", [TopicPartition(scene.topic, 0, 2)])
+    with scene.running():
+        wait_until(lambda: scene.created() == ["c"], DEADLINE_S, "the job")
 
 
 def create_again(scene: Scene) -> None:

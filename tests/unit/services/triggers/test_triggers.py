@@ -4,6 +4,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from types import ModuleType
 from typing import Any
 
@@ -139,6 +140,20 @@ def test_functions_are_called_with_the_event(kind: str) -> None:
             asyncio.run(bound.call(event()))
     else:
         assert asyncio.run(bound.call(event())) == "e-1"
+
+
+def test_an_async_function_that_blocks_its_loop_does_not_hold_up_the_process() -> None:
+    goes_on = Event()
+
+    @trigger(topic="uploads")
+    async def blocks(_: IncomingEvent) -> bool:
+        return goes_on.wait(5)
+
+    async def process() -> Any:
+        asyncio.get_running_loop().call_later(0.01, goes_on.set)
+        return await BoundTrigger(blocks, RULES, Calls()).call(event())
+
+    assert asyncio.run(process())
 
 
 @pytest.mark.parametrize("topic", ["a b", "..", "x" * 250, None])
