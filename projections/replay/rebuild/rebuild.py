@@ -218,8 +218,9 @@ def _fill(connection: Connection, place: Place, bounds: Bounds, told: Told, proc
         while True:
             filling.check()
             at, end = schema_steps.positions(connection, schemas.new), bounds.end()
-            filling.work(share.now(end, schema_steps.positions(connection, schemas.live)))
-            told(FILLING, sum(offset for offset, _ in at.values()), sum(end.values()))
+            done = sum(offset for offset, _ in at.values())
+            filling.work(share.now(end, schema_steps.positions(connection, schemas.live), done))
+            told(FILLING, done, sum(end.values()))
             if _is_near(at, end):
                 return
             time.sleep(LOOK_S)
