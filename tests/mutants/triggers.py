@@ -55,7 +55,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "streams/triggers/handling.py",
         "    except BaseException as error:  # KeyboardInterrupt",
         "    except MemoryError as error:  # KeyboardInterrupt",
-        f"{_UNIT}/test_handling.py",
+        f"{_UNIT}/test_handling.py"
+        "::test_a_function_that_raises_is_called_again_and_then_the_event_is_parked[BaseException()]",
     ),
     mutant(
         "trigger-too-large",

@@ -91,6 +91,10 @@ def test_other_events_and_other_functions_make_other_jobs(named: list[tuple[str,
     assert len(set(made)) == len(named)
 
 
+def test_one_id_from_two_sources_is_two_events() -> None:
+    assert ids(Job("x"), source="/shop", id="1") != ids(Job("x"), source="/warehouse", id="1")
+
+
 @given(st.integers(0, 10_000))
 def test_a_queue_with_shards_spreads_its_jobs_and_keeps_each_in_its_lane(number: int) -> None:
     rules = RULES._replace(shards={"hot": 4})

@@ -112,7 +112,9 @@ def test_what_is_no_event_is_parked_as_it_came() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("no"), SystemExit(3), KeyboardInterrupt(), BaseException(), asyncio.CancelledError()]
+    "error",
+    [ValueError("no"), SystemExit(3), KeyboardInterrupt(), BaseException(), asyncio.CancelledError()],
+    ids=repr,
 )
 def test_a_function_that_raises_is_called_again_and_then_the_event_is_parked(error: BaseException) -> None:
     function = Function("m.f", raising(error))
