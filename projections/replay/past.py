@@ -6,7 +6,7 @@ from joblog.projections.projector.decode import JobFact, read_event
 from joblog.projections.projector.event_batch import Record
 from joblog.projections.projector.fold import fold
 from joblog.projections.replay.lives import expected_job, lives_by_job
-from joblog.projections.replay.sides import events_of
+from joblog.projections.replay.verification.sides import events_of
 from joblog.projections.schema.history import history_row, shown
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.errors import ContractError

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from joblog.projections.replay.verification import Verification
+from joblog.projections.replay.verification.verification import Verification
 from joblog.services.bench.measurement import Measurement
 from joblog.services.bench.processes import Cluster
 from joblog.services.bench.projection import EVENTS_PER_JOB, projector_of, write_log

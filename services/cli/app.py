@@ -74,7 +74,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
         "cli.commands.projector:projector", "Run the projector: it keeps Postgres up to date.", RUN, ignored=()
     ),
     "recurring": Target(
-        "cli.commands.recurring:app",
+        "cli.commands.recurring.app:app",
         "Run the recurring process, which creates jobs when they are due; or, with a command, manage recurring jobs.",
         RUN,
         ignored=(),
@@ -93,7 +93,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "topics": Target("cli.commands.topics:app", "Manage the Kafka topics.", OPERATE),
     "lanes": Target("cli.commands.lanes:app", "Show lanes, and repair those that were set aside.", OPERATE),
     "replay": Target(
-        "cli.commands.replay:app",
+        "cli.commands.replay.app:app",
         "Read the log again: verify, look at the past, rebuild, export, redrive, ask what if.",
         OPERATE,
     ),

@@ -4,8 +4,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from joblog.projections.replay.report import Report
-from joblog.projections.replay.verification import Verification
+from joblog.projections.replay.verification.report import Report
+from joblog.projections.replay.verification.verification import Verification
 from joblog.services.detection.stage import Stage
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from joblog.projections.monitor.models import JobDetails
-from joblog.projections.replay.report import Report
+from joblog.projections.replay.verification.report import Report
 from joblog.services.detection.proof import proven
 from joblog.services.detection.stage import SLOTS, Stage
 from joblog.services.detection.stories import PlannedRun

@@ -7,9 +7,9 @@ from typing import Any
 import psycopg
 import pytest
 from joblog.projections.monitor.monitor import Monitor
-from joblog.projections.replay import orphans
-from joblog.projections.replay.report import Report
-from joblog.projections.replay.verification import Verification
+from joblog.projections.replay.verification import orphans
+from joblog.projections.replay.verification.report import Report
+from joblog.projections.replay.verification.verification import Verification
 from joblog.services.client.options import ContinueOn, JobOptions
 from joblog.streams.contract.states import State
 from joblog.streams.kafka import clients

@@ -41,7 +41,7 @@ def test_only_migrating_loads_the_tools_of_migration(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("file", ["projector/apply.sql", "monitor/monitor.sql", "replay/tables.sql"])
+@pytest.mark.parametrize("file", ["projector/apply.sql", "monitor/monitor.sql", "replay/verification/tables.sql"])
 def test_every_statement_says_what_it_does(file: str) -> None:
     loaded = statements.load(file)
     assert loaded

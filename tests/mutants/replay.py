@@ -17,7 +17,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "verify-gap",
         "the finding of a gap in the versions of a job's events",
-        "projections/replay/audit.py",
+        "projections/replay/verification/audit.py",
         "        if step.version != last + 1 and not (last == 0 and is_cut):\n",
         "        if False:\n",
         _FAULTS,
@@ -25,7 +25,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "verify-doubled",
         "the finding of an event that is there twice",
-        "projections/replay/audit.py",
+        "projections/replay/verification/audit.py",
         "            yield _finding(Kind.DOUBLED_EVENT,",
         "            str(",
         _FAULTS,
@@ -33,7 +33,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "verify-orphan",
         "the look for parents of the jobs that wait",
-        "projections/replay/verification.py",
+        "projections/replay/verification/verification.py",
         "                self._found.add(orphans(key, parent, waits, now_ms))\n",
         "",
         _FAULTS,
@@ -41,29 +41,33 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "verify-regular",
         "the full look at a job of which two runs are open at once",
-        "projections/replay/regular.py",
+        "projections/replay/verification/regular.py",
         "            if open_lease:\n                return None\n",
         "",
         _FAULTS,
-        "tests/unit/projections/replay/test_regular.py",
+        "tests/unit/projections/replay/verification/test_regular.py",
     ),
     Mutant(
         "verify-column",
         "a column in the hash of a lane's rows",
         (
             Patch(
-                "projections/replay/tables.sql",
+                "projections/replay/verification/tables.sql",
                 "attempt, retry, priority, queue, task, log",
                 "attempt, retry, queue, task, log",
             ),
-            Patch("projections/replay/row_hash.py", 'f"{trace.priority or 0}\\x1f{trace.queue}', 'f"{trace.queue}'),
+            Patch(
+                "projections/replay/verification/row_hash.py",
+                'f"{trace.priority or 0}\\x1f{trace.queue}',
+                'f"{trace.queue}',
+            ),
         ),
         (f"{_HASHES}::test_every_column_matters",),
     ),
     mutant(
         "verify-one-by-one",
         "the comparison of the jobs of a lane whose hashes differ",
-        "projections/replay/verification.py",
+        "projections/replay/verification/verification.py",
         "        if not (lanes := looked_at | late):\n",
         "        if not (lanes := late):\n",
         f"{_REPLAY}/test_verification.py::test_faults_of_the_tables_are_named_with_both_sides",
@@ -71,7 +75,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "verify-place",
         "the version of an event's place in the digest of the history",
-        "projections/replay/tables.sql",
+        "projections/replay/verification/tables.sql",
         "    -- include: digest\n)\nFROM history CROSS JOIN unnest(events) WITH ORDINALITY AS listed (event, place)\n"
         "CROSS JOIN LATERAL sha256(convert_to((version + place - 1) || event, 'UTF8')) AS hash\nGROUP BY home",
         "    -- include: digest\n)\nFROM history CROSS JOIN unnest(events) WITH ORDINALITY AS listed (event, place)\n"
@@ -81,7 +85,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "verify-state",
         "the comparison of parameters in `state`",
-        "projections/replay/state_check.py",
+        "projections/replay/verification/state_check.py",
         ', "parameters": parameters_of(trace)}\n',
         "}\n",
         _STATE,
@@ -89,7 +93,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "verify-continuation",
         "the finding of a continuation that its parent's record does not name",
-        "projections/replay/verification.py",
+        "projections/replay/verification/verification.py",
         "                self._found.add(unlisted(key, parent, waits, now_ms, self._looked))\n",
         "",
         _STATE,
@@ -97,7 +101,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "verify-parked",
         "the finding of a parked or rejected row that is missing",
-        "projections/replay/aside.py",
+        "projections/replay/verification/aside.py",
         '        return _finding(one, "is in the log, not in the tables", one.says, None)\n',
         "        return None\n",
         _ROWS,
@@ -105,7 +109,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "verify-letter",
         "the finding of a dead letter that is missing",
-        "projections/replay/dead_letters.py",
+        "projections/replay/verification/dead_letters.py",
         "            if is_known and event.offset < looked.get(event.partition, 0):\n",
         "            if False:\n",
         _LETTERS,

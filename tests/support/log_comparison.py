@@ -16,8 +16,8 @@ from joblog.projections.projector.decode import JobFact, WorkerFact
 from joblog.projections.projector.event_batch import Entries, Entry, Record
 from joblog.projections.projector.fold import fold
 from joblog.projections.projector.log import EventLog
-from joblog.projections.replay.last_words import Worker, fits, newer
 from joblog.projections.replay.lives import Life, expected_job, lives_by_job, plain
+from joblog.projections.replay.verification.last_words import Worker, fits, newer
 from joblog.projections.schema.history import HistoryRow, history_row, read
 from joblog.projections.statements import parsed
 from joblog.streams.contract.states import State

@@ -6,7 +6,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 from joblog.projections.projector.decode import JobFact, read_event
-from joblog.projections.replay.verification import Report, Verification
+from joblog.projections.replay.verification.verification import Report, Verification
 from joblog.streams.contract import deadletters
 from joblog.streams.contract.timestamps import parse_time_ms
 from joblog.streams.elector.lane_records import LANE_KEY, LaneRecord, write_state

@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
 from joblog.projections.projector.log import Bounds, answered
-from joblog.projections.replay.findings import OF_TABLES, Finding
 from joblog.projections.replay.rebuild import schemas as schema_steps
 from joblog.projections.replay.rebuild import swap
 from joblog.projections.replay.rebuild.catch_up import CatchUp
@@ -23,7 +22,8 @@ from joblog.projections.replay.rebuild.filling import Filling
 from joblog.projections.replay.rebuild.place import Place
 from joblog.projections.replay.rebuild.schemas import Connection, Found, Refused, alone, connected
 from joblog.projections.replay.rebuild.share import BESIDE, Share
-from joblog.projections.replay.verification import Verification
+from joblog.projections.replay.verification.findings import OF_TABLES, Finding
+from joblog.projections.replay.verification.verification import Verification
 from joblog.streams.errors import LogLost, ProjectionError
 from joblog.streams.progress import Told, silent
 from psycopg import sql

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import typer
-from joblog.projections.replay.report import Report
+from joblog.projections.replay.verification.report import Report
 from joblog.services.cli.context import Output, OutputOption
 from joblog.services.cli.values import check_filled, parse_delay
 from joblog.services.detection.console import Printer

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Producer
 from joblog.services import replay
 from joblog.services.cli.app import app
-from joblog.services.cli.commands.replay import app as commands
+from joblog.services.cli.commands.replay.app import app as commands
 from joblog.services.replay.archives import Part, export_events, import_events
 from joblog.services.replay.past import at, diff, history, job_at
 from joblog.services.settings.model import Settings

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from joblog.projections.monitor.models import Job
-from joblog.services.cli.commands.replay_mapping import mapping_of
+from joblog.services.cli.commands.replay.mapping import mapping_of
 from joblog.streams.contract.states import State
 from joblog.streams.errors import InvalidData
 

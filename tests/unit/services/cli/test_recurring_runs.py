@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from joblog.services.cli.commands.recurring_runs import print_with_skipped, with_runs, with_states
+from joblog.services.cli.commands.recurring.runs import print_with_skipped, with_runs, with_states
 from joblog.services.cli.context import Output
 from joblog.services.settings.model import Settings
 

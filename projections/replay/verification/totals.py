@@ -1,0 +1,78 @@
+"""What the tables count, and the workers: few rows, compared at once."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from joblog.projections.replay.verification.compare import Ends
+from joblog.projections.replay.verification.findings import Finding, Kind, position
+from joblog.projections.replay.verification.last_words import Worker, fits
+from joblog.projections.replay.verification.tables import Snapshot
+
+_BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+#: Lane, queue, state -> how many jobs are there.
+Counts = Mapping[tuple[int, str, str], int]
+#: Lane, period, its beginning, state -> how many jobs ended so.
+Outcomes = Mapping[tuple[int, str, datetime, str], int]
+
+
+def kept_counts(snapshot: Snapshot) -> Counts:
+    """What the tables count by state."""
+    return {(lane, queue, state): n for lane, queue, state, n in snapshot.rows("counts")}
+
+
+def kept_outcomes(snapshot: Snapshot) -> Outcomes:
+    """What the tables count of ends."""
+    return {(lane, period, since, state): n for lane, period, since, state, n in snapshot.rows("outcomes")}
+
+
+def wanted_outcomes(ends: Ends) -> Outcomes:
+    """What they must count."""
+    wanted: Counter[tuple[int, str, datetime, str]] = Counter()
+    for (lane, hour, ended), n in ends.items():
+        since = _BEGINNING + timedelta(hours=hour)
+        for period, begin in (("ever", _BEGINNING), ("day", since.replace(hour=0)), ("hour", since)):
+            wanted[lane, period, begin, str(ended)] += n
+    return wanted
+
+
+def counts_differ(log: Counts, tables: Counts, lanes: Collection[int]) -> Iterator[Finding]:
+    """The counts of jobs by state that are not what the log says."""
+    for lane, queue, state in sorted(log.keys() | tables.keys()):
+        wanted, found = log.get((lane, queue, state), 0), tables.get((lane, queue, state), 0)
+        if lane in lanes and wanted != found:
+            what = f"lane {lane}, queue {queue}: the counter of {state} says {found}, there are {wanted}"
+            yield Finding(kind=Kind.COUNTER, lane=lane, job=None, what=what, log=wanted, found=found)
+
+
+def outcomes_differ(log: Outcomes, tables: Outcomes, lanes: Collection[int]) -> Iterator[Finding]:
+    """The counts of ends that are not what the log says."""
+    for key in sorted(log.keys() | tables.keys()):
+        lane, period, since, state = key
+        wanted, found = log.get(key, 0), tables.get(key, 0)
+        if lane in lanes and wanted != found:
+            what = f"lane {lane}, {period} since {since:%Y-%m-%d %H:%M}: {found} are counted as {state}, not {wanted}"
+            yield Finding(kind=Kind.OUTCOME, lane=lane, job=None, what=what, log=wanted, found=found)
+
+
+def workers(snapshot: Snapshot, last: Mapping[str, Mapping[int, Worker]]) -> Iterator[Finding]:
+    """Each must be as the last event in one of its lanes says."""
+    kept = {row[0]: list(row[1:]) for row in snapshot.rows("workers")}
+    for worker in sorted(last.keys() | kept.keys()):
+        by_lane = last.get(worker, {})
+        said = {lane: one.row for lane, one in by_lane.items()}
+        row = kept.get(worker)
+        if row is None:
+            lane, offset = next((one[0], one[1]) for one in said.values())
+            yield _worker(worker, lane, "is in the log, not in the tables", said, None, position(lane, offset))
+        elif not by_lane:
+            yield _worker(worker, row[0], "is in the tables, not in the log", None, row)
+        elif not fits(row, by_lane):
+            yield _worker(worker, row[0], "is not as the log says", said, row)
+
+
+def _worker(worker: str, lane: int, what: str, log: Any, found: Any, where: str | None = None) -> Finding:
+    said = f"worker {worker} {what}"
+    return Finding(kind=Kind.WORKER, lane=lane, job=None, what=said, position=where, log=log, found=found)
