@@ -1,7 +1,5 @@
 """`joblog replay verify`: whether the log, Postgres and the electors' state say the same."""
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -11,14 +9,14 @@ from joblog.projections.replay.verification.report import Report
 from joblog.projections.replay.verification.verification import Verification
 from joblog.services.cli.commands.replay.ranges import LaneOption, ReadNothingOption, print_ranges
 from joblog.services.cli.context import Output, OutputOption, note
+from joblog.services.cli.files import DirectoryOption, files_in, resuming, stoppable
 from joblog.services.cli.output import print_document, print_rows
 from joblog.services.cli.postgres import hinted
-from joblog.services.cli.progress import STOPPED, shown
+from joblog.services.cli.progress import shown
 from joblog.services.cli.values import settings_of
 from joblog.services.replay.archives import Part
+from joblog.services.replay.past import chosen_lanes
 from joblog.services.settings.model import Settings
-from joblog.streams.errors import InvalidData
-from joblog.streams.progress import Stopped
 
 
 def verify(
@@ -26,13 +24,7 @@ def verify(
     lane: LaneOption = None,
     postgres: Annotated[bool, typer.Option(help="Compare the log with Postgres.")] = True,
     state: Annotated[bool, typer.Option(help="Compare the log with the topics `state` and `deadletters`.")] = True,
-    directory: Annotated[
-        Path | None,
-        typer.Option(
-            help="For the command's files, some 300 bytes a job; one that was stopped goes on from there.",
-            show_default="a temporary one",
-        ),
-    ] = None,
+    directory: DirectoryOption = None,
     dry_run: ReadNothingOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -45,35 +37,21 @@ def verify(
     Example: joblog replay verify --output json
     """
     settings = settings_of(ctx)
-    if wrong := [one for one in lane or () if one >= settings.lanes]:
-        raise InvalidData(f"--lane: there is no lane {wrong[0]}: the lanes are 0 to {settings.lanes - 1}")
+    lanes = chosen_lanes(settings, lane)
     if dry_run:
-        print_ranges(settings, Part(lanes=lane), output)
+        print_ranges(settings, Part(lanes=lanes), output)
         return
-    place = directory or Path(tempfile.mkdtemp(prefix="joblog-verify-"))
-    place.mkdir(parents=True, exist_ok=True)
-    try:
-        report = _verified(settings, place, sorted(set(lane)) if lane else None, postgres, state, output)
-    except typer.Exit:  # it was stopped, and goes on with these files
-        raise
-    except BaseException:
-        _tidy(directory, place)
-        raise
-    _tidy(directory, place)
+    with files_in(directory) as place:
+        report = _verified(settings, place, lanes, postgres, state, output)
     _print(report, output)
     if not report.holds:
         raise typer.Exit(1)
 
 
-def _tidy(given: Path | None, place: Path) -> None:
-    if given is None:
-        shutil.rmtree(place)
-
-
 def _verified(
-    settings: Settings, place: Path, lanes: list[int] | None, postgres: bool, state: bool, output: Output
+    settings: Settings, place: Path, lanes: list[int], postgres: bool, state: bool, output: Output
 ) -> Report:
-    with hinted(settings), shown(output) as progress:
+    with hinted(settings), shown(output) as progress, stoppable(resuming(place)):
         verification = Verification(
             settings.kafka.config(),
             settings.names,
@@ -85,13 +63,7 @@ def _verified(
             with_state=state,
             told=progress,
         )
-        try:
-            return verification.run()
-        except Stopped as stopped:
-            options = [f"--lane {one}" for one in lanes or ()]
-            options += [name for name, wanted in (("--no-postgres", postgres), ("--no-state", state)) if not wanted]
-            note(f"{stopped}; go on with: joblog replay verify {' '.join([*options, '--directory', str(place)])}")
-            raise typer.Exit(STOPPED) from stopped
+        return verification.run()
 
 
 def _print(report: Report, output: Output) -> None:
