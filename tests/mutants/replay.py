@@ -5,12 +5,12 @@ from typing import Final
 from tests.mutants.mutant import Mutant, Patch, mutant
 
 _REPLAY: Final = "tests/integration/projections/replay"
-_FAULTS: Final = f"{_REPLAY}/test_verification.py::test_faults_of_the_log_itself_are_named"
-_BESIDE: Final = f"{_REPLAY}/test_verification_beside.py"
+_FAULTS: Final = f"{_REPLAY}/verification/test_verification.py::test_faults_of_the_log_itself_are_named"
+_BESIDE: Final = f"{_REPLAY}/verification/test_verification_beside.py"
 _STATE: Final = f"{_BESIDE}::test_what_a_record_of_state_says_otherwise_is_named"
 _ROWS: Final = f"{_BESIDE}::test_a_row_of_no_job_that_differs_is_named"
 _LETTERS: Final = f"{_BESIDE}::test_dead_letters_of_commands_and_their_rejections_must_have_each_other"
-_HASHES: Final = f"{_REPLAY}/test_lane_hashes.py"
+_HASHES: Final = f"{_REPLAY}/verification/test_lane_hashes.py"
 _REBUILD: Final = f"{_REPLAY}/test_rebuild.py"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
@@ -70,7 +70,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "projections/replay/verification/verification.py",
         "        if not (lanes := looked_at | late):\n",
         "        if not (lanes := late):\n",
-        f"{_REPLAY}/test_verification.py::test_faults_of_the_tables_are_named_with_both_sides",
+        f"{_REPLAY}/verification/test_verification.py::test_faults_of_the_tables_are_named_with_both_sides",
     ),
     mutant(
         "verify-place",
