@@ -22,9 +22,9 @@ pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(300)
 IDS = [f"second-{number}" for number in range(10)]
 SCHEDULERS = ["recurring-a", "recurring-b"]
 A, B = [SCHEDULERS[0]], [SCHEDULERS[1]]
-#: Who is killed: one while the other lives, or both at once; the third time together with the broker.
-VICTIMS = [A, B, SCHEDULERS, A, B, SCHEDULERS, A, B]
-BROKER = 2
+#: Who is killed: one while the other goes on, ten times; between them both at once, together with the broker.
+VICTIMS = [*[A, B] * 3, SCHEDULERS, *[A, B] * 2]
+BROKER = VICTIMS.index(SCHEDULERS)
 TAKEOVER_S = 15
 #: From the broker's start until all processes are with it again.
 RECOVERY_S = 40
@@ -110,7 +110,7 @@ def test_each_occurrence_is_created_once_while_its_processes_and_the_broker_are_
         end = datetime.now(UTC)
         going_on(end, TAKEOVER_S, "the end")
     check_each_once(installation, wait_until, made, end, 200)
-    assert installation.kills == dict.fromkeys(SCHEDULERS, 5)
+    assert installation.kills == dict.fromkeys(SCHEDULERS, 6)
     assert all(process.poll() is None for process in installation.roles.values())
 
 

@@ -14,17 +14,18 @@ from typing import Annotated, Final
 
 import typer
 from joblog.projections.schema.migrate import upgrade
+from joblog.services.cli.commands.up_checks import ASKED_HOSTS, can_recur, look_for, refuse_idle
 from joblog.services.cli.context import Output, OutputOption, note
 from joblog.services.cli.extras import installing
 from joblog.services.cli.output import print_document
-from joblog.services.cli.values import Queues, from_here, given, settings_of
+from joblog.services.cli.values import Queues, given, settings_of
 from joblog.services.embedded.ports import HOST, PORT_MAX, choose_ports
 from joblog.services.embedded.stack import EmbeddedStack, StackAddresses
 from joblog.services.monitoring.server import PrometheusServer, find_prometheus
 from joblog.services.roles.runner import stopped_by_signals
 from joblog.services.roles.supervisor import RoleCommand, Supervisor
 from joblog.services.settings.model import Settings
-from joblog.services.settings.sources import UP, origins, write_addresses
+from joblog.services.settings.sources import write_addresses
 from joblog.streams.errors import SettingsError, StackError
 from joblog.streams.kafka.admin import create_topics
 from joblog.streams.kafka.clients import KafkaConfig
@@ -34,20 +35,6 @@ _READY_TIMEOUT_S: Final = 90.0
 _POLL_S: Final = 0.2
 #: How often to check that the broker and the database still run; one that died is started again.
 _SERVERS_S: Final = 5.0
-#: Settings of servers and roles that are not started by `joblog up`.
-_IDLE: Final = frozenset(
-    {
-        "kafka.bootstrap_servers",
-        "kafka.security_protocol",
-        "postgres.dsn",
-        "postgres.dsn_file",
-        "replication",
-        "http.port",
-        "elector.id",
-    }
-)
-#: Where a role may listen so that it can be probed on this machine.
-_ASKED_HOSTS: Final = frozenset({HOST, "localhost", "0.0.0.0"})  # noqa: S104 - the user's choice
 
 
 def up(
@@ -106,11 +93,11 @@ def up(
     ):
         if is_wrong:
             raise SettingsError(what)
-    _refuse_idle(settings)
+    refuse_idle(settings)
     for name in settings.worker.tasks:
-        _look_for(name, "tasks")
+        look_for(name, "tasks")
     for name in settings.triggers.modules:
-        _look_for(name, "triggers")
+        look_for(name, "triggers")
     if settings.triggers.modules and find_spec("faust") is None:
         raise SettingsError(f"triggers need the package faust: {installing('faust')}")
     if monitor:
@@ -128,46 +115,6 @@ def up(
         finally:
             note("stopping Kafka and Postgres ...")
             stack.stop()
-
-
-def _refuse_idle(settings: Settings) -> None:
-    """SettingsError for settings that would have no effect here, though other commands would follow them."""
-    sources = origins(Settings, settings.config, settings.directory)
-    idle = [f"{name} ({label})" for name, label in sources.items() if label != UP and _is_idle(name, settings)]
-    if idle:
-        raise SettingsError(
-            "`joblog up` starts its own Kafka, Postgres and roles, so these settings have no effect on it: "
-            f"{', '.join(idle)}. Unset them here, or name a settings file without them with --config"
-        )
-
-
-def _is_idle(name: str, settings: Settings) -> bool:
-    match name:
-        case "http.enabled":
-            return not settings.http.enabled
-        case "http.host":
-            return settings.http.host not in _ASKED_HOSTS
-        case _:
-            return name in _IDLE or name.startswith(("kafka.sasl_", "kafka.ssl_"))
-
-
-def can_recur() -> bool:
-    """Whether the recurring process can run; says what is missing if not."""
-    if find_spec("faust") is not None:
-        return True
-    note(f"recurring jobs wait: what creates them needs the package faust: {installing('faust')}, or --no-recurring")
-    return False
-
-
-def _look_for(module: str, what: str) -> None:
-    """SettingsError if there is no such module, before anything starts: its role would end with the same error."""
-    from_here()
-    try:
-        found = find_spec(module)
-    except ImportError as exc:
-        raise SettingsError(f"the {what} of {module} cannot be imported: {exc}") from exc
-    if found is None:
-        raise SettingsError(f"the {what} of {module} cannot be imported: no module has this name, here or installed")
 
 
 def _prepare(settings: Settings, addresses: StackAddresses) -> None:
@@ -265,7 +212,7 @@ def _environment(settings: Settings, addresses: StackAddresses) -> dict[str, str
         "JOBLOG_KAFKA__BOOTSTRAP_SERVERS": addresses.bootstrap_servers,
         "JOBLOG_POSTGRES__DSN": addresses.dsn,
         "JOBLOG_HTTP__ENABLED": "true",
-        "JOBLOG_HTTP__HOST": host if host in _ASKED_HOSTS else HOST,
+        "JOBLOG_HTTP__HOST": host if host in ASKED_HOSTS else HOST,
         "JOBLOG_LOGS__FORMAT": "json" if settings.logs.format == "json" else "console",
         "PYTHONUNBUFFERED": "1",
     }

@@ -320,7 +320,7 @@ def test_the_process_says_how_to_install_the_extra(run_without_faust: Any) -> No
 
 
 def test_up_says_what_it_leaves_out_without_the_extra(run_without_faust: Any) -> None:
-    asked = f"{WITHOUT_FAUST}\nfrom joblog.services.cli.commands.up import can_recur\nprint(can_recur())"
+    asked = f"{WITHOUT_FAUST}\nfrom joblog.services.cli.commands.up_checks import can_recur\nprint(can_recur())"
     done = run_without_faust(asked)
     assert done.stdout == "False\n"
     assert "pip install 'joblog[faust]'" in done.stderr

@@ -3,7 +3,8 @@ import re
 from pathlib import Path
 
 import pytest
-from joblog.services.cli.commands.up import _environment, _hindering, _refuse_idle, _roles, _tell
+from joblog.services.cli.commands.up import _environment, _hindering, _roles, _tell
+from joblog.services.cli.commands.up_checks import refuse_idle
 from joblog.services.cli.context import Output
 from joblog.services.embedded.stack import StackAddresses
 from joblog.services.settings.errors import paths, variable
@@ -122,7 +123,7 @@ def test_the_roles_can_be_probed_on_this_machine(
 def test_settings_of_other_servers_are_refused(place: Path, text: str, named: str) -> None:
     (place / "joblog.toml").write_text(text)
     with pytest.raises(SettingsError, match=re.escape(named)):
-        _refuse_idle(Settings.load())
+        refuse_idle(Settings.load())
 
 
 def test_the_addresses_of_the_last_start_and_what_roles_read_are_no_mistake(
@@ -131,7 +132,7 @@ def test_the_addresses_of_the_last_start_and_what_roles_read_are_no_mistake(
     (place / ".joblog").mkdir()
     write_addresses(place / ".joblog", {"kafka": {"bootstrap_servers": "x:1"}, "postgres": {"dsn": "postgresql://x"}})
     (place / "joblog.toml").write_text("lanes = 2\n[http]\nhost = 'localhost'\n[worker]\nslots = 3\n")
-    _refuse_idle(Settings.load())
+    refuse_idle(Settings.load())
     monkeypatch.setenv("JOBLOG_KAFKA__BOOTSTRAP_SERVERS", "y:1")
     with pytest.raises(SettingsError, match=re.escape("kafka.bootstrap_servers (environment)")):
-        _refuse_idle(Settings.load())
+        refuse_idle(Settings.load())
