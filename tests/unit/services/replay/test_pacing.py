@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from joblog.services.replay.pacing import STEP_S, paced
 from joblog.streams.progress import Stopped
@@ -46,6 +46,7 @@ def test_the_rate_is_what_was_asked_within_a_tenth(per_second: float, portions: 
     assert (found[-1][0] - found[0][0]) * per_second == pytest.approx(before_last, rel=0.1)
 
 
+@example(per_second=100, takes=[5.0] + [0.0] * 19)
 @given(per_second=st.floats(1, 10_000), takes=st.lists(st.floats(0, 5), min_size=20, max_size=20))
 def test_pauses_are_not_made_up_for(per_second: float, takes: list[float]) -> None:
     portion = max(1, round(per_second / 10))
