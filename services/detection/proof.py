@@ -23,7 +23,7 @@ def told(report: Report) -> str:
     read = f"{report.events:,} events of {report.jobs:,} jobs"
     if report.holds:
         return f"{read}: Postgres and the electors' state say the same"
-    return f"{read}; found: " + ", ".join(f"{count:,} {kind}" for kind, count in report.counts.items())
+    return f"{read}; found: {report.found}"
 
 
 def proven(report: Report) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What `joblog replay` does, as calls that take the settings: nothing that a command does cannot be called.
+"""What `joblog replay` does, as calls: nothing that a command does cannot be called.
 
 ::
 
@@ -9,6 +9,7 @@
 
 | command | call |
 |---|---|
+| verify, rebuild | Verification and rebuild in projections.replay, which take addresses instead of the settings |
 | history, at, diff | past.history, past.job_at, past.at, past.diff |
 | export, import | archives.export_events, archives.import_events |
 | redrive, undo | redriving.redrive (redriving.redriving to look at its plan first), redriving.undo |

@@ -34,6 +34,11 @@ class Report(NamedTuple):
         return not self.counts
 
     @property
+    def found(self) -> str:
+        """How many findings there are of each kind, for people."""
+        return ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items())
+
+    @property
     def against_tables(self) -> list[Finding]:
         """What the tables say otherwise than the log."""
         return [one for one in self.findings if one.kind in OF_TABLES]

@@ -84,8 +84,7 @@ def _print(report: Report, output: Output) -> None:
         note("all is as it should be")
         return
     more = sum(report.counts.values()) - len(report.findings)
-    found = ", ".join(f"{count:,} {kind}" for kind, count in report.counts.items())
-    note(f"found: {found}" + (f"; {more:,} of them are not listed" if more else ""))
+    note(f"found: {report.found}" + (f"; {more:,} of them are not listed" if more else ""))
 
 
 def _lane_row(lane: LaneHashes) -> dict[str, object]:
