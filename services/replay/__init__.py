@@ -9,7 +9,8 @@
 
 | command | call |
 |---|---|
-| verify, rebuild | Verification and rebuild in projections.replay, which take addresses instead of the settings |
+| verify | projections.replay.verification.verification.Verification, which takes addresses instead of the settings |
+| rebuild | projections.replay.rebuild.rebuild.rebuild, which takes addresses, too |
 | history, at, diff | past.history, past.job_at, past.at, past.diff |
 | export, import | archives.export_events, archives.import_events |
 | redrive, undo | redriving.redrive (redriving.redriving to look at its plan first), redriving.undo |

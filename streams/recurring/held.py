@@ -1,6 +1,7 @@
 """A partition of the topic `recurring` in the hands of a process."""
 
 import secrets
+import time
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -9,14 +10,29 @@ from joblog.streams.recurring.rows import Rows
 
 #: The key of the mark, which no definition can have.
 MARK: Final = "|mark"
+#: How long nothing of a partition is read before its mark has come back, at most.
+SILENT_S: Final = 30.0
+
+
+class Silent(Exception):
+    """Nothing of a partition was read, though there is a mark at its end: the consumer does not read it."""
 
 
 @dataclass(slots=True)
 class Held:
-    """A partition of this process; `is_ready` once its own mark was read."""
+    """A partition of this process; `is_ready` once its own mark was read.
+
+    - read_at: when a record of it was read, or it was given to this process.
+    """
 
     rows: Rows = field(default_factory=Rows)
     parking: Parking = field(default_factory=Parking)
     mark: bytes = field(default_factory=lambda: secrets.token_hex(8).encode())
     is_marked: bool = False
     is_ready: bool = False
+    read_at: float = field(default_factory=time.monotonic)
+
+    def listen(self, number: int) -> None:
+        """Raises Silent if this partition, which has this number, is not ready and was not read for too long."""
+        if not self.is_ready and time.monotonic() - self.read_at > SILENT_S:
+            raise Silent(f"nothing of partition {number} was read for {SILENT_S:g} s")

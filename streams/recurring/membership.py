@@ -1,9 +1,10 @@
 """The recurring process as a member of its group: a Faust app that reads the topic `recurring`.
 
 The topic is its own changelog. Faust acknowledges nothing here (`acks=False`), so whoever is given a partition reads
-it from the beginning, in the order of the log; at each rebalance every member starts anew. A Faust table would be a
-copy of the topic that a process which was paused for long could overwrite with what it knew, and it keeps the rows of
-partitions that it lost.
+it from the beginning, in the order of the log; at each rebalance every member starts anew, and also when Faust has
+thrown away what it had fetched meanwhile: it goes back to what is committed then, which is the beginning here. A
+Faust table would be a copy of the topic that a process which was paused for long could overwrite with what it knew,
+and it keeps the rows of partitions that it lost.
 
 Names of headers that are not UTF-8 are read, too (kafka/aiokafka_batches.py): one such record would stop all of its
 partition.
@@ -11,12 +12,14 @@ partition.
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from tempfile import gettempdir
 from typing import Any, Final, NamedTuple
 
 import faust
 from aiokafka.consumer import fetcher
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
 from faust.types.auth import AuthProtocol
 from joblog.streams.contract.record_headers import Headers, is_name
 from joblog.streams.contract.topics import TopicNames
@@ -37,6 +40,28 @@ class Read(NamedTuple):
 
 OnPartitions = Callable[[Iterable[int]], None]
 OnRecord = Callable[[Read], None]
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    async def seek_to_committed(self) -> Mapping[TP, None]:
+        found: Mapping[TP, None] = await self.call_thread(self._seek)
+        return found
+
+    async def _seek(self) -> Mapping[TP, None]:
+        consumer = self._ensure_consumer()
+        places = consumer.assignment()
+        if places:
+            await consumer.seek_to_beginning(*places)
+        return dict.fromkeys(TP(*place) for place in places)
+
+
+class _Consumer(driver.Consumer):
+    def _new_consumer_thread(self) -> Any:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+
+class _Transport(driver.Transport):
+    Consumer = _Consumer
 
 
 def member(
@@ -67,6 +92,7 @@ def member(
         autodiscover=False,
         loop=asyncio.get_running_loop(),
     )
+    app.transport = _Transport(app.conf.broker_consumer, app, loop=app.loop)
     topic = app.topic(
         names.recurring,
         key_type=bytes,

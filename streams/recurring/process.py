@@ -11,7 +11,8 @@ A process that dies between 2 and 3 leaves occurrences that the next owner decid
 those of before, so each is created once. No error disables a definition: what could not be sent is due at the next
 tick.
 
-A process that was paused for longer than its session starts over before it decides anything (awake.py).
+A process that was paused for longer than its session starts over before it decides anything (awake.py), and so does
+one that reads nothing of a partition whose mark has not come back.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ from joblog.streams.metrics import Meters
 from joblog.streams.recurring.awake import Awake, Slept
 from joblog.streams.recurring.due import Decision, decide
 from joblog.streams.recurring.endings import Endings
-from joblog.streams.recurring.held import MARK, Held
+from joblog.streams.recurring.held import MARK, Held, Silent
 from joblog.streams.recurring.jobs import Installation
 from joblog.streams.recurring.membership import Read, member
 from joblog.streams.recurring.parking import PARKED, ROLE, Unreadable, park
@@ -100,8 +101,8 @@ class Recurring:
         while not stop.is_set():
             try:
                 await self._joined(stop)
-            except Slept as error:
-                log.warning("recurring.slept", extra={"reason": str(error)})
+            except (Slept, Silent) as error:
+                log.warning("recurring.began_again", extra={"reason": str(error)})
                 self._health.set_unready(f"starting over: {error}")
             except Exception as error:  # the topic has everything: start over from it
                 self._meters.inc("joblog_internal_errors_total", ROLE)
@@ -126,7 +127,8 @@ class Recurring:
                 self._health.beat()
                 if app.crashed:
                     raise app.crash_reason or RuntimeError("Faust ended")
-                await self._tick()
+                # While partitions are given out, Faust may throw away what it fetched, and go back to the beginning.
+                await self._tick(can_mark=not app.rebalancing)
                 loop_time = asyncio.get_running_loop().time()
                 if loop_time >= show_at:
                     show_at = loop_time + SHOW_S
@@ -147,7 +149,10 @@ class Recurring:
 
     def _take(self, read: Read) -> None:
         held = self._held.get(read.partition)
-        if held is None or read.key is None:
+        if held is None:
+            return
+        held.read_at = time.monotonic()
+        if read.key is None:
             return
         if read.key == MARK.encode():
             held.is_ready = held.is_ready or read.value == held.mark
@@ -158,11 +163,14 @@ class Recurring:
 
     # --- deciding ---
 
-    async def _tick(self) -> None:
+    async def _tick(self, *, can_mark: bool = True) -> None:
         """One turn; a failure to send is logged, and everything is decided again."""
         self._awake.look()
+        for number, held in self._held.items():
+            held.listen(number)
         try:
-            await self._mark()
+            if can_mark:
+                await self._mark()
             now = self._clock()
             self._watch(now)
             plans = list(self._plans(now))

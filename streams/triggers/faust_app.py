@@ -1,6 +1,6 @@
 """Faust, as triggers use it: an app with at-least-once and no tables, no web server, no files and no producer in use.
 
-Five things are not as Faust and aiokafka do them:
+Six things are not as Faust and aiokafka do them:
 
 - What is committed only is read. Faust does that in its exactly-once mode alone.
 - Committed is how far each partition was handled (`App.handled`), as each is handled in order. Faust's own account
@@ -8,6 +8,9 @@ Five things are not as Faust and aiokafka do them:
   leaves one.
 - With an offset goes the id of its topic. A topic that was deleted and created again has another one, and what was
   committed for its namesake is not taken for a place in it: it is read from its beginning.
+- A partition for which nothing is committed yet is read from its beginning again whenever Faust goes back to what is
+  committed. Faust does so after it has thrown away what it had fetched while partitions were given out, and for such
+  a partition it goes nowhere: what was thrown away would never be handled.
 - A group that has given out its partitions anew refuses commits of its former members. That is no failure: the next
   owner of a partition repeats what was not committed.
 - Names of headers that are not UTF-8 are read (kafka/aiokafka_batches.py).
@@ -95,27 +98,32 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             setattr(where, name, value)
         return made
 
-    async def seek_to_committed(self) -> Mapping[TP, int]:
-        found: Mapping[TP, int] = await self.call_thread(self._seek)
+    async def seek_to_committed(self) -> Mapping[TP, int | None]:
+        found: Mapping[TP, int | None] = await self.call_thread(self._seek)
         return found
 
-    async def _seek(self) -> Mapping[TP, int]:
+    async def _seek(self) -> Mapping[TP, int | None]:
         """Go where the group was in each partition; without an offset of its own, one is read from its beginning."""
-        consumer, found = self._ensure_consumer(), {}
+        consumer = self._ensure_consumer()
         places = list(consumer.assignment())
         committed = await consumer._coordinator.fetch_committed_offsets(places)
-        for place in places:
-            known = committed.get(place)
-            if known is None:
-                continue
-            topic_id = self.app.topic_ids.get(place.topic, "")
-            if known.metadata and topic_id and known.metadata != topic_id:
-                log.warning("triggers.topic_is_another", extra={"topic": place.topic, "partition": place.partition})
-                await consumer.seek_to_beginning(place)
-            else:
-                consumer.seek(place, known.offset)
-                found[TP(*place)] = known.offset
-        return found
+        offsets = {place: self._offset(place, committed.get(place)) for place in places}
+        for place, offset in offsets.items():
+            if offset is not None:
+                consumer.seek(place, offset)
+        if new := [place for place, offset in offsets.items() if offset is None]:
+            await consumer.seek_to_beginning(*new)
+        return {TP(*place): offset for place, offset in offsets.items()}
+
+    def _offset(self, place: TopicPartition, known: OffsetAndMetadata | None) -> int | None:
+        """The offset that was committed for this topic, not for another one of its name."""
+        if known is None:
+            return None
+        topic_id = self.app.topic_ids.get(place.topic, "")
+        if known.metadata and topic_id and known.metadata != topic_id:
+            log.warning("triggers.topic_is_another", extra={"topic": place.topic, "partition": place.partition})
+            return None
+        return int(known.offset)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         ids = self.app.topic_ids

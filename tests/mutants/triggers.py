@@ -26,6 +26,14 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         f"{_UNIT}/test_partitions.py",
     ),
     mutant(
+        "trigger-rewind",
+        "reading again what Faust has thrown away and nobody has committed",
+        "streams/triggers/faust_app.py",
+        "            await consumer.seek_to_beginning(*new)\n",
+        "            pass\n",
+        "tests/integration/streams/test_faust_rewinds.py::test_a_trigger_reads_again_what_was_never_committed",
+    ),
+    mutant(
         "trigger-full",
         "the limit of what a partition holds in memory",
         "streams/triggers/partitions.py",

@@ -13,7 +13,7 @@ from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
 from joblog.streams.recurring import process as module
 from joblog.streams.recurring.awake import ASLEEP_S, Awake, Slept
-from joblog.streams.recurring.held import MARK, Held
+from joblog.streams.recurring.held import MARK, SILENT_S, Held, Silent
 from joblog.streams.recurring.jobs import Installation
 from joblog.streams.recurring.membership import Read
 from joblog.streams.recurring.parking import PARKED
@@ -113,10 +113,11 @@ def test_a_process_that_was_paused_since_it_decided_sends_nothing_of_that(proces
     assert sent.records == []
 
 
-def test_a_process_that_was_paused_starts_over_which_is_no_error(
-    process: Recurring, meters: Meters, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("why", [Slept("paused for 9 s"), Silent("nothing was read")])
+def test_a_process_that_was_paused_or_reads_nothing_starts_over_which_is_no_error(
+    why: Exception, process: Recurring, meters: Meters, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stop, turns = threading.Event(), iter([Slept("paused for 9 s"), None])
+    stop, turns = threading.Event(), iter([why, None])
 
     async def joined(_stop: threading.Event) -> None:
         if (error := next(turns)) is not None:
@@ -126,7 +127,28 @@ def test_a_process_that_was_paused_starts_over_which_is_no_error(
     process._joined = joined  # type: ignore[method-assign]
     asyncio.run(process._run(stop))
     assert meters.registry.get_sample_value("joblog_internal_errors_total", {"role": "recurring"}) in (None, 0)
-    assert [one.message for one in caplog.records] == ["recurring.slept"]
+    assert [one.message for one in caplog.records] == ["recurring.began_again"]
+
+
+def test_a_partition_of_which_nothing_is_read_is_not_waited_for(process: Recurring) -> None:
+    process._sender = Sent()  # type: ignore[assignment]
+    held = process._held[0]
+    held.read_at -= SILENT_S + 1
+    with pytest.raises(Silent, match="partition 0"):
+        asyncio.run(process._tick())
+    take(process, b"b", definition("b"))
+    asyncio.run(process._tick())
+    held.is_ready = True
+    held.read_at -= SILENT_S + 1
+    asyncio.run(process._tick())  # nothing new since it was read is usual
+
+
+def test_a_mark_is_written_when_all_partitions_are_given_out(process: Recurring) -> None:
+    sent = process._sender = Sent()  # type: ignore[assignment]
+    asyncio.run(process._tick(can_mark=False))
+    assert sent.records == []
+    asyncio.run(process._tick())
+    assert [record.key for record in sent.records] == [MARK]
 
 
 def test_much_that_is_due_is_decided_in_several_ticks(process: Recurring, monkeypatch: pytest.MonkeyPatch) -> None:
