@@ -43,7 +43,7 @@ OnRecord = Callable[[Read], None]
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    async def seek_to_committed(self) -> Mapping[TP, None]:
+    async def seek_to_committed(self) -> Mapping[TP, None]:  # type: ignore[override]  # as aiokafka answers it
         found: Mapping[TP, None] = await self.call_thread(self._seek)
         return found
 

@@ -118,11 +118,11 @@ class Recurring:
             on_revoked=self._held.clear,
             on_record=self._take,
         )
-        await app.start()
         self._awake = Awake()
         awake = asyncio.create_task(self._awake.stay())
         show_at = 0.0
         try:
+            await app.start()
             while not stop.is_set():
                 self._health.beat()
                 if app.crashed:

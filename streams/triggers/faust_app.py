@@ -98,7 +98,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
             setattr(where, name, value)
         return made
 
-    async def seek_to_committed(self) -> Mapping[TP, int | None]:
+    async def seek_to_committed(self) -> Mapping[TP, int | None]:  # type: ignore[override]  # as aiokafka does
         found: Mapping[TP, int | None] = await self.call_thread(self._seek)
         return found
 
