@@ -15,7 +15,7 @@ SILENT_S: Final = 30.0
 
 
 class Silent(Exception):
-    """Nothing of a partition was read, though there is a mark at its end: the consumer does not read it."""
+    """Nothing of a partition was read, though its mark has not come back: the consumer does not read it."""
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import KafkaException
 from joblog.streams.contract.ids import lane_of_job
@@ -118,11 +118,18 @@ class Recurring:
             on_revoked=self._held.clear,
             on_record=self._take,
         )
+        try:
+            await app.start()
+            await self._turns(app, stop)
+        finally:
+            self._held.clear()
+            await app.stop()
+
+    async def _turns(self, app: Any, stop: threading.Event) -> None:
         self._awake = Awake()
         awake = asyncio.create_task(self._awake.stay())
         show_at = 0.0
         try:
-            await app.start()
             while not stop.is_set():
                 self._health.beat()
                 if app.crashed:
@@ -135,9 +142,7 @@ class Recurring:
                     show(self._meters, self._health, self._held, self._clock())
                 await asyncio.sleep(TICK_S)
         finally:
-            self._held.clear()
             awake.cancel()
-            await app.stop()
 
     # --- reading ---
 

@@ -1,6 +1,6 @@
 """Faust, as triggers use it: an app with at-least-once and no tables, no web server, no files and no producer in use.
 
-Six things are not as Faust and aiokafka do them:
+Four things are not as Faust and aiokafka do them, besides those of kafka/faust_consumer.py:
 
 - What is committed only is read. Faust does that in its exactly-once mode alone.
 - Committed is how far each partition was handled (`App.handled`), as each is handled in order. Faust's own account
@@ -8,28 +8,21 @@ Six things are not as Faust and aiokafka do them:
   leaves one.
 - With an offset goes the id of its topic. A topic that was deleted and created again has another one, and what was
   committed for its namesake is not taken for a place in it: it is read from its beginning.
-- A partition for which nothing is committed yet is read from its beginning again whenever Faust goes back to what is
-  committed. Faust does so after it has thrown away what it had fetched while partitions were given out, and for such
-  a partition it goes nowhere: what was thrown away would never be handled.
 - A group that has given out its partitions anew refuses commits of its former members. That is no failure: the next
   owner of a partition repeats what was not committed.
-- Names of headers that are not UTF-8 are read (kafka/aiokafka_batches.py).
 """
 
 import logging
-import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 import faust
-from aiokafka.consumer import fetcher
 from aiokafka.errors import CommitFailedError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
-from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
-from joblog.streams.errors import IntakeError, SettingsError
-from joblog.streams.kafka.aiokafka_batches import Batches
+from joblog.streams.kafka import faust_consumer
 from joblog.streams.kafka.clients import KafkaConfig
+from joblog.streams.kafka.faust_credentials import credentials
 
 log = logging.getLogger(__name__)
 _faust_log: Final = logging.getLogger("faust.triggers")
@@ -56,7 +49,7 @@ class App(faust.App):
             group,
             broker=[f"aiokafka://{server.strip()}" for server in config.bootstrap_servers.split(",")],
             broker_client_id=client_id,
-            broker_credentials=credentials(config.options),
+            broker_credentials=credentials(config.options, "triggers"),
             broker_session_timeout=SESSION_S,
             broker_heartbeat_interval=HEARTBEAT_S,
             broker_request_timeout=30.0,
@@ -82,38 +75,20 @@ class App(faust.App):
         self.transport = _Transport(self.conf.broker_consumer, self, loop=self.loop)
 
 
-class _ConsumerThread(driver.AIOKafkaConsumerThread):
+class _ConsumerThread(faust_consumer.ConsumerThread):
     app: Any
     logger = _faust_log
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         made = super()._create_worker_consumer(transport)
-        for where, name, value in (
-            (made, "_isolation_level", "read_committed"),
-            (made, "_fetch_max_wait_ms", _FETCH_MS),
-            (fetcher, "MemoryRecords", Batches),
-        ):
-            if not hasattr(where, name):
-                raise IntakeError(f"this version of aiokafka has no {name}: install the one that Joblog pins")
-            setattr(where, name, value)
+        faust_consumer.replace(made, "_isolation_level", "read_committed")
+        faust_consumer.replace(made, "_fetch_max_wait_ms", _FETCH_MS)
         return made
 
-    async def seek_to_committed(self) -> Mapping[TP, int | None]:  # type: ignore[override]  # as aiokafka does
-        found: Mapping[TP, int | None] = await self.call_thread(self._seek)
-        return found
-
-    async def _seek(self) -> Mapping[TP, int | None]:
-        """Go where the group was in each partition; without an offset of its own, one is read from its beginning."""
-        consumer = self._ensure_consumer()
-        places = list(consumer.assignment())
-        committed = await consumer._coordinator.fetch_committed_offsets(places)
-        offsets = {place: self._offset(place, committed.get(place)) for place in places}
-        for place, offset in offsets.items():
-            if offset is not None:
-                consumer.seek(place, offset)
-        if new := [place for place, offset in offsets.items() if offset is None]:
-            await consumer.seek_to_beginning(*new)
-        return {TP(*place): offset for place, offset in offsets.items()}
+    async def committed(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
+        """Where the group was in each partition."""
+        found = await self._ensure_consumer()._coordinator.fetch_committed_offsets(places)
+        return {place: self._offset(place, found.get(place)) for place in places}
 
     def _offset(self, place: TopicPartition, known: OffsetAndMetadata | None) -> int | None:
         """The offset that was committed for this topic, not for another one of its name."""
@@ -144,12 +119,10 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         return True
 
 
-class _Consumer(driver.Consumer):
+class _Consumer(faust_consumer.Consumer):
     app: Any
     logger = _faust_log
-
-    def _new_consumer_thread(self) -> Any:
-        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+    thread = _ConsumerThread
 
     def reached(self, tp: TP) -> int | None:
         """The offset up to which the partition was read; None until that is known."""
@@ -164,37 +137,5 @@ class _Consumer(driver.Consumer):
         return {tp: offset for tp, offset in self.app.handled.items() if self._should_commit(tp, offset)}
 
 
-class _Transport(driver.Transport):
+class _Transport(faust_consumer.Transport):
     Consumer = _Consumer
-
-
-def credentials(options: Mapping[str, str]) -> Any:
-    """Faust's form of librdkafka's properties; None for a connection in the clear.
-
-    Raises SettingsError for a mechanism that is not supported here.
-    """
-    protocol = options.get("security.protocol", "PLAINTEXT")
-    context = _tls(options) if protocol.endswith("SSL") else None
-    if not protocol.startswith("SASL"):
-        return faust.SSLCredentials(context) if context is not None else None
-    mechanism = options.get("sasl.mechanism", "")
-    if not mechanism.startswith(("PLAIN", "SCRAM")):
-        raise SettingsError(
-            f"triggers cannot use sasl_mechanism {mechanism}: give this process PLAIN or SCRAM credentials"
-        )
-    return faust.SASLCredentials(
-        username=options.get("sasl.username"),
-        password=options.get("sasl.password"),
-        ssl_context=context,
-        mechanism=mechanism,
-    )
-
-
-def _tls(options: Mapping[str, str]) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=options.get("ssl.ca.location"))
-        if certificate := options.get("ssl.certificate.location"):
-            context.load_cert_chain(certificate, options.get("ssl.key.location"), options.get("ssl.key.password"))
-    except OSError as exc:
-        raise SettingsError(f"the certificates of kafka.ssl_* cannot be used: {exc}") from exc
-    return context

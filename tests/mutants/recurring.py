@@ -173,8 +173,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "recurring-rewind",
         "reading again what Faust has thrown away",
-        "streams/recurring/membership.py",
-        "            await consumer.seek_to_beginning(*places)\n",
+        "streams/kafka/faust_consumer.py",
+        "            await consumer.seek_to_beginning(*new)\n",
         "            pass\n",
         "tests/integration/streams/test_faust_rewinds.py::test_a_recurring_process_reads_everything_again",
     ),

@@ -165,8 +165,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "recurring-header-names",
         "the reading of records of recurring jobs with odd names of headers",
-        "streams/recurring/membership.py",
-        "    fetcher.MemoryRecords = Batches\n",
+        "streams/kafka/faust_consumer.py",
+        '        replace(fetcher, "MemoryRecords", Batches)\n',
         "",
         "tests/integration/streams/recurring/test_parking.py::"
         "test_the_name_of_a_header_that_is_not_utf8_stops_no_partition",

@@ -28,7 +28,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "trigger-rewind",
         "reading again what Faust has thrown away and nobody has committed",
-        "streams/triggers/faust_app.py",
+        "streams/kafka/faust_consumer.py",
         "            await consumer.seek_to_beginning(*new)\n",
         "            pass\n",
         "tests/integration/streams/test_faust_rewinds.py::test_a_trigger_reads_again_what_was_never_committed",
@@ -110,15 +110,15 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "trigger-read-committed",
         "reading of committed events only",
         "streams/triggers/faust_app.py",
-        '            (made, "_isolation_level", "read_committed"),\n',
+        '        faust_consumer.replace(made, "_isolation_level", "read_committed")\n',
         "",
         f"{_BROKER}/test_triggers.py::test_events_of_an_aborted_transaction_are_not_read",
     ),
     mutant(
         "trigger-header-names",
         "reading of header names that are not UTF-8",
-        "streams/triggers/faust_app.py",
-        '            (fetcher, "MemoryRecords", Batches),\n',
+        "streams/kafka/faust_consumer.py",
+        '        replace(fetcher, "MemoryRecords", Batches)\n',
         "",
         f"{_BROKER}/test_odd_records.py"
         "::test_the_name_of_a_header_that_is_not_utf8_is_parked_and_the_partition_goes_on",

@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka.cimpl import NewPartitions
 from joblog.streams.errors import SettingsError
 from joblog.streams.kafka import clients
-from joblog.streams.triggers.faust_app import credentials
+from joblog.streams.kafka.faust_credentials import credentials
 
 from tests.support.trigger_scene import DEADLINE_S, Scene, sample
 
@@ -106,15 +106,20 @@ def test_a_new_group_may_begin_at_the_end_and_loses_nothing_from_then_on(scene: 
 
 def test_credentials_that_faust_cannot_use_are_refused() -> None:
     with pytest.raises(SettingsError, match="triggers cannot use sasl_mechanism GSSAPI"):
-        credentials({"security.protocol": "SASL_SSL", "sasl.mechanism": "GSSAPI"})
+        credentials({"security.protocol": "SASL_SSL", "sasl.mechanism": "GSSAPI"}, "triggers")
+    with pytest.raises(SettingsError, match=r"certificates of kafka\.ssl_.*No such file"):
+        credentials({"security.protocol": "SSL", "ssl.ca.location": "/nowhere.pem"}, "triggers")
     found = credentials(
         {
             "security.protocol": "SASL_SSL",
             "sasl.mechanism": "SCRAM-SHA-512",
             "sasl.username": "u",
             "sasl.password": "p",
-        }
+        },
+        "triggers",
     )
     assert (found.username, found.password, found.mechanism.value) == ("u", "p", "SCRAM-SHA-512")
     assert (found.protocol.value, found.ssl_context.check_hostname) == ("SASL_SSL", True)
-    assert credentials({}) is None
+    plain = credentials({"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN"}, "triggers")
+    assert plain.protocol.value == "SASL_PLAINTEXT"
+    assert credentials({}, "triggers") is None
