@@ -1,11 +1,13 @@
 """Faust, as triggers use it: an app with at-least-once and no tables, no web server, no files and no producer in use.
 
-Four things are not as Faust and aiokafka do them, besides those of kafka/faust_consumer.py:
+Five things are not as Faust and aiokafka do them, besides those of kafka/faust_consumer.py:
 
 - What is committed only is read. Faust does that in its exactly-once mode alone.
 - Committed is how far each partition was handled (`App.handled`), as each is handled in order. Faust's own account
   waits for ever behind a gap of offsets that follows the first record of a partition, as an aborted transaction
   leaves one.
+- Where a partition begins that has no records yet is committed, too: else a group that starts at the end would skip
+  what comes while none of its processes runs.
 - With an offset goes the id of its topic. A topic that was deleted and created again has another one, and what was
   committed for its namesake is not taken for a place in it: it is read from its beginning.
 - A group that has given out its partitions anew refuses commits of its former members. That is no failure: the next
@@ -42,6 +44,7 @@ class App(faust.App):
 
     - topic_ids: of the topics that are read; empty for one that has none.
     - handled: the offset behind the last record that was handled, by partition; what is committed.
+    - beginnings: where partitions begin for which nothing was committed; committed until something is handled.
     """
 
     def __init__(self, config: KafkaConfig, group: str, client_id: str, topic_ids: Mapping[str, str]) -> None:
@@ -72,6 +75,7 @@ class App(faust.App):
         )
         self.topic_ids = topic_ids
         self.handled: dict[TP, int] = {}
+        self.beginnings: dict[TP, int] = {}
         self.transport = _Transport(self.conf.broker_consumer, self, loop=self.loop)
 
 
@@ -84,6 +88,13 @@ class _ConsumerThread(faust_consumer.ConsumerThread):
         faust_consumer.replace(made, "_isolation_level", "read_committed")
         faust_consumer.replace(made, "_fetch_max_wait_ms", _FETCH_MS)
         return made
+
+    async def _seek(self) -> Mapping[TP, int | None]:
+        found = await super()._seek()
+        new = [TopicPartition(*tp) for tp, offset in found.items() if offset is None]
+        beginnings = await self._ensure_consumer().beginning_offsets(new) if new else {}
+        self.app.beginnings = {TP(*place): offset for place, offset in beginnings.items()}
+        return found
 
     async def committed(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         """Where the group was in each partition."""
@@ -134,7 +145,8 @@ class _Consumer(faust_consumer.Consumer):
         """Gaps of offsets matter only to Faust's own account."""
 
     def _filter_committable_offsets(self, _: Iterable[TP]) -> dict[TP, int]:
-        return {tp: offset for tp, offset in self.app.handled.items() if self._should_commit(tp, offset)}
+        reached = self.app.beginnings | self.app.handled
+        return {tp: offset for tp, offset in reached.items() if self._should_commit(tp, offset)}
 
 
 class _Transport(faust_consumer.Transport):

@@ -107,6 +107,7 @@ class Session:
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
         await self._partitions.drop()
         self._handled.clear()
+        self._app.beginnings = {}
 
     async def _on_assigned(self, _: Any, assigned: Any, **__: Any) -> None:
         # What arrived between the two calls was read for the former assignment.

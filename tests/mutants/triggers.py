@@ -34,6 +34,15 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "tests/integration/streams/test_faust_rewinds.py::test_a_trigger_reads_again_what_was_never_committed",
     ),
     mutant(
+        "trigger-beginning",
+        "the place of a group in a partition without records",
+        "streams/triggers/faust_app.py",
+        "        reached = self.app.beginnings | self.app.handled\n",
+        "        reached = self.app.handled\n",
+        f"{_BROKER}/test_odd_records.py"
+        "::test_a_group_has_its_place_in_a_topic_that_appeared_while_it_ran_though_there_was_no_event",
+    ),
+    mutant(
         "trigger-full",
         "the limit of what a partition holds in memory",
         "streams/triggers/partitions.py",

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaException, Producer, TopicPartition
 from confluent_kafka.cimpl import NewPartitions
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.group_offsets import commit_offsets
+from joblog.streams.triggers.handling import WAITING_FOR_TOPICS
 
 from tests.support.odd_headers import NotUtf8, send_with_header
 from tests.support.trigger_scene import DEADLINE_S, Scene, sample
@@ -155,6 +156,18 @@ def test_a_group_that_lost_its_offsets_repeats_the_same_jobs(scene: Scene, wait_
     first, second, *again = scene.created_ids()
     assert again == [first, second]
     assert first != second
+
+
+def test_a_group_has_its_place_in_a_topic_that_appeared_while_it_ran_though_there_was_no_event(
+    scene: Scene, wait_until: Any
+) -> None:
+    with scene.running(start="latest") as (health, _, _running):
+        wait_until(lambda: health.reason.startswith(WAITING_FOR_TOPICS), DEADLINE_S, "the process to look")
+        scene.create_topic()
+        wait_until(lambda: health.ready, DEADLINE_S, "readiness")
+    scene.send("while nobody runs")
+    with scene.running(start="latest"):
+        wait_until(lambda: scene.created() == ["while nobody runs"], DEADLINE_S, "the job")
 
 
 def test_latest_holds_for_a_new_group_and_not_for_partitions_that_were_added_since(
