@@ -89,17 +89,15 @@ class _ConsumerThread(faust_consumer.ConsumerThread):
         faust_consumer.replace(made, "_fetch_max_wait_ms", _FETCH_MS)
         return made
 
-    async def _seek(self) -> Mapping[TP, int | None]:
-        found = await super()._seek()
-        new = [TopicPartition(*tp) for tp, offset in found.items() if offset is None]
-        beginnings = await self._ensure_consumer().beginning_offsets(new) if new else {}
-        self.app.beginnings = {TP(*place): offset for place, offset in beginnings.items()}
-        return found
-
     async def committed(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, int | None]:
         """Where the group was in each partition."""
-        found = await self._ensure_consumer()._coordinator.fetch_committed_offsets(places)
-        return {place: self._offset(place, found.get(place)) for place in places}
+        consumer = self._ensure_consumer()
+        found = await consumer._coordinator.fetch_committed_offsets(places)
+        offsets = {place: self._offset(place, found.get(place)) for place in places}
+        new = [place for place, offset in offsets.items() if offset is None]
+        beginnings = await consumer.beginning_offsets(new) if new else {}
+        self.app.beginnings = {TP(*place): offset for place, offset in beginnings.items()}
+        return offsets
 
     def _offset(self, place: TopicPartition, known: OffsetAndMetadata | None) -> int | None:
         """The offset that was committed for this topic, not for another one of its name."""

@@ -25,7 +25,9 @@ async def assert_read_twice(app: Any, read: "asyncio.Queue[int]") -> None:
     await app.start()
     try:
         assert await whole() == list(range(RECORDS))
+        app.consumer.stop_flow()
         await app.consumer.perform_seek()
+        app.consumer.resume_flow()
         assert await whole() == list(range(RECORDS))
     finally:
         await app.stop()
