@@ -16,7 +16,7 @@ from joblog.streams.contract.states import State
 from joblog.streams.contract.timestamps import format_time
 from joblog.streams.contract.upcast import upcast_event
 from joblog.streams.errors import InvalidData, UnknownType
-from joblog.streams.lane.job import EVENT_TYPES
+from joblog.streams.lane.job import EVENT_TYPES, NOTE_TYPES, event_type
 from msgspec import DecodeError, Raw, Struct, defstruct, json
 from pydantic import TypeAdapter, ValidationError
 
@@ -99,6 +99,7 @@ class _Envelope(_Attributes, gc=False, kw_only=True):
 STATES: Final[Mapping[str, State | None]] = {
     **{kind: state for state, kind in EVENT_TYPES.items()},
     "job.parameter_set": None,
+    **dict.fromkeys(NOTE_TYPES.values()),
 }
 #: Job event type -> the fields that it has and others may lack.
 REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -108,6 +109,9 @@ REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
     "job.succeeded": ("worker", "lease", "duration_ms", "latency_ms"),
     "job.failed": ("exception",),
     "job.parameter_set": ("name",),
+    "job.held": ("note", "waits_for"),
+    "job.priority_set": ("note", "priority"),
+    "job.progressed": ("note",),
 }
 WORKER_STATES: Final[Mapping[str, str]] = {
     "worker.started": "running",
@@ -202,7 +206,7 @@ def _fact(
         if subject is None or (subject not in seen and not _is_job_id(subject)):
             raise ValueError("subject: not a job id")
         event = read(data)
-        if (expected is not event.state and expected is not None) or (event.name is None) is (expected is None):
+        if (expected is not event.state and expected is not None) or event_type(event) != kind:
             raise ValueError(f"state: {event.state} does not fit {kind}")
         if event.parent is not None and not _is_job_id(event.parent):
             raise ValueError("parent: not a job id")

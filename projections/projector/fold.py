@@ -24,6 +24,7 @@ class JobRow(Struct, gc=False):
     - current: the last transition; None when only parameters were set. changed_at and due go with it.
     - retry, created_with, parent (with `on`), exception: of the last event that carried one; None for none.
     - parameters: those set in this run; their defaults are in `created_with`.
+    - priority: as it was set in this run, if it was; the first one is in `created_with`.
     - events: what the table `history` is to hold of this run, and how many they are; runs: those before, if many.
     """
 
@@ -46,6 +47,7 @@ class JobRow(Struct, gc=False):
     on: ContinueOn | None = None
     exception: wire.JobException | None = None
     parameters: dict[str, Raw] | None = None
+    priority: int | None = None
     events: bytes = b""
     count: int = 0
     runs: tuple[tuple[int, bytes], ...] = ()
@@ -89,6 +91,10 @@ def fold(facts: Iterable[tuple[int, JobFact]], lane: int = 0) -> JobRow:
 
 def _take(row: JobRow, fact: JobFact) -> None:
     event = fact.event
+    if event.note is not None:
+        if event.priority is not None:
+            row.priority = event.priority
+        return
     if event.name is not None:
         if row.parameters is None:
             row.parameters = {}

@@ -64,6 +64,10 @@ class _Details(Struct, omit_defaults=True, gc=False):
     exception: wire.JobException | None = None
     name: str | None = None
     value: Raw = wire.NO_RAW
+    waits_for: str | None = None
+    priority: int | None = None
+    progress: float | None = None
+    lines: tuple[str, ...] = ()
 
 
 _kept: Final = json.Decoder(_Kept).decode
@@ -122,6 +126,10 @@ def details(kind: str, event: wire.JobEvent) -> bytes:
             event.exception,
             event.name,
             event.value,
+            event.waits_for,
+            event.priority,
+            event.progress,
+            event.lines,
         )
     )
 

@@ -106,7 +106,7 @@ def _life(now_ms: int) -> list[wire.JobEvent]:
     create = wire.CreateJob("bench.noop", Raw(encode([TEXT])), queue="bench")
     spec = encode(wire.JobSpec(create.args))
     first = first_event(create, spec, now_ms)
-    job = new_job("", first, spec, 0, now_ms)
+    job = new_job("", first, spec, 0, now_ms, create)
     election = Election(now_ms, now_ms, lambda _job, candidate, _what, _now: (candidate,), frozenset[State]())
     events = [first]
     for what in (

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
 
 from joblog.services.tasks.task import Task
+from joblog.streams.contract.commands import Limit, Parents, Unique
 from joblog.streams.contract.fields import is_queue, wrong_queue
 from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.contract.states import ContinueOn
@@ -36,6 +37,13 @@ class JobOptions:
     - parent: run when the job with this id has ended; on: how it has to end, by default ContinueOn.SUCCEEDED.
     - traceparent: W3C trace context, handed to the run.
 
+    - parents: run when several jobs have ended: all of them, or any one.
+    - limits: mutexes, semaphores and rates that it shares with other jobs.
+    - unique: a key of which one job of the queue lives at a time, and what becomes of another one.
+    - batch: the id of the batch that it belongs to.
+    - deadline: it does not start after this instant, and a run that lasts beyond it is cancelled.
+    - expires_in: it is deleted if it has not started so long after its creation, a timedelta or seconds.
+
     Raises InvalidData for what would have no effect.
     """
 
@@ -50,6 +58,12 @@ class JobOptions:
     parent: str | None = None
     on: ContinueOn | None = None
     traceparent: str | None = None
+    parents: Parents | None = None
+    limits: Sequence[Limit] = ()
+    unique: Unique | None = None
+    batch: str | None = None
+    deadline: datetime | None = None
+    expires_in: timedelta | float | None = None
 
     def __post_init__(self) -> None:
         for problem in self._problems():

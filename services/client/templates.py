@@ -23,6 +23,8 @@ from joblog.streams.contract.timestamps import format_time
 from joblog.streams.errors import InvalidData
 from pydantic import TypeAdapter, ValidationError
 
+#: The fields of features that most jobs do not use.
+_EXTRAS: Final = {"parents", "limits", "unique", "batch", "deadline", "expires_in_s"}
 _KEYS: Final = TypeAdapter[str](Key)
 #: Random numbers that are asked of the system at once, for a call with many jobs.
 NUMBERS_MAX: Final = 512
@@ -59,12 +61,13 @@ class CreateTemplate:
         self._lanes = [lane_of_shard(model.queue, rules.lanes, shard) for shard in range(self._shards.written)]
         self._traceparent = options.traceparent
         self._run_at = model.run_at
-        self._parent = wire.Parent(model.parent.job_id, model.parent.on) if model.parent else None
+        self._parent = wire.Parent(model.parent.job_id, model.parent.on, model.parent.kind) if model.parent else None
         self._retry = msgspec.convert(model.retry.model_dump(mode="json"), Retry) if model.retry else None
         self._parameters = {
             name: msgspec.Raw(encode_json(value, f"parameter {name}", levels_around=2))
             for name, value in model.parameters.items()
         }
+        self._extras = _extras(model)
         self._numbers: list[int] = []
         self._numbers_next = 1
 
@@ -133,6 +136,7 @@ class CreateTemplate:
             self._retry,
             model.timeout_s,
             self._parameters,
+            **self._extras,
         )
         return encode(
             wire.CloudEvent(
@@ -213,18 +217,23 @@ def check_job_id(job_id: str, lanes: int) -> None:
 
 
 def _checked(task: str, options: JobOptions) -> commands.CreateJob:
-    timeout = options.timeout
     fields: dict[str, Any] = {
         "task": task,
         "queue": "default" if options.queue is None else options.queue,
         "priority": options.priority,
         "retry": options.retry,
-        "timeout_s": timeout / timedelta(seconds=1) if isinstance(timeout, timedelta) else timeout,
+        "timeout_s": _seconds(options.timeout),
         "parameters": dict(options.parameters),
         "idempotency_key": options.idempotency_key,
         "job_id": options.job_id,
         "run_at": options.run_at,
         "parent": None if options.parent is None else {"job_id": options.parent, "on": options.on},
+        "parents": options.parents,
+        "limits": tuple(options.limits),
+        "unique": options.unique,
+        "batch": options.batch,
+        "deadline": options.deadline,
+        "expires_in_s": _seconds(options.expires_in),
     }
     try:
         model = commands.CreateJob.model_validate(fields)
@@ -232,6 +241,19 @@ def _checked(task: str, options: JobOptions) -> commands.CreateJob:
         raise InvalidData(explained(exc)) from exc
     check_text([model.idempotency_key, options.traceparent, *model.parameters], "options")
     return model
+
+
+def _seconds(time: timedelta | float | None) -> float | None:
+    return time / timedelta(seconds=1) if isinstance(time, timedelta) else time
+
+
+def _extras(model: commands.CreateJob) -> dict[str, Any]:
+    """The fields of a create command that most have not, as its struct has them."""
+    given = model.model_dump(mode="json", include=_EXTRAS, exclude_defaults=True)
+    if not given:
+        return {}
+    converted = msgspec.convert({"task": model.task, **given}, wire.CreateJob)
+    return {name: getattr(converted, name) for name in given}
 
 
 def _check_key(key: str) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from joblog.streams.contract import commands, wire
 from joblog.streams.contract.cloudevents import DEPTH_MAX, DIGITS_MAX, Headers, check_text, explained, read_envelope
 from joblog.streams.contract.fields import JOB_ID_PATTERN, QUEUE_PATTERN, TASK_PATTERN, WORKER_PATTERN
+from joblog.streams.contract.relations import limit_problem, unique_problem
 from joblog.streams.contract.unreadable import NOT_READABLE
 from joblog.streams.contract.upcast import upcast_command
 from joblog.streams.errors import InvalidData, UndecodableRecord, UnknownType
@@ -179,6 +180,11 @@ def _is_create(create: wire.CreateJob) -> bool:
         and (create.job_id is None or _job_id(create.job_id) is not None)
         and (create.parent is None or _is_job_id(create.parent.job_id))
         and (create.run_at is None or _is_time(create.run_at))
+        and (create.deadline is None or _is_time(create.deadline))
+        and (create.batch is None or _is_job_id(create.batch))
+        and (create.parents is None or all(map(_is_job_id, create.parents.job_ids)))
+        and (not create.limits or all(map(_is_limit, create.limits)))
+        and (create.unique is None or _is_unique(create.unique))
     )
 
 
@@ -236,6 +242,14 @@ _worker: Final = re.compile(WORKER_PATTERN).fullmatch
 def _is_time(instant: datetime) -> bool:
     """Whether an instant stays within the calendar in any zone."""
     return MINYEAR < instant.year < MAXYEAR
+
+
+def _is_limit(limit: wire.Limit) -> bool:
+    return limit_problem(limit.kind, limit.capacity, limit.interval_s) is None
+
+
+def _is_unique(unique: wire.Unique) -> bool:
+    return unique_problem(unique.policy, unique.until, unique.period_s, unique.wait_s) is None
 
 
 def _is_job_id(text: str) -> bool:

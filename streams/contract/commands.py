@@ -1,8 +1,9 @@
 """Commands: what anyone may ask Joblog to do. Values of the topic `commands`, as CloudEvents 1.0."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 from joblog.streams.contract.fields import (
+    Capacity,
     Count,
     Instant,
     JobId,
@@ -17,23 +18,87 @@ from joblog.streams.contract.fields import (
     TimeoutSeconds,
     Version,
 )
+from joblog.streams.contract.relations import (
+    LIMITS_MAX,
+    PARENTS_MAX,
+    LimitKind,
+    Need,
+    ParentKind,
+    UniquePolicy,
+    UniqueUntil,
+    limit_problem,
+    unique_problem,
+)
 from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.contract.states import ContinueOn, State
-from pydantic import Field
+from pydantic import Field, model_validator
 
 #: Versions and attempts continue from those of a snapshot, and must not overflow their columns in Postgres.
 REVIVED_MAX: Final = 1_000_000_000
 
 
 class Parent(StrictMessage):
-    """The job that a continuation waits for, and how that one has to end."""
+    """The job or batch that a continuation waits for, and how that one has to end."""
 
     job_id: JobId
     on: ContinueOn = ContinueOn.SUCCEEDED
+    kind: ParentKind = ParentKind.JOB
+
+
+class Parents(StrictMessage):
+    """The jobs that a continuation waits for: all of them, or any one; and how they have to end."""
+
+    job_ids: Annotated[tuple[JobId, ...], Field(min_length=1, max_length=PARENTS_MAX)]
+    on: ContinueOn = ContinueOn.SUCCEEDED
+    need: Need = Need.ALL
+
+
+class Limit(StrictMessage):
+    """A limit that a job shares with all others that name the same kind and key.
+
+    - capacity: how many may run at a time, or start in `interval_s` seconds; as the last created job says.
+    - tenant: those of different tenants that wait for the same limit take turns.
+    """
+
+    kind: LimitKind
+    key: Key
+    capacity: Capacity = 1
+    interval_s: TimeoutSeconds | None = None
+    tenant: Key | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if problem := limit_problem(self.kind, self.capacity, self.interval_s):
+            raise ValueError(problem)
+        return self
+
+
+class Unique(StrictMessage):
+    """A key of which one job of a queue lives at a time.
+
+    - policy: what becomes of another one. until: how long a job has the key; period_s: of `period`, seconds.
+    - wait_s: of `debounce`: how long after the last creation the job runs, seconds.
+    """
+
+    key: Key
+    policy: UniquePolicy = UniquePolicy.REJECT
+    until: UniqueUntil = UniqueUntil.END
+    period_s: TimeoutSeconds | None = None
+    wait_s: TimeoutSeconds | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if problem := unique_problem(self.policy, self.until, self.period_s, self.wait_s):
+            raise ValueError(problem)
+        return self
 
 
 class CreateJob(StrictMessage):
     """Create a job: Enqueued, Scheduled when `run_at` lies ahead, Awaiting when it has a `parent`.
+
+    - deadline: it does not start, and a run of it does not last, beyond this instant.
+    - expires_in_s: it is deleted if it has not started so many seconds after its creation.
+    - batch: the batch that it belongs to.
 
     Without a `job_id` the job's id is made from queue and `idempotency_key`, or else from the CloudEvent's
     `source` and `id`, so that the same event sent twice is the same job.
@@ -52,6 +117,12 @@ class CreateJob(StrictMessage):
     retry: RetryPolicy | None = None
     timeout_s: TimeoutSeconds | None = None
     parameters: dict[Key, Json] = {}
+    parents: Parents | None = None
+    limits: Annotated[tuple[Limit, ...], Field(max_length=LIMITS_MAX)] = ()
+    unique: Unique | None = None
+    batch: JobId | None = None
+    deadline: Instant | None = None
+    expires_in_s: TimeoutSeconds | None = None
 
 
 class Change(StrictMessage):
@@ -78,6 +149,12 @@ class JobSpec(Message):
     parameters: dict[Key, Json] = {}
     parent: Parent | None = None
     idempotency_key: Key | None = None
+    parents: Parents | None = None
+    limits: Annotated[tuple[Limit, ...], Field(max_length=LIMITS_MAX)] = ()
+    unique: Unique | None = None
+    batch: JobId | None = None
+    deadline: Instant | None = None
+    expires_in_s: TimeoutSeconds | None = None
 
 
 class Snapshot(StrictMessage):

@@ -14,7 +14,9 @@ from joblog.streams.contract.fields import (
     Json,
     Key,
     Message,
+    Priority,
     QueueName,
+    Share,
     TaskName,
     Text,
     Version,
@@ -155,6 +157,35 @@ class JobParameterSet(JobEvent):
     value: Json = None
 
 
+class JobHeld(JobEvent):
+    """A worker is free, but the job has to wait; its state stays. `waits_for` says for what, in words."""
+
+    type: Literal["job.held"] = "job.held"
+    note: Literal["held"] = "held"
+    waits_for: Text
+
+
+class JobPrioritySet(JobEvent):
+    """The priority of the job was changed; its state stays."""
+
+    type: Literal["job.priority_set"] = "job.priority_set"
+    note: Literal["priority_set"] = "priority_set"
+    priority: Priority
+
+
+class JobProgressed(JobEvent):
+    """What a run said of itself; the job's state stays.
+
+    - progress: how much of its work is done, 0 to 1; None if that was not said.
+    - lines: what it logged since the last such event. reason: what it said of its progress.
+    """
+
+    type: Literal["job.progressed"] = "job.progressed"
+    note: Literal["progressed"] = "progressed"
+    progress: Share | None = None
+    lines: tuple[Text, ...] = ()
+
+
 class CommandRejected(Message):
     """A command that could not be done, and why.
 
@@ -217,6 +248,9 @@ Event = Annotated[
     | JobFailed
     | JobDeleted
     | JobParameterSet
+    | JobHeld
+    | JobPrioritySet
+    | JobProgressed
     | CommandRejected
     | WorkerStarted
     | WorkerAlive

@@ -10,7 +10,16 @@ structs only.
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, TypeAlias
 
-from joblog.streams.contract.fields import Count, Key, Priority, Text, TimeoutSeconds, Version
+from joblog.streams.contract.fields import Capacity, Count, Key, Priority, Share, Text, TimeoutSeconds, Version
+from joblog.streams.contract.relations import (
+    LIMITS_MAX,
+    PARENTS_MAX,
+    LimitKind,
+    Need,
+    ParentKind,
+    UniquePolicy,
+    UniqueUntil,
+)
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.states import ContinueOn, State
 from msgspec import Meta, Raw, Struct
@@ -46,6 +55,32 @@ class Outside(Wire, frozen=True, forbid_unknown_fields=True):
 class Parent(Outside, frozen=True):
     job_id: JobId
     on: ContinueOn = ContinueOn.SUCCEEDED
+    kind: ParentKind = ParentKind.JOB
+
+
+class Parents(Outside, frozen=True):
+    job_ids: Annotated[tuple[JobId, ...], Meta(min_length=1, max_length=PARENTS_MAX)]
+    on: ContinueOn = ContinueOn.SUCCEEDED
+    need: Need = Need.ALL
+
+
+class Limit(Outside, frozen=True):
+    kind: LimitKind
+    key: Key
+    capacity: Capacity = 1
+    interval_s: TimeoutSeconds | None = None
+    tenant: Key | None = None
+
+
+class Unique(Outside, frozen=True):
+    key: Key
+    policy: UniquePolicy = UniquePolicy.REJECT
+    until: UniqueUntil = UniqueUntil.END
+    period_s: TimeoutSeconds | None = None
+    wait_s: TimeoutSeconds | None = None
+
+
+Limits = Annotated[tuple[Limit, ...], Meta(max_length=LIMITS_MAX)]
 
 
 class CreateJob(Outside, frozen=True):
@@ -62,6 +97,12 @@ class CreateJob(Outside, frozen=True):
     retry: Retry | None = None
     timeout_s: TimeoutSeconds | None = None
     parameters: dict[Key, Raw] = {}
+    parents: Parents | None = None
+    limits: Limits = ()
+    unique: Unique | None = None
+    batch: JobId | None = None
+    deadline: Instant | None = None
+    expires_in_s: TimeoutSeconds | None = None
 
 
 class Change(Outside, frozen=True, kw_only=True):
@@ -80,6 +121,12 @@ class JobSpec(Wire, frozen=True):
     parameters: Raw = EMPTY_OBJECT
     parent: Parent | None = None
     idempotency_key: Key | None = None
+    parents: Parents | None = None
+    limits: Limits = ()
+    unique: Unique | None = None
+    batch: JobId | None = None
+    deadline: Instant | None = None
+    expires_in_s: TimeoutSeconds | None = None
 
 
 class Snapshot(Outside, frozen=True):
@@ -278,6 +325,11 @@ class JobEvent(Wire, frozen=True):
     name: Key | None = None
     value: Raw = NO_RAW
     policy: Retry | None = None
+    note: Text | None = None
+    waits_for: Text | None = None
+    priority: Priority | None = None
+    progress: Share | None = None
+    lines: tuple[Text, ...] = ()
 
 
 class CommandRejected(Wire, frozen=True):

@@ -37,16 +37,22 @@ def create(lane: Pipeline, received: wire.Received, election: Election, out: Lan
             Raw(_encode(command.parameters)) if command.parameters else wire.EMPTY_OBJECT,
             command.parent,
             command.idempotency_key,
+            command.parents,
+            command.limits,
+            command.unique,
+            command.batch,
+            command.deadline,
+            command.expires_in_s,
         )
     )
     now_ms = election.now_ms
     event = first_event(command, spec, now_ms)
     if event.state in election.watched:
         event = elected_first(job_id, event, command, election)
-    job = new_job(job_id, event, spec, command.priority, now_ms)
+    job = new_job(job_id, event, spec, command.priority, now_ms, command)
     if received.traceparent is not None:
         job.traceparent = received.traceparent
-    lane.add(job, event, received.id, out)
+    lane.add(job, event, received.id, election, out)
     return None
 
 

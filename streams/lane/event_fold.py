@@ -14,7 +14,7 @@ from joblog.streams.lane.ended_jobs import BLOCK_MAX
 from joblog.streams.lane.features.continuations import PENDING_KEY
 from joblog.streams.lane.features.memory import ENDED_KEY
 from joblog.streams.lane.features.verdicts import CONTINUATIONS_MAX, verdict
-from joblog.streams.lane.job import Job, evolve, new_job
+from joblog.streams.lane.job import Job, evolve, is_transition, new_job
 from joblog.streams.lane.output import StateValue
 from msgspec import json
 
@@ -48,7 +48,8 @@ class EventFold:
         before = self.jobs.get(job_id) or self.ended.pop(job_id, None)
         if event.version == 1 and event.spec is not None:
             spec = bytes(event.spec)
-            job = new_job(job_id, event, spec, _spec(spec).priority, at_ms)
+            created = _spec(spec)
+            job = new_job(job_id, event, spec, created.priority, at_ms, created)
             job.traceparent = traceparent
         elif before is None:
             self.unknown.add(job_id)
@@ -91,7 +92,7 @@ class EventFold:
         return records
 
     def _note_waiting(self, job_id: str, event: wire.JobEvent) -> None:
-        if event.name is not None:
+        if not is_transition(event):
             return
         if event.state is not State.AWAITING:
             self._waiting.pop(job_id, None)

@@ -25,9 +25,11 @@ class Feature:
     It writes into the turn's LaneOutput. What it keeps in memory is lost when the lane moves or is reloaded, so it
     must be able to build that again from its records and the lane's jobs.
 
+    - uses: the bit by which a job says that it uses this feature (extras.py); 0 if no job does.
     - prefix: of the keys of its records in `state`, None if it has none; decoder: of its records' values.
     """
 
+    uses: ClassVar[int] = 0
     prefix: ClassVar[str | None] = None
     decoder: ClassVar[msgpack.Decoder[Any]]
 
@@ -62,10 +64,22 @@ class Feature:
         """By state: called with the job as it was in that state, as it is now, and the input that moved it."""
         return {}
 
-    def may_start(self, job: Job) -> str | None:
-        """Returns None, or what an Enqueued job has to wait for although a worker has room.
+    # --- hooks of the jobs that use it ---
 
-        The job is then held back until the feature calls `pipeline.store.release(job_id)`, or it leaves its state.
+    def found(self, job: Job, clock_ms: int) -> None:
+        """Called with each job that uses it, when all records are loaded, and before `loaded`."""
+
+    def moved(self, before: Job | None, job: Job, what: Any, election: Election, out: LaneOutput) -> None:
+        """A job that uses it was created (`before` and `what` are None), or moved by an input, also within a state.
+
+        A job that was revived after its end comes with the state of its end as `before`.
+        """
+
+    def may_start(self, job: Job, election: Election, out: LaneOutput) -> str | None:
+        """Returns None, or what an Enqueued job that uses it has to wait for although a worker has room.
+
+        The job is held back already when this is called. It stays so until the feature calls
+        `pipeline.store.release(job_id)`, or it leaves its state, be it within this call.
         """
 
     # --- hooks of the jobs that it follows ---

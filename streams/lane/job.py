@@ -24,6 +24,7 @@ from joblog.streams.contract.states import (
     State,
 )
 from joblog.streams.contract.timestamps import format_time, parse_time_ms, time_ms
+from joblog.streams.lane.extras import Extras, extras_of
 from msgspec import Raw, Struct, json
 
 
@@ -40,6 +41,7 @@ class Job(Struct, array_like=True, gc=False):
       explicit requeue.
     - lease: the version of its last job.processing event; 0 when not assigned.
     - continuations: the jobs that wait for this one.
+    - extras: of the features that it uses; None for most jobs.
     """
 
     id: str
@@ -62,6 +64,7 @@ class Job(Struct, array_like=True, gc=False):
     continuations: tuple[tuple[str, ContinueOn], ...] = ()
     traceparent: str | None = None
     lost: int = 0
+    extras: Extras | None = None
 
 
 #: What copy.copy() does, without the lookup.
@@ -79,15 +82,34 @@ EVENT_TYPES: Final[Mapping[State, str]] = {
 }
 
 
+#: What an event notes of a job whose state stays -> its type.
+NOTE_TYPES: Final[Mapping[str, str]] = {
+    "held": "job.held",
+    "priority_set": "job.priority_set",
+    "progressed": "job.progressed",
+}
+
+
 def event_type(event: wire.JobEvent) -> str:
     """The CloudEvent type that an event is written under."""
-    return EVENT_TYPES[event.state] if event.name is None else "job.parameter_set"
+    if event.note is None:
+        return EVENT_TYPES[event.state] if event.name is None else "job.parameter_set"
+    return NOTE_TYPES[event.note]
+
+
+def is_transition(event: wire.JobEvent) -> bool:
+    """Whether an event leads to a state, be it the same one; others add to the job, and its state stays."""
+    return event.name is None and event.note is None
 
 
 def evolve(job: Job, event: wire.JobEvent, at_ms: int) -> Job:
     """The job after an event; `at_ms` is when it happened."""
     after: Job = _copy(job)
     after.version = event.version
+    if event.note is not None:
+        if event.priority is not None:
+            after.priority = event.priority
+        return after
     if event.name is not None:
         after.parameters = with_parameter(job.parameters, event.name, event.value)
         return after
@@ -113,11 +135,19 @@ def evolve(job: Job, event: wire.JobEvent, at_ms: int) -> Job:
     return after
 
 
-def new_job(job_id: str, event: wire.JobEvent, spec: bytes, priority: int, at_ms: int) -> Job:
-    """The job that its first event creates."""
+def new_job(
+    job_id: str,
+    event: wire.JobEvent,
+    spec: bytes,
+    priority: int,
+    at_ms: int,
+    created: wire.CreateJob | wire.JobSpec,
+) -> Job:
+    """The job that its first event creates; `created` is the command or the spec, which is what `spec` says."""
     # Queue and task names repeat: one object of each is enough for a million jobs.
     job = Job(job_id, intern(event.queue), intern(event.task), event.state, 1, event.attempt, priority, at_ms, spec)
     job.retries, job.lost = event.retry, event.lost
+    job.extras = extras_of(created, at_ms)
     if event.state is ENQUEUED:
         job.ready_ms = at_ms
     elif event.state is FAILED:
@@ -157,6 +187,7 @@ def revived(job_id: str, snapshot: wire.Snapshot) -> Job:
         time_ms(snapshot.created_at),
         json.encode(snapshot.spec),
         parameters=json.encode(snapshot.parameters),
+        extras=extras_of(snapshot.spec, time_ms(snapshot.created_at)),
     )
 
 

@@ -14,6 +14,7 @@ Succeeded or Deleted one only the id is remembered.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from sys import intern
 from typing import Any, Final
 
@@ -89,6 +90,10 @@ class Lane:
             store.place(job)
             for hook in entered.get(job.state, ()):
                 hook(job)
+            if job.extras is not None:
+                for feature in self.features:
+                    if feature.uses & job.extras.uses:
+                        feature.found(job, clock_ms)
         for feature in self.features:
             feature.loaded(clock_ms)
 
@@ -156,11 +161,18 @@ class Lane:
 
 def _hooks(features: tuple[Feature, ...]) -> Hooks:
     hooks = Hooks()
-    hooks.may_start = declared(features, "may_start")
+    hooks.may_start = _by_uses(features, "may_start")
+    hooks.moved = _by_uses(features, "moved")
     hooks.created = _by_state([one.created() for one in features])
     hooks.entered = _by_state([one.entered() for one in features])
     hooks.left = _by_state([one.left() for one in features])
     return hooks
+
+
+def _by_uses(features: tuple[Feature, ...], hook: str) -> Callable[[int], tuple[Any, ...]]:
+    """The hooks of a job by the bits of what it uses."""
+    known = [(one.uses, found) for one in features for found in declared((one,), hook)]
+    return cache(lambda uses: tuple(found for bits, found in known if bits & uses))
 
 
 def _by_state(tables: Sequence[Mapping[Any, Callable[..., Any]]]) -> dict[State, tuple[Callable[..., Any], ...]]:

@@ -26,6 +26,10 @@ Entered = Callable[[Job], None]
 Left = Callable[[Job, Job, Any, LaneOutput], None]
 JobHook = Callable[[Job, LaneOutput], None]
 
+#: Called with the job before (None if it was created) and after, and the input that moved it.
+Moved = Callable[[Job | None, Job, Any, Election, LaneOutput], None]
+MayStart = Callable[[Job, Election, LaneOutput], str | None]
+
 _NONE: Final[tuple[Any, ...]] = ()
 #: Queue names whose lane is remembered; any client may send any name.
 QUEUES_KNOWN_MAX: Final = 10_000
@@ -39,16 +43,22 @@ class Follower(Protocol):
     def forgotten(self, job: Job, out: LaneOutput) -> None: ...
 
 
+def _nothing(_uses: int) -> tuple[Any, ...]:
+    return _NONE
+
+
 class Hooks:
     """What features declared for all jobs, by hook and state; lane/feature.py says what each hook means."""
 
-    __slots__ = ("created", "entered", "left", "may_start")
+    __slots__ = ("created", "entered", "left", "may_start", "moved")
 
     def __init__(self) -> None:
         self.created: Mapping[State, tuple[JobHook, ...]] = {}
         self.entered: Mapping[State, tuple[Entered, ...]] = {}
         self.left: Mapping[State, tuple[Left, ...]] = {}
-        self.may_start: tuple[Callable[[Job], str | None], ...] = ()
+        #: By the bits of what a job uses: all that are to be called for such a job.
+        self.moved: Callable[[int], tuple[Moved, ...]] = _nothing
+        self.may_start: Callable[[int], tuple[MayStart, ...]] = _nothing
 
 
 class Pipeline:
@@ -80,7 +90,7 @@ class Pipeline:
             self.ended.remove(job.id)
             for follower in self._followers.get(job.id, _NONE):
                 follower.appeared(job, out)
-        self.move(job, self.evolved(job, decision, cause, election.now_ms, out), what, out)
+        self.move(job, self.evolved(job, decision, cause, election.now_ms, out), what, election, out)
         return None
 
     def report(self, report: Any, cause: str, election: Election, out: LaneOutput) -> None:
@@ -97,7 +107,7 @@ class Pipeline:
             write((job_id, event_type(event), f"{job_id}/{event.version}", event, cause, job.traceparent))
         return after
 
-    def add(self, job: Job, event: wire.JobEvent, cause: str | None, out: LaneOutput) -> None:
+    def add(self, job: Job, event: wire.JobEvent, cause: str | None, election: Election, out: LaneOutput) -> None:
         """Take in a job that its first event created."""
         job_id = job.id
         out.events.append((job_id, event_type(event), f"{job_id}/1", event, cause, job.traceparent))
@@ -111,10 +121,15 @@ class Pipeline:
         if job_id in self._followers:
             for follower in self._followers[job_id]:
                 follower.appeared(job, out)
+        if job.extras is not None:
+            for moved in self.hooks.moved(job.extras.uses):
+                moved(None, job, None, election, out)
         if job.state in FINAL_STATES:  # a filter elected that
             self._end(job, out)
 
-    def move(self, before: Job, job: Job, what: Any, out: LaneOutput, *, is_taken: bool = False) -> None:
+    def move(
+        self, before: Job, job: Job, what: Any, election: Election, out: LaneOutput, *, is_taken: bool = False
+    ) -> None:
         """Move a job from where it was to where it is now; `is_taken` if it was already taken from its queue."""
         job_id, jobs = job.id, self._jobs
         is_revived = job_id not in jobs
@@ -130,6 +145,9 @@ class Pipeline:
                 self.store.left(before)
             for hook in self.hooks.left.get(before.state, _NONE):
                 hook(before, job, what, out)
+        if job.extras is not None:
+            for moved in self.hooks.moved(job.extras.uses):
+                moved(before, job, what, election, out)
         if job.state in FINAL_STATES and (is_revived or job.state is not before.state):
             self._end(job, out)
 

@@ -9,7 +9,8 @@ from joblog.streams.lane.waiting import Waiting
 class JobStore:
     """Live jobs by id; the Enqueued ones also by queue, the Scheduled ones by due time.
 
-    - held: Enqueued jobs that a feature holds back; they are not in their queue.
+    - held: Enqueued jobs that a feature holds back; they are not in their queue. A job stays held back when it gets
+      another version, but is still Enqueued.
     """
 
     __slots__ = ("due", "held", "jobs", "ready")
@@ -24,6 +25,8 @@ class JobStore:
         """Put an Enqueued job into its queue, a Scheduled one among the due times."""
         state = job.state
         if state is ENQUEUED:
+            if self.held and job.id in self.held:
+                return
             queue = self.ready.get(job.queue)
             if queue is None:
                 queue = self.ready[job.queue] = ReadyQueue()
@@ -36,7 +39,8 @@ class JobStore:
         state = before.state
         if state is ENQUEUED:
             if before.id in self.held:
-                self.held.remove(before.id)
+                if self.jobs[before.id].state is not ENQUEUED:
+                    self.held.remove(before.id)
                 return
             queue = self.ready.get(before.queue)
             if queue is not None:
@@ -49,6 +53,13 @@ class JobStore:
     def hold(self, job: Job) -> None:
         """Hold back a job that was just taken from its queue."""
         self.held.add(job.id)
+
+    def unhold(self, job_id: str) -> Job | None:
+        """Take a job that was held back, to start it; None if it has left its state meanwhile."""
+        if job_id not in self.held:
+            return None
+        self.held.remove(job_id)
+        return self.jobs[job_id]
 
     def release(self, job_id: str) -> None:
         """Put a job that was held back into its queue again, at its old place."""

@@ -17,7 +17,7 @@ from joblog.streams.contract.states import (
     State,
 )
 from joblog.streams.contract.timestamps import time_ms
-from joblog.streams.lane.job import Job, deleted, enqueued, failed, new_job, scheduled
+from joblog.streams.lane.job import Job, deleted, enqueued, failed, is_transition, new_job, scheduled
 from msgspec import Struct
 
 #: So much of an exception's type and text is in the reason of a failure; all of it is in the exception.
@@ -92,7 +92,7 @@ def decide(job: Job, what: Any, election: Election) -> tuple[wire.JobEvent, ...]
     candidate = propose(job, what, election.now_ms)
     if isinstance(candidate, Rejection):
         return candidate
-    if candidate.state in election.watched and candidate.name is None:
+    if candidate.state in election.watched and is_transition(candidate):
         return election.elect(job, candidate, what, election.now_ms)
     return (candidate,)
 
@@ -100,7 +100,7 @@ def decide(job: Job, what: Any, election: Election) -> tuple[wire.JobEvent, ...]
 def elected_first(job_id: str, event: wire.JobEvent, create: wire.CreateJob, election: Election) -> wire.JobEvent:
     """The first event of a job after the filters; the job that they see has version 0."""
     assert event.spec is not None
-    job = new_job(job_id, event, bytes(event.spec), create.priority, election.now_ms)
+    job = new_job(job_id, event, bytes(event.spec), create.priority, election.now_ms, create)
     job.version = 0
     (elected,) = election.elect(job, event, create, election.now_ms)  # no Failed candidate: no traversed one
     return elected

@@ -7,7 +7,7 @@ from typing import Any, Final
 from joblog.streams.contract import wire
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.states import FINAL_STATES, State
-from joblog.streams.lane.job import Job, evolve, new_job
+from joblog.streams.lane.job import Job, evolve, is_transition, new_job
 from joblog.streams.lane.transitions import Lost
 from joblog.streams.replay.inputs import creation_of, input_of
 from joblog.streams.replay.stored import StoredEvent
@@ -82,7 +82,7 @@ class History(Struct):
         _, event, at_ms, cause = stored
         job = self.job
         self.policy = event.policy or self.policy
-        if event.name is None:
+        if is_transition(event):
             if self.is_replaced:
                 self._count_retry(stored)
             elif event.state is State.PROCESSING:
@@ -94,7 +94,7 @@ class History(Struct):
             if event.state is State.ENQUEUED:
                 self.ready_ms = min(job.due_ms, at_ms) if job.state is State.SCHEDULED else at_ms
         self.job = evolve(job, event, at_ms)
-        if event.name is None and not event.traversed and event.state in FINAL_STATES:
+        if is_transition(event) and not event.traversed and event.state in FINAL_STATES:
             self.ends.append((at_ms, event.state))
 
     def _count_retry(self, stored: StoredEvent) -> None:
@@ -179,7 +179,8 @@ class Histories:
 
 def _begun(stored: StoredEvent, spec: bytes) -> History:
     job_id, event, at_ms, _ = stored
-    job = new_job(job_id, event, spec, _spec(spec).priority, at_ms)
+    created = _spec(spec)
+    job = new_job(job_id, event, spec, created.priority, at_ms, created)
     ends = [(at_ms, job.state)] if job.state in FINAL_STATES else []
     return History(creation_of(job_id, event, spec), spec, at_ms, job, [], [], ready_ms=at_ms, ends=ends)
 

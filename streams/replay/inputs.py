@@ -39,6 +39,12 @@ def creation_of(job_id: str, event: ReadEvent, spec: bytes) -> wire.CreateJob:
         created.parent,
         created.retry,
         created.timeout_s,
+        parents=created.parents,
+        limits=created.limits,
+        unique=created.unique,
+        batch=created.batch,
+        deadline=created.deadline,
+        expires_in_s=created.expires_in_s,
     )
 
 

@@ -73,7 +73,7 @@ class Redecision:
             made = elected_first(job_id, made, create, election)
         self._ended.pop(job_id, None)
         self._traversed.pop(job_id, None)
-        self._keep((new_job(job_id, event, spec, _spec(spec).priority, at_ms),))
+        self._keep((new_job(job_id, event, spec, create.priority, at_ms, create),))
         return self._compared(job_id, (event,), (made,))
 
     def _go_on(self, before: tuple[Job, ...], events: tuple[StoredEvent, ...]) -> Difference | None:

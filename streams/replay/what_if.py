@@ -14,7 +14,7 @@ from joblog.streams.contract import wire
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.states import FINAL_STATES, State
 from joblog.streams.lane.filters import FilterChain, policy_of
-from joblog.streams.lane.job import Job, evolve, first_event, new_job
+from joblog.streams.lane.job import Job, evolve, first_event, is_transition, new_job
 from joblog.streams.lane.transitions import Assigned, Election, Lost, Rejection, decide, elected_first
 from joblog.streams.replay.continuations import Ends, steps_after
 from joblog.streams.replay.history import End, History, Outside, Run
@@ -76,7 +76,7 @@ class WhatIf:
         if event.state in self._chain.watched:
             election = self._election(history.created_ms)
             event = elected_first(history.job.id, event, create, election)
-        job = new_job(history.job.id, event, spec, create.priority, history.created_ms)
+        job = new_job(history.job.id, event, spec, create.priority, history.created_ms, create)
         course = _Course(history, job, self._election, self._beyond)
         for _ in range(TRANSITIONS_MAX):
             if not course.go_on():
@@ -228,7 +228,7 @@ class _Course:
                 if job.state is State.SCHEDULED:
                     self.result.waited_ms += job.due_ms - self._now_ms
             self.result.job = job
-            if decision[-1].name is None:
+            if is_transition(decision[-1]):
                 self._note_end()
         return True
 

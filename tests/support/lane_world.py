@@ -18,7 +18,7 @@ from joblog.streams.lane.features.failed_jobs import FailedJobs
 from joblog.streams.lane.features.memory import ENDED_KEY
 from joblog.streams.lane.features.workers import SUSPECT_LOSSES, WORKER_KEY
 from joblog.streams.lane.filters import FilterChain, RetryFilter
-from joblog.streams.lane.job import Job, deleted, evolve, new_job
+from joblog.streams.lane.job import Job, deleted, evolve, is_transition, new_job
 from joblog.streams.lane.lane import Lane
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.rules import LaneRules
@@ -178,7 +178,9 @@ class World:
         if before is None:
             assert event.version == 1
             assert event.spec is not None
-            self.folds[key] = new_job(key, event, bytes(event.spec), _spec(event.spec).priority, self.now_ms)
+            created = _spec(event.spec)
+            spec = bytes(event.spec)
+            self.folds[key] = new_job(key, event, spec, created.priority, self.now_ms, created)
             return
         assert event.version == before.version + 1
         if before.state in FINAL_STATES and event.state is not before.state and not self._is_traversed(before):
@@ -187,7 +189,7 @@ class World:
         self._check_cause(before, event, str(cause))
         after = self.folds[key] = evolve(before, event, self.now_ms)
         assert (after.state, after.attempt) == (event.state, event.attempt)
-        if event.state in {State.ENQUEUED, State.SCHEDULED} and event.name is None:
+        if event.state in {State.ENQUEUED, State.SCHEDULED} and is_transition(event):
             assert after.retries == event.retry
 
     def _check_cause(self, before: Job, event: wire.JobEvent, cause: str) -> None:

@@ -197,16 +197,18 @@ class Workers(Feature):
 
     def _fill(self, ready: ReadyQueue, names: deque[str], election: Election, out: LaneOutput) -> None:
         jobs, idle = self.pipeline.store.jobs, 0  # workers in a row that have no room, or know none of the tasks
-        must_wait = self._must_wait if self.pipeline.hooks.may_start else None
         while idle < len(names) and not out.budget.is_spent:
             worker = self.registry.get(names[0])
             if len(names) > 1:
                 names.rotate(-1)
             assert worker is not None
             job = ready.pop(worker.tasks, jobs) if worker.room > 0 else None
-            while job is not None and must_wait is not None and must_wait(job):
-                self.pipeline.store.hold(job)
-                job = ready.pop(worker.tasks, jobs)
+            while job is not None and job.extras is not None:
+                free = self._asked(job, election, out)
+                if free is not None:
+                    job = free
+                    break
+                job = None if out.budget.is_spent else ready.pop(worker.tasks, jobs)
             if job is None:
                 idle += 1
             else:
@@ -232,15 +234,23 @@ class Workers(Feature):
                 return worker
         return None
 
-    def _must_wait(self, job: Job) -> bool:
-        return any(hook(job) is not None for hook in self.pipeline.hooks.may_start)
+    def _asked(self, job: Job, election: Election, out: LaneOutput) -> Job | None:
+        """The job if all features that it uses let it start; else it is held back, or has moved on."""
+        assert job.extras is not None
+        asked = self.pipeline.hooks.may_start(job.extras.uses)
+        if not asked:
+            return job
+        self.pipeline.store.hold(job)
+        if any(hook(job, election, out) is not None for hook in asked):
+            return None
+        return self.pipeline.store.unhold(job.id)
 
     def _start(self, job: Job, worker: WorkerSlots, election: Election, out: LaneOutput) -> None:
         pipeline, job_id, spec, parameters = self.pipeline, job.id, job.spec, job.parameters
         decision = decide(job, worker.assigned, election)
         assert type(decision) is tuple
         started = pipeline.evolved(job, decision, f"{job_id}/{job.version}", election.now_ms, out)
-        pipeline.move(job, started, worker.assigned, out, is_taken=True)
+        pipeline.move(job, started, worker.assigned, election, out, is_taken=True)
         if started.state is not PROCESSING:  # a filter elected otherwise
             return
         worker.held[job_id] = started.lease

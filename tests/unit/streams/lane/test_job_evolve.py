@@ -54,6 +54,13 @@ from tests.support.jobs import BOOM, ID, LATER, LATER_MS, LATER_TEXT, NOW, PAREN
             event(State.PROCESSING, name="p", value=Raw(b"[2]")),
             {"parameters": b'{"o":1,"p":[2]}'},
         ),
+        (
+            in_state(State.ENQUEUED, priority=1),
+            event(State.ENQUEUED, note="priority_set", priority=7),
+            {"priority": 7},
+        ),
+        (in_state(State.ENQUEUED), event(State.ENQUEUED, note="held", waits_for="mutex m"), {}),
+        (in_state(State.PROCESSING), event(State.PROCESSING, note="progressed", progress=0.5), {}),
     ],
 )
 def test_an_event_changes_the_job_and_nothing_else(before: Job, happened: JobEvent, changes: dict[str, Any]) -> None:
@@ -98,7 +105,7 @@ def test_every_event_leads_to_its_state_wherever_the_job_was(state: State) -> No
 def test_a_job_begins_ready_scheduled_or_awaiting(create: wire.CreateJob, expected: JobEvent) -> None:
     first = first_event(create, SPEC, NOW)
     assert json.encode(first) == json.encode(expected)
-    job = new_job(ID, first, SPEC, 7, NOW)
+    job = new_job(ID, first, SPEC, 7, NOW, create)
     assert (job.state, job.version, job.priority, job.created_ms) == (expected.state, 1, 7, NOW)
     assert (job.ready_ms == NOW) is (expected.state is State.ENQUEUED)
     assert job.due_ms == (LATER_MS if expected.due else 0)
