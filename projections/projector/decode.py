@@ -109,9 +109,8 @@ REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
     "job.succeeded": ("worker", "lease", "duration_ms", "latency_ms"),
     "job.failed": ("exception",),
     "job.parameter_set": ("name",),
-    "job.held": ("note", "waits_for"),
-    "job.priority_set": ("note", "priority"),
-    "job.progressed": ("note",),
+    "job.held": ("waits_for",),
+    "job.priority_set": ("priority",),
 }
 WORKER_STATES: Final[Mapping[str, str]] = {
     "worker.started": "running",

