@@ -13,9 +13,8 @@ from joblog.streams.contract.events import Event
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.states import FINAL_STATES, State
 from joblog.streams.elector.lane_records import read_state, write_state
-from joblog.streams.lane.features.continuations import PENDING_KEY
+from joblog.streams.lane.features.catalog import FEATURES
 from joblog.streams.lane.features.failed_jobs import FailedJobs
-from joblog.streams.lane.features.memory import ENDED_KEY
 from joblog.streams.lane.features.workers import SUSPECT_LOSSES, WORKER_KEY
 from joblog.streams.lane.filters import FilterChain, RetryFilter
 from joblog.streams.lane.job import Job, deleted, evolve, is_transition, new_job
@@ -234,7 +233,7 @@ class World:
 
     def _check_state(self, lane: Lane, partition: Partition) -> None:
         """The state topic holds what the lane holds, and nothing else."""
-        private = (WORKER_KEY, PENDING_KEY, ENDED_KEY)
+        private = tuple(kind.prefix for kind in FEATURES if kind.prefix is not None)
         kept = {key: read_state(key, one) for key, one in partition.state.items() if not key.startswith(private)}
         assert kept == lane.jobs
         assert {f"{WORKER_KEY}{name}" for name, worker in lane.workers if worker.announced.queues} == {
