@@ -19,6 +19,8 @@
     ├── TaskError
     │   ├── UnknownTask          no such task is registered in this process
     │   └── JobTimeout           a job ran longer than its time-out
+    ├── NotCommitted             an outbox's transaction failed, or its outcome is unknown (outbox/log.py)
+    ├── RowsRefused              Kafka refuses rows of an outbox for what they are (outbox/log.py)
     ├── Hung                     a call into Kafka's client did not return in time (kafka/bounded.py)
     ├── ProjectionError
     │   ├── LogLost              the log no longer holds the next event to apply

@@ -28,6 +28,7 @@ _DELAYS: Final = ("delays",)
 _PROJECTOR: Final = ("projector",)
 _RECURRING: Final = ("recurring",)
 _TRIGGERS: Final = ("triggers",)
+_OUTBOX: Final = ("outbox",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +277,28 @@ METRICS: Final[tuple[Metric, ...]] = (
         "Partitions of `recurring` that this process has",
         roles=_RECURRING,
     ),
+    # outbox
+    Metric("joblog_outbox_relayed_total", "counter", "Rows of the outbox put into the log", roles=_OUTBOX),
+    Metric(
+        "joblog_outbox_lag_seconds",
+        "histogram",
+        "From a row's insert to its command in the log; a transaction that commits late counts with it",
+        roles=_OUTBOX,
+    ),
+    Metric(
+        "joblog_outbox_rows",
+        "gauge",
+        "Rows that wait to be relayed; more than 100,000 count as 100,001",
+        roles=_OUTBOX,
+    ),
+    Metric(
+        "joblog_outbox_oldest_row_timestamp_seconds",
+        "gauge",
+        "Since when the first row waits; the present while none does",
+        roles=_OUTBOX,
+    ),
+    Metric("joblog_outbox_parked_rows", "gauge", "Rows that are parked, since Kafka cannot take them", roles=_OUTBOX),
+    Metric("joblog_outbox_parked_total", "counter", "Rows parked, since Kafka cannot take them", roles=_OUTBOX),
 )
 
 

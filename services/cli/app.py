@@ -79,6 +79,12 @@ COMMANDS: Final[Mapping[str, Target]] = {
         RUN,
         ignored=(),
     ),
+    "outbox": Target(
+        "cli.commands.outbox:app",
+        "Run the relay of an outbox, which puts its rows into the log; or, with a command, look after the outbox.",
+        RUN,
+        ignored=(),
+    ),
     "enqueue": Target(
         "cli.commands.enqueue:enqueue", "Create a job, and print its id once Kafka has stored it.", JOBS
     ),

@@ -1,4 +1,4 @@
-"""Alerts on the processes that create jobs: from recurring definitions, and from events of other services."""
+"""Alerts on the processes that create jobs: from recurring definitions, events of other services, and outboxes."""
 
 from typing import Final
 
@@ -53,5 +53,33 @@ CREATION_ALERTS: Final = (
         {'joblog_trigger_lag_records{topic="uploads",partition="0"}': "500+0x60"},
         {'joblog_trigger_lag_records{topic="uploads",partition="0"}': "500 0 500 0 500 0+0x60"},
         {"topic": "uploads"},
+    ),
+    Alert(
+        "JoblogOutboxLate",
+        "critical",
+        "time() - min(joblog_outbox_oldest_row_timestamp_seconds) > 60",
+        "1m",
+        "Rows of an outbox have been waiting for more than a minute",
+        "Transactions have committed jobs that are not in the log, and so do not run: the relay cannot reach Kafka, "
+        "or is too slow. Nothing is lost.",
+        "`joblog outbox status`; the relay's `/readyz` and log.",
+        "Make Kafka well; the relay catches up by itself with tens of thousands of rows a second. If the relay is down "
+        "(JoblogTargetDown), start it again.",
+        {"joblog_outbox_oldest_row_timestamp_seconds": "0+0x60"},
+        {"joblog_outbox_oldest_row_timestamp_seconds": "0+60x60"},
+    ),
+    Alert(
+        "JoblogOutboxParked",
+        "warning",
+        "max(joblog_outbox_parked_rows) > 0",
+        "0m",
+        "Rows of an outbox are parked",
+        "Kafka cannot take what they hold: they were written with another number of lanes, or are too large. Their "
+        "jobs do not exist; the other rows go on.",
+        "`joblog outbox list` names the reasons.",
+        "Correct the settings of the service that wrote them, or raise the topic's `max.message.bytes`; then `joblog "
+        "outbox retry --all`, or `joblog outbox discard ID` and create the job again.",
+        {"joblog_outbox_parked_rows": "1+0x60"},
+        {"joblog_outbox_parked_rows": "0+0x60"},
     ),
 )

@@ -105,6 +105,21 @@ INTERNALS: Final = Board(
             ),
         ),
         Row(
+            "Outbox",
+            (
+                Panel("Rows", "Rows a second put into the log, and those that were parked.", "ops",
+                      ((rate("joblog_outbox_relayed_total"), "relayed"),
+                       (rate("joblog_outbox_parked_total"), "parked"))),
+                Panel("Lateness", "From the insert of a row to its command in the log.", "s",
+                      quantiles("joblog_outbox_lag_seconds")),
+                Panel("Rows that wait", "Rows to be relayed, and parked ones. More than 100,000 are not counted.",
+                      "short", (("max(joblog_outbox_rows)", "waiting"),
+                                ("max(joblog_outbox_parked_rows)", "parked"))),
+                Panel("Oldest row", "How long the first row has been waiting.", "s",
+                      (("time() - min(joblog_outbox_oldest_row_timestamp_seconds)", "oldest"),)),
+            ),
+        ),
+        Row(
             "Errors",
             (
                 Panel("Kafka", "Errors a second reported by Kafka's client.", "ops",

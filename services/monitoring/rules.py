@@ -19,6 +19,7 @@ PORTS: Final[Mapping[str, int]] = {
     "projector": 9104,
     "recurring": 9105,
     "triggers": 9106,
+    "outbox": 9107,
 }
 RULES_FILE: Final = "rules.yaml"
 #: Where the runbooks are, seen from nowhere in particular: give the generator a real address for links in alerts.

@@ -21,6 +21,7 @@ from joblog.streams.contract import deadletters, topics
 from joblog.streams.contract.recurring import SUFFIXES
 from joblog.streams.contract.topics import TOPICS, Topic, TopicNames
 from joblog.streams.contract.wire import Timer
+from joblog.streams.outbox.marks import Mark
 from msgspec import Struct
 from pydantic import BaseModel
 
@@ -123,6 +124,9 @@ def _messages() -> dict[str, Schema]:
         topics.DEADLETTERS.name: {"deadletter": _deadletter()},
         topics.RECURRING.name: {
             f"recurring.{kind.__name__.lower()}": _aspect(kind, topics.RECURRING) for kind in SUFFIXES
+        },
+        topics.OUTBOX.name: {
+            "outbox.mark": _message("outbox.mark", Mark, topics.OUTBOX, JSON, structured(Mark, REF))
         },
     }
     return made | {topic.name: {f"timer.{topic.name}": _timer(topic)} for topic in topics.DELAYS}

@@ -136,6 +136,22 @@ class TriggerSettings(SecretFiles):
     delay_max_s: Seconds = 30.0
 
 
+class OutboxSettings(SecretFiles):
+    """The transactional outbox: rows in an application's own database, which `joblog outbox` relays to Kafka.
+
+    - dsn: the application's database; default: `postgres.dsn`. The relay needs a connection without a pooler.
+    - schema_name: the schema that holds the outbox.
+    - batch_max: rows in one transaction.
+    - poll_s: how often the relay looks for rows without being told of any.
+    """
+
+    dsn: Secret | None = None
+    dsn_file: FilledPath | None = None
+    schema_name: str = Field("joblog_outbox", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
+    batch_max: int = Field(1_000, ge=1, le=10_000)
+    poll_s: Seconds = 1.0
+
+
 class HttpSettings(SecretFiles):
     """Where a role serves /livez, /readyz, /metrics and /version; port 0 is any free one."""
 
@@ -223,6 +239,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     recurring: RecurringSettings = RecurringSettings()
     triggers: TriggerSettings = TriggerSettings()
+    outbox: OutboxSettings = OutboxSettings()
     http: HttpSettings = HttpSettings()
     tracing: TracingSettings = TracingSettings()
     metrics: MetricsSettings = MetricsSettings()
@@ -296,3 +313,7 @@ class Settings(BaseSettings):
                 f"or start `joblog up` here ({Path(os.curdir).resolve()})"
             )
         return self.postgres.dsn.get_secret_value()
+
+    def outbox_dsn(self) -> str:
+        """The address of the database with the outbox; SettingsError if it is not set."""
+        return self.dsn() if self.outbox.dsn is None else self.outbox.dsn.get_secret_value()

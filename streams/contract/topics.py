@@ -101,7 +101,28 @@ RECURRING: Final = Topic(
     config={"segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1", "compression.type": "uncompressed"},
 )
 
-TOPICS: Final[tuple[Topic, ...]] = (COMMANDS, REPORTS, EVENTS, STATE, ASSIGNMENTS, DEADLETTERS, RECURRING, *DELAYS)
+OUTBOX: Final = Topic(
+    "outbox",
+    "outbox id",
+    "outbox",
+    "outbox",
+    "Which rows of each outbox are in the log",
+    partitions=1,
+    # Of each outbox only the last mark counts, and who relays reads all that there are: so they are compacted soon.
+    config={"segment.bytes": "16777216", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"},
+)
+
+TOPICS: Final[tuple[Topic, ...]] = (
+    COMMANDS,
+    REPORTS,
+    EVENTS,
+    STATE,
+    ASSIGNMENTS,
+    DEADLETTERS,
+    RECURRING,
+    OUTBOX,
+    *DELAYS,
+)
 
 #: The topics that each role reads or writes. It may have no rights for the others, which are then invisible to it.
 TOPICS_OF_ROLES: Final[Mapping[str, tuple[Topic, ...]]] = {
@@ -111,6 +132,7 @@ TOPICS_OF_ROLES: Final[Mapping[str, tuple[Topic, ...]]] = {
     "projector": (EVENTS,),
     "recurring": (COMMANDS, EVENTS, RECURRING, DEADLETTERS),
     "triggers": (COMMANDS, DEADLETTERS),
+    "outbox": (COMMANDS, OUTBOX),
 }
 
 
@@ -150,6 +172,10 @@ class TopicNames:
     @property
     def recurring(self) -> str:
         return self.of(RECURRING)
+
+    @property
+    def outbox(self) -> str:
+        return self.of(OUTBOX)
 
     def delay(self, tier: str) -> str:
         return f"{self.prefix}delay.{tier}"

@@ -18,6 +18,7 @@ ROLES = {
     "services/worker": "worker",
     "streams/recurring": "recurring",
     "streams/triggers": "triggers",
+    "projections/outbox": "outbox",
 }
 #: Where names are read and not set.
 READERS = ("streams/metrics.py", "services/monitoring")
