@@ -63,7 +63,7 @@ CREATION_ALERTS: Final = (
         "Transactions have committed jobs that are not in the log, and so do not run: the relay cannot reach Kafka, "
         "or is too slow. Nothing is lost.",
         "`joblog outbox status`; the relay's `/readyz` and log.",
-        "Make Kafka well; the relay catches up by itself with tens of thousands of rows a second. If the relay is down "
+        "Make Kafka well; the relay catches up by itself with tens of thousands of rows a second. If it is down "
         "(JoblogTargetDown), start it again.",
         {"joblog_outbox_oldest_row_timestamp_seconds": "0+0x60"},
         {"joblog_outbox_oldest_row_timestamp_seconds": "0+60x60"},
