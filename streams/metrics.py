@@ -216,6 +216,15 @@ METRICS: Final[tuple[Metric, ...]] = (
         roles=_PROJECTOR,
     ),
     Metric("joblog_projection_batch_seconds", "histogram", "One batch, from decode to commit", roles=_PROJECTOR),
+    Metric(
+        "joblog_expired_jobs_total", "counter", "Ended jobs whose rows left Postgres", ("state",), roles=_PROJECTOR
+    ),
+    Metric(
+        "joblog_expiry_last_run_timestamp_seconds",
+        "gauge",
+        "When the last pass ended that deletes expired rows",
+        roles=_PROJECTOR,
+    ),
     # what is there, which only the projector knows: it reads it from the tables that it keeps
     Metric(
         "joblog_jobs",

@@ -216,6 +216,8 @@ ON CONFLICT (period, since, lane, state) DO UPDATE SET n = outcomes.n + excluded
 -- Forget jobs that were created anew under the same id; that they ended stays counted.
 WITH forgotten AS (
     DELETE FROM history WHERE job = ANY (%(jobs)s::uuid[])
+), unreturned AS (
+    DELETE FROM returned WHERE job = ANY (%(jobs)s::uuid[])
 ), ended AS (
     DELETE FROM jobs WHERE id = ANY (%(jobs)s::uuid[]) RETURNING lane, queue, state
 )
@@ -271,6 +273,17 @@ WITH staged AS MATERIALIZED (
 SELECT
     remark, id::text, coalesce(old_version, 0), coalesce(old_offset, 0), lane, first_offset, first_version, log_ms
 FROM staged WHERE remark IS NOT NULL
+
+-- name: returned
+-- Of these jobs, of which no row is there and events come that are not their first, those whose rows have expired; note
+-- them. That a row was there, nobody knows: but one of this task in this lane that expired, or none did.
+INSERT INTO returned (job, version)
+SELECT j.id, j.version
+FROM jobs AS now
+JOIN unnest(%(jobs)s::uuid[], %(versions)s::integer[]) AS j (id, version) ON now.id = j.id
+WHERE EXISTS (SELECT FROM expired AS e WHERE e.lane = now.lane AND e.task = now.task)
+ON CONFLICT (job) DO UPDATE SET version = excluded.version
+RETURNING job::text
 
 -- name: apply_history
 -- Keep every staged event once, and count the ends among the new ones: ever, in its day and in its hour.

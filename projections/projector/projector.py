@@ -15,6 +15,7 @@ import psycopg
 from confluent_kafka import KafkaException
 from joblog.projections import database
 from joblog.projections.projector.event_batch import Entries, Parked
+from joblog.projections.projector.expiring import Expiring
 from joblog.projections.projector.log import QUEUE_KB, ROLE, EventLog
 from joblog.projections.projector.tables import Tables
 from joblog.projections.schema.schema import checked_name
@@ -49,7 +50,8 @@ BACKOFF_MAX_S: Final = 10.0
 class Projector:
     """Applies all lanes, or those in `only`; one projector at a time may write a lane of a schema.
 
-    `prepare` is called before the tables are opened; what it raises of psycopg is waited out like the rest.
+    - expiring: lets rows expire between the batches.
+    - prepare: called before the tables are opened; what it raises of psycopg is waited out like the rest.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Projector:
         batch_bytes: int = BATCH_BYTES,
         queue_kb: int = QUEUE_KB,
         only: Collection[int] | None = None,
+        expiring: Expiring | None = None,
         prepare: Callable[[], object] = lambda: None,
     ) -> None:
         self._config = config
@@ -76,6 +79,7 @@ class Projector:
         self._schema = checked_name(schema)
         self._meters = meters
         self._health = health
+        self._expiring = expiring
         self._prepare = prepare
         self._batch_max = self._limit = batch_max
         self._batch_bytes = batch_bytes
@@ -109,13 +113,16 @@ class Projector:
         self._health.beat()
         tables, events = self._opened()
         entries, self._ahead = self._ahead, Entries()
-        self._read(entries, events, 0 if entries else POLL_S)
+        poll_s = min(POLL_S, self._expiring.wait_s) if self._expiring is not None else POLL_S
+        self._read(entries, events, 0 if entries else poll_s)
         if entries:
             self._apply(entries, tables, events)
         if time.monotonic() - self._observed_at > OBSERVE_S:
             self._observe(tables, events)
         if time.monotonic() - self._gauged_at > GAUGES_S:
             self._gauge(tables)
+        if self._expiring is not None:
+            tables.expire(self._expiring)
         return len(entries)
 
     def _gauge(self, tables: Tables) -> None:
@@ -166,6 +173,8 @@ class Projector:
     def close(self) -> None:
         """Drop both connections; the next step opens them anew, from the offsets in Postgres."""
         self._ahead = Entries()
+        if self._expiring is not None:
+            self._expiring.forget()
         events, self._log = self._log, None
         tables, self._tables = self._tables, None
         if events is not None:

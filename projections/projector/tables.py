@@ -38,6 +38,7 @@ from joblog.projections.projector.event_batch import (
     parked,
     unforeseen,
 )
+from joblog.projections.projector.expiring import Expiring
 from joblog.projections.projector.fold import JobRow
 from joblog.projections.projector.rows import (
     counted,
@@ -165,6 +166,10 @@ class Tables:
         """Export what there is in these lanes: jobs, how long they have waited, workers."""
         gauges.show(self._connection, list(self.positions), meters)
 
+    def expire(self, expiring: Expiring) -> None:
+        """Let rows of these lanes expire, if it is time for it."""
+        expiring.turn(self._connection, list(self.positions))
+
     def _identity(self) -> int:
         [(tables,)] = self._connection.execute(SQL["tables"]).fetchall()
         return int(tables)
@@ -220,7 +225,7 @@ class Tables:
             remarks = put(batch, meanwhile) if batch.jobs or batch.history else ()
             if again := [one for one in remarks if one.what != "gap"]:
                 raise psycopg.Rollback
-            gaps = [_gap(one) for one in remarks]
+            gaps = self._gaps(cursor, remarks)
             if gaps:
                 cursor.executemany(SQL["park"], [parked_row(one) for one in gaps])
         if not again:
@@ -282,6 +287,15 @@ class Tables:
             history.execute(SQL["apply_history"])
             meanwhile()
             return [_Remark(*row) for row in jobs.fetchall()]
+
+    def _gaps(self, cursor: psycopg.Cursor[Any], remarks: Remarks) -> list[Parked]:
+        """What to park of jobs that lack events; those whose rows have expired come back without what was before."""
+        unknown = [one for one in remarks if one.what == "gap" and not one.version]
+        if not unknown:
+            return [_gap(one) for one in remarks]
+        jobs, versions = [one.job for one in unknown], [one.first_version for one in unknown]
+        returned = {job for (job,) in cursor.execute(SQL["returned"], {"jobs": jobs, "versions": versions})}
+        return [_gap(one) for one in remarks if one.job not in returned]
 
     def _move_offsets(self, cursor: psycopg.Cursor[Any], moved: Mapping[int, Record]) -> None:
         cursor.execute(

@@ -104,6 +104,11 @@ COMMANDS: Final[Mapping[str, Target]] = {
         OPERATE,
     ),
     "migrate": Target("cli.commands.projector:migrate", "Create or migrate the tables in Postgres.", OPERATE),
+    "expire": Target(
+        "cli.commands.projector:expire",
+        "Delete the rows of jobs from Postgres that have expired; the log keeps their events.",
+        OPERATE,
+    ),
     "config": Target("cli.commands.config:app", "Show the settings.", OPERATE),
     "bench": Target(
         "cli.commands.bench:app",

@@ -10,6 +10,7 @@ import typer
 from joblog.services.cli.context import Cli
 from joblog.services.client.options import due_at
 from joblog.services.settings.model import Settings
+from joblog.services.settings.values import duration_s
 from joblog.streams.contract.fields import TASK_PATTERN, is_queue, wrong_queue
 from joblog.streams.errors import InvalidData
 from msgspec import DecodeError, json
@@ -18,7 +19,7 @@ Queues = Annotated[
     str | None,
     typer.Option(help="Queues in order of preference, comma-separated.", show_default="those of the tasks"),
 ]
-_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_UNITS: Final = {"s": 1, "m": 60}
 
 
 def settings_of(ctx: typer.Context, **overrides: Any) -> Settings:
@@ -56,11 +57,11 @@ def parse_json(text: str, what: str) -> Any:
 
 def parse_delay(text: str) -> timedelta:
     """`90`, `90s`, `1.5h`, `2d`: seconds if there is no unit."""
-    found = fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", text.strip())
-    if found is None:
+    seconds = duration_s(text)
+    if seconds is None:
         raise InvalidData(f"{text!r} is not a delay: write 90, 90s, 15m, 1.5h or 2d")
     try:
-        return timedelta(seconds=float(found[1]) * _UNITS[found[2] or "s"])
+        return timedelta(seconds=seconds)
     except OverflowError as exc:
         raise InvalidData(f"{text} is too long a delay: write 90, 90s, 15m, 1.5h or 2d") from exc
 

@@ -74,6 +74,10 @@ INTERNALS: Final = Board(
                       (("sum by (partition) (joblog_projection_lag_records)", "lane {{partition}}"),)),
                 Panel("Batch time", "One batch, from decode to commit.", "s",
                       quantiles("joblog_projection_batch_seconds")),
+                Panel("Expired", "Ended jobs a second whose rows left Postgres, by state.", "ops",
+                      ((rate("joblog_expired_jobs_total", "state"), "{{state}}"),)),
+                Panel("Age of the last expiry", "Time since rows were last looked for that have expired.", "s",
+                      (("time() - max(joblog_expiry_last_run_timestamp_seconds)", "last pass"),)),
             ),
         ),
         Row(

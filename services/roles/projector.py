@@ -1,6 +1,7 @@
 """The composition root of a projector."""
 
 from joblog.projections.database import DatabaseAway
+from joblog.projections.projector.expiring import Expiring
 from joblog.projections.projector.projector import Projector
 from joblog.projections.schema.migrate import upgrade
 from joblog.services.roles.runner import Builder
@@ -11,7 +12,10 @@ from joblog.streams.metrics import Meters
 
 
 def projector(settings: Settings) -> Builder:
-    """The process that keeps Postgres up to date; it first migrates the tables, if `postgres.prepare` is set."""
+    """The process that keeps Postgres up to date, and lets rows expire there.
+
+    It first migrates the tables, if `postgres.prepare` is set.
+    """
     dsn, schema = settings.dsn(), settings.postgres.schema_name
 
     def prepare() -> None:
@@ -30,6 +34,9 @@ def projector(settings: Settings) -> Builder:
             schema,
             meters=meters,
             health=health,
+            expiring=Expiring(
+                settings.expiry.rules, settings.expiry.check_s, meters, batch_max=settings.expiry.batch_max
+            ),
             prepare=prepare,
         )
 

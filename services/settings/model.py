@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 import pydantic_settings
 from joblog.services.settings.errors import explain, unread
+from joblog.services.settings.expiry import ExpirySettings
 from joblog.services.settings.kafka import KafkaSettings
 from joblog.services.settings.sources import AddressesSource, SecretFiles, TomlSource, Yielding
 from joblog.services.settings.values import FilledPath, Modules, QueueName, Queues, Secret, mapped
@@ -244,6 +245,7 @@ class Settings(BaseSettings):
     tracing: TracingSettings = TracingSettings()
     metrics: MetricsSettings = MetricsSettings()
     logs: LogSettings = LogSettings()
+    expiry: ExpirySettings = ExpirySettings()
 
     @classmethod
     def load(cls, config: Path | None = None, **overrides: Any) -> Self:

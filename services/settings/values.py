@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from joblog.streams.contract.fields import is_queue, wrong_queue
 from pydantic import AfterValidator, BeforeValidator, SecretStr
@@ -13,6 +13,15 @@ from pydantic_settings import NoDecode
 
 def _listed(given: Any) -> Any:
     return [one.strip() for one in given.split(",") if one.strip()] if isinstance(given, str) else given
+
+
+_UNITS_S: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+def duration_s(text: str) -> float | None:
+    """The seconds of `90`, `90s`, `15m`, `1.5h`, `2d`; None for another text."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", text.strip())
+    return None if found is None else float(found[1]) * _UNITS_S[found[2] or "s"]
 
 
 def mapped(given: Any) -> Any:

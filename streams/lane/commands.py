@@ -92,7 +92,12 @@ def _revived(lane: Pipeline, command: wire.Change) -> Job | Rejection:
     snapshot = getattr(command, "snapshot", None)
     if snapshot is None:
         if remembered is None:
-            return Rejection("unknown_job", "no such live job; an ended one needs its snapshot to be revived")
+            return Rejection(
+                "unknown_job",
+                "no such live job; one that ended needs its snapshot to be revived, which `joblog job requeue` takes "
+                "from Postgres; if its row has expired there, create the job anew (the log has it: `joblog replay "
+                "history ID`)",
+            )
         return Rejection("ended", f"the job ended as {remembered[0]}; only a requeue with its snapshot revives it")
     assert isinstance(snapshot, wire.Snapshot)
     if snapshot.state not in FINAL_STATES:

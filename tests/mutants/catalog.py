@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tests.mutants import clients, electors, lanes, monitoring, recurring, redrives, replay, roles, triggers
+from tests.mutants import clients, electors, expiry, lanes, monitoring, recurring, redrives, replay, roles, triggers
 from tests.mutants.mutant import Mutant
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
@@ -13,6 +13,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *recurring.MUTANTS,
     *monitoring.MUTANTS,
     *replay.MUTANTS,
+    *expiry.MUTANTS,
     *redrives.MUTANTS,
     *triggers.MUTANTS,
 )

@@ -77,9 +77,9 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "the version of an event's place in the digest of the history",
         "projections/replay/verification/tables.sql",
         "    -- include: digest\n)\nFROM history CROSS JOIN unnest(events) WITH ORDINALITY AS listed (event, place)\n"
-        "CROSS JOIN LATERAL sha256(convert_to((version + place - 1) || event, 'UTF8')) AS hash\nGROUP BY home",
+        "CROSS JOIN LATERAL sha256(convert_to((version + place - 1) || event, 'UTF8')) AS hash\nWHERE NOT",
         "    -- include: digest\n)\nFROM history CROSS JOIN unnest(events) WITH ORDINALITY AS listed (event, place)\n"
-        "CROSS JOIN LATERAL sha256(convert_to(event, 'UTF8')) AS hash\nGROUP BY home",
+        "CROSS JOIN LATERAL sha256(convert_to(event, 'UTF8')) AS hash\nWHERE NOT",
         f"{_HASHES}::test_every_column_matters",
     ),
     mutant(

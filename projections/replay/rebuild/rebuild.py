@@ -3,7 +3,8 @@
 1. Check that the live tables can be replaced, and that the log still has its beginning.
 2. Make the new schema, or find the one of an earlier call, and fill it by several processes until it is nearly
    at the end of the log.
-3. Compare it with the log, up to where it is.
+3. Let rows expire there, by the live tables' rules; only now, as a job may have been requeued long after it ended.
+   Compare the new schema with the log, up to where it is.
 4. Apply the rest, and put it in the place of the live one (swap.py).
 """
 
@@ -14,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
+from joblog.projections.expiry.passing import expire
+from joblog.projections.expiry.rules import Rules
 from joblog.projections.projector.log import Bounds, answered
 from joblog.projections.replay.rebuild import schemas as schema_steps
 from joblog.projections.replay.rebuild import swap
@@ -37,8 +40,11 @@ CATCH_UP_MAX_S: Final = 3.0
 #: What two processes on two cores were measured to apply, events/s; for estimates.
 USUAL_RATE: Final = 40_000
 PROCESSES: Final = 2
+#: Rows that expire in one transaction; nobody waits for it.
+EXPIRED_MAX: Final = 5_000
 # The steps, as they are told.
 FILLING: Final = "filling"
+EXPIRING: Final = "expiring"
 VERIFYING: Final = "verifying"
 SWAPPING: Final = "swapping"
 
@@ -101,6 +107,7 @@ def rebuild(
     verify: bool = True,
     anew: bool = False,
     partial: bool = False,
+    expiry: Rules | None = None,
     try_s: float = swap.TRY_S,
 ) -> Rebuilt:
     """Build the tables anew, and put them in the place of the live ones. Passes on the Stopped that `told` raises.
@@ -108,6 +115,7 @@ def rebuild(
     - rate: records/s at most; share: the part of their time that the processes work while events arrive.
     - anew: begin again, without what an earlier call has built.
     - partial: go on though the log has lost its beginning, and so the new tables have none of it.
+    - expiry: what has expired by these rules is not in the new tables.
 
     Raises Refused, LogLost, Differs, DatabaseAway or BrokersAway; the live tables are as they were then.
     """
@@ -122,6 +130,8 @@ def rebuild(
         _fill(connection, place, bounds, told, Filling(place, schemas.new, processes, rate), Share(share))
         filling_s = time.monotonic() - began
         rate_reached = (_applied(connection, schemas.new) - before) / filling_s
+        if expiry is not None:
+            _expire(place, expiry, told)
         _analyze(connection, schemas.new)
         if verify:
             _verify(place, told)
@@ -237,6 +247,15 @@ def _analyze(connection: Connection, schema: str) -> None:
     """Else the first questions are planned as if the tables were empty."""
     for table in schema_steps.table_names(connection, schema):
         connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(schema, table)))
+
+
+def _expire(place: Place, rules: Rules, told: Told) -> None:
+    """Nobody writes the new tables now."""
+    done = 0
+    with connected(place.dsn, place.schemas.new) as connection:
+        for gone in expire(connection, range(place.lanes), rules, EXPIRED_MAX):
+            done += gone.rows
+            told(EXPIRING, done, 0)
 
 
 def _verify(place: Place, told: Told) -> None:

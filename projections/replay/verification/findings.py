@@ -22,6 +22,7 @@ class Kind(StrEnum):
 
     - job, history, worker: a row is missing, too much, or says something else.
     - counter: a count of jobs by state is not the number of rows. outcome: a count of ends is not that of the log.
+    - expiry: a row is still there that had expired, or more are gone than are recorded as expired.
     - rejected, parked: a row is missing, too much, or says something else.
 
     In what electors write beside the events, compared with the log:
@@ -45,6 +46,7 @@ class Kind(StrEnum):
     COUNTER = "counter"
     OUTCOME = "outcome"
     WORKER = "worker"
+    EXPIRY = "expiry"
     REJECTED = "rejected"
     PARKED = "parked"
     STATE = "state"
@@ -53,7 +55,7 @@ class Kind(StrEnum):
 
 #: What speaks against the tables, and not against the log or against what electors keep.
 OF_TABLES: Final = frozenset(
-    {Kind.JOB, Kind.HISTORY, Kind.WORKER, Kind.COUNTER, Kind.OUTCOME, Kind.REJECTED, Kind.PARKED}
+    {Kind.JOB, Kind.HISTORY, Kind.WORKER, Kind.COUNTER, Kind.OUTCOME, Kind.EXPIRY, Kind.REJECTED, Kind.PARKED}
 )
 
 

@@ -16,7 +16,16 @@ from typing import Any, Final
 from joblog.projections.replay.sorted_runs import Collected, SortedRuns
 from joblog.projections.replay.verification.aside import Aside, gaps
 from joblog.projections.replay.verification.audit import audit, job_of
-from joblog.projections.replay.verification.compare import Ends, count_ends, expected_history, parameters_of, written
+from joblog.projections.replay.verification.compare import (
+    Ends,
+    comparable,
+    count_ends,
+    expected_history,
+    expected_row,
+    parameters_of,
+    written,
+)
+from joblog.projections.replay.verification.expiry import Expired
 from joblog.projections.replay.verification.lane_hashes import hash_of
 from joblog.projections.replay.verification.lane_sums import Sums
 from joblog.projections.replay.verification.log_pass import LogPass
@@ -37,7 +46,7 @@ from msgspec import json
 NAMED_MAX: Final = 200
 _TOLD_EVERY: Final = 5_000
 # What is beside each other of a job.
-_LOG, _TAIL, _PARAMETERS, _ENTRY, _LISTED = range(5)
+_LOG, _TAIL, _PARAMETERS, _ENTRY, _LISTED, _RETURNED, _ROW, _HISTORY = range(8)
 
 
 class Jobs:
@@ -45,9 +54,13 @@ class Jobs:
 
     - unsure: the first jobs whose spec in `state` is written otherwise, `unsure_more` the number of all others.
     - ends, counts, sums: what the log says; table_sums: what the tables say of parameters.
+    - returned: jobs that came back after their rows had expired, with the version. differing: jobs whose rows may be
+      gone, are there, and are not as in the log.
     """
 
-    def __init__(self, directory: Path, log: LogPass, tail: LogPass, lanes: Collection[int], found: Found) -> None:
+    def __init__(
+        self, directory: Path, log: LogPass, tail: LogPass, lanes: Collection[int], found: Found, expired: Expired
+    ) -> None:
         self._log, self._tail, self._lanes, self._found = log, tail, set(lanes), found
         self._begins = log.passed.begins
         self.waits: Collected[Wait] = Collected(SortedRuns(directory, "waits", list[Wait]))
@@ -57,6 +70,9 @@ class Jobs:
         self.ends: Ends = Counter()
         self.counts: Counter[tuple[int, str, str]] = Counter()
         self.sums, self.table_sums = Sums(), Sums()
+        self._expired = expired
+        self.returned: dict[str, int] = {}
+        self.differing: list[str] = []
 
     def run(
         self, snapshot: Snapshot | None, state: StateRecords | None, looked: Mapping[int, int], told: Told
@@ -68,6 +84,9 @@ class Jobs:
         ]
         if snapshot is not None:
             sources.append((key, _PARAMETERS, said) for key, said in snapshot.parameters())
+            sources.append((key, _RETURNED, version) for key, version in snapshot.returned())
+            sources.append((key, _ROW, row) for key, row in snapshot.left_jobs())
+            sources.append((key, _HISTORY, kept) for key, kept in snapshot.left_history())
         if state is not None:
             sources.append((key, _ENTRY, parts[-1]) for key, parts in state.jobs.merged())
             sources.append((key, _LISTED, listed) for key, listed in state.listed())
@@ -84,7 +103,9 @@ class Jobs:
         usual = None
         if trace is not None:
             usual = regular(trace)
-            self._add_up(key, trace, usual)
+            self._add_up(key, trace, usual, given)
+        elif _ROW in given:
+            self.differing.append(job_of(key))
         if _PARAMETERS in given:
             lane, text = given[_PARAMETERS]
             self.table_sums.rows[lane] += _hash_of_parameters(key, written(json.decode(text)))
@@ -101,7 +122,7 @@ class Jobs:
         if looked is not None and (whole is not None or not self._begins.get(lane_of_job(job), 0)):
             self._compare_state(key, whole, given, looked)
 
-    def _add_up(self, key: bytes, trace: Trace, usual: Regular | None) -> None:
+    def _add_up(self, key: bytes, trace: Trace, usual: Regular | None, given: Mapping[int, Any]) -> None:
         """Add to what the tables must hold of the lane."""
         lane, sums = trace.lane, self.sums
         home = (key[6] & 15) << 8 | key[7]
@@ -116,6 +137,13 @@ class Jobs:
                 for one in gaps(trace):
                     self.gaps.add(one.key, one)
                 self.gaps.spill()
+        if _RETURNED in given:
+            self.returned[job_of(key)] = given[_RETURNED]
+            self.counts[lane, trace.queue, trace.state.value] += 1
+            return
+        if self._expired.may_lack(trace):
+            self._add_expired(key, trace, given)
+            return
         sums.jobs[lane] += 1
         sums.rows[lane] += row_digest(trace)
         if trace.parameters is not None or trace.set is not None:
@@ -123,6 +151,16 @@ class Jobs:
         sums.events[home] += events
         sums.history[home] += digests
         self.counts[lane, trace.queue, trace.state.value] += 1
+
+    def _add_expired(self, key: bytes, trace: Trace, given: Mapping[int, Any]) -> None:
+        """A job whose row may be gone, and so is in no sum."""
+        row, kept = given.get(_ROW), given.get(_HISTORY)
+        if row is None and kept is None:
+            self._expired.lacks(trace)
+            return
+        self.counts[trace.lane, trace.queue, trace.state.value] += 1
+        if row is None or comparable(row) != expected_row(trace) or kept != expected_history(trace):
+            self.differing.append(job_of(key))
 
     def _compare_state(
         self, key: bytes, whole: Trace | None, given: Mapping[int, Any], looked: Mapping[int, int]

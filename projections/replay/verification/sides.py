@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from joblog.projections.projector.decode import JobFact
@@ -9,7 +11,7 @@ from joblog.projections.projector.event_batch import Entries, Record
 from joblog.projections.projector.fold import fold
 from joblog.projections.replay.lives import Life, expected_job, lives_by_job, plain
 from joblog.projections.replay.verification.findings import Finding, Kind
-from joblog.projections.replay.verification.tables import Snapshot
+from joblog.projections.replay.verification.tables import Marks, Snapshot
 from joblog.projections.schema.history import HistoryRow, history_row, read, shown
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.record_headers import readable_headers
@@ -48,8 +50,16 @@ def specs(records: Iterator[Record]) -> dict[str, bytes]:
     return found
 
 
-def both_sides(snapshot: Snapshot, jobs: Collection[str], records: Iterator[Record]) -> Iterator[Finding]:
-    """Where the rows and the history of these jobs are not what the records say."""
+def both_sides(
+    snapshot: Snapshot,
+    jobs: Collection[str],
+    records: Iterator[Record],
+    since: Mapping[str, int] = MappingProxyType({}),
+) -> Iterator[Finding]:
+    """Where the rows and the history of these jobs are not what the records say.
+
+    `since`: of jobs that came back after their rows had expired, from which version on the tables know them.
+    """
     names = list(jobs)
     entries = Entries(record for record in records if (record.lane, record.offset) not in snapshot.refused)
     lives = lives_by_job(entries)
@@ -59,6 +69,9 @@ def both_sides(snapshot: Snapshot, jobs: Collection[str], records: Iterator[Reco
         history[job].append(read(event))
     for job in sorted(names):
         life = lives[job][-1] if job in lives else ()
+        if (first := since.get(job)) is not None:
+            yield from _of_return(job, life, first, snapshot.expired)
+            life = [one for one in life if one[1].event.version >= first]
         yield from _of_row(job, life, rows.get(job))
         yield from _of_history(job, life, history.get(job, []))
 
@@ -79,6 +92,19 @@ def _of_row(job: str, life: Life, row: dict[str, Any] | None) -> Iterator[Findin
         log = {name: wanted[name] for name in differing}
         found = {name: row[name] for name in differing}
         yield _finding(Kind.JOB, job, lane, f"{', '.join(differing)} differ from the log", log, found)
+
+
+def _of_return(job: str, life: Life, first: int, marks: Marks) -> Iterator[Finding]:
+    """Whether the row of a job can have expired before its event of this version."""
+    former = [(record, fact) for record, fact in life if fact.event.version < first]
+    if former:
+        row = fold([(record.offset, fact) for record, fact in former], former[0][0].lane)
+        latest = row.latest
+        mark = marks.get((row.lane, latest.queue, latest.task, str(latest.state)))
+        if mark is not None and datetime.fromisoformat(row.changed_at) <= mark.through:
+            return
+    what = f"came back with version {first}, and its row cannot have expired before"
+    yield _finding(Kind.EXPIRY, job, life[0][0].lane if life else lane_of_job(job), what, None, {"version": first})
 
 
 def _brief(row: Mapping[str, Any]) -> dict[str, Any]:

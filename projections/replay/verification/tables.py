@@ -7,10 +7,14 @@ from typing import Any, Final, NamedTuple, Self
 
 import psycopg
 from joblog.projections import database
+from joblog.projections.expiry.passing import SQL as EXPIRY
+from joblog.projections.expiry.passing import expired_by
+from joblog.projections.expiry.rules import read
 from joblog.projections.replay.verification.aside import Aside, instant
 from joblog.projections.replay.verification.lane_sums import Sums
 from joblog.projections.schema.schema import check_in
 from joblog.projections.statements import load
+from joblog.streams.contract.states import State
 from psycopg import sql
 from psycopg.rows import dict_row
 
@@ -56,6 +60,28 @@ class Kept(NamedTuple):
     digests: int
 
 
+class Mark(NamedTuple):
+    """Of a kind of jobs: when the last one ended whose row has expired, and how many have."""
+
+    through: datetime
+    n: int
+
+
+#: Lane, queue, task, state -> what has expired of them.
+Marks = Mapping[tuple[int, str, str, str], Mark]
+
+
+class Overdue(NamedTuple):
+    """A row that should have expired."""
+
+    state: State
+    task: str
+    job: str
+    lane: int
+    queue: str
+    changed_at: datetime
+
+
 class Snapshot:
     """The tables at one instant, over several connections that see the same; a context manager.
 
@@ -73,6 +99,13 @@ class Snapshot:
             ((self._name,),) = self._connection.execute(SQL["snapshot"]).fetchall()
             self.offsets: dict[int, int] = dict(self._connection.execute(SQL["offsets"]).fetchall())
             self.refused: set[tuple[int, int]] = set(self._connection.execute(SQL["refused"]).fetchall())
+            self.expired: Marks = {
+                (lane, queue, task, state): Mark(through, n)
+                for lane, queue, task, state, through, n in self._connection.execute(SQL["expired"])
+            }
+            self.outcomes_from: dict[tuple[int, str], datetime] = {
+                (lane, period): before for lane, period, before in self._connection.execute(SQL["expired_outcomes"])
+            }
         except psycopg.OperationalError as error:
             self._stack.close()
             raise database.away(self._dsn, error) from error
@@ -111,6 +144,27 @@ class Snapshot:
         """The history of every job whose id names one of these lanes, in the order of ids."""
         for key, count, digests in self._streamed("history", {"lanes": list(lanes)}):
             yield bytes(key), Kept(count, int(digests))
+
+    def returned(self) -> Iterator[tuple[bytes, int]]:
+        """Every job that came back after its row had expired, and from which version on, in the order of ids."""
+        for key, version in self._streamed("returned", {}):
+            yield bytes(key), version
+
+    def left_jobs(self) -> Iterator[tuple[bytes, Row]]:
+        """The rows that may be gone and are there, and those that came back, in the order of ids."""
+        for key, *columns in self._streamed("left_jobs", {}):
+            yield bytes(key), Row(*columns)
+
+    def left_history(self) -> Iterator[tuple[bytes, Kept]]:
+        """The history of the jobs of `left_jobs`, in the order of ids."""
+        for key, count, digests in self._streamed("left_history", {}):
+            yield bytes(key), Kept(count, int(digests))
+
+    def overdue(self) -> Iterator[Overdue]:
+        """The rows that the last complete pass of expiry had to delete."""
+        for until, text, lanes in self._connection.execute(EXPIRY["passes"]).fetchall():
+            for state, task, row in expired_by(self._connection, "overdue", lanes, read(text), until):
+                yield Overdue(state, task, *row)
 
     def asides(self, lanes: Collection[int] | None) -> Iterator[Aside]:
         """The rows of `parked` and `rejected`, in the order of their keys; of these lanes, or of all."""

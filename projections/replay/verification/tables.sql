@@ -16,6 +16,14 @@ SELECT lane, log_offset FROM parked WHERE code IN ('refused', 'internal_error')
 -- The first eight bytes of a hash, as a number; a part of the statements below.
 ('x' || encode(substring(hash FROM 1 FOR 8), 'hex'))::bit(64)::bigint
 
+-- name: elsewhere
+-- Jobs whose rows are compared by themselves: those that may be gone, and those that came back after they had gone; a
+-- part of the statements below. There are none, or few: the pass of expiry goes through them.
+SELECT j.id FROM expired AS e
+JOIN jobs AS j ON (j.lane, j.queue, j.task, j.state) = (e.lane, e.queue, e.task, e.state) AND j.changed_at <= e.through
+UNION
+SELECT job FROM returned
+
 -- name: row_hashes
 -- Of each lane: how many jobs there are, and the sum of the digests of their rows, without parameters. The order of
 -- columns is that of row_hash.row_text.
@@ -31,6 +39,9 @@ FROM jobs CROSS JOIN LATERAL sha256(convert_to(concat_ws(
     coalesce(encode(substring(sha256(convert_to(exception_message, 'UTF8')) FROM 1 FOR 8), 'hex'), chr(30)),
     coalesce(encode(substring(sha256(convert_to(spec::text, 'UTF8')) FROM 1 FOR 8), 'hex'), chr(30))
 ), 'UTF8')) AS hash
+WHERE NOT EXISTS (SELECT FROM (
+    -- include: elsewhere
+) AS apart WHERE apart.id = jobs.id)
 GROUP BY lane
 
 -- name: history_hashes
@@ -41,11 +52,18 @@ SELECT (get_byte(uuid_send(job), 6) & 15) << 8 | get_byte(uuid_send(job), 7) AS 
 )
 FROM history CROSS JOIN unnest(events) WITH ORDINALITY AS listed (event, place)
 CROSS JOIN LATERAL sha256(convert_to((version + place - 1) || event, 'UTF8')) AS hash
+WHERE NOT EXISTS (SELECT FROM (
+    -- include: elsewhere
+) AS apart WHERE apart.id = history.job)
 GROUP BY home
 
 -- name: parameters
 -- Every job that has parameters.
-SELECT uuid_send(id), lane, parameters::text FROM jobs WHERE parameters IS NOT NULL ORDER BY id
+SELECT uuid_send(id), lane, parameters::text FROM jobs
+WHERE parameters IS NOT NULL AND NOT EXISTS (SELECT FROM (
+    -- include: elsewhere
+) AS apart WHERE apart.id = jobs.id)
+ORDER BY id
 
 -- name: jobs
 -- Every job of these lanes.
@@ -69,6 +87,45 @@ CROSS JOIN LATERAL sha256(convert_to((version + place - 1) || event, 'UTF8')) AS
 WHERE (get_byte(uuid_send(job), 6) & 15) << 8 | get_byte(uuid_send(job), 7) = ANY(%(lanes)s::int[])
 GROUP BY job
 ORDER BY job
+
+-- name: expired
+-- Rows of which jobs are gone, since they had expired.
+SELECT lane, queue, task, state::text, through, n FROM expired
+
+-- name: returned
+-- Jobs that came back after they had gone, from which version on.
+SELECT uuid_send(job), version FROM returned ORDER BY job
+
+-- name: left_jobs
+-- Rows that may be gone, and are there.
+SELECT
+    uuid_send(id), lane, state::text, version, attempt, retry, priority, queue, task, created_at, changed_at, due,
+    worker, lease, parent::text, continue_on, exception_type,
+    substring(sha256(convert_to(exception_message, 'UTF8')) FROM 1 FOR 8),
+    substring(sha256(convert_to(spec::text, 'UTF8')) FROM 1 FOR 8),
+    parameters::text, log_offset, state_version
+FROM jobs
+WHERE id IN (
+    -- include: elsewhere
+)
+ORDER BY id
+
+-- name: left_history
+-- The history of jobs whose rows may be gone, and are there.
+SELECT uuid_send(job), count(*), sum(
+    -- include: digest
+)
+FROM history CROSS JOIN unnest(events) WITH ORDINALITY AS listed (event, place)
+CROSS JOIN LATERAL sha256(convert_to((version + place - 1) || event, 'UTF8')) AS hash
+WHERE job IN (
+    -- include: elsewhere
+)
+GROUP BY job
+ORDER BY job
+
+-- name: expired_outcomes
+-- Up to when the counts of ends are gone.
+SELECT lane, period::text, before FROM expired_outcomes
 
 -- name: counts
 -- How many jobs are in each state, as it is counted.

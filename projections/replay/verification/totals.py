@@ -38,6 +38,13 @@ def wanted_outcomes(ends: Ends) -> Outcomes:
     return wanted
 
 
+def unexpired(outcomes: Outcomes, since: Mapping[tuple[int, str], datetime]) -> Outcomes:
+    """Without those that may have expired: of each lane and period, what begins before this instant."""
+    if not since:
+        return outcomes
+    return {key: n for key, n in outcomes.items() if key[2] >= since.get((key[0], key[1]), _BEGINNING)}
+
+
 def counts_differ(log: Counts, tables: Counts, lanes: Collection[int]) -> Iterator[Finding]:
     """The counts of jobs by state that are not what the log says."""
     for lane, queue, state in sorted(log.keys() | tables.keys()):

@@ -25,9 +25,10 @@ from joblog.projections.replay.sorted_runs import Collected, SortedRuns
 from joblog.projections.replay.verification.aside import aside_findings
 from joblog.projections.replay.verification.audit import job_of
 from joblog.projections.replay.verification.dead_letters import DeadLetters, Letter, letter_findings
+from joblog.projections.replay.verification.expiry import Expired, overdue_findings
 from joblog.projections.replay.verification.findings import Kind
 from joblog.projections.replay.verification.job_by_job import JobByJob, unexplained
-from joblog.projections.replay.verification.jobs import Jobs
+from joblog.projections.replay.verification.jobs import NAMED_MAX, Jobs
 from joblog.projections.replay.verification.lane_hashes import LaneHashes, Side, lane_hashes
 from joblog.projections.replay.verification.lane_sums import Sums, differing_lanes
 from joblog.projections.replay.verification.log_pass import LogPass
@@ -43,6 +44,7 @@ from joblog.projections.replay.verification.totals import (
     kept_counts,
     kept_outcomes,
     outcomes_differ,
+    unexpired,
     wanted_outcomes,
     workers,
 )
@@ -55,6 +57,8 @@ from joblog.streams.progress import Stopped, Told, silent
 
 #: A transaction ends in its partitions one after the other: so long may it be seen in one and not in another.
 SETTLE_S: Final = 0.3
+#: Of the jobs that came back after their rows had expired, the events of so many are in memory at once.
+RETURNED_MAX: Final = 2_000
 
 
 class Verification:
@@ -89,6 +93,7 @@ class Verification:
         self._letters = DeadLetters(letters, names.commands, self._only)
         self._found = Found()
         self._looked: dict[int, int] = {}
+        self._expired = Expired({})
 
     def run(self) -> Report:
         """Verify; raises Stopped, after which another one may go on, KafkaException, and ProjectionError."""
@@ -114,6 +119,7 @@ class Verification:
             hashes: list[LaneHashes] = []
             if snapshot is not None:
                 tables.add(jobs.table_sums)
+                self._compare_expired(reader, snapshot, jobs, stops)
                 row_counts = self._compare_jobs(reader, snapshot, differing_lanes(jobs.sums, tables), stops)
                 hashes = self._compare_totals(snapshot, jobs, tables, row_counts)
                 self._compare_asides(snapshot, jobs)
@@ -196,7 +202,8 @@ class Verification:
 
     def _look_at_jobs(self, snapshot: Snapshot | None) -> tuple[Jobs, Sums]:
         """All jobs of the log, while Postgres adds up what it has."""
-        jobs = Jobs(self._directory, self._log, self._tail, self._only, self._found)
+        self._expired = Expired(snapshot.expired if snapshot is not None else {})
+        jobs = Jobs(self._directory, self._log, self._tail, self._only, self._found, self._expired)
         state = self._state if self._with_state else None
         with ThreadPoolExecutor(1) as beside:
             adding = beside.submit(snapshot.sums if snapshot is not None else Sums)
@@ -240,8 +247,8 @@ class Verification:
     def _compare_totals(self, snapshot: Snapshot, jobs: Jobs, sums: Sums, row_counts: Counts) -> list[LaneHashes]:
         full = self._full_lanes()
         late = set(self._only) - full
-        counts, outcomes = kept_counts(snapshot), kept_outcomes(snapshot)
-        wanted = wanted_outcomes(jobs.ends)
+        counts, outcomes = kept_counts(snapshot), unexpired(kept_outcomes(snapshot), snapshot.outcomes_from)
+        wanted = unexpired(wanted_outcomes(jobs.ends), snapshot.outcomes_from)
         self._found.add(counts_differ(jobs.counts, counts, full))
         self._found.add(counts_differ(row_counts, counts, late))
         self._found.add(outcomes_differ(wanted, outcomes, full))
@@ -249,6 +256,18 @@ class Verification:
             self._found.add(workers(snapshot, self._log.passed.workers))
         log, tables = Side(jobs.sums, jobs.counts, wanted), Side(sums, counts, outcomes)
         return lane_hashes(full, log, tables)
+
+    def _compare_expired(self, reader: TopicReader, snapshot: Snapshot, jobs: Jobs, stops: Mapping[int, int]) -> None:
+        """The jobs whose rows may be gone, or came back after they had gone."""
+        self._found.add(self._expired.findings())
+        self._found.add(overdue_findings(snapshot.overdue()))
+        if named := jobs.differing[:NAMED_MAX]:
+            self._found.add(both_sides(snapshot, named, self._events_of(reader, named, stops)))
+            self._found.count(Kind.JOB, len(jobs.differing) - len(named))
+        returned = sorted(jobs.returned)
+        for first in range(0, len(returned), RETURNED_MAX):
+            part = returned[first : first + RETURNED_MAX]
+            self._found.add(both_sides(snapshot, part, self._events_of(reader, part, stops), jobs.returned))
 
     def _compare_asides(self, snapshot: Snapshot, jobs: Jobs) -> None:
         log = heapq.merge(self._log.asides.merged(), jobs.gaps.merged(), key=itemgetter(0))
@@ -268,7 +287,7 @@ class Verification:
             return {}
         if self._found.counts[Kind.WRONG_LANE]:  # its row is counted to one lane, and its history to another
             lanes |= set(self._only)
-        one_by_one = JobByJob(self._log, lanes)
+        one_by_one = JobByJob(self._log, lanes, self._expired)
         one_by_one.run(snapshot, self._told)
         if named := one_by_one.differing:
             self._found.add(both_sides(snapshot, named, self._events_of(reader, named, stops)))

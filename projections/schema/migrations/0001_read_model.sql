@@ -93,6 +93,42 @@ CREATE TABLE outcomes (
     PRIMARY KEY (period, since, lane, state)
 ) WITH (fillfactor = 70);
 
+-- Rows of ended jobs that left `jobs` and `history`, since they had expired (projections/expiry): of each lane, queue,
+-- task and state, when the last of them ended, and how many they were.
+CREATE TABLE expired (
+    lane    smallint NOT NULL,
+    queue   text NOT NULL,
+    task    text NOT NULL,
+    state   job_state NOT NULL,
+    through timestamptz NOT NULL, -- the greatest changed_at of them
+    n       bigint NOT NULL,
+    PRIMARY KEY (lane, queue, task, state)
+) WITH (fillfactor = 70);
+
+-- Jobs that are in `jobs` again after their rows had expired: from the event of this version on.
+CREATE TABLE returned (
+    job     uuid PRIMARY KEY,
+    version integer NOT NULL
+);
+
+-- Up to which time the counts in `outcomes` have expired.
+CREATE TABLE expired_outcomes (
+    lane   smallint NOT NULL,
+    period period NOT NULL,
+    before timestamptz NOT NULL,
+    PRIMARY KEY (lane, period)
+);
+
+-- The last complete pass of expiry over each lane: all rows that had expired by `rules` at `until` went, but for those
+-- that were applied at or behind `next_offset` of the lane.
+CREATE TABLE expiry (
+    lane        smallint PRIMARY KEY,
+    ran_at      timestamptz NOT NULL,
+    until       timestamptz NOT NULL, -- the tables held all that the log held then
+    next_offset bigint NOT NULL,
+    rules       text NOT NULL -- JSON, as projections/expiry/rules.py writes it
+);
+
 CREATE TABLE workers (
     id         text PRIMARY KEY,
     state      text NOT NULL, -- running, stopped or lost

@@ -47,14 +47,17 @@ def show(ctx: typer.Context, job_id: JobIdArgument, output: OutputOption = Outpu
         found = monitor.job(job_id)
         refused = monitor.rejected(job_id=job_id, limit=1).items if found is None else ()
     if found is None:
-        raise JoblogError(f"there is no job {job_id}; {_why_unknown(refused)}")
+        raise JoblogError(f"there is no job {job_id}; {_why_unknown(job_id, refused)}")
     print_job(found, output)
 
 
-def _why_unknown(refused: Sequence[Rejected]) -> str:
+def _why_unknown(job_id: str, refused: Sequence[Rejected]) -> str:
     """Rejected commands on this job, if there are any."""
     if not refused:
-        return "if it was created just now, it may not have reached Postgres yet"
+        return (
+            "if it was created just now, it may not have reached Postgres yet; if it ended long ago, its row has "
+            f"expired, and the log still has it: `joblog replay history {job_id}`"
+        )
     last = refused[0]
     return f"{last.command or 'a command'} for it was rejected at {last.at:%Y-%m-%d %H:%M:%SZ}: {last.reason}"
 
@@ -224,7 +227,14 @@ def snapshot_of(settings: Settings, job_id: str, states: Collection[State] = FIN
     except (SettingsError, ProjectionError) as exc:
         note(f"warning: Postgres was not asked, so a job that ended long ago will be rejected as unknown: {exc}")
         return None
-    return snapshot if snapshot and snapshot["state"] in states else None
+    if snapshot is None:
+        note(
+            f"warning: Postgres does not know what {job_id} was created with: if it ended long ago, its row "
+            "has expired, and this command will be rejected as unknown_job; the log has it: "
+            f"`joblog replay history {job_id}`"
+        )
+        return None
+    return snapshot if snapshot["state"] in states else None
 
 
 def _sent(what: str, job_id: str, output: Output) -> None:

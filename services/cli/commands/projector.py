@@ -1,14 +1,20 @@
-"""`joblog projector` and `joblog migrate`."""
+"""`joblog projector`, `joblog migrate` and `joblog expire`."""
+
+from typing import Annotated, Final
 
 import typer
+from joblog.projections.expiry.now import expirable, expire_now
 from joblog.projections.schema.migrate import head, upgrade
 from joblog.services.cli.commands.roles import HttpPort
 from joblog.services.cli.context import Output, OutputOption, note
-from joblog.services.cli.output import print_document
+from joblog.services.cli.output import print_document, print_rows
 from joblog.services.cli.postgres import hinted
 from joblog.services.cli.values import given, settings_of
 from joblog.services.roles import projector as wiring_projector
 from joblog.services.roles.runner import run_role
+from msgspec import structs
+
+COLUMNS: Final = ("state", "queue", "task", "rows", "oldest", "newest")
 
 
 def projector(ctx: typer.Context, http_port: HttpPort = None) -> None:
@@ -35,3 +41,32 @@ def migrate(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
         print_document({"schema": schema, "before": before, "now": head()}, output)
     else:
         note(f"schema {schema}: " + (f"is at {head()}" if before == head() else f"{before or 'nothing'} -> {head()}"))
+
+
+def expire(
+    ctx: typer.Context,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say which rows have expired, and change nothing.")
+    ] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Delete the rows of jobs from Postgres that have expired; the log keeps their events.
+
+    The projector does this by itself, every JOBLOG_EXPIRY__CHECK (5m). For how long rows are kept is in
+    JOBLOG_EXPIRY__SUCCEEDED (1d), __DELETED (1d), __FAILED (30d), __QUEUES and __TASKS.
+
+    Example: joblog expire --dry-run
+    """
+    settings = settings_of(ctx)
+    given = (settings.dsn(), settings.postgres.schema_name, range(settings.lanes), settings.expiry.rules)
+    if dry_run:
+        with hinted(settings):
+            rows = expirable(*given)
+        print_rows((structs.asdict(one) for one in rows), COLUMNS, output)
+        return
+    with hinted(settings):
+        counts = expire_now(*given)
+    if output is Output.JSON:
+        print_document(counts, output)
+    else:
+        note("; ".join(f"{state}: {n} rows expired" for state, n in counts.items()))

@@ -52,7 +52,8 @@ def rebuild_command(
     """Build the tables in Postgres anew from the log, beside the live ones, and put them in their place.
 
     Projector, monitor and commands go on meanwhile. Ctrl-C stops it, and the same command goes on later. The former
-    tables are kept in the schema SCHEMA_old: --rollback puts them back, --drop-old removes them.
+    tables are kept in the schema SCHEMA_old: --rollback puts them back, --drop-old removes them. What has expired by
+    the settings (JOBLOG_EXPIRY__...) is not in the new tables.
 
     Example: joblog replay rebuild --dry-run && joblog replay rebuild --max-rate 10000
     """
@@ -87,6 +88,7 @@ def rebuild_command(
                     verify=verify,
                     anew=anew,
                     partial=partial,
+                    expiry=settings.expiry.rules,
                 )
             print_document(asdict(done), output)
 

@@ -71,7 +71,10 @@ def test_a_job_that_ended_is_a_duplicate_as_long_as_it_is_remembered() -> None:
 def test_a_rejection_says_which_command_was_rejected_and_why() -> None:
     scene = Scene().when(Received("c-9", "/shop", DELETE_A, "00-trace"))
     ((key, kind, event_id, data, cause, trace),) = scene.out.events
-    why = "no such live job; an ended one needs its snapshot to be revived"
+    why = (
+        "no such live job; one that ended needs its snapshot to be revived, which `joblog job requeue` takes from "
+        "Postgres; if its row has expired there, create the job anew (the log has it: `joblog replay history ID`)"
+    )
     assert data == wire.CommandRejected("unknown_job", why, "job.delete", "c-9", A, "commands/0@1")
     assert (key, kind, event_id, cause, trace) == (A, "command.rejected", "commands/0@1/rejected", "c-9", "00-trace")
     assert scene.out.counts["joblog_commands_rejected_total", "unknown_job"] == 1

@@ -1,0 +1,251 @@
+"""Rows expire on a real database, and verification knows which may be gone."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from confluent_kafka import Producer
+from joblog.projections.expiry.now import expirable, expire_now
+from joblog.projections.expiry.passing import expire
+from joblog.projections.expiry.rules import Rules, has_expired
+from joblog.projections.monitor.monitor import Monitor
+from joblog.projections.projector.expiring import Expiring
+from joblog.projections.replay.rebuild.place import Place
+from joblog.projections.replay.rebuild.rebuild import drop_old, rebuild
+from joblog.projections.replay.verification.findings import Finding
+from joblog.streams.contract.states import State
+
+from tests.support import projection_settings
+from tests.support.projection_events import Story
+from tests.support.projection_settings import Setting, WaitUntil, interleaved, jobs, running, sample
+from tests.support.replay_world import ReplayWorld
+
+dsn = projection_settings.dsn
+setting = projection_settings.setting
+writer = projection_settings.writer
+pytestmark = [pytest.mark.broker, pytest.mark.database]
+
+DAY = 86_400.0
+RULES = Rules({State.SUCCEEDED: DAY, State.DELETED: DAY, State.FAILED: None}, hours_s=DAY)
+NOW = datetime.now(UTC).replace(microsecond=0)
+AGO = NOW - timedelta(days=3)
+
+
+@pytest.fixture
+def lanes() -> int:
+    return 3
+
+
+@pytest.fixture
+def world(setting: Setting, writer: Producer, tmp_path: Path) -> ReplayWorld:
+    return ReplayWorld(setting, writer, tmp_path)
+
+
+@pytest.fixture
+def tables(setting: Setting) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(setting.dsn, options=f"-c search_path={setting.schema}", autocommit=True) as connection:
+        yield connection
+
+
+def passed(world: ReplayWorld, rules: Rules = RULES) -> dict[str, int]:
+    at = world.setting
+    return {state: n for state, n in expire_now(at.dsn, at.schema, range(at.lanes), rules).items() if n}
+
+
+def found(world: ReplayWorld, name: str = "verify") -> list[Finding]:
+    return world.verify(name, with_state=False).findings
+
+
+def old_and_new() -> tuple[list[Story], list[Story]]:
+    """Jobs that ended three days ago, some of which live or have failed, and jobs of today."""
+    old = [
+        *(Story(lane=n % 3, random=n, at=AGO).enqueued().processing().succeeded() for n in range(1, 8)),
+        Story(lane=0, random=8, at=AGO).enqueued().deleted(),
+        Story(lane=1, random=9, at=AGO).enqueued().processing().failed(),
+        Story(lane=1, random=10, at=AGO).enqueued(),
+        Story(lane=2, random=11, at=AGO, queue="kept").enqueued().processing().succeeded(),
+    ]
+    new = [Story(lane=n % 3, random=100 + n, at=NOW - timedelta(minutes=9)) for n in range(6)]
+    for story in new:
+        story.enqueued().processing().succeeded()
+    return old, new
+
+
+def test_what_ended_long_ago_goes_and_all_else_stays(world: ReplayWorld, tables: psycopg.Connection[Any]) -> None:
+    old, new = old_and_new()
+    world.write(interleaved([*old, *new]))
+    world.apply()
+    rules = Rules(RULES.states, {"kept": {State.SUCCEEDED: None}}, hours_s=DAY)
+    said = expirable(world.setting.dsn, world.setting.schema, range(3), rules)
+    assert sorted((one.state, one.queue, one.rows) for one in said) == [
+        ("Deleted", "default", 1),
+        ("Succeeded", "default", 7),
+    ]
+    assert passed(world, rules) == {"Succeeded": 7, "Deleted": 1}
+    rest = {str(job) for (job,) in tables.execute("SELECT id FROM jobs")}
+    assert rest == {story.id for story in [*old[8:], *new]}
+    assert {str(job) for (job,) in tables.execute("SELECT job FROM history")} == rest
+    [(ever,)] = tables.execute("SELECT sum(n)::int FROM outcomes WHERE period = 'ever'").fetchall()
+    assert ever == 16  # those that have ended, whatever became of their rows
+    assert tables.execute("SELECT count(*) FROM outcomes WHERE period = 'hour' AND since < %s", [AGO]).fetchone() == (
+        0,
+    )
+    assert found(world) == []
+    assert passed(world, rules) == {}
+
+
+def test_the_statement_deletes_what_the_rule_says(world: ReplayWorld, tables: psycopg.Connection[Any]) -> None:
+    stories = [
+        Story(lane=n % 3, random=n, at=NOW - timedelta(hours=n), queue=f"q{n % 3}", task=f"t{n % 4}")
+        for n in range(1, 60)
+    ]
+    for n, story in enumerate(stories):
+        if n % 3 == 0:
+            story.enqueued().deleted()
+        elif n % 3 == 1:
+            story.enqueued().processing().succeeded()
+        else:
+            story.enqueued().processing().failed()
+    world.write(interleaved(stories))
+    world.apply()
+    rules = Rules(
+        {State.SUCCEEDED: DAY / 2, State.FAILED: DAY},
+        {"q1": {State.SUCCEEDED: DAY, State.DELETED: 3_600.0}, "q2": {State.FAILED: None}},
+        {"t2": {State.SUCCEEDED: None}, "t3": {State.FAILED: 7_200.0, State.DELETED: DAY}},
+    )
+    rows = tables.execute("SELECT id::text, state::text, queue, task, changed_at FROM jobs").fetchall()
+    for gone in expire(tables, range(3), rules, limit=2):
+        assert gone.rows <= 2
+    [(until,)] = tables.execute("SELECT DISTINCT until FROM expiry").fetchall()
+    left = {job for (job,) in tables.execute("SELECT id::text FROM jobs")}
+    assert left == {
+        job for job, state, queue, task, at in rows if not has_expired(rules, State(state), queue, task, at, until)
+    }
+    assert 0 < len(left) < len(rows)
+    assert found(world) == []
+
+
+def test_a_row_that_is_missing_without_having_expired_is_found(
+    world: ReplayWorld, tables: psycopg.Connection[Any]
+) -> None:
+    old, new = old_and_new()
+    world.write(interleaved([*old, *new]))
+    world.apply()
+    passed(world)
+    tables.execute("DELETE FROM jobs WHERE id = %s", [new[0].id])
+    tables.execute("DELETE FROM history WHERE job = %s", [new[0].id])
+    assert {(one.kind, one.job) for one in found(world) if one.kind in {"job", "history"}} == {
+        ("job", new[0].id),
+        ("history", new[0].id),
+    }
+
+
+def test_more_rows_than_have_expired_are_not_missed(world: ReplayWorld, tables: psycopg.Connection[Any]) -> None:
+    old, new = old_and_new()
+    world.write(interleaved([*old, *new]))
+    world.apply()
+    passed(world)
+    for story in new[:1]:  # gone by hand, and the record that is to hide it
+        tables.execute("DELETE FROM jobs WHERE id = %s", [story.id])
+        tables.execute("DELETE FROM history WHERE job = %s", [story.id])
+        tables.execute("UPDATE expired SET through = %s WHERE lane = %s", [NOW, story.lane])
+    assert ("expiry", new[0].lane) in {(one.kind, one.lane) for one in found(world)}
+
+
+def test_a_row_that_should_have_gone_and_one_that_may_be_gone_and_differs_are_found(
+    world: ReplayWorld, tables: psycopg.Connection[Any]
+) -> None:
+    old, new = old_and_new()
+    world.write(interleaved([*old, *new]))
+    world.apply()
+    tables.execute("CREATE TABLE saved AS SELECT * FROM jobs WHERE id = %s", [old[0].id])
+    tables.execute("CREATE TABLE saved_history AS SELECT * FROM history WHERE job = %s", [old[0].id])
+    passed(world)
+    tables.execute("INSERT INTO jobs SELECT * FROM saved")
+    tables.execute("INSERT INTO history SELECT * FROM saved_history")
+    tables.execute("UPDATE counts SET n = n + 1 WHERE lane = %s AND state = 'Succeeded'", [old[0].lane])
+    assert [(one.kind, one.job) for one in found(world)] == [("expiry", old[0].id)]
+    tables.execute("UPDATE jobs SET attempt = 7 WHERE id = %s", [old[0].id])
+    differing = found(world, "again")
+    assert sorted((one.kind, one.job) for one in differing) == [("expiry", old[0].id), ("job", old[0].id)]
+
+
+def test_a_job_that_comes_back_is_shown_from_then_on_and_is_verified(
+    world: ReplayWorld, tables: psycopg.Connection[Any]
+) -> None:
+    old, new = old_and_new()
+    back = old[0]
+    before = len(back.values)
+    world.write(interleaved([*old, *new]))
+    world.apply()
+    passed(world)
+    back.at = NOW - timedelta(minutes=3)
+    back.enqueued(reason="once more").parameter_set("colour", "red").processing().succeeded({"n": 1})
+    requeued, *rest = back.values[before:]
+    requeued = requeued.replace(b'"data":', b'"causationid":"a-command","data":', 1)
+    world.write((back.lane, value) for value in [requeued, *rest])
+    world.apply()
+    with Monitor(world.setting.dsn, world.setting.schema) as monitor:
+        job = monitor.job(back.id)
+        assert job is not None
+        assert (job.state, job.version, job.spec) == (State.SUCCEEDED, 7, None)
+        assert [one.version for one in reversed(job.history)] == [4, 5, 6, 7]
+        assert monitor.parked(limit=10).items == ()
+    assert found(world) == []
+    tables.execute("UPDATE jobs SET priority = 9 WHERE id = %s", [back.id])
+    assert [(one.kind, one.job) for one in found(world, "changed")] == [("job", back.id)]
+    assert passed(world, Rules({State.SUCCEEDED: 60.0})) == {"Succeeded": 7}
+    assert tables.execute("SELECT count(*) FROM returned").fetchone() == (0,)
+    assert found(world, "gone") == []
+
+
+def test_a_job_of_which_no_row_expired_is_not_taken_for_one_that_came_back(world: ReplayWorld) -> None:
+    story = Story(lane=0, random=1, at=AGO, task="other").enqueued().processing().succeeded()
+    world.write(interleaved(old_and_new()[0]))
+    world.apply()
+    passed(world)
+    world.write((0, value) for value in story.values[1:])
+    world.apply()
+    with Monitor(world.setting.dsn, world.setting.schema) as monitor:
+        assert [one.code for one in monitor.parked(limit=10).items] == ["version_gap"]
+
+
+def test_a_projector_lets_rows_expire_beside_events_and_not_while_it_is_behind(
+    world: ReplayWorld, tables: psycopg.Connection[Any], wait_until: WaitUntil
+) -> None:
+    old, new = old_and_new()
+    world.write(interleaved([*old, *new]))
+    meters = world.setting.meters
+    expiring = Expiring(Rules({State.SUCCEEDED: DAY}), 0.1, meters, batch_max=3)
+    with running(world.setting.projector(expiring=expiring)):
+        wait_until(lambda: sample(meters, "joblog_expired_jobs_total", state="Succeeded") == 8, 10, "the expiry")
+        more = jobs(30, 3, first=500)
+        world.write(interleaved(more))
+        wait_until(lambda: world.setting.applied() >= world.written, 10, "the events")
+    assert sample(meters, "joblog_expiry_last_run_timestamp_seconds") is not None
+    # Whatever the time of day: what the tables have not seen the end of, they do not forget.
+    tables.execute("UPDATE offsets SET current_at = %s", [AGO])
+    assert passed(world, Rules({State.DELETED: DAY})) == {}
+    tables.execute("UPDATE offsets SET current_at = now()")
+    assert passed(world, Rules({State.DELETED: DAY})) == {"Deleted": 1}
+    assert found(world) == []
+
+
+def test_tables_that_are_built_anew_have_not_what_has_expired(world: ReplayWorld) -> None:
+    old, new = old_and_new()
+    world.write(interleaved([*old, *new]))
+    world.apply()
+    at = world.setting
+    place = Place(at.kafka, at.names, at.lanes, at.dsn, at.schema)
+    try:
+        rebuild(place, processes=1, expiry=RULES)  # compares the new tables with the log, and raises if they differ
+        assert found(world) == []
+        assert passed(world) == {}
+        with Monitor(at.dsn, at.schema) as monitor:
+            assert monitor.job(old[0].id) is None
+            assert monitor.job(new[0].id) is not None
+    finally:
+        drop_old(place)
