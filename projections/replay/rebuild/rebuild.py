@@ -250,8 +250,10 @@ def _analyze(connection: Connection, schema: str) -> None:
 
 
 def _expire(place: Place, rules: Rules, told: Told) -> None:
-    """Nobody writes the new tables now."""
+    """Apply what was left for the end, and let rows expire; nobody else writes the new tables now."""
     done = 0
+    with CatchUp(place, place.schemas.new) as rest:
+        rest.to_end(lambda: told(EXPIRING, 0, 0))
     with connected(place.dsn, place.schemas.new) as connection:
         for gone in expire(connection, range(place.lanes), rules, EXPIRED_MAX):
             done += gone.rows
