@@ -94,7 +94,10 @@ class Continuation(Answer):
 
 
 class Rejected(Answer):
-    """A command that could not be done, and where that stands in the log."""
+    """A command that could not be done, and where that stands in the log.
+
+    - existing: the job that is there in place of the one that was to be created, whose unique key it has.
+    """
 
     lane: int
     log_offset: int
@@ -105,6 +108,7 @@ class Rejected(Answer):
     command_id: str | None
     job_id: str | None
     position: str | None
+    existing: str | None = None
 
 
 class JobDetails(Job):

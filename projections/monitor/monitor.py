@@ -154,6 +154,15 @@ class Monitor:
         rows, following = self._by_place("rejected", limit, cursor, **job)
         return Page(items=tuple(Rejected(**row) for row in rows), next_cursor=following)
 
+    def existing(self, job_id: str) -> str | None:
+        """The job that has the unique key which this one was to have, and is there in its place; else None.
+
+        None may also mean that the projector has not yet read so far.
+        """
+        with self._reads.consistent() as ask:
+            rows = ask(SQL["existing"], {"job": _checked_id(job_id)})
+        return rows[0]["existing"] if rows else None
+
     def parked(self, *, limit: int = LIMIT, cursor: str | None = None) -> Page[ParkedRecord]:
         """The records of the log that could not be applied, the last first."""
         rows, following = self._by_place("parked", limit, cursor)

@@ -246,11 +246,19 @@ GROUP BY hour.since ORDER BY hour.since
 
 -- name: rejected
 -- A page of the commands that could not be done, the last first.
-SELECT lane, log_offset, at, code, reason, command, command_id, job::text AS job_id, position
+SELECT lane, log_offset, at, code, reason, command, command_id, job::text AS job_id, position,
+    existing::text AS existing
 FROM rejected
 WHERE (%(job)s::uuid IS NULL OR job = %(job)s)
     AND (%(at)s::timestamptz IS NULL OR (at, lane, log_offset) < (%(at)s, %(lane)s::smallint, %(log_offset)s::bigint))
 ORDER BY at DESC, lane DESC, log_offset DESC LIMIT %(limit)s
+
+-- name: existing
+-- The job that is there in place of one that was not created.
+SELECT existing::text AS existing
+FROM rejected
+WHERE job = %(job)s AND existing IS NOT NULL
+ORDER BY at DESC, lane DESC, log_offset DESC LIMIT 1
 
 -- name: parked
 -- A page of the records that could not be applied, the last first.

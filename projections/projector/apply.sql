@@ -331,9 +331,10 @@ END
 
 -- name: apply_rejected
 -- Keep a command that could not be done.
-INSERT INTO rejected (lane, log_offset, at, code, reason, command, command_id, job, position)
+INSERT INTO rejected (lane, log_offset, at, code, reason, command, command_id, job, position, existing)
 VALUES (
-    %(lane)s, %(log_offset)s, %(at)s, %(code)s, %(reason)s, %(command)s, %(command_id)s, %(job)s, %(position)s
+    %(lane)s, %(log_offset)s, %(at)s, %(code)s, %(reason)s, %(command)s, %(command_id)s, %(job)s, %(position)s,
+    %(existing)s
 )
 ON CONFLICT DO NOTHING
 

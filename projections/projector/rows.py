@@ -134,6 +134,7 @@ def rejected_row(record: Record, fact: RejectedFact) -> dict[str, Any]:
         "command_id": event.command_id,
         "job": event.job_id,
         "position": event.position,
+        "existing": event.existing,
     }
 
 

@@ -58,7 +58,8 @@ class CreateTemplate:
         self._rules = rules
         self._model = model
         self._shards = shards_of(model.queue, rules.shards, rules.shards_before)
-        self._lanes = [lane_of_shard(model.queue, rules.lanes, shard) for shard in range(self._shards.written)]
+        shards = range(self._shards.written) if model.unique is None else [self._shards.of_key(model.unique.key)]
+        self._lanes = [lane_of_shard(model.queue, rules.lanes, shard) for shard in shards]
         self._traceparent = options.traceparent
         self._run_at = model.run_at
         self._parent = wire.Parent(model.parent.job_id, model.parent.on, model.parent.kind) if model.parent else None
@@ -167,7 +168,8 @@ class CreateTemplate:
         if key is None:
             return self._new_id(now_ms)
         _check_key(key)
-        return hashed_job_id(lane_of_shard(queue, lanes, self._shards.of_key(key)), queue, key)
+        shard = self._shards.of_key(key if self._model.unique is None else self._model.unique.key)
+        return hashed_job_id(lane_of_shard(queue, lanes, shard), queue, key)
 
     def _new_id(self, now_ms: int) -> str:
         lanes = self._lanes
@@ -191,6 +193,11 @@ class CreateTemplate:
         queue, lane = self._model.queue, lane_of_job(job_id)
         if shard_of_lane(queue, lane, self._rules.lanes) >= self._shards.served:
             raise InvalidData(f"job id {job_id} names lane {lane}, where queue {queue} does not live")
+        if self._model.unique is not None and lane != self._lanes[0]:
+            raise InvalidData(
+                f"job id {job_id} names lane {lane}, but lane {self._lanes[0]} decides about unique key "
+                f"{self._model.unique.key!r:.60}: leave the job id out"
+            )
         return job_id
 
 

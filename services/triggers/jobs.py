@@ -74,15 +74,17 @@ def _command(event: IncomingEvent, trigger: str, index: int, job: Job, rules: Ru
     draft = drafted(job.task, Call(job.args, job.kwargs), job.options)
     options = draft.options
     if options.job_id is None and options.idempotency_key is None:
-        options = with_options(options, job_id=job_id_of(event, trigger, index, options.queue or "default", rules))
+        options = with_options(options, job_id=job_id_of(event, trigger, index, options, rules))
     template = CreateTemplate(draft.task, with_options(options, job_id=None), rules)
     call = Call(draft.args, draft.kwargs, options.idempotency_key, options.job_id)
     record = template.fill(call) if options.job_id is None else agreeing(template, call)
     return Command(record.job_id, record.value)
 
 
-def job_id_of(event: IncomingEvent, trigger: str, index: int, queue: str, rules: Rules) -> str:
+def job_id_of(event: IncomingEvent, trigger: str, index: int, options: JobOptions, rules: Rules) -> str:
     """The id of the job at this place (from 0) of what a function returns for an event."""
-    shard = shards_of(queue, rules.shards, rules.shards_before).of_key(f"{event.source} {event.id} {index}")
+    queue = options.queue or "default"
+    key = f"{event.source} {event.id} {index}" if options.unique is None else options.unique.key
+    shard = shards_of(queue, rules.shards, rules.shards_before).of_key(key)
     lane = lane_of_shard(queue, rules.lanes, shard)
     return hashed_job_id(lane, "trigger", trigger, event.source, event.id, str(index))

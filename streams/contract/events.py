@@ -192,6 +192,7 @@ class CommandRejected(Message):
     - code: one word for metrics and programs, such as `unknown_job`, `wrong_state`, `duplicate`, `invalid`.
     - command: the command's type as it came; command_id its CloudEvent id; both None if unreadable.
     - position: where it lies in the log, `topic/partition@offset`.
+    - existing: the job that is there in place of the one that was to be created (codes `existing`, `not_unique`).
     """
 
     type: Literal["command.rejected"] = "command.rejected"
@@ -201,6 +202,7 @@ class CommandRejected(Message):
     command_id: Text | None = None
     job_id: JobId | None = None
     position: Text | None = None
+    existing: JobId | None = None
 
 
 class WorkerEvent(Message):

@@ -339,6 +339,7 @@ class CommandRejected(Wire, frozen=True):
     command_id: Text | None = None
     job_id: JobId | None = None
     position: Text | None = None
+    existing: JobId | None = None
 
 
 class WorkerEvent(Wire, frozen=True):

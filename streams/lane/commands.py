@@ -52,6 +52,10 @@ def create(lane: Pipeline, received: wire.Received, election: Election, out: Lan
     job = new_job(job_id, event, spec, command.priority, now_ms, command)
     if received.traceparent is not None:
         job.traceparent = received.traceparent
+    if job.extras is not None:
+        for creating in lane.hooks.creating(job.extras.uses):
+            if rejected := creating(job, received.id, election, out):
+                return rejected
     lane.add(job, event, received.id, election, out)
     return None
 
@@ -67,6 +71,10 @@ def change(lane: Pipeline, received: wire.Received, election: Election, out: Lan
         job = found
     if isinstance(command, wire.RequeueJob) and command.queue is not None and not lane.has_queue(command.queue):
         return Rejection("wrong_lane", f"queue {command.queue} does not live in the job's lane {lane.number}")
+    if job.extras is not None:
+        for changing in lane.hooks.changing(job.extras.uses):
+            if rejected := changing(job, command, election):
+                return rejected
     return lane.apply(job, command, received.id, election, out)
 
 

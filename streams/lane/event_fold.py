@@ -13,6 +13,7 @@ from joblog.streams.contract.states import FINAL_STATES, ContinueOn, State
 from joblog.streams.lane.ended_jobs import BLOCK_MAX
 from joblog.streams.lane.features.continuations import PENDING_KEY
 from joblog.streams.lane.features.memory import ENDED_KEY
+from joblog.streams.lane.features.unique_keys import UNIQUE_KEY, Period, period_end_ms, place_of
 from joblog.streams.lane.features.verdicts import CONTINUATIONS_MAX, verdict
 from joblog.streams.lane.job import Job, evolve, is_transition, new_job
 from joblog.streams.lane.output import StateValue
@@ -37,6 +38,8 @@ class EventFold:
         #: Continuations that wait, in whatever lane: their parents in this lane, and what they wait for.
         self._waiting: dict[str, tuple[str, ContinueOn]] = {}
         self._kept = kept
+        #: Unique keys that are held for a period, the last claim of each.
+        self._periods: dict[str, Period] = {}
         #: Events of jobs whose first event is unknown: they were revived after they were forgotten, or it is lost.
         self.unknown: set[str] = set()
 
@@ -51,6 +54,7 @@ class EventFold:
             created = _spec(spec)
             job = new_job(job_id, event, spec, created.priority, at_ms, created)
             job.traceparent = traceparent
+            self._note_period(job)
         elif before is None:
             self.unknown.add(job_id)
             return
@@ -86,10 +90,17 @@ class EventFold:
                 job.continuations = (*job.continuations, (child, on))
         records.update(self.jobs)
         records.update((PENDING_KEY + parent, tuple(links)) for parent, links in pending.items())
+        records.update((UNIQUE_KEY + place, period) for place, period in self._periods.items() if period[1] > now_ms)
         ends = [(job.id, job.state.value, job.version) for job in self.ended.values()]
         for block, start in enumerate(range(0, len(ends), BLOCK_MAX)):
             records[f"{ENDED_KEY}{block}"] = tuple(ends[start : start + BLOCK_MAX])
         return records
+
+    def _note_period(self, created: Job) -> None:
+        if created.extras is not None and created.extras.unique is not None:
+            until_ms = period_end_ms(created)
+            if until_ms:
+                self._periods[place_of(created)] = (created.id, until_ms)
 
     def _note_waiting(self, job_id: str, event: wire.JobEvent) -> None:
         if not is_transition(event):

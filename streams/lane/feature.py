@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
-from joblog.streams.lane.transitions import Election
+from joblog.streams.lane.transitions import Election, Rejection
 from msgspec import msgpack
 
 #: Called with the report, where it lies in the log, the election and the outbox.
@@ -68,6 +68,12 @@ class Feature:
 
     def found(self, job: Job, clock_ms: int) -> None:
         """Called with each job that uses it, when all records are loaded, and before `loaded`."""
+
+    def creating(self, job: Job, cause: str, election: Election, out: LaneOutput) -> Rejection | None:
+        """A job that uses it is about to be created; returns why it is not. It may move other jobs out of its way."""
+
+    def changing(self, job: Job, command: Any, election: Election) -> Rejection | None:
+        """A command is about to change a job that uses it, live or ended; returns why it does not."""
 
     def moved(self, before: Job | None, job: Job, what: Any, election: Election, out: LaneOutput) -> None:
         """A job that uses it was created (`before` and `what` are None), or moved by an input, also within a state.

@@ -148,6 +148,8 @@ class FilterChain:
             parse_time_ms(answer.due or "")
         if answer.task != job.task:
             raise ValueError("a filter does not change a job's task")
+        if answer.queue != job.queue and job.extras is not None and job.extras.unique is not None:
+            raise ValueError("a job with a unique key stays in its queue")
         if answer.queue != job.queue and not self._has_queue(job.id, answer.queue):
             raise ValueError(f"queue {answer.queue} does not live in the job's lane")
         # Encode and decode it as readers of the log will: what fails here must not get there.

@@ -163,6 +163,8 @@ def first_event(create: wire.CreateJob, spec: bytes, now_ms: int) -> wire.JobEve
     """The first event of a job: Awaiting a parent, Scheduled ahead, or Enqueued."""
     facts = Raw(spec)
     due = time_ms(create.run_at) if create.run_at is not None else 0
+    if create.unique is not None and create.unique.wait_s is not None:
+        due = max(due, now_ms + round(create.unique.wait_s * 1000))
     if create.parent is not None:
         on = create.parent.on
         due_text = format_time(due) if due > now_ms else None

@@ -106,7 +106,10 @@ class Lane:
             return self.number if job_id[15:18] == self._hex else lane_of_job(job_id)
         if isinstance(command, wire.CreateJob):
             if command.idempotency_key is not None:  # as a client chooses it, so that both make the same id of it
-                return self.pipeline.rules.lane_of_key(command.queue, command.idempotency_key, self.lanes)
+                key = command.idempotency_key if command.unique is None else command.unique.key
+                return self.pipeline.rules.lane_of_key(command.queue, key, self.lanes)
+            if command.unique is not None:
+                return self.pipeline.rules.lane_of_key(command.queue, command.unique.key, self.lanes)
             if not self.pipeline.has_queue(command.queue):
                 return lane_of_queue(command.queue, self.lanes)
         return self.number
@@ -122,7 +125,13 @@ class Lane:
         """Write that a command was rejected, and why."""
         command = received.command
         data = wire.CommandRejected(
-            rejected.code, rejected.reason, command.type, received.id, command.job_id, self.position(offset)
+            rejected.code,
+            rejected.reason,
+            command.type,
+            received.id,
+            command.job_id,
+            self.position(offset),
+            rejected.existing,
         )
         self.rejected(data, received.traceparent, out)
 
@@ -163,6 +172,8 @@ def _hooks(features: tuple[Feature, ...]) -> Hooks:
     hooks = Hooks()
     hooks.may_start = _by_uses(features, "may_start")
     hooks.moved = _by_uses(features, "moved")
+    hooks.creating = _by_uses(features, "creating")
+    hooks.changing = _by_uses(features, "changing")
     hooks.created = _by_state([one.created() for one in features])
     hooks.entered = _by_state([one.entered() for one in features])
     hooks.left = _by_state([one.left() for one in features])

@@ -28,6 +28,8 @@ JobHook = Callable[[Job, LaneOutput], None]
 
 #: Called with the job before (None if it was created) and after, and the input that moved it.
 Moved = Callable[[Job | None, Job, Any, Election, LaneOutput], None]
+Creating = Callable[[Job, str, Election, LaneOutput], Rejection | None]
+Changing = Callable[[Job, Any, Election], Rejection | None]
 MayStart = Callable[[Job, Election, LaneOutput], str | None]
 
 _NONE: Final[tuple[Any, ...]] = ()
@@ -50,7 +52,7 @@ def _nothing(_uses: int) -> tuple[Any, ...]:
 class Hooks:
     """What features declared for all jobs, by hook and state; lane/feature.py says what each hook means."""
 
-    __slots__ = ("created", "entered", "left", "may_start", "moved")
+    __slots__ = ("changing", "created", "creating", "entered", "left", "may_start", "moved")
 
     def __init__(self) -> None:
         self.created: Mapping[State, tuple[JobHook, ...]] = {}
@@ -59,6 +61,8 @@ class Hooks:
         #: By the bits of what a job uses: all that are to be called for such a job.
         self.moved: Callable[[int], tuple[Moved, ...]] = _nothing
         self.may_start: Callable[[int], tuple[MayStart, ...]] = _nothing
+        self.creating: Callable[[int], tuple[Creating, ...]] = _nothing
+        self.changing: Callable[[int], tuple[Changing, ...]] = _nothing
 
 
 class Pipeline:

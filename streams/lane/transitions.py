@@ -44,10 +44,11 @@ class Lost(Struct, frozen=True, gc=False):
 
 
 class Rejection(Struct, frozen=True, gc=False):
-    """Why an input does not move a job: `code` for programs, `reason` for people."""
+    """Why an input does not move a job: `code` for programs, `reason` for people, `existing` the job in its place."""
 
     code: str
     reason: str
+    existing: str | None = None
 
 
 class Election(Struct, frozen=True, gc=False):

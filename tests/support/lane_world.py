@@ -11,10 +11,12 @@ from joblog.streams.contract.codec import encode, read_command, read_report
 from joblog.streams.contract.commands import JobSpec
 from joblog.streams.contract.events import Event
 from joblog.streams.contract.ids import lane_of_job
+from joblog.streams.contract.relations import UniquePolicy, UniqueUntil
 from joblog.streams.contract.states import FINAL_STATES, State
 from joblog.streams.elector.lane_records import read_state, write_state
 from joblog.streams.lane.features.catalog import FEATURES
 from joblog.streams.lane.features.failed_jobs import FailedJobs
+from joblog.streams.lane.features.unique_keys import UNIQUE_KEY, UniqueKeys, place_of
 from joblog.streams.lane.features.workers import SUSPECT_LOSSES, WORKER_KEY
 from joblog.streams.lane.filters import FilterChain, RetryFilter
 from joblog.streams.lane.job import Job, deleted, evolve, is_transition, new_job
@@ -180,6 +182,7 @@ class World:
             created = _spec(event.spec)
             spec = bytes(event.spec)
             self.folds[key] = new_job(key, event, spec, created.priority, self.now_ms, created)
+            self._check_unique(self.folds[key])
             return
         assert event.version == before.version + 1
         if before.state in FINAL_STATES and event.state is not before.state and not self._is_traversed(before):
@@ -187,6 +190,7 @@ class World:
             assert self.kinds[str(cause)] in allowed
         self._check_cause(before, event, str(cause))
         after = self.folds[key] = evolve(before, event, self.now_ms)
+        self._check_unique(after)
         assert (after.state, after.attempt) == (event.state, event.attempt)
         if event.state in {State.ENQUEUED, State.SCHEDULED} and is_transition(event):
             assert after.retries == event.retry
@@ -227,6 +231,7 @@ class World:
             self._check_state(lane, partition)
             self._check_holders(lane)
             self._check_waiting(lane)
+            self._check_keys(lane, partition)
             for job_id, fold in self.folds.items():
                 if lane_of_job(job_id) == number:
                     self._check_fold(lane, fold)
@@ -257,6 +262,36 @@ class World:
         assert all(lane.pipeline.store.ready.values())
         assert len(lane.pipeline.store.due) == states[State.SCHEDULED]
         assert [len(one.waiting) for one in lane.features if isinstance(one, FailedJobs)] == [states[State.FAILED]]
+
+    def _check_keys(self, lane: Lane, partition: Partition) -> None:
+        """Who claims a key follows from the jobs' records; who claims it for a period, from those of the feature."""
+        keys = next(one for one in lane.features if isinstance(one, UniqueKeys))
+        loaded = UniqueKeys(lane.pipeline)
+        for job in lane.jobs.values():
+            if job.extras is not None and job.extras.uses & UniqueKeys.uses:
+                loaded.found(job, self.now_ms)
+        assert {place: sorted(one) for place, one in keys.claims.items()} == {
+            place: sorted(one) for place, one in loaded.claims.items()
+        }
+        assert {UNIQUE_KEY + place for place in keys.periods} == {
+            key for key in partition.state if key.startswith(UNIQUE_KEY)
+        }
+
+    def _check_unique(self, job: Job) -> None:
+        """Of a queue's key one job lives, unless it is debounced: then one runs, and another one waits."""
+        if job.extras is None or job.extras.unique is None or job.state in FINAL_STATES:
+            return
+        others = [
+            one
+            for one in self.folds.values()
+            if one.id != job.id and one.extras is not None and one.extras.unique is not None
+            if place_of(one) == place_of(job) and one.state not in FINAL_STATES
+            if {one.extras.unique.until, job.extras.unique.until} == {UniqueUntil.END}
+        ]
+        if job.state is State.PROCESSING:
+            assert all(one.state is not State.PROCESSING for one in others)
+        if job.extras.unique.policy is not UniquePolicy.DEBOUNCE:
+            assert all(one.extras.unique.policy is UniquePolicy.DEBOUNCE for one in others)  # type: ignore[union-attr]
 
     def _check_fold(self, lane: Lane, fold: Job) -> None:
         """Nothing is lost: a job is live in its lane as the log tells it, or has ended and is remembered."""

@@ -50,6 +50,7 @@ def rejected_aside(record: Record, fact: RejectedFact) -> Aside:
         "command_id": event.command_id,
         "job": event.job_id,
         "position": event.position,
+        "existing": event.existing,
     }
     return Aside("rejected", record.lane, record.offset, says)
 

@@ -133,7 +133,8 @@ SELECT lane, queue, state::text, n FROM counts
 
 -- name: rejected
 -- Every rejected command, in the order of the log.
-SELECT lane, log_offset, at, code, reason, command, command_id, job::text AS job, position FROM rejected
+SELECT lane, log_offset, at, code, reason, command, command_id, job::text AS job, position, existing::text AS existing
+FROM rejected
 WHERE %(lanes)s::int[] IS NULL OR lane = ANY(%(lanes)s)
 ORDER BY lane, log_offset
 

@@ -154,6 +154,7 @@ CREATE TABLE rejected (
     command_id text,
     job        uuid,
     position   text,
+    existing   uuid, -- the job that is there in place of the one that was to be created
     PRIMARY KEY (lane, log_offset)
 );
 

@@ -7,9 +7,10 @@ from joblog.streams.lane.feature import Feature
 from joblog.streams.lane.features.continuations import Continuations
 from joblog.streams.lane.features.failed_jobs import FailedJobs
 from joblog.streams.lane.features.memory import Memory
+from joblog.streams.lane.features.unique_keys import UniqueKeys
 from joblog.streams.lane.features.workers import Workers
 
-FEATURES: Final[tuple[type[Feature], ...]] = (Memory, FailedJobs, Workers, Continuations)
+FEATURES: Final[tuple[type[Feature], ...]] = (Memory, FailedJobs, Workers, Continuations, UniqueKeys)
 
 #: From the prefix of a record's key to what reads its value.
 DECODERS: Final[dict[str, Callable[[bytes], Any]]] = {

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job, lane_of_queue, new_job_id
+from joblog.streams.contract.relations import UniquePolicy, UniqueUntil
 from joblog.streams.contract.retry import Curve, OnExceeded, Retry
 from joblog.streams.contract.states import FINAL_STATES, ContinueOn, State
 from joblog.streams.contract.timestamps import EPOCH
@@ -100,6 +101,28 @@ class Lanes(RuleBasedStateMachine):
     )
     def create_once(self, key: str, queue: str, lane: int) -> None:
         self.world.send(wire.CreateJob("t", queue=queue, idempotency_key=key), lane)
+
+    @rule(
+        key=st.sampled_from("kl"),
+        queue=st.sampled_from([SHARDED, QUEUES[0][0]]),
+        policy=st.sampled_from(UniquePolicy),
+        until=st.sampled_from([UniqueUntil.END, *UniqueUntil]),
+        lane=lanes,
+        **{one: st.sampled_from([1.0, 30.0]) for one in ("period_s", "wait_s")},
+        retry=st.sampled_from(RETRIES),
+        priority=st.sampled_from([0, 0, UNWANTED, UNLUCKY, UNBORN]),
+        idempotency_key=seldom(st.sampled_from("ab")),
+    )
+    def create_unique(self, key: str, policy: UniquePolicy, until: UniqueUntil, lane: int, **said: Any) -> None:
+        period_s, wait_s = said.pop("period_s"), said.pop("wait_s")
+        unique = wire.Unique(
+            key,
+            policy,
+            until,
+            period_s if until is UniqueUntil.PERIOD else None,
+            wait_s if policy is UniquePolicy.DEBOUNCE else None,
+        )
+        self.world.send(wire.CreateJob("t", **said, unique=unique), lane)
 
     @precondition(lambda self: self.world.folds)
     @rule(
