@@ -13,7 +13,9 @@ from joblog.services.tasks.recurring import recurring
 from joblog.services.tasks.task import Task, TaskRegistry, task
 from joblog.services.triggers.jobs import Job
 from joblog.services.triggers.trigger import Trigger, trigger
+from joblog.streams.contract.commands import Unique
 from joblog.streams.contract.recurring import Misfire, Overlap
+from joblog.streams.contract.relations import UniquePolicy, UniqueUntil
 from joblog.streams.contract.retry import Curve, OnExceeded, RetryPolicy
 from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.triggers.incoming import IncomingEvent
@@ -40,6 +42,9 @@ __all__ = [
     "Task",
     "TaskRegistry",
     "Trigger",
+    "Unique",
+    "UniquePolicy",
+    "UniqueUntil",
     "current_job",
     "recurring",
     "task",

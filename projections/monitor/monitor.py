@@ -160,7 +160,7 @@ class Monitor:
         None may also mean that the projector has not yet read so far.
         """
         with self._reads.consistent() as ask:
-            rows = ask(SQL["existing"], {"job": _checked_id(job_id)})
+            rows = ask(SQL["existing"], {"job": _checked_id(job_id), "code": None})
         return rows[0]["existing"] if rows else None
 
     def parked(self, *, limit: int = LIMIT, cursor: str | None = None) -> Page[ParkedRecord]:
@@ -219,12 +219,19 @@ class Monitor:
         return {**rows[0], "created_at": rows[0]["created_at"].isoformat()} if rows else None
 
     def wait_for(self, job_id: str, states: Collection[State], timeout_s: float) -> JobDetails | None:
-        """Look until the job is in one of the states; None when it is not in time."""
+        """Look until the job is in one of the states; None when it is not in time.
+
+        Where another job is there in its place (its unique key's policy is `existing`), that one is looked at.
+        """
         deadline = time.monotonic() + timeout_s
         pause = POLL_FIRST_S
         while True:
             with self._reads.consistent() as ask:
                 rows = ask(SQL["state"], {"id": _checked_id(job_id)})
+                instead = () if rows else ask(SQL["existing"], {"job": job_id, "code": "existing"})
+            if instead:
+                job_id = instead[0]["existing"]
+                continue
             if rows and rows[0]["state"] in states:
                 found = self.job(job_id)
                 if found is not None and found.state in states:

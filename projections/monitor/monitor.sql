@@ -257,7 +257,7 @@ ORDER BY at DESC, lane DESC, log_offset DESC LIMIT %(limit)s
 -- The job that is there in place of one that was not created.
 SELECT existing::text AS existing
 FROM rejected
-WHERE job = %(job)s AND existing IS NOT NULL
+WHERE job = %(job)s AND existing IS NOT NULL AND (%(code)s::text IS NULL OR code = %(code)s)
 ORDER BY at DESC, lane DESC, log_offset DESC LIMIT 1
 
 -- name: parked

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from joblog.services.client.json_values import encode_json
-from joblog.services.client.options import JobOptions, name_of, queue_of
+from joblog.services.client.options import JobOptions, name_of, queue_of, unique_of
 from joblog.services.tasks.task import Task
 from joblog.streams.contract.cloudevents import explained
 from joblog.streams.contract.fields import SECONDS_MAX
@@ -17,6 +17,12 @@ from pydantic import ValidationError
 
 AnyTask = Task[..., Any] | str
 
+#: Options that a definition has no place for.
+UNUSED: Final = (
+    *("idempotency_key", "job_id", "run_at", "parent", "traceparent"),
+    *("parents", "limits", "unique", "batch", "deadline", "expires_in"),
+)
+
 
 def definition_of(
     recurring_id: str,
@@ -27,9 +33,11 @@ def definition_of(
     fields: Mapping[str, Any],
 ) -> Definition:
     """The definition that `add_or_update`, or a task's `@recurring`, asks for."""
-    for name in ("idempotency_key", "job_id", "run_at", "parent", "traceparent"):
-        if getattr(options, name) is not None:
+    for name in UNUSED:
+        if getattr(options, name):
             raise InvalidData(f"options.{name} has no effect on a recurring job: leave it out")
+    if unique_of(task) is not None:
+        raise InvalidData(f"task {name_of(task)} has a unique key, which recurring jobs do not: use overlap= instead")
     if anchor is not None and not isinstance(schedule, timedelta):
         raise InvalidData("anchor has no effect without an interval: write schedule=timedelta(...), or leave it out")
     timeout = options.timeout

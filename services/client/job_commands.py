@@ -10,6 +10,7 @@ from joblog.services.client.changes import change_record
 from joblog.services.client.checks import agreeing
 from joblog.services.client.options import (
     DEFAULT_OPTIONS,
+    KEY_FOR_EACH,
     Call,
     ClientFilter,
     CreationCancelled,
@@ -18,6 +19,7 @@ from joblog.services.client.options import (
     drafted,
     due_at,
     name_of,
+    unique_of,
     with_options,
 )
 from joblog.services.client.templates import CommandRecord, CreateTemplate, Rules
@@ -112,8 +114,10 @@ class JobCommands(ABC):
             raise InvalidData(
                 "many jobs cannot share one id or key: write Call(args, kwargs, idempotency_key, job_id)"
             )
+        if options.unique is not None:
+            raise InvalidData(f"many jobs cannot share one unique key: {KEY_FOR_EACH}")
         each = [call if isinstance(call, Call) else Call(*call) for call in calls]
-        if self._filters:
+        if self._filters or unique_of(task) is not None:
             return self._create_filtered([drafted(task, call, options) for call in each])
         first = drafted(task, Call(), options)
         template = CreateTemplate(first.task, first.options, self._rules)

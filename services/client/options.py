@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
 
 from joblog.services.tasks.task import Task
+from joblog.services.tasks.unique import keyed
 from joblog.streams.contract.commands import Limit, Parents, Unique
 from joblog.streams.contract.fields import is_queue, wrong_queue
 from joblog.streams.contract.retry import RetryPolicy
@@ -76,6 +77,8 @@ class JobOptions:
             yield f"on has no effect without a parent: write parent=JOB_ID, on={self.on!s}, or leave it out"
         if self.queue is not None and not is_queue(self.queue):
             yield wrong_queue(self.queue)
+        if self.unique is not None and not isinstance(self.unique, Unique):
+            yield f'unique={self.unique!r:.60} is no unique key: write unique=Unique(key="order-17")'
         if self.retry is not None and not isinstance(self.retry, RetryPolicy):
             yield f"retry={self.retry!r:.60} is not a policy: write retry=RetryPolicy(attempts=3)"
         if self.traceparent is not None and not _is_traceparent(self.traceparent):
@@ -83,6 +86,8 @@ class JobOptions:
 
 
 DEFAULT_OPTIONS: Final = JobOptions()
+#: How each of many jobs gets a unique key of its own.
+KEY_FOR_EACH: Final = 'write @task(..., unique=Unique(key="{order_id}")) above the task, with a parameter\'s name'
 
 
 class Call(NamedTuple):
@@ -116,11 +121,15 @@ class ClientFilter(Protocol):
 
 def drafted(task: Task[..., Any] | str, call: Call, options: JobOptions) -> JobDraft:
     """The job that a call asks for; a task brings its queue if the options name none."""
-    from_call = {
+    from_call: dict[str, Any] = {
         "queue": queue_of(task) if options.queue is None else options.queue,
         "idempotency_key": options.idempotency_key if call.idempotency_key is None else call.idempotency_key,
         "job_id": options.job_id if call.job_id is None else call.job_id,
     }
+    own = unique_of(task)
+    if own is not None and options.unique is None:
+        assert isinstance(task, Task)
+        from_call["unique"] = keyed(own, task, call.args, call.kwargs)
     return JobDraft(name_of(task), call.args, call.kwargs, with_options(options, **from_call))
 
 
@@ -132,6 +141,11 @@ def with_options(options: JobOptions, **changes: Any) -> JobOptions:
 
 def name_of(task: Task[..., Any] | str) -> str:
     return task if isinstance(task, str) else task.name
+
+
+def unique_of(task: Task[..., Any] | str) -> Unique | None:
+    """The unique key that a task's jobs have, with places for their arguments."""
+    return None if isinstance(task, str) else task.unique
 
 
 def queue_of(task: Task[..., Any] | str) -> str:

@@ -10,6 +10,8 @@ from types import ModuleType
 from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
 
 from joblog.services.tasks.modules import declared, imported
+from joblog.services.tasks.unique import check_key
+from joblog.streams.contract.commands import Unique
 from joblog.streams.contract.fields import SECONDS_MAX, TASK_PATTERN, is_queue, wrong_queue
 from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.errors import SettingsError, TaskError, UnknownTask
@@ -35,6 +37,7 @@ class Task(Generic[P, R]):
     - queue: where its jobs go if nobody says otherwise.
     - retry: its own policy, None for the default; a job may bring another.
     - timeout_s: the longest run, in seconds, None for no end; a job may bring another.
+    - unique: the unique key of its jobs, with places for their arguments (unique.py).
     """
 
     __name__: str  # the function's, as its docstring
@@ -48,6 +51,7 @@ class Task(Generic[P, R]):
         retry: RetryPolicy | None,
         timeout_s: float | None,
         isolation: Isolation,
+        unique: Unique | None = None,
     ) -> None:
         update_wrapper(self, function)
         self.function: Final = function
@@ -56,6 +60,7 @@ class Task(Generic[P, R]):
         self.retry: Final = retry
         self.timeout_s: Final = timeout_s
         self.isolation: Final = isolation
+        self.unique: Final = unique
         self.recurrences: tuple[Any, ...] = ()  # declared with @recurring (recurring.py)
         self.is_async: Final = inspect.iscoroutinefunction(function)
 
@@ -73,6 +78,7 @@ def task(
     retry: RetryPolicy | None = None,
     timeout: timedelta | float | None = None,
     isolation: Isolation | str = Isolation.THREAD,
+    unique: Unique | None = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Make a function, sync or async, a task.
 
@@ -82,6 +88,8 @@ def task(
     - timeout: the longest run, a timedelta or seconds. When it is over, the attempt fails, and its policy decides
       on a retry. With `isolation="process"` the run is killed. Otherwise it is asked to stop: an async task is
       cancelled; a sync one has to look at its CancellationToken, and keeps its slot until it returns.
+    - unique: the unique key of its jobs, in which `{name}` stands for the argument of that name; jobs that
+      are created by the task's name alone have none.
     - isolation: `"thread"` (for async functions: the worker's event loop), or `"process"`.
 
     Raises SettingsError for a value that no task can have.
@@ -103,7 +111,17 @@ def task(
     def made(function: Callable[P, R]) -> Task[P, R]:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise SettingsError(f"task {name}: {function!r} is a generator, which nobody would run to its end")
-        return Task(function, name, queue=queue, retry=retry, timeout_s=timeout_s, isolation=Isolation(isolation))
+        if unique is not None:
+            check_key(name, function, unique)
+        return Task(
+            function,
+            name,
+            queue=queue,
+            retry=retry,
+            timeout_s=timeout_s,
+            isolation=Isolation(isolation),
+            unique=unique,
+        )
 
     return made
 

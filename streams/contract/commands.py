@@ -1,5 +1,6 @@
 """Commands: what anyone may ask Joblog to do. Values of the topic `commands`, as CloudEvents 1.0."""
 
+from datetime import timedelta
 from typing import Annotated, Final, Literal, Self
 
 from joblog.streams.contract.fields import (
@@ -35,6 +36,10 @@ from pydantic import Field, model_validator
 
 #: Versions and attempts continue from those of a snapshot, and must not overflow their columns in Postgres.
 REVIVED_MAX: Final = 1_000_000_000
+
+
+def _seconds(time: timedelta | float) -> float:
+    return time / timedelta(seconds=1) if isinstance(time, timedelta) else time
 
 
 class Parent(StrictMessage):
@@ -78,6 +83,8 @@ class Unique(StrictMessage):
 
     - policy: what becomes of another one. until: how long a job has the key; period_s: of `period`, seconds.
     - wait_s: of `debounce`: how long after the last creation the job runs, seconds.
+
+    A job ends, and lets go of its key, when it is Succeeded, Deleted or Failed; one that waits for a retry has it.
     """
 
     key: Key
@@ -91,6 +98,16 @@ class Unique(StrictMessage):
         if problem := unique_problem(self.policy, self.until, self.period_s, self.wait_s):
             raise ValueError(problem)
         return self
+
+    @classmethod
+    def debounced(cls, key: str, wait: timedelta | float, until: UniqueUntil = UniqueUntil.END) -> Self:
+        """The job runs so long (a timedelta or seconds) after the last one was created."""
+        return cls(key=key, policy=UniquePolicy.DEBOUNCE, until=until, wait_s=_seconds(wait))
+
+    @classmethod
+    def once_in(cls, period: timedelta | float, key: str, policy: UniquePolicy = UniquePolicy.REJECT) -> Self:
+        """One job is created in a period (a timedelta or seconds), however early it ends."""
+        return cls(key=key, policy=policy, until=UniqueUntil.PERIOD, period_s=_seconds(period))
 
 
 class CreateJob(StrictMessage):

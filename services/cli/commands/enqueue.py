@@ -13,10 +13,14 @@ from joblog.services.cli.postgres import Aside, monitor_of, unserved
 from joblog.services.cli.values import NotJson, given, parse_delay, parse_due, parse_json, queue_name, settings_of
 from joblog.services.client.client import Client
 from joblog.services.client.options import Call, JobOptions
+from joblog.streams.contract.cloudevents import explained
+from joblog.streams.contract.commands import Unique
 from joblog.streams.contract.fields import ATTEMPTS_MAX, PRIORITY_MAX
+from joblog.streams.contract.relations import UniquePolicy, UniqueUntil
 from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.contract.states import FINAL_STATES, ContinueOn, State
 from joblog.streams.errors import InvalidData, JoblogError
+from pydantic import ValidationError
 
 DEFAULT_QUEUE: Final = "default"
 
@@ -55,6 +59,25 @@ def enqueue(
         str | None, typer.Option(help="Idempotency key: calls with the same key create one job.")
     ] = None,
     job_id: Annotated[str | None, typer.Option(help="Job id chosen by the caller, to repeat a call safely.")] = None,
+    unique_key: Annotated[
+        str | None, typer.Option(help="Unique key: one job of the queue with this key lives at a time.")
+    ] = None,
+    unique_policy: Annotated[
+        UniquePolicy | None,
+        typer.Option(
+            case_sensitive=False, help="What to do if another job has the unique key.", show_default="reject"
+        ),
+    ] = None,
+    unique_until: Annotated[
+        UniqueUntil | None,
+        typer.Option(case_sensitive=False, help="How long the job has its unique key.", show_default="end"),
+    ] = None,
+    unique_period: Annotated[
+        str | None, typer.Option(help="With --unique-until period: how long after the creation: 90s, 15m.")
+    ] = None,
+    unique_wait: Annotated[
+        str | None, typer.Option(help="With --unique-policy debounce: how long after the last creation it runs.")
+    ] = None,
     parameter: Annotated[
         list[str] | None, typer.Option(metavar="NAME=JSON", help="A parameter of the job; may be repeated.")
     ] = None,
@@ -85,6 +108,7 @@ def enqueue(
         run_at=parse_due(delay, at),
         parent=parent,
         on=on,
+        unique=_unique(unique_key, unique_policy, unique_until, unique_period, unique_wait),
     )
     named = parse_json(kwargs, "--kwargs")
     if not isinstance(named, dict):
@@ -110,6 +134,26 @@ def enqueue(
             _show_end(monitor, created, patience, output)
 
 
+def _unique(
+    key: str | None, policy: UniquePolicy | None, until: UniqueUntil | None, period: str | None, wait: str | None
+) -> Unique | None:
+    if key is None:
+        for option, value in (("policy", policy), ("until", until), ("period", period), ("wait", wait)):
+            if value is not None:
+                raise InvalidData(f"--unique-{option} has no effect without --unique-key KEY")
+        return None
+    try:
+        return Unique(
+            key=key,
+            policy=policy or UniquePolicy.REJECT,
+            until=until or UniqueUntil.END,
+            period_s=None if period is None else parse_delay(period).total_seconds(),
+            wait_s=None if wait is None else parse_delay(wait).total_seconds(),
+        )
+    except ValidationError as exc:
+        raise InvalidData(f"unique key: {explained(exc)}") from exc
+
+
 def _show_end(monitor: Monitor, job_id: str, patience: timedelta, output: Output) -> None:
     found = monitor.wait_for(job_id, FINAL_STATES, patience.total_seconds())
     if found is None:
@@ -124,6 +168,9 @@ def _now(monitor: Monitor, job_id: str) -> str:
     """Why a job has not ended yet."""
     found = monitor.job(job_id)
     if found is None:
+        refused = monitor.rejected(job_id=job_id, limit=1).items
+        if refused:
+            return f"it was rejected: {refused[0].reason}"
         return "it has not reached Postgres; `joblog doctor` tells whether an elector and a projector run"
     match found.state:
         case State.ENQUEUED:
