@@ -246,7 +246,8 @@ def _checked(task: str, options: JobOptions) -> commands.CreateJob:
         model = commands.CreateJob.model_validate(fields)
     except ValidationError as exc:
         raise InvalidData(explained(exc)) from exc
-    check_text([model.idempotency_key, options.traceparent, *model.parameters], "options")
+    unique_key = model.unique.key if model.unique is not None else None
+    check_text([model.idempotency_key, unique_key, options.traceparent, *model.parameters], "options")
     return model
 
 

@@ -31,7 +31,11 @@ def check_key(task: str, function: Callable[..., Any], unique: Unique) -> None:
         raise SettingsError(f'task {task}: unique={unique!r:.60} is no unique key: write Unique(key="{{order_id}}")')
     known = inspect.signature(function).parameters
     try:
-        places = [name for _, name, _, _ in _PLACES.parse(unique.key) if name is not None]
+        places = [
+            name if conversion is None else f"{name}!{conversion}"
+            for _, name, _, conversion in _PLACES.parse(unique.key)
+            if name is not None
+        ]
     except ValueError as exc:
         raise SettingsError(f"task {task}: unique key {unique.key!r}: {exc}") from exc
     for name in places:
@@ -56,7 +60,10 @@ def keyed(unique: Unique, task: Callee, args: Sequence[Any], kwargs: Mapping[str
                     f"{{{name}}} in the unique key of task {task.name} needs a text or an integer, "
                     f"not {values.get(name)!r:.60}: give options=JobOptions(unique=Unique(key=...))"
                 )
-            made += format(values[name], spec or "")
+            try:
+                made += format(values[name], spec or "")
+            except ValueError as exc:
+                raise InvalidData(f"{{{name}:{spec}}} in the unique key of task {task.name}: {exc}") from exc
     try:
         return Unique.model_validate({**unique.model_dump(), "key": made})
     except ValidationError as exc:

@@ -4,10 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job
+from joblog.streams.contract.relations import UniquePolicy, UniqueUntil
 from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.elector.lane_records import read_state, write_state
 from joblog.streams.lane.event_fold import EventFold
 from joblog.streams.lane.features.memory import ENDED_KEY
+from joblog.streams.lane.features.unique_keys import UniqueKeys
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.lane import Lane
 
@@ -35,6 +37,11 @@ def lane_of(fold: EventFold) -> Lane:
     return lane
 
 
+def unique_keys(lane: Lane) -> tuple[object, object]:
+    keys = next(one for one in lane.features if isinstance(one, UniqueKeys))
+    return {place: sorted(claims) for place, claims in keys.claims.items()}, keys.periods
+
+
 steps = st.lists(st.tuples(st.integers(0, LANES - 1), st.integers(0, 5), st.booleans()), min_size=1, max_size=25)
 
 
@@ -46,7 +53,10 @@ def named(index: int, steps: list[tuple[int, int, bool]]) -> str:
 def act(world: World, index: int, step: tuple[int, int, bool], steps: list[tuple[int, int, bool]]) -> None:
     """Create a job (perhaps one that waits for another), delete one, or let all runs succeed."""
     lane, what, other = step
-    if what <= 2:
+    if what == 2 and other:
+        unique = wire.Unique("k", UniquePolicy.REPLACE, UniqueUntil.PERIOD, 60.0) if index % 2 else wire.Unique("k")
+        world.send(create(chr(ord("a") + index), lane=lane, lanes=LANES, unique=unique), lane)
+    elif what <= 2:
         parent = {"parent": wire.Parent(named(index - 1, steps))} if index and other else {}
         world.send(create(chr(ord("a") + index), lane=lane, lanes=LANES, **parent), lane)
     elif what == 3:
@@ -85,6 +95,7 @@ def test_a_lane_that_is_folded_from_its_events_is_the_lane_that_wrote_them(
             # A lane keeps the wait of a continuation that was deleted meanwhile: to tell it anything is in vain.
             waiting = {one for one in job.continuations if world.folds[one[0]].state is State.AWAITING}
             assert set(made.jobs[key].continuations) == waiting
+        assert unique_keys(made) == unique_keys(lane)
         for job_id, fold in world.folds.items():
             if lane_of_job(job_id) == number:
                 assert made.ended.get(job_id) == lane.ended.get(job_id), fold
