@@ -35,9 +35,9 @@ from joblog.streams.contract.wire import WorkerAnnounced
 CHANGE_S: Final = 0.1
 
 
-def new_worker_id(name: str) -> str:
-    """A new id, for each session of a worker."""
-    return f"{name}:{os.getpid()}:{token_hex(4)}"
+def new_worker_id(name: str, home: int) -> str:
+    """A new id, for each session of a worker; it names the home lane, to which orders for the worker are sent."""
+    return f"{name}:{os.getpid()}:{token_hex(4)}@{home}"
 
 
 class Announcer:
@@ -54,7 +54,7 @@ class Announcer:
         self._reports = reports
         self._settings = settings
         self._lanes = settings.queues_of_lanes
-        self._home = next(iter(self._lanes))
+        self._home = settings.home
         self._worker = worker
         self._tasks = tuple(sorted(tasks))
         self._policies = {name: retry for name, retry in tasks.items() if retry is not None}
@@ -63,6 +63,8 @@ class Announcer:
         self._sent_at = dict.fromkeys(self._lanes, -inf)
         self._leases = leases
         self._announced: set[int] = set()
+        #: Whether it was told to take no more jobs.
+        self.is_quiet = False
 
     @property
     def lanes(self) -> tuple[int, ...]:
@@ -107,6 +109,7 @@ class Announcer:
             started_at=self._started_at,
             home=lane == self._home,
             policies=self._policies,
+            quiet=self.is_quiet,
         )
 
 

@@ -7,10 +7,11 @@ from math import inf
 from joblog.services.tasks.context import Cause
 from joblog.services.worker.assignments import Arrived, Unreadable
 from joblog.services.worker.execution.run import AssignmentRecord, KnownTask, Leases, Run, RunKey, clock
+from joblog.services.worker.orders import Orders
 from joblog.services.worker.reports import Endings, Reports, RunMeters, position_of
 from joblog.services.worker.slots import Slots
 from joblog.streams.contract.unreadable import failed_by_assignment
-from joblog.streams.contract.wire import AnyAssignment, CancelJob, RunJob
+from joblog.streams.contract.wire import AnyAssignment, CancelJob, OrderWorker, RunJob
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +36,12 @@ class Intake:
         reports: Reports,
         meters: RunMeters,
         leases: Leases,
+        orders: Orders,
     ) -> None:
         self._worker = worker
         self._lanes = lanes
         self._leases = leases
+        self._orders = orders
         self._queues = frozenset(queues)
         self._known = known
         self._slots = slots
@@ -58,6 +61,8 @@ class Intake:
                 elif isinstance(assignment, CancelJob):
                     self._add(runs)  # the run to cancel may be among these
                     self._cancel(assignment)
+                elif isinstance(assignment, OrderWorker):
+                    self._orders.take(assignment)
                 else:
                     self._park(record, assignment)
             except Exception as exc:  # noqa: BLE001 - the records behind this one are for other jobs

@@ -89,3 +89,8 @@ class WorkerOptions:
             for shard in range(self.shards.get(queue, 1)):
                 found.setdefault(lane_of_shard(queue, self.lanes, shard), []).append(queue)
         return {lane: tuple(queues) for lane, queues in found.items()}
+
+    @property
+    def home(self) -> int:
+        """The lane that writes the worker's events."""
+        return next(iter(self.queues_of_lanes))

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from threading import Event
 from typing import Final
@@ -13,6 +13,7 @@ from joblog.services.worker.assignments import Assignments, AssignmentsLost
 from joblog.services.worker.execution.run import KnownTask, Leases, Run, clock
 from joblog.services.worker.intake import Intake
 from joblog.services.worker.options import WorkerOptions
+from joblog.services.worker.orders import Orders
 from joblog.services.worker.report_sender import ReportSender
 from joblog.services.worker.reports import Endings, Reports, RunMeters
 from joblog.services.worker.slots import Slots
@@ -48,6 +49,7 @@ class Parts:
     run_meters: RunMeters
     health: Health
     meters: Meters
+    orders: Orders = field(default_factory=Orders)
 
 
 class Session:
@@ -73,8 +75,11 @@ class Session:
             reports=parts.reports,
             meters=parts.run_meters,
             leases=self._leases,
+            orders=parts.orders,
         )
         self._is_draining = False
+        if parts.orders.is_quiet:
+            self._be_quiet()
         self._next_turn = now
 
     def run(self, stop: Event) -> bool:
@@ -86,6 +91,7 @@ class Session:
         try:
             while not stop.is_set():
                 self._step()
+                self._parts.orders.obey(stop)
             self._drain()
         except LeaseLost as exc:
             self._end("worker.lease_lost", str(exc))
@@ -115,6 +121,9 @@ class Session:
             # The process may have been stopped since the last turn: nothing starts without a lease.
             self._fence(clock())
             self._intake.accept(arrived)
+            if self._parts.orders.is_quiet and not self._announcer.is_quiet:
+                self._be_quiet()
+                self._offer_nothing()
         self._parts.sender.turn()
         now = clock()
         if now >= self._next_turn:
@@ -163,8 +172,17 @@ class Session:
         for lane in {run.job.lane for run in old}:
             self._book.lower(lane, now)
         offers = self._book.offers(self._parts.slots, now)
-        self._announcer.announce(dict.fromkeys(offers, 0) if self._is_draining else offers, now)
+        is_closed = self._is_draining or self._announcer.is_quiet
+        self._announcer.announce(dict.fromkeys(offers, 0) if is_closed else offers, now)
         self._intake.release(old, f"no slot was free within {self._settings.release_after_s:g} s")
+
+    def _be_quiet(self) -> None:
+        """Take no more jobs, and give back what waits, but go on with what runs."""
+        self._announcer.is_quiet = True
+        self._intake.close("the worker was told to take no more jobs")
+
+    def _offer_nothing(self) -> None:
+        self._announcer.announce(dict.fromkeys(self._announcer.lanes, 0), clock(), at_once=True)
 
     def _drain(self) -> None:
         """1 offer no slots, 2 give back what waits, 3 let the rest end, 4 cancel what is left, 5 give it back."""
@@ -172,7 +190,7 @@ class Session:
         now = clock()
         self._is_draining = True
         self._parts.health.set_unready("stopping")
-        self._announcer.announce(dict.fromkeys(self._announcer.lanes, 0), now, at_once=True)
+        self._offer_nothing()
         self._intake.close("the worker stops")
         self._wait_for_ends(now + self._settings.grace_s, at_least_until=now + SETTLE_S)
         for run in list(self._intake.held.values()):

@@ -100,7 +100,7 @@ class Worker:
         self._health = health
         self._filters = tuple(filters)
         self._set_up_child = set_up_child
-        self.id = new_worker_id(self._settings.name)
+        self.id = new_worker_id(self._settings.name, self._settings.home)
 
     def run(self, stop: Event) -> None:
         """Work until `stop` is set and what runs has ended or was given back.
@@ -121,7 +121,7 @@ class Worker:
                     if not Session(parts, self.id, assignments).run(stop):
                         stop.wait(CONNECT_RETRY_S)
                 # An elector that did not miss the worker would go on waiting for the jobs of the old id.
-                self.id = new_worker_id(self._settings.name)
+                self.id = new_worker_id(self._settings.name, self._settings.home)
         sender.drain(FLUSH_S)
 
     def _sender(self) -> ReportSender:

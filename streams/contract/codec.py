@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import MAXYEAR, MINYEAR, datetime
 from functools import lru_cache
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from joblog.streams.contract import commands, wire
 from joblog.streams.contract.cloudevents import DEPTH_MAX, DIGITS_MAX, Headers, check_text, explained, read_envelope
@@ -63,11 +63,12 @@ class _Creation(Struct, gc=False):
 _envelope: Final = json.Decoder(_Envelope).decode
 _creation: Final = json.Decoder(_Creation).decode
 _CHANGES: Final[Mapping[str, json.Decoder[Any]]] = {
-    kind.type: json.Decoder(kind) for kind in (wire.DeleteJob, wire.RequeueJob, wire.RescheduleJob, wire.SetParameter)
+    kind.type: json.Decoder(kind) for kind in get_args(wire.AnyChange)
 }
 _COMMANDS: Final[Mapping[str, json.Decoder[wire.Command]]] = {
     wire.CreateJob.type: json.Decoder(wire.CreateJob),
     **_CHANGES,
+    **{kind.type: json.Decoder(kind) for kind in get_args(wire.AnyControl)},
 }
 _report: Final[json.Decoder[wire.AnyReport]] = json.Decoder(wire.AnyReport)
 _command_model: Final = TypeAdapter[commands.Command](commands.Command)
@@ -226,6 +227,7 @@ def _is_change(change: wire.Change) -> bool:
         _is_job_id(change.job_id)
         and (not isinstance(change, wire.RequeueJob) or change.queue is None or _is_queue(change.queue))
         and (not isinstance(change, wire.RescheduleJob) or _is_time(change.run_at))
+        and (not isinstance(change, wire.MoveJob) or _is_queue(change.queue))
     )
 
 

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Annotated, Final, Literal, Self
 
+from joblog.streams.contract.controls import AnyControl
 from joblog.streams.contract.fields import (
     Capacity,
     Count,
@@ -175,7 +176,10 @@ class JobSpec(Message):
 
 
 class Snapshot(StrictMessage):
-    """What a projection knows of an ended job: enough to revive it when its elector no longer remembers it."""
+    """What a projection knows of an ended job: enough to revive it when its elector no longer remembers it.
+
+    `priority`: as it was changed since its creation, if it was.
+    """
 
     version: Annotated[Version, Field(le=REVIVED_MAX)]
     state: State
@@ -185,6 +189,7 @@ class Snapshot(StrictMessage):
     created_at: Instant
     spec: JobSpec
     parameters: dict[Key, Json] = {}
+    priority: Priority | None = None
 
 
 class DeleteJob(Change):
@@ -218,4 +223,21 @@ class SetParameter(Change):
     value: Json
 
 
-Command = Annotated[CreateJob | DeleteJob | RequeueJob | RescheduleJob | SetParameter, Field(discriminator="type")]
+class SetPriority(Change):
+    """Change the priority of a job that has not ended, or Failed; its state stays."""
+
+    type: Literal["job.set_priority"] = "job.set_priority"
+    priority: Priority
+
+
+class MoveJob(Change):
+    """Move a job to another queue of the lane that its id names; its state stays. Not while it is Processing."""
+
+    type: Literal["job.move"] = "job.move"
+    queue: QueueName
+
+
+Command = Annotated[
+    CreateJob | DeleteJob | RequeueJob | RescheduleJob | SetParameter | SetPriority | MoveJob | AnyControl,
+    Field(discriminator="type"),
+]

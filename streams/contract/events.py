@@ -7,6 +7,7 @@ job (or worker) and whose `data` are the fields below.
 from typing import Annotated, Literal
 
 from joblog.streams.contract.commands import JobSpec
+from joblog.streams.contract.controls import FENCES_MAX, BulkAction, BulkOutcome
 from joblog.streams.contract.fields import (
     Count,
     Instant,
@@ -16,6 +17,7 @@ from joblog.streams.contract.fields import (
     Message,
     Priority,
     QueueName,
+    Rate,
     Share,
     TaskName,
     Text,
@@ -173,6 +175,13 @@ class JobPrioritySet(JobEvent):
     priority: Priority
 
 
+class JobMoved(JobEvent):
+    """The job was moved to another queue, `queue`; its state stays."""
+
+    type: Literal["job.moved"] = "job.moved"
+    note: Literal["moved"] = "moved"
+
+
 class JobProgressed(JobEvent):
     """What a run said of itself; the job's state stays.
 
@@ -215,6 +224,7 @@ class WorkerEvent(Message):
     host: Text = ""
     pid: Count = 0
     started_at: Instant
+    quiet: bool = False
 
 
 class WorkerStarted(WorkerEvent):
@@ -241,6 +251,89 @@ class WorkerLost(WorkerEvent):
     type: Literal["worker.lost"] = "worker.lost"
 
 
+class WorkerOrdered(WorkerEvent):
+    """What events of an order to a worker say besides: who gave it, and why."""
+
+    by: Text | None = None
+    reason: Text | None = None
+
+
+class WorkerQuieted(WorkerOrdered):
+    """A worker was told to take no more jobs."""
+
+    type: Literal["worker.quieted"] = "worker.quieted"
+
+
+class WorkerStopOrdered(WorkerOrdered):
+    """A worker was told to stop in order; `worker.stopped` follows."""
+
+    type: Literal["worker.stop_ordered"] = "worker.stop_ordered"
+
+
+class QueueEvent(Message):
+    """What all events of a queue carry; each lane in which it lives writes its own."""
+
+    queue: QueueName
+    by: Text | None = None
+    reason: Text | None = None
+
+
+class QueuePaused(QueueEvent):
+    """No more jobs of the queue start in this lane, for good or until an instant; `drain`: `queue.drained` comes."""
+
+    type: Literal["queue.paused"] = "queue.paused"
+    until: Instant | None = None
+    drain: bool = False
+
+
+class QueueDrained(QueueEvent):
+    """The queue is paused, and none of its jobs runs in this lane any more."""
+
+    type: Literal["queue.drained"] = "queue.drained"
+
+
+class QueueResumed(QueueEvent):
+    """Jobs of the queue start again in this lane: by a command, or because the instant has come."""
+
+    type: Literal["queue.resumed"] = "queue.resumed"
+
+
+class BulkStarted(Message):
+    """A bulk operation begins; see the command `bulk.start`."""
+
+    type: Literal["bulk.started"] = "bulk.started"
+    operation: JobId
+    by: Text | None = None
+    reason: Text | None = None
+    action: BulkAction
+    filter: dict[str, Json] = {}
+    fence: Annotated[tuple[Count, ...], Field(min_length=1, max_length=FENCES_MAX)]
+    matched: Count
+    rate: Rate
+    queue: QueueName | None = None
+    priority: Priority | None = None
+
+
+class BulkAdvanced(Message):
+    """So many commands were sent, the last one for the job `cursor`."""
+
+    type: Literal["bulk.advanced"] = "bulk.advanced"
+    operation: JobId
+    sent: Count
+    cursor: JobId | None = None
+
+
+class BulkEnded(Message):
+    """A bulk operation ended, after so many commands; `by` and `reason` are set if that was by a command."""
+
+    type: Literal["bulk.ended"] = "bulk.ended"
+    operation: JobId
+    by: Text | None = None
+    reason: Text | None = None
+    outcome: BulkOutcome
+    sent: Count
+
+
 Event = Annotated[
     JobEnqueued
     | JobScheduled
@@ -252,11 +345,20 @@ Event = Annotated[
     | JobParameterSet
     | JobHeld
     | JobPrioritySet
+    | JobMoved
     | JobProgressed
     | CommandRejected
     | WorkerStarted
     | WorkerAlive
     | WorkerStopped
-    | WorkerLost,
+    | WorkerLost
+    | WorkerQuieted
+    | WorkerStopOrdered
+    | QueuePaused
+    | QueueDrained
+    | QueueResumed
+    | BulkStarted
+    | BulkAdvanced
+    | BulkEnded,
     Field(discriminator="type"),
 ]

@@ -26,6 +26,8 @@ Priority = Annotated[int, Field(ge=-PRIORITY_MAX, le=PRIORITY_MAX), Meta(ge=-PRI
 Seconds = Annotated[float, Field(ge=0, le=SECONDS_MAX), Meta(ge=0, le=SECONDS_MAX)]
 TimeoutSeconds = Annotated[float, Field(gt=0, le=SECONDS_MAX), Meta(gt=0, le=SECONDS_MAX)]
 Share = Annotated[float, Field(ge=0, le=1), Meta(ge=0, le=1)]
+#: Jobs a second.
+Rate = Annotated[float, Field(gt=0, le=100_000), Meta(gt=0, le=100_000)]
 #: Jobs that may run at once, or start in an interval.
 Capacity = Annotated[int, Field(ge=1, le=1_000_000), Meta(ge=1, le=1_000_000)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=200), Meta(min_length=1, max_length=200)]

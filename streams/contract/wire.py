@@ -10,7 +10,8 @@ structs only.
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, TypeAlias
 
-from joblog.streams.contract.fields import Capacity, Count, Key, Priority, Share, Text, TimeoutSeconds, Version
+from joblog.streams.contract.controls import FENCES_MAX, BulkAction, BulkOutcome
+from joblog.streams.contract.fields import Capacity, Count, Key, Priority, Rate, Share, Text, TimeoutSeconds, Version
 from joblog.streams.contract.relations import (
     LIMITS_MAX,
     PARENTS_MAX,
@@ -138,6 +139,7 @@ class Snapshot(Outside, frozen=True):
     created_at: Instant
     spec: JobSpec
     parameters: dict[Key, Raw] = {}
+    priority: Priority | None = None
 
 
 class DeleteJob(Change, frozen=True, kw_only=True):
@@ -163,7 +165,83 @@ class SetParameter(Change, frozen=True, kw_only=True):
     value: Any
 
 
-Command = CreateJob | DeleteJob | RequeueJob | RescheduleJob | SetParameter
+class SetPriority(Change, frozen=True, kw_only=True):
+    type: ClassVar[str] = "job.set_priority"
+    priority: Priority
+
+
+class MoveJob(Change, frozen=True, kw_only=True):
+    type: ClassVar[str] = "job.move"
+    queue: QueueName
+
+
+class Control(Outside, frozen=True, kw_only=True):
+    #: These commands name no job.
+    job_id: ClassVar[None] = None
+    by: Text | None = None
+    reason: Text | None = None
+
+
+class PauseQueue(Control, frozen=True, kw_only=True):
+    type: ClassVar[str] = "queue.pause"
+    queue: QueueName
+    until: Instant | None = None
+
+
+class DrainQueue(Control, frozen=True, kw_only=True):
+    type: ClassVar[str] = "queue.drain"
+    queue: QueueName
+    until: Instant | None = None
+
+
+class ResumeQueue(Control, frozen=True, kw_only=True):
+    type: ClassVar[str] = "queue.resume"
+    queue: QueueName
+
+
+class QuietWorker(Control, frozen=True, kw_only=True):
+    type: ClassVar[str] = "worker.quiet"
+    worker: WorkerId
+
+
+class StopWorker(Control, frozen=True, kw_only=True):
+    type: ClassVar[str] = "worker.stop"
+    worker: WorkerId
+
+
+Fence = Annotated[tuple[Count, ...], Meta(min_length=1, max_length=FENCES_MAX)]
+
+
+class StartBulk(Control, frozen=True, kw_only=True):
+    type: ClassVar[str] = "bulk.start"
+    operation: JobId
+    action: BulkAction
+    filter: dict[str, Any] = {}
+    fence: Fence
+    matched: Count
+    rate: Rate
+    queue: QueueName | None = None
+    priority: Priority | None = None
+
+
+class AdvanceBulk(Control, frozen=True, kw_only=True):
+    type: ClassVar[str] = "bulk.advance"
+    operation: JobId
+    before: Count
+    sent: Count
+    cursor: JobId | None = None
+    outcome: BulkOutcome | None = None
+
+
+class CancelBulk(Control, frozen=True, kw_only=True):
+    type: ClassVar[str] = "bulk.cancel"
+    operation: JobId
+
+
+#: Commands on a job that are decided alike.
+AnyChange = DeleteJob | RequeueJob | RescheduleJob | SetParameter | SetPriority | MoveJob
+AnyControl = PauseQueue | DrainQueue | ResumeQueue | QuietWorker | StopWorker | StartBulk | AdvanceBulk | CancelBulk
+Command = CreateJob | AnyChange | AnyControl
 
 
 class Received(Wire, frozen=True):
@@ -240,6 +318,7 @@ class WorkerAnnounced(Report, frozen=True, kw_only=True, tag="worker.announced")
     - slots: jobs it will hold of this lane at once, prefetched ones included.
     - policies: the retry policies of those tasks that have one of their own.
     - home: whether this lane writes the worker's events.
+    - quiet: it was told to take no more jobs.
     """
 
     worker: WorkerId
@@ -254,6 +333,7 @@ class WorkerAnnounced(Report, frozen=True, kw_only=True, tag="worker.announced")
     started_at: Instant
     home: bool = False
     policies: dict[TaskName, Retry] = {}
+    quiet: bool = False
 
 
 class WorkerStopping(Report, frozen=True, kw_only=True, tag="worker.stopping"):
@@ -350,6 +430,46 @@ class WorkerEvent(Wire, frozen=True):
     host: Text
     pid: Count
     started_at: Instant
+    quiet: bool = False
+    by: Text | None = None
+    reason: Text | None = None
+
+
+class QueueEvent(Wire, frozen=True):
+    """The data of all events of queues; the models in events.py say which field belongs to which type."""
+
+    queue: QueueName
+    by: Text | None = None
+    reason: Text | None = None
+    until: Instant | None = None
+    drain: bool = False
+
+
+class BulkStarted(Wire, frozen=True, kw_only=True):
+    operation: JobId
+    by: Text | None = None
+    reason: Text | None = None
+    action: BulkAction
+    filter: dict[str, Any] = {}
+    fence: Fence
+    matched: Count
+    rate: Rate
+    queue: QueueName | None = None
+    priority: Priority | None = None
+
+
+class BulkAdvanced(Wire, frozen=True, kw_only=True):
+    operation: JobId
+    sent: Count
+    cursor: JobId | None = None
+
+
+class BulkEnded(Wire, frozen=True, kw_only=True):
+    operation: JobId
+    by: Text | None = None
+    reason: Text | None = None
+    outcome: BulkOutcome
+    sent: Count
 
 
 class CloudEvent(Wire, frozen=True):
@@ -396,7 +516,14 @@ class CancelJob(Assignment, frozen=True, kw_only=True, tag="job.cancel"):
     reason: Text
 
 
-AnyAssignment = RunJob | CancelJob
+class OrderWorker(Wire, frozen=True, tag_field="type", kw_only=True, tag="worker.order"):
+    """Take no more jobs, and if `stop` is set, end as SIGTERM would have it."""
+
+    stop: bool
+    reason: Text
+
+
+AnyAssignment = RunJob | CancelJob | OrderWorker
 
 
 class Timer(Wire, frozen=True):

@@ -75,7 +75,17 @@ def change(lane: Pipeline, received: wire.Received, election: Election, out: Lan
         for changing in lane.hooks.changing(job.extras.uses):
             if rejected := changing(job, command, election):
                 return rejected
+    if isinstance(command, wire.MoveJob) and not lane.has_queue(command.queue):
+        return Rejection("wrong_lane", wrong_lane(command.queue, lane.number))
     return lane.apply(job, command, received.id, election, out)
+
+
+def wrong_lane(queue: str, lane: int) -> str:
+    """Why a job cannot be moved to a queue, and what helps."""
+    return (
+        f"queue {queue} does not live in lane {lane}, which the job's id names: delete the job, and create it anew "
+        "in that queue"
+    )
 
 
 def _unfit(parent: wire.Parent, job_id: str, lanes: int) -> Rejection | None:

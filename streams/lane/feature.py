@@ -1,4 +1,4 @@
-"""What a feature of a lane is: its records, its reports, and the points at which it may act.
+"""What a feature of a lane is: its records, its reports and commands, and the points at which it may act.
 
 The base class lists the hooks. A feature costs only the jobs that use it: a lane collects once which features
 declare which hook, most hooks are declared for one state, and those of single jobs are called only for the jobs that
@@ -9,6 +9,7 @@ that it is assigned to.
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from joblog.streams.contract import wire
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
@@ -17,6 +18,9 @@ from msgspec import msgpack
 
 #: Called with the report, where it lies in the log, the election and the outbox.
 ReportHandler = Callable[[Any, str, Election, LaneOutput], None]
+
+#: Called with the command as it was received; returns why it cannot be done.
+CommandHandler = Callable[[wire.Received, Election, LaneOutput], Rejection | None]
 
 
 class Feature:
@@ -48,6 +52,12 @@ class Feature:
 
     def reports(self) -> Mapping[type, ReportHandler]:
         """The handlers of its reports, by the report's type."""
+        return {}
+
+    # --- commands that name no job ---
+
+    def commands(self) -> Mapping[type, CommandHandler]:
+        """What decides its commands, by the command's type."""
         return {}
 
     # --- hooks of all jobs in a state ---

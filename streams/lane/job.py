@@ -86,6 +86,7 @@ EVENT_TYPES: Final[Mapping[State, str]] = {
 NOTE_TYPES: Final[Mapping[str, str]] = {
     "held": "job.held",
     "priority_set": "job.priority_set",
+    "moved": "job.moved",
     "progressed": "job.progressed",
 }
 
@@ -107,6 +108,7 @@ def evolve(job: Job, event: wire.JobEvent, at_ms: int) -> Job:
     after: Job = _copy(job)
     after.version = event.version
     if event.note is not None:
+        after.queue = event.queue
         if event.priority is not None:
             after.priority = event.priority
         return after
@@ -185,7 +187,7 @@ def revived(job_id: str, snapshot: wire.Snapshot) -> Job:
         snapshot.state,
         snapshot.version,
         snapshot.attempt,
-        snapshot.spec.priority,
+        snapshot.spec.priority if snapshot.priority is None else snapshot.priority,
         time_ms(snapshot.created_at),
         json.encode(snapshot.spec),
         parameters=json.encode(snapshot.parameters),

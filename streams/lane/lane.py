@@ -58,6 +58,7 @@ class Lane:
         self._reports: dict[type, ReportHandler] = {wire.JobDue: self.pipeline.report}
         for feature in self.features:
             self._reports.update(feature.reports())
+        self._commands = {kind: handler for one in self.features for kind, handler in one.commands().items()}
         self._workers = next(one for one in self.features if isinstance(one, Workers))
 
     @property
@@ -116,8 +117,12 @@ class Lane:
 
     def command(self, received: wire.Received, offset: int, election: Election, out: LaneOutput) -> None:
         """Decide a command that belongs here; `offset` is where it is in the lane's partition of `commands`."""
-        decide = commands.create if type(received.command) is wire.CreateJob else commands.change
-        rejected = decide(self.pipeline, received, election, out)
+        kind = type(received.command)
+        if kind in self._commands:
+            rejected = self._commands[kind](received, election, out)
+        else:
+            decide = commands.create if kind is wire.CreateJob else commands.change
+            rejected = decide(self.pipeline, received, election, out)
         if rejected is not None:
             self.reject(rejected, received, offset, out)
 

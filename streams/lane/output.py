@@ -8,7 +8,15 @@ from joblog.streams.contract import wire
 from joblog.streams.lane.job import Job
 from msgspec import Struct
 
-EventData = wire.JobEvent | wire.CommandRejected | wire.WorkerEvent
+EventData = (
+    wire.JobEvent
+    | wire.CommandRejected
+    | wire.WorkerEvent
+    | wire.QueueEvent
+    | wire.BulkStarted
+    | wire.BulkAdvanced
+    | wire.BulkEnded
+)
 #: A job, or what a feature keeps in its records; None is a tombstone.
 StateValue = Job | Struct | tuple[Any, ...] | None
 

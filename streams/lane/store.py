@@ -11,15 +11,17 @@ class JobStore:
 
     - held: Enqueued jobs that a feature holds back; they are not in their queue. A job stays held back when it gets
       another version, but is still Enqueued.
+    - paused: queues of which no job starts.
     """
 
-    __slots__ = ("due", "held", "jobs", "ready")
+    __slots__ = ("due", "held", "jobs", "paused", "ready")
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
         self.ready: dict[str, ReadyQueue] = {}
         self.due = Waiting(SCHEDULED)
         self.held: set[str] = set()
+        self.paused: set[str] = set()
 
     def place(self, job: Job) -> None:
         """Put an Enqueued job into its queue, a Scheduled one among the due times."""

@@ -17,6 +17,7 @@ from joblog.streams.contract.states import (
     State,
 )
 from joblog.streams.contract.timestamps import time_ms
+from joblog.streams.lane.extras import USES_UNIQUE
 from joblog.streams.lane.job import Job, deleted, enqueued, failed, is_transition, new_job, scheduled
 from msgspec import Struct
 
@@ -82,6 +83,8 @@ TRANSITIONS: Final[Mapping[type, tuple[frozenset[State], State | None]]] = {
     wire.RequeueJob: (ANY, ENQUEUED),
     wire.RescheduleJob: (ANY, SCHEDULED),
     wire.SetParameter: (LIVE | {FAILED}, None),
+    wire.SetPriority: (LIVE | {FAILED}, None),
+    wire.MoveJob: ((LIVE | {FAILED}) - {PROCESSING}, None),
 }
 
 
@@ -241,6 +244,28 @@ def _on_set_parameter(job: Job, what: wire.SetParameter, _now_ms: int) -> wire.J
     )
 
 
+def _on_set_priority(job: Job, what: wire.SetPriority, _now_ms: int) -> wire.JobEvent | Rejection:
+    return _expected(job, what) or _noted(job, what, "priority_set", priority=what.priority)
+
+
+def _on_move(job: Job, what: wire.MoveJob, _now_ms: int) -> wire.JobEvent | Rejection:
+    if unexpected := _expected(job, what):
+        return unexpected
+    if job.extras is not None and job.extras.uses & USES_UNIQUE:
+        return Rejection(
+            "unique", f"its unique key belongs to the queue {job.queue}: delete it, and create another one"
+        )
+    return _noted(job, what, "moved", queue=what.queue)
+
+
+def _noted(
+    job: Job, what: wire.Change, note: str, *, queue: str | None = None, priority: int | None = None
+) -> wire.JobEvent:
+    """An event that leaves the job in its state."""
+    version, queue = job.version + 1, queue or job.queue
+    return wire.JobEvent(version, job.state, job.attempt, queue, job.task, what.reason, note=note, priority=priority)
+
+
 _PROPOSALS: Final[Mapping[type, Callable[[Job, Any, int], wire.JobEvent | Rejection]]] = {
     wire.JobDue: _on_due,
     wire.ParentEnded: _on_parent_ended,
@@ -253,6 +278,8 @@ _PROPOSALS: Final[Mapping[type, Callable[[Job, Any, int], wire.JobEvent | Reject
     wire.RequeueJob: _on_requeue,
     wire.RescheduleJob: _on_reschedule,
     wire.SetParameter: _on_set_parameter,
+    wire.SetPriority: _on_set_priority,
+    wire.MoveJob: _on_move,
 }
 
 _RULES: Final = {kind: (heard_in, _PROPOSALS[kind]) for kind, (heard_in, _) in TRANSITIONS.items()}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from joblog.streams.contract import codec, commands, events, retry, wire
+from joblog.streams.contract import codec, commands, controls, events, retry, wire
 from joblog.streams.contract.fields import Message, StrictMessage
 from msgspec import NODEFAULT, structs
 from pydantic import BaseModel, TypeAdapter
@@ -29,28 +29,29 @@ from tests.support.messages import (
 #: Models whose twin has another name.
 OTHER_NAMES = {
     "RetryPolicy": "Retry",
-    **dict.fromkeys(("WorkerStarted", "WorkerAlive", "WorkerStopped", "WorkerLost"), "WorkerEvent"),
 }
 COMMAND_MODEL = TypeAdapter[commands.Command](commands.Command)
 
 
 def models() -> Iterator[type[BaseModel]]:
-    for module in (commands, events, retry):
+    for module in (commands, controls, events, retry):
         for model in vars(module).values():
             if inspect.isclass(model) and issubclass(model, Message) and model not in {Message, StrictMessage}:
                 yield model
 
 
 def twin_of(model: type[BaseModel]) -> Any:
-    if issubclass(model, events.JobEvent):
-        return wire.JobEvent
+    for shared in SHARED:
+        if issubclass(model, shared):
+            return getattr(wire, shared.__name__)
     module = retry if model is retry.RetryPolicy else wire
     return getattr(module, OTHER_NAMES.get(model.__name__, model.__name__))
 
 
-#: All but the events of jobs, which share one struct, and those of workers, of which electors write all fields.
+#: Events that share one struct for all of their types.
+SHARED = (events.JobEvent, events.WorkerEvent, events.QueueEvent)
 ONE_TO_ONE = sorted(
-    {model for model in models() if not issubclass(model, events.JobEvent | events.WorkerEvent)},
+    {model for model in models() if not issubclass(model, SHARED)},
     key=lambda model: model.__name__,
 )
 
@@ -73,7 +74,7 @@ def test_what_is_left_out_means_the_same_to_both(model: type[BaseModel]) -> None
     assert meaning(twin) == meaning(defaults)
 
 
-@pytest.mark.parametrize("shared", [events.JobEvent, events.WorkerEvent])
+@pytest.mark.parametrize("shared", SHARED)
 def test_a_struct_of_many_events_has_the_fields_of_all_their_models(shared: type[BaseModel]) -> None:
     fields = {name for model in models() if issubclass(model, shared) for name in fields_of(model)}
     assert {field.name for field in structs.fields(twin_of(shared))} == fields

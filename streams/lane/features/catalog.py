@@ -4,13 +4,23 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from joblog.streams.lane.feature import Feature
+from joblog.streams.lane.features.bulk import BulkOperations
 from joblog.streams.lane.features.continuations import Continuations
 from joblog.streams.lane.features.failed_jobs import FailedJobs
 from joblog.streams.lane.features.memory import Memory
+from joblog.streams.lane.features.queue_control import QueueControl
 from joblog.streams.lane.features.unique_keys import UniqueKeys
 from joblog.streams.lane.features.workers import Workers
 
-FEATURES: Final[tuple[type[Feature], ...]] = (Memory, FailedJobs, Workers, Continuations, UniqueKeys)
+FEATURES: Final[tuple[type[Feature], ...]] = (
+    Memory,
+    FailedJobs,
+    Workers,
+    Continuations,
+    UniqueKeys,
+    QueueControl,
+    BulkOperations,
+)
 
 #: From the prefix of a record's key to what reads its value.
 DECODERS: Final[dict[str, Callable[[bytes], Any]]] = {

@@ -11,14 +11,14 @@ from joblog.streams.contract import wire
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.states import PROCESSING, State
 from joblog.streams.contract.timestamps import EPOCH
-from joblog.streams.lane.feature import Feature, ReportHandler
+from joblog.streams.lane.feature import CommandHandler, Feature, ReportHandler
 from joblog.streams.lane.features.slots import WorkerRegistry, WorkerSlots
 from joblog.streams.lane.filters import policy_of
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.queue import ReadyQueue
-from joblog.streams.lane.transitions import Election, Lost, decide
+from joblog.streams.lane.transitions import Election, Lost, Rejection, decide
 from msgspec import Raw, msgpack, structs
 
 WORKER_KEY: Final = "worker:"
@@ -106,12 +106,46 @@ class Workers(Feature):
     def _stopping(self, report: wire.WorkerStopping, cause: str, election: Election, out: LaneOutput) -> None:
         self._gone(report.worker, "worker.stopped", cause, election, out)
 
-    def _worker_event(self, kind: str, worker: WorkerSlots, cause: str, now_ms: int, out: LaneOutput) -> None:
+    # --- what people tell them ---
+
+    def commands(self) -> Mapping[type, CommandHandler]:
+        return {wire.QuietWorker: self._ordered, wire.StopWorker: self._ordered}
+
+    def _ordered(self, received: wire.Received, election: Election, out: LaneOutput) -> Rejection | None:
+        """Tell a worker to take no more jobs, or to stop; only its home lane does, so that it is told once."""
+        command = received.command
+        assert isinstance(command, wire.QuietWorker | wire.StopWorker)
+        worker = self.registry.get(command.worker)
+        if worker is None or worker.gone is not None:
+            return Rejection("unknown_worker", f"no worker {command.worker} announces itself to this lane")
+        if not worker.announced.home:
+            return Rejection("wrong_lane", f"lane {self.pipeline.number} is not the home of {command.worker}")
+        is_stop = isinstance(command, wire.StopWorker)
+        told = f" by {command.by}" if command.by else ""
+        why = f": {command.reason}" if command.reason else ""
+        order = wire.OrderWorker(
+            stop=is_stop, reason=f"told{told} to {'stop' if is_stop else 'take no more jobs'}{why}"
+        )
+        out.assignments.append((worker.announced.partition, command.worker, order))
+        kind = "worker.stop_ordered" if is_stop else "worker.quieted"
+        self._worker_event(kind, worker, received.id, election.now_ms, out, (command.by, command.reason))
+        return None
+
+    def _worker_event(
+        self,
+        kind: str,
+        worker: WorkerSlots,
+        cause: str,
+        now_ms: int,
+        out: LaneOutput,
+        said: tuple[str | None, str | None] = (None, None),
+    ) -> None:
         worker.written_ms = now_ms
         last = worker.announced
         data = wire.WorkerEvent(
-            last.worker, last.all_queues, last.all_slots, last.tasks, last.host, last.pid, last.started_at
-        )
+            last.worker, last.all_queues, last.all_slots, last.tasks, last.host, last.pid, last.started_at,
+            last.quiet, *said,
+        )  # fmt: skip
         out.events.append((last.worker, kind, f"{cause}/{last.worker}/{kind}", data, cause, None))
 
     def _task_policy(self, name: str, task: str) -> Retry | None:
@@ -183,10 +217,12 @@ class Workers(Feature):
         """
         if self._apart:
             self._release_suspects()
-        queues = self.pipeline.store.ready
+        queues, paused = self.pipeline.store.ready, self.pipeline.store.paused
         for queue in tuple(queues):
             if out.budget.is_spent:
                 break
+            if queue in paused:
+                continue
             names = self.registry.serving(queue)
             if names:
                 ready = queues[queue]
@@ -274,4 +310,4 @@ class Workers(Feature):
 
 def _face(announced: wire.WorkerAnnounced) -> tuple[object, ...]:
     """What people see of a worker; the number of slots that it offers to this lane is not part of it."""
-    return (announced.all_queues, announced.all_slots, announced.tasks, announced.started_at)
+    return (announced.all_queues, announced.all_slots, announced.tasks, announced.started_at, announced.quiet)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from joblog.services.worker.announcing import new_worker_id
 from joblog.services.worker.assignments import partition_of
 from joblog.services.worker.options import DEFAULT_SLOTS, NAME_CHARS_MAX, WorkerOptions
+from joblog.streams.contract.controls import home_of_worker
 from joblog.streams.contract.fields import WORKER_PATTERN
 from joblog.streams.contract.ids import lane_of_queue, lane_of_shard
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS
@@ -63,8 +64,9 @@ def test_lanes_come_in_the_order_of_the_queues_and_hold_all_their_shards(
 
 
 def test_ids_of_workers_are_new_each_time_and_fit_the_contract() -> None:
-    ids = {new_worker_id("host-1.example") for _ in range(100)}
+    ids = {new_worker_id("host-1.example", 11) for _ in range(100)}
     assert len(ids) == 100
     for each in ids:
         assert re.fullmatch(WORKER_PATTERN, each)
+        assert home_of_worker(each) == 11
         assert 0 <= partition_of(each) < ASSIGNMENT_PARTITIONS

@@ -22,6 +22,7 @@ from joblog.services.worker.execution.threads import ThreadExecutor
 from joblog.services.worker.filters import Ended, WorkerFilter
 from joblog.services.worker.intake import Intake
 from joblog.services.worker.report_sender import ReportSender
+from joblog.services.worker.orders import Orders
 from joblog.services.worker.reports import Endings, Reports, RunMeters
 from joblog.services.worker.slots import Slots
 from joblog.services.worker.worker import Worker
@@ -168,6 +169,7 @@ class Bench:
             reports=reports,
             meters=meters,
             leases=self.leases,
+            orders=Orders(),
         )
         self._jobs = 0
 

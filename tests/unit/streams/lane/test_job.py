@@ -42,6 +42,8 @@ INPUTS: dict[type, Any] = {
     wire.RequeueJob: wire.RequeueJob(job_id=ID),
     wire.RescheduleJob: wire.RescheduleJob(job_id=ID, run_at=LATER),
     wire.SetParameter: wire.SetParameter(job_id=ID, name="p", value=1),
+    wire.SetPriority: wire.SetPriority(job_id=ID, priority=7),
+    wire.MoveJob: wire.MoveJob(job_id=ID, queue="other"),
 }
 
 
@@ -67,7 +69,8 @@ def test_an_input_is_heard_in_the_states_of_its_row_and_leads_to_its_candidate(k
 def test_only_people_wake_what_has_ended(state: State) -> None:
     heard = {kind for kind, (heard_in, _) in TRANSITIONS.items() if state in heard_in}
     people = {wire.RequeueJob, wire.RescheduleJob}
-    assert heard == (people | {wire.DeleteJob, wire.SetParameter} if state is State.FAILED else people)
+    failed = people | {wire.DeleteJob, wire.SetParameter, wire.SetPriority, wire.MoveJob}
+    assert heard == (failed if state is State.FAILED else people)
 
 
 # --- decisions, as whole values ---
