@@ -65,6 +65,13 @@ METRICS: Final[tuple[Metric, ...]] = (
         "joblog_jobs_lost_total", "counter", "Runs that ended with their worker", ("queue", "task"), roles=_ELECTOR
     ),
     Metric(
+        "joblog_jobs_expired_total",
+        "counter",
+        "Jobs that did not start in time, or still ran at their deadline",
+        ("queue", "task"),
+        roles=_ELECTOR,
+    ),
+    Metric(
         "joblog_job_end_to_end_seconds",
         "histogram",
         "From a job's creation to its final state, with all waiting, retries and runs",

@@ -4,7 +4,7 @@ import random
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from secrets import token_bytes, token_hex
 from struct import iter_unpack
 from typing import Any, Final, NamedTuple
@@ -244,11 +244,29 @@ def _checked(task: str, options: JobOptions) -> commands.CreateJob:
     }
     try:
         model = commands.CreateJob.model_validate(fields)
+        if (problem := _never_runs(model)) is not None:
+            raise InvalidData(problem)
     except ValidationError as exc:
         raise InvalidData(explained(exc)) from exc
     unique_key = model.unique.key if model.unique is not None else None
     check_text([model.idempotency_key, unique_key, options.traceparent, *model.parameters], "options")
     return model
+
+
+def _never_runs(model: commands.CreateJob) -> str | None:
+    """Why a job would be due only when its time is over; None if it would not."""
+    if model.run_at is None:
+        return None
+    if model.deadline is not None and model.run_at >= model.deadline:
+        return f"the job would never run: it is due at {model.run_at}, and its deadline is {model.deadline}"
+    if model.expires_in_s is not None:
+        wait_s = (model.run_at - datetime.now(UTC)).total_seconds()
+        if wait_s >= model.expires_in_s:
+            return (
+                f"the job would never run: it is due in {wait_s:.0f} s, and expires {model.expires_in_s:g} s after "
+                "its creation; expires_in counts from there"
+            )
+    return None
 
 
 def _seconds(time: timedelta | float | None) -> float | None:

@@ -40,6 +40,8 @@ INTERNALS: Final = Board(
                 Panel("Lost workers, late jobs", "Workers that were lost, and jobs elected without timer.", "ops",
                       ((rate("joblog_workers_lost_total"), "workers lost"),
                        (rate("joblog_jobs_overdue_total"), "without timer"))),
+                Panel("Expired jobs", "Jobs that did not start in time, or still ran at their deadline.", "ops",
+                      ((rate("joblog_jobs_expired_total", "task"), "{{task}}"),)),
                 Panel("Traces", "Spans of elections that were left out, since there were too many.", "ops",
                       ((rate("joblog_election_spans_left_out_total"), "left out"),)),
                 Panel("Jobs nobody serves", "Jobs in lanes that the settings do not serve for their queue.", "short",

@@ -24,6 +24,8 @@ JobId = Annotated[str, StringConstraints(pattern=JOB_ID_PATTERN)]
 WorkerId = Annotated[str, StringConstraints(pattern=WORKER_PATTERN)]
 Priority = Annotated[int, Field(ge=-PRIORITY_MAX, le=PRIORITY_MAX), Meta(ge=-PRIORITY_MAX, le=PRIORITY_MAX)]
 Seconds = Annotated[float, Field(ge=0, le=SECONDS_MAX), Meta(ge=0, le=SECONDS_MAX)]
+#: Log lines of a run in one report or event.
+LINES_MAX: Final = 100
 TimeoutSeconds = Annotated[float, Field(gt=0, le=SECONDS_MAX), Meta(gt=0, le=SECONDS_MAX)]
 Share = Annotated[float, Field(ge=0, le=1), Meta(ge=0, le=1)]
 #: Jobs a second.

@@ -11,7 +11,18 @@ from datetime import datetime
 from typing import Annotated, Any, ClassVar, TypeAlias
 
 from joblog.streams.contract.controls import FENCES_MAX, BulkAction, BulkOutcome
-from joblog.streams.contract.fields import Capacity, Count, Key, Priority, Rate, Share, Text, TimeoutSeconds, Version
+from joblog.streams.contract.fields import (
+    LINES_MAX,
+    Capacity,
+    Count,
+    Key,
+    Priority,
+    Rate,
+    Share,
+    Text,
+    TimeoutSeconds,
+    Version,
+)
 from joblog.streams.contract.relations import (
     LIMITS_MAX,
     PARENTS_MAX,
@@ -81,6 +92,8 @@ class Unique(Outside, frozen=True):
     wait_s: TimeoutSeconds | None = None
 
 
+#: What a run logged, in one report.
+Lines = Annotated[tuple[Text, ...], Meta(max_length=LINES_MAX)]
 Limits = Annotated[tuple[Limit, ...], Meta(max_length=LIMITS_MAX)]
 
 
@@ -303,6 +316,14 @@ class RunReleased(RunReport, frozen=True, kw_only=True, tag="run.released"):
     started: bool = False
 
 
+class RunProgressed(RunReport, frozen=True, kw_only=True, tag="run.progressed"):
+    """What the run has said of itself since the last such report: `progress` with its `text`, and log `lines`."""
+
+    progress: Share | None = None
+    text: Text | None = None
+    lines: Lines = ()
+
+
 class JobDue(Report, frozen=True, kw_only=True, tag="job.due"):
     """The time for which a job was scheduled has come; stale when the job has another version by now."""
 
@@ -364,6 +385,7 @@ AnyReport = (
     RunSucceeded
     | RunFailed
     | RunReleased
+    | RunProgressed
     | JobDue
     | WorkerAnnounced
     | WorkerStopping

@@ -11,10 +11,11 @@ from typing import Any, Final, Protocol
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.retry import DEFAULT_RETRY, OnExceeded, Retry, delay_s, is_retried, jitter
-from joblog.streams.contract.states import State
+from joblog.streams.contract.states import FINAL_STATES, State
 from joblog.streams.contract.timestamps import parse_time_ms
 from joblog.streams.lane.job import Job, deleted, enqueued, scheduled
-from joblog.streams.lane.transitions import Lost
+from joblog.streams.lane.times import is_too_late
+from joblog.streams.lane.transitions import Expired, Lost
 from joblog.streams.plugins import make_filter
 from msgspec import json, structs
 
@@ -78,10 +79,23 @@ class RetryFilter:
             return None
         unit = jitter(job.id, retry) if self._random is None else self._random()
         wait_s = delay_s(policy, retry, unit)
+        due_ms = now_ms + round(wait_s * 1000)
+        if is_too_late(job, due_ms):
+            return _without_retry(job, policy, candidate, what)
         reason = f"Retry attempt {retry} of {policy.attempts}: {message}"
         if wait_s <= 0:
             return enqueued(job, reason, retries=retry)
-        return scheduled(job, now_ms + round(wait_s * 1000), reason, retries=retry)
+        return scheduled(job, due_ms, reason, retries=retry)
+
+
+def _without_retry(job: Job, policy: Retry, candidate: wire.JobEvent, what: Any) -> wire.JobEvent | None:
+    """What becomes of a failure after which the deadline leaves no time for the retry."""
+    if policy.on_exceeded is OnExceeded.DELETE:
+        message = "" if candidate.exception is None else shortened(candidate.exception.message)
+        return deleted(job, f"No retry before the deadline: {message}")
+    if type(what) is Expired:
+        return None
+    return structs.replace(candidate, reason=f"{candidate.reason} (no retry before the deadline)")
 
 
 def shortened(message: str) -> str:
@@ -120,7 +134,7 @@ class FilterChain:
                 try:
                     answer = one.elect(job, elected, what, now_ms)
                     if answer is not None:
-                        elected = self._checked(job, answer, elected, candidate.state)
+                        elected = self._checked(job, answer, elected, candidate.state, what)
                 except Exception as error:  # noqa: BLE001  # user code: whatever it raises, the lane goes on
                     self._on_error(one.name)
                     elected = structs.replace(elected, reason=_with_error(elected.reason, one.name, error))
@@ -129,7 +143,7 @@ class FilterChain:
         traversed = structs.replace(candidate, traversed=True)
         return (traversed, structs.replace(elected, version=candidate.version + 1))
 
-    def _checked(self, job: Job, answer: Any, candidate: wire.JobEvent, first: State) -> wire.JobEvent:
+    def _checked(self, job: Job, answer: Any, candidate: wire.JobEvent, first: State, what: Any) -> wire.JobEvent:
         """The answer with the candidate's version; raises ValueError or TypeError if the job cannot take it."""
         if type(answer) is not wire.JobEvent:
             raise TypeError(f"a filter elects a JobEvent or None, not {type(answer).__name__}")
@@ -142,6 +156,8 @@ class FilterChain:
             raise ValueError(f"{state} is not for a filter to elect")
         if state is State.ENQUEUED and first is State.PROCESSING:
             raise ValueError("a job that was about to start is Enqueued already: it would be elected again at once")
+        if type(what) is Expired and state not in FINAL_STATES:
+            raise ValueError("the job's time is over: it would be ended again at once")
         if state is State.FAILED and answer.exception is None:
             raise ValueError("a Failed job has an exception")
         if state is State.SCHEDULED:

@@ -19,6 +19,7 @@ from joblog.streams.contract.states import (
 from joblog.streams.contract.timestamps import time_ms
 from joblog.streams.lane.extras import USES_UNIQUE
 from joblog.streams.lane.job import Job, deleted, enqueued, failed, is_transition, new_job, scheduled
+from joblog.streams.lane.times import ended, over_at
 from msgspec import Struct
 
 #: So much of an exception's type and text is in the reason of a failure; all of it is in the exception.
@@ -42,6 +43,13 @@ class Lost(Struct, frozen=True, gc=False):
     worker: str
     count: bool
     retry: Retry | None = None
+
+
+class Expired(Struct, frozen=True, gc=False):
+    """The time of this job is over: its deadline, or that within which it has to start (times.py)."""
+
+
+EXPIRED: Final = Expired()
 
 
 class Rejection(Struct, frozen=True, gc=False):
@@ -79,6 +87,8 @@ TRANSITIONS: Final[Mapping[type, tuple[frozenset[State], State | None]]] = {
     wire.RunFailed: (frozenset({PROCESSING}), FAILED),
     wire.RunReleased: (frozenset({PROCESSING}), ENQUEUED),
     Lost: (frozenset({PROCESSING}), ENQUEUED),  # or Failed, if the policy counts it
+    wire.RunProgressed: (frozenset({PROCESSING}), None),
+    Expired: (LIVE, DELETED),  # or Failed, if it runs
     wire.DeleteJob: (LIVE | {FAILED}, DELETED),
     wire.RequeueJob: (ANY, ENQUEUED),
     wire.RescheduleJob: (ANY, SCHEDULED),
@@ -199,6 +209,29 @@ def _on_lost(job: Job, what: Lost, _now_ms: int) -> wire.JobEvent | Rejection:
     return enqueued(job, reason, lost=job.lost + 1, policy=what.retry)
 
 
+def _on_progressed(job: Job, what: wire.RunProgressed, _now_ms: int) -> wire.JobEvent | Rejection:
+    if not _holds(job, what):
+        return _OLD_LEASE
+    return wire.JobEvent(
+        job.version + 1,
+        PROCESSING,
+        job.attempt,
+        job.queue,
+        job.task,
+        what.text,
+        note="progressed",
+        progress=what.progress,
+        lines=what.lines,
+    )
+
+
+def _on_expired(job: Job, _what: Expired, now_ms: int) -> wire.JobEvent | Rejection:
+    at_ms = over_at(job)
+    if not at_ms or at_ms > now_ms:
+        return Rejection("stale", "the job still has time")
+    return ended(job)
+
+
 def _expected(job: Job, what: wire.Change) -> Rejection | None:
     if what.expected_state is not None and what.expected_state is not job.state:
         return Rejection("wrong_state", f"expected state {what.expected_state}, the job is {job.state}")
@@ -274,6 +307,8 @@ _PROPOSALS: Final[Mapping[type, Callable[[Job, Any, int], wire.JobEvent | Reject
     wire.RunFailed: _on_failed,
     wire.RunReleased: _on_released,
     Lost: _on_lost,
+    wire.RunProgressed: _on_progressed,
+    Expired: _on_expired,
     wire.DeleteJob: _on_delete,
     wire.RequeueJob: _on_requeue,
     wire.RescheduleJob: _on_reschedule,

@@ -10,12 +10,13 @@ from joblog.streams.contract.states import State
 from joblog.streams.contract.timestamps import EPOCH, parse_time_ms
 from joblog.streams.lane.filters import policy_of
 from joblog.streams.lane.job import Job
-from joblog.streams.lane.transitions import Assigned, Lost
+from joblog.streams.lane.transitions import EXPIRED, Assigned, Lost
 from joblog.streams.replay.stored import ReadEvent
 from msgspec import json
 
 #: The causes that electors name: a report's place, or what the passing of time brought. Commands have ids.
-_by_elector: Final = re.compile(r"(?:reports/\d+@|overdue/|lease/|gone/)\d+").fullmatch
+_by_elector: Final = re.compile(r"(?:reports/\d+@|overdue/|lease/|gone/|deadline/)\d+").fullmatch
+_by_deadline: Final = re.compile(r"deadline/\d+").fullmatch
 _spec: Final = json.Decoder(wire.JobSpec).decode
 
 
@@ -50,10 +51,27 @@ def creation_of(job_id: str, event: ReadEvent, spec: bytes) -> wire.CreateJob:
 
 def input_of(job: Job, event: ReadEvent, cause: str) -> Any:
     """The input that led from this job to this event; None if no input does."""
+    if event.note is not None:
+        return _noted(job, event)
+    if _by_deadline(cause):
+        return EXPIRED
     if event.name is not None:
         return wire.SetParameter(job_id=job.id, name=event.name, value=event.value, reason=event.reason)
     found = (_BY_ELECTOR if by_elector(cause) else _BY_COMMAND).get(event.state) or _BY_WORKER.get(event.state)
     return None if found is None else found(job, event)
+
+
+def _noted(job: Job, event: ReadEvent) -> Any:
+    if event.note != "progressed":
+        return None
+    return wire.RunProgressed(
+        job_id=job.id,
+        lease=job.lease,
+        worker=job.worker or "",
+        progress=event.progress,
+        text=event.reason,
+        lines=event.lines,
+    )
 
 
 def _succeeded(job: Job, event: ReadEvent) -> wire.RunSucceeded:

@@ -8,6 +8,7 @@ beyond those that are recorded are assumed: to end as `Beyond` says, and to last
 
 from collections.abc import Callable
 from enum import StrEnum
+from sys import maxsize
 from typing import Any, Final
 
 from joblog.streams.contract import wire
@@ -15,7 +16,16 @@ from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.states import FINAL_STATES, State
 from joblog.streams.lane.filters import FilterChain, policy_of
 from joblog.streams.lane.job import Job, evolve, first_event, is_transition, new_job
-from joblog.streams.lane.transitions import Assigned, Election, Lost, Rejection, decide, elected_first
+from joblog.streams.lane.times import over_at
+from joblog.streams.lane.transitions import (
+    EXPIRED,
+    Assigned,
+    Election,
+    Lost,
+    Rejection,
+    decide,
+    elected_first,
+)
 from joblog.streams.replay.continuations import Ends, steps_after
 from joblog.streams.replay.history import End, History, Outside, Run
 from msgspec import Struct, json, structs
@@ -108,6 +118,17 @@ class _Course:
 
     def go_on(self) -> bool:
         """Take the next input; False when there is none."""
+        return self._advance() or (not self._history.is_open and self._expire(maxsize))
+
+    def _expire(self, before_ms: int) -> bool:
+        """End the job if its time is over before this instant."""
+        at_ms = over_at(self.result.job)
+        if not 0 < at_ms <= before_ms:
+            return False
+        self._now_ms = max(self._now_ms, at_ms)
+        return self._apply(EXPIRED)
+
+    def _advance(self) -> bool:
         outside, state = self._outside(), self.result.job.state
         if state in FINAL_STATES:
             return self._after_the_end(outside)
@@ -125,6 +146,8 @@ class _Course:
             return self._from_outside(outside)
         if outside is None and self._history.is_open and self._runs_are_over():
             return False
+        if self._expire(max(job.due_ms, self._now_ms)):
+            return True
         self._now_ms = max(job.due_ms, self._now_ms)
         return self._apply(wire.JobDue(job_id=job.id, version=job.version))
 
@@ -132,6 +155,8 @@ class _Course:
         end_ms = self._now_ms + run.lasted_ms
         if outside is not None and outside.at_ms < end_ms:
             return self._from_outside(outside)
+        if self._expire(end_ms):
+            return True
         self._now_ms = end_ms
         return self._apply(self._outcome(run.outcome))
 
@@ -159,12 +184,16 @@ class _Course:
         return True
 
     def _start(self, outside: Outside | None) -> bool:
+        if outside is not None and outside.what == EXPIRED and self._runs_are_over():
+            return self._from_outside(outside)  # until then no worker took it
         run = self._recorded_run() or self._assumed_run(outside)
         if run is None:
             return outside is not None and self._from_outside(outside)
         start_ms = self._now_ms + run.waited_ms
         if outside is not None and outside.at_ms <= start_ms:
             return self._from_outside(outside)
+        if self._expire(start_ms):
+            return True
         if self._runs_are_over():
             self.result.assumed += 1
         else:

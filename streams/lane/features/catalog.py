@@ -9,6 +9,7 @@ from joblog.streams.lane.features.continuations import Continuations
 from joblog.streams.lane.features.failed_jobs import FailedJobs
 from joblog.streams.lane.features.memory import Memory
 from joblog.streams.lane.features.queue_control import QueueControl
+from joblog.streams.lane.features.times import Times
 from joblog.streams.lane.features.unique_keys import UniqueKeys
 from joblog.streams.lane.features.workers import Workers
 
@@ -16,6 +17,7 @@ FEATURES: Final[tuple[type[Feature], ...]] = (
     Memory,
     FailedJobs,
     Workers,
+    Times,
     Continuations,
     UniqueKeys,
     QueueControl,

@@ -18,7 +18,7 @@ from joblog.streams.lane.job import Job
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.queue import ReadyQueue
-from joblog.streams.lane.transitions import Election, Lost, Rejection, decide
+from joblog.streams.lane.transitions import Election, Expired, Lost, Rejection, decide
 from msgspec import Raw, msgpack, structs
 
 WORKER_KEY: Final = "worker:"
@@ -79,6 +79,7 @@ class Workers(Feature):
             wire.RunSucceeded: self.pipeline.report,
             wire.RunFailed: self._failed,
             wire.RunReleased: self.pipeline.report,
+            wire.RunProgressed: self._progressed,
             wire.WorkerAnnounced: self._announced,
             wire.WorkerStopping: self._stopping,
         }
@@ -87,6 +88,10 @@ class Workers(Feature):
         job = self.pipeline.store.jobs.get(report.job_id)
         if job is not None and report.retry is None:
             report = structs.replace(report, retry=self._task_policy(report.worker, job.task))
+        self.pipeline.report(report, cause, election, out)
+
+    def _progressed(self, report: wire.RunProgressed, cause: str, election: Election, out: LaneOutput) -> None:
+        out.budget.spend(0, sum(map(len, report.lines)))
         self.pipeline.report(report, cause, election, out)
 
     def _announced(self, report: wire.WorkerAnnounced, cause: str, election: Election, out: LaneOutput) -> None:
@@ -200,10 +205,10 @@ class Workers(Feature):
         return {PROCESSING: self._let_go}
 
     def _let_go(self, before: Job, job: Job, what: Any, out: LaneOutput) -> None:
-        """Free the slot of a job that left Processing; where a command moved it, cancel the worker's run."""
+        """Free the slot of a job that left Processing; where that was not its run's end, cancel the worker's run."""
         if job.state is PROCESSING:
             return
-        if isinstance(what, wire.Change):
+        if isinstance(what, wire.Change | Expired):
             worker = self.registry.get(before.worker or "")
             if worker is not None:
                 cancel = wire.CancelJob(job_id=job.id, lease=before.lease, reason=f"The job is {job.state}")

@@ -5,13 +5,16 @@ import pytest
 from joblog.streams.contract import wire
 from joblog.streams.contract.states import FINAL_STATES, State
 from joblog.streams.contract.wire import JobEvent
+from joblog.streams.lane.extras import USES_TIMES, Extras
 from joblog.streams.lane.filters import FilterChain
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.transitions import (
+    EXPIRED,
     PARAMETERS_BYTES_MAX,
     TRANSITIONS,
     Assigned,
     Election,
+    Expired,
     Lost,
     Rejection,
     decide,
@@ -30,6 +33,8 @@ ENDED_WELL = wire.ParentEnded(job_id=ID, parent=PARENT, state=State.SUCCEEDED, r
 
 # --- what is heard where ---
 
+AT_ITS_DEADLINE = Extras(USES_TIMES, deadline_ms=NOW)
+
 INPUTS: dict[type, Any] = {
     wire.JobDue: wire.JobDue(job_id=ID, version=5),
     wire.ParentEnded: ENDED_WELL,
@@ -38,6 +43,8 @@ INPUTS: dict[type, Any] = {
     wire.RunFailed: FAILED,
     wire.RunReleased: RELEASED,
     Lost: Lost("w", count=False),
+    wire.RunProgressed: wire.RunProgressed(**RUN, progress=0.5),
+    Expired: EXPIRED,
     wire.DeleteJob: wire.DeleteJob(job_id=ID),
     wire.RequeueJob: wire.RequeueJob(job_id=ID),
     wire.RescheduleJob: wire.RescheduleJob(job_id=ID, run_at=LATER),
@@ -55,7 +62,9 @@ def test_every_input_has_a_row_in_the_table() -> None:
 @pytest.mark.parametrize("state", State)
 def test_an_input_is_heard_in_the_states_of_its_row_and_leads_to_its_candidate(kind: type, state: State) -> None:
     heard_in, candidate = TRANSITIONS[kind]
-    decision = decide(in_state(state), INPUTS[kind], NO_FILTERS)
+    decision = decide(in_state(state, extras=AT_ITS_DEADLINE), INPUTS[kind], NO_FILTERS)
+    if (kind, state) == (Expired, State.PROCESSING):
+        candidate = State.FAILED
     if state in heard_in:
         assert isinstance(decision, tuple)
         assert [(one.version, one.state) for one in decision] == [(6, candidate or state)]
@@ -119,6 +128,11 @@ def test_only_people_wake_what_has_ended(state: State) -> None:
                 latency_ms=0.0,  # the worker's clock is behind: it started before the job was ready
                 exception=BOOM,
             ),
+        ),
+        (
+            in_state(State.PROCESSING),
+            wire.RunProgressed(**RUN, progress=0.4, text="page 40", lines=("a", "b")),
+            event(State.PROCESSING, reason="page 40", note="progressed", progress=0.4, lines=("a", "b")),
         ),
         (in_state(State.PROCESSING), RELEASED, event(State.ENQUEUED, attempt=0, reason="drained", retry=2, lost=1)),
         (

@@ -54,6 +54,18 @@ def test_each_kind_of_input_is_found_and_decided_as_before(log: Log) -> None:
     assert decided(log) == []
 
 
+def test_what_time_and_runs_bring_is_decided_as_before(log: Log) -> None:
+    log.given(worker(slots=2), create("a", deadline=_at(90_000)), create("b", expires_in_s=60.0, priority=-1))
+    log.given(create("c", deadline=_at(90_000), retry=SPREAD))
+    a = {"job_id": id_of("a"), "lease": 2, "worker": "w"}
+    log.when(wire.RunProgressed(**a, progress=0.5, text="half", lines=("x",)), released("b", 2), worker(slots=1))
+    log.when(Tick(61_000, caught_up=False), worker(slots=1)).when(Tick(30_000, caught_up=False))
+    log.when(wire.RequeueJob(job_id=id_of("a"), reason="q"))
+    kinds = {(one.event.note or str(one.event.state), one.event.version) for one in log.stored}
+    assert {("progressed", 3), ("Failed", 4), ("Deleted", 6), ("Deleted", 4)} <= kinds
+    assert decided(log) == []
+
+
 def test_every_event_counts_as_decided(log: Log) -> None:
     log.given(worker(), create("a"), succeeded("a", 2))
     lane = Redecision(CHAIN)

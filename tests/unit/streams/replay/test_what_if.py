@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from joblog.streams.contract import wire
@@ -14,17 +15,17 @@ from joblog.streams.replay.stored import stored_event
 from joblog.streams.replay.what_if import Beyond, Otherwise, WhatIf
 from msgspec import structs
 
-from tests.support.scene import NEVER, Pause, Scene, Tick, create, id_of, run_failed, succeeded, worker
+from tests.support.scene import NEVER, NOW, Pause, Scene, Tick, create, id_of, released, run_failed, succeeded, worker
 
 TWICE = Retry(attempts=2, curve=Curve.FIXED, delays_s=(60.0,))
 ONCE, THRICE = structs.replace(TWICE, attempts=1), structs.replace(TWICE, attempts=3)
 DUE = Tick(66_000)  # electors wait 5 s for the timer
 
 
-def recorded(*turns: Sequence[Any], retry: Retry = TWICE) -> History:
+def recorded(*turns: Sequence[Any], retry: Retry = TWICE, **fields: Any) -> History:
     """The history of job a, created and assigned in the first turn; workers announce themselves in each."""
     scene, found = Scene(), Histories()
-    for turn in ((create("a", retry=retry),), *turns):
+    for turn in ((create("a", retry=retry, **fields),), *turns):
         scene.when(worker(), *turn, worker())
         for key, kind, event_id, data, cause, _ in scene.out.events:
             time = format_time(scene.now_ms)
@@ -105,6 +106,29 @@ def test_a_requeue_is_left_out_when_the_job_would_have_succeeded() -> None:
 def test_nothing_is_assumed_of_a_job_that_has_not_ended() -> None:
     assert simulated(recorded((run_failed("a", 2),)), None) == (State.SCHEDULED, 1, 1, 0)
     assert simulated(recorded(), None) == (State.PROCESSING, 1, 0, 0)
+
+
+def dated(*turns: Sequence[Any], retry: Retry = TWICE) -> History:
+    """As `recorded`, of a job with a deadline two minutes after its creation."""
+    return recorded(*turns, retry=retry, deadline=datetime.fromtimestamp(NOW / 1000 + 120, UTC))
+
+
+def test_a_deadline_ends_the_other_course_too() -> None:
+    failing = dated((run_failed("a", 2),), (Tick(120_000),), retry=NEVER)
+    assert simulated(failing, None) == (State.FAILED, 1, 0, 0)
+    assert simulated(failing, structs.replace(TWICE, delays_s=(50.0,))) == (State.FAILED, 3, 2, 2)
+    assert simulated(failing, structs.replace(TWICE, delays_s=(70.0,))) == (State.FAILED, 2, 1, 1)
+    slow = dated((Pause(70_000), run_failed("a", 2)), retry=NEVER)
+    assert simulated(slow, structs.replace(TWICE, delays_s=(10.0,))) == (State.FAILED, 2, 1, 1)
+
+
+def test_a_job_that_expired_expires_in_the_other_course_unless_it_ended_before() -> None:
+    waiting = dated((run_failed("a", 2),), (Tick(60_000), released("a", 6, started=True)), (Tick(60_000),))
+    assert waiting.job.state is State.DELETED
+    assert simulated(waiting, None)[0] is State.DELETED
+    assert simulated(waiting, NEVER) == (State.FAILED, 1, 0, 0)
+    cut = dated((Tick(120_000, caught_up=False),))
+    assert (cut.job.state, simulated(cut, None)) == (State.FAILED, (State.FAILED, 1, 0, 0))
 
 
 def test_another_filter_is_asked() -> None:
