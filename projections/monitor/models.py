@@ -111,8 +111,29 @@ class Rejected(Answer):
     existing: str | None = None
 
 
+class Progress(Answer):
+    """How much of a job's work was done, 0 to 1, as its run said last; `attempt` is the run's number."""
+
+    at: datetime
+    attempt: int
+    share: float
+    text: str | None
+
+
+class LogLine(Answer):
+    """A line that a run logged, and when it was sent, with others, in the event of this version."""
+
+    at: datetime
+    attempt: int
+    version: int
+    text: str
+
+
 class JobDetails(Job):
-    """Everything about a job; lists end at the monitor's limits, newest first."""
+    """Everything about a job; lists end at the monitor's limits, newest first, but for `lines`: the last ones."""
+
+    progress: Progress | None = None
+    lines: tuple[LogLine, ...] = ()
 
     spec: dict[str, Any] | None
     parameters: dict[str, Any]

@@ -10,10 +10,12 @@ from typing import Any, Final, Self, Unpack
 from joblog.projections.monitor.job_filter import Chosen, JobFilter, Order
 from joblog.projections.monitor.models import (
     Bucket,
+    HistoryEntry,
     Job,
     JobDetails,
     LaneOffset,
     LiveJobs,
+    LogLine,
     Page,
     ParkedCode,
     ParkedRecord,
@@ -26,8 +28,9 @@ from joblog.projections.monitor.models import (
 )
 from joblog.projections.monitor.paging import decode_cursor, encode_cursor
 from joblog.projections.monitor.reads import CONNECTIONS_MAX, Ask, Reads
-from joblog.projections.monitor.rows import details, job, queue, recurring_run
+from joblog.projections.monitor.rows import details, job, log_lines, queue, recurring_run
 from joblog.projections.questions import InvalidQuestion, checked_limit
+from joblog.projections.schema.history import read, shown
 from joblog.projections.statements import load
 from joblog.streams.contract.fields import JOB_ID_PATTERN
 from joblog.streams.contract.recurring import RECURRING_PATTERN
@@ -89,6 +92,30 @@ class Monitor:
             continuations = ask(SQL["continuations"], {**one, "limit": CONTINUATIONS_MAX})
             rejected = ask(SQL["rejected"], {**_FIRST, "job": job_id, "limit": REJECTED_MAX})
         return details(rows[0], history, continuations, rejected)
+
+    def events_after(self, job_id: str, version: int = 0, limit: int = LIMIT) -> tuple[HistoryEntry, ...]:
+        """The events of a job after one, oldest first; to follow it, ask again with the version of the last."""
+        question = {"id": _checked_id(job_id), "version": version, "limit": checked_limit(limit)}
+        with self._reads.consistent() as ask:
+            return tuple(HistoryEntry(**shown(read(row["event"]))) for row in ask(SQL["events_after"], question))
+
+    def log_lines(self, job_id: str, *, limit: int = LIMIT, cursor: str | None = None) -> Page[LogLine]:
+        """What the runs of a job logged, oldest first."""
+        question = {"list": "log_lines", "job": _checked_id(job_id)}
+        version, skipped = 0, 0
+        if cursor:
+            _, place = decode_cursor(question, cursor)
+            version, skipped = int(place[0]), int(place[1])
+        found = {"id": job_id, "version": version, "limit": checked_limit(limit) + 1}
+        with self._reads.consistent() as ask:
+            rows = ask(SQL["events_with_lines"], found)
+        lines = [line for row in rows for line in log_lines(shown(read(row["event"])))][skipped:]
+        page = tuple(lines[:limit])
+        if len(lines) <= limit:  # each event has a line at least, so there are no others
+            return Page(items=page)
+        end = page[-1]
+        after = sum(line.version == end.version for line in page) + (skipped if end.version == version else 0)
+        return Page(items=page, next_cursor=encode_cursor(question, end.at, end.version, after))
 
     def jobs(self, *, limit: int = LIMIT, cursor: str | None = None, **chosen: Unpack[Chosen]) -> Page[Job]:
         """A page of the jobs that are as JobFilter's fields say."""

@@ -24,6 +24,25 @@ FROM (SELECT version, events FROM history WHERE job = %(id)s ORDER BY version DE
 CROSS JOIN unnest(h.events) WITH ORDINALITY AS listed (event, place)
 ORDER BY h.version DESC, place DESC LIMIT %(limit)s
 
+-- name: events_after
+-- The events of a job after a version, oldest first.
+SELECT event
+FROM (
+    SELECT version, events FROM history
+    WHERE job = %(id)s AND last_version > %(version)s ORDER BY version LIMIT %(limit)s
+) AS h
+CROSS JOIN unnest(h.events) WITH ORDINALITY AS listed (event, place)
+WHERE h.version + place - 1 > %(version)s
+ORDER BY h.version, place LIMIT %(limit)s
+
+-- name: events_with_lines
+-- The events of a job from a version on that log lines, oldest first.
+SELECT event
+FROM history CROSS JOIN unnest(events) WITH ORDINALITY AS listed (event, place)
+WHERE job = %(id)s AND last_version >= %(version)s AND version + place - 1 >= %(version)s
+    AND split_part(event, ',', 4) = '"job.progressed"' AND position('"lines":[' IN event) > 0
+ORDER BY version, place LIMIT %(limit)s
+
 -- name: continuations
 -- The jobs that wait, or waited, for this one.
 SELECT id::text, state, continue_on, queue, task, created_at, changed_at

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from joblog.projections.monitor.models import (
     Continuation,
     HistoryEntry,
     Job,
     JobDetails,
+    LogLine,
+    Progress,
     Queue,
     RecurringRun,
     Rejected,
@@ -17,9 +19,13 @@ from joblog.projections.schema.history import read, shown
 from joblog.streams.contract.events import JobException
 from joblog.streams.contract.recurring import Cause
 from joblog.streams.contract.states import State
+from joblog.streams.lane.job import EVENT_TYPES
 from msgspec import json
 
 Row = Mapping[str, Any]
+#: Log lines that are shown with a job; `Monitor.log_lines` has all.
+LINES_SHOWN_MAX: Final = 100
+_TRANSITIONS: Final = frozenset(EVENT_TYPES.values())
 
 
 def job(row: Row) -> Job:
@@ -29,15 +35,42 @@ def job(row: Row) -> Job:
 
 def details(row: Row, history: Sequence[Row], continuations: Iterable[Row], rejected: Iterable[Row]) -> JobDetails:
     """A row of the statement `job`, and what belongs to it."""
+    events = with_durations(history)
     return JobDetails(
         **_fields(row),
+        progress=progress(events),
+        lines=last_lines(events),
         spec=row["spec"],
         parameters=row["parameters"],
-        history=with_durations(history),
+        history=events,
         continuations=tuple(Continuation(**one) for one in continuations),
         rejected=tuple(Rejected(**one) for one in rejected),
         log_offset=row["log_offset"],
     )
+
+
+def progress(history: Iterable[HistoryEntry]) -> Progress | None:
+    """What a run said last of its progress; the history is newest first."""
+    for entry in history:
+        if "progress" in entry.data:
+            return Progress(at=entry.at, attempt=entry.attempt, share=entry.data["progress"], text=entry.reason)
+    return None
+
+
+def last_lines(history: Iterable[HistoryEntry]) -> tuple[LogLine, ...]:
+    """The last lines that runs logged, oldest first; the history is newest first."""
+    lines: list[LogLine] = []
+    for entry in history:
+        lines[:0] = log_lines(entry.model_dump())
+        if len(lines) >= LINES_SHOWN_MAX:
+            break
+    return tuple(lines[-LINES_SHOWN_MAX:])
+
+
+def log_lines(event: Row) -> list[LogLine]:
+    """The lines of an event."""
+    place = {name: event[name] for name in ("at", "attempt", "version")}
+    return [LogLine(**place, text=line) for line in event["data"].get("lines", ())]
 
 
 def with_durations(rows: Iterable[Row]) -> tuple[HistoryEntry, ...]:
@@ -46,7 +79,7 @@ def with_durations(rows: Iterable[Row]) -> tuple[HistoryEntry, ...]:
     left_at: datetime | None = None
     for row in rows:
         event = shown(read(row["event"]))
-        is_transition = event["type"] != "job.parameter_set"
+        is_transition = event["type"] in _TRANSITIONS
         lasted = (left_at - event["at"]).total_seconds() if is_transition and left_at is not None else None
         entries.append(HistoryEntry(**event, lasted_s=lasted))
         left_at = event["at"] if is_transition else left_at

@@ -6,11 +6,13 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from enum import StrEnum
 from threading import Event, Lock
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 from joblog.streams.contract.wire import RunJob
 from joblog.streams.errors import TaskError
+
+log = logging.getLogger(__name__)
 
 
 class JobCancelled(TaskError):
@@ -76,13 +78,28 @@ class _Created(msgspec.Struct, gc=False):
     parameters: dict[str, Any] = {}
 
 
+class Listener(Protocol):
+    """Who takes what a run says of itself."""
+
+    def progressed(self, progress: float, text: str | None) -> None: ...
+    def logged(self, text: str) -> None: ...
+
+
 class JobContext:
     """One run, as its task sees it. A parameter that is annotated with this class gets it."""
 
-    __slots__ = ("_job", "_parameters", "cancellation", "worker")
+    __slots__ = ("_job", "_listener", "_parameters", "cancellation", "worker")
 
-    def __init__(self, job: RunJob, worker: str, cancellation: CancellationToken | None = None) -> None:
+    def __init__(
+        self,
+        job: RunJob,
+        worker: str,
+        cancellation: CancellationToken | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        """Without a listener, as in a task's tests, what the run says goes to Python's log."""
         self._job = job
+        self._listener = listener
         self._parameters: Mapping[str, Any] | None = None
         self.worker = worker
         self.cancellation = cancellation or CancellationToken()
@@ -122,6 +139,25 @@ class JobContext:
     def idempotency_key(self) -> str:
         """A key for side effects that differs between attempts; the job id is the key for what must happen once."""
         return f"{self._job.job_id}:{self._job.attempt}"
+
+    def progress(self, share: float, text: str | None = None) -> None:
+        """Show how much of the work is done, 0 to 1, and what to say of it. Sent at most once a second."""
+        if not 0 <= share <= 1:
+            raise ValueError(f"the progress of a job is a number from 0 to 1, not {share!r:.50}")
+        if self._listener is None:
+            log.info("job.progressed", extra={"progress": share, "text": text})
+        else:
+            self._listener.progressed(float(share), None if text is None else str(text))
+
+    def log(self, text: str) -> None:
+        """Add a line, or several, to what is shown of this job.
+
+        Of more than 99 lines, or 64 KiB, in a second the oldest are dropped, and a line says how many.
+        """
+        if self._listener is None:
+            log.info("job.logged", extra={"text": text})
+        else:
+            self._listener.logged(str(text))
 
     @property
     def parameters(self) -> Mapping[str, Any]:

@@ -60,6 +60,16 @@ class ReportSender:
         """Send a report that must arrive; waits a little while the queue is full, to slow down who fills it."""
         self._send(_Record(self._reports, lane, key, value), self._delivered)
 
+    def send_in_order(self, lane: int, key: str, *values: bytes) -> None:
+        """Send reports that must arrive in this order: where one has to wait, so do those behind it."""
+        is_waiting = False
+        for value in values:
+            record = _Record(self._reports, lane, key, value)
+            if is_waiting:
+                self._returned.append(record)
+            else:
+                is_waiting = not self._send(record, self._delivered)
+
     def renew(self, lane: int, key: str, value: bytes, acknowledged: Callable[[], None]) -> None:
         """Send a report that the next one replaces; `acknowledged` is called once Kafka has it."""
         self._put(_Record(self._reports, lane, key, value), partial(self._renewed, acknowledged))
@@ -76,8 +86,12 @@ class ReportSender:
             self._next_retry = self._clock() + RETRY_S
             for _ in range(len(self._returned)):
                 record = self._returned.popleft()
-                if not self._put(record, self._callback_of(record)):
+                put = self._put(record, self._callback_of(record))
+                if put is None:  # refused for what it is: others need not wait for it
                     self._returned.append(record)
+                    break
+                if not put:
+                    self._returned.appendleft(record)
                     break
 
     def drain(self, timeout_s: float) -> bool:
@@ -91,15 +105,17 @@ class ReportSender:
             self.turn()
         return True
 
-    def _send(self, record: _Record, on_delivery: OnDelivery) -> None:
+    def _send(self, record: _Record, on_delivery: OnDelivery) -> bool:
+        """False if there was no room, and it waits for `turn`."""
         for _ in range(FULL_TRIES_MAX):
             if self._put(record, on_delivery):
-                return
+                return True
             self._producer.poll(RETRY_S)
         self._returned.append(record)
+        return False
 
-    def _put(self, record: _Record, on_delivery: OnDelivery) -> bool:
-        """Hand it to the producer; false if there is no room, or it is refused now."""
+    def _put(self, record: _Record, on_delivery: OnDelivery) -> bool | None:
+        """Hand it to the producer; false if there is no room, None if it is refused now."""
         try:
             self._producer.produce(
                 record.topic, record.value, record.key, record.partition, on_delivery, record.headers
@@ -108,7 +124,7 @@ class ReportSender:
             return False
         except KafkaException as exc:
             self._note(exc.args[0])
-            return False
+            return None
         return True
 
     def _callback_of(self, record: _Record) -> OnDelivery:

@@ -7,7 +7,8 @@ from typing import Any, Final, TypeVar, assert_never
 from joblog.services.tasks.context import Cause
 from joblog.services.tasks.task import Task
 from joblog.services.worker.execution.results import Failed, Outcome, Released, Succeeded, describe, stack_of
-from joblog.services.worker.execution.run import AssignmentRecord, Run
+from joblog.services.worker.execution.run import AssignmentRecord, Run, clock
+from joblog.services.worker.execution.told import Taken
 from joblog.services.worker.report_sender import ReportSender
 from joblog.streams.contract import deadletters
 from joblog.streams.contract.traceparent import recorded_trace
@@ -15,6 +16,7 @@ from joblog.streams.contract.wire import (
     JobException,
     RunFailed,
     RunJob,
+    RunProgressed,
     RunReleased,
     RunReport,
     RunSucceeded,
@@ -43,8 +45,17 @@ class Reports:
         self._sender = sender
 
     def ended(self, run: Run, outcome: Outcome) -> None:
-        """Report the end of a run; only who claimed it may."""
-        self._sender.send(run.job.lane, run.job.job_id, _JSON.encode(_report(run, outcome)))
+        """Report the end of a run, after what it said last; only who claimed it may."""
+        report = _JSON.encode(_report(run, outcome))
+        said = None if run.told is None else run.told.take(clock())
+        if said is None:
+            self._sender.send(run.job.lane, run.job.job_id, report)
+        else:
+            self._sender.send_in_order(run.job.lane, run.job.job_id, _JSON.encode(_progressed(run, said)), report)
+
+    def progressed(self, run: Run, said: Taken) -> None:
+        """Report what a run said of itself."""
+        self._sender.send(run.job.lane, run.job.job_id, _JSON.encode(_progressed(run, said)))
 
     def refused(self, job: RunJob, worker: str, reason: str) -> None:
         """Give back at once what cannot be run here."""
@@ -66,6 +77,11 @@ class Reports:
         place = (record.topic() or "", record.partition() or 0, record.offset() or 0)
         headers = deadletters.headers(code, reason, ROLE, *place)
         self._sender.park(deadletters.key(record.key()), deadletters.value(record.value()), headers)
+
+
+def _progressed(run: Run, said: Taken) -> RunProgressed:
+    job = run.job
+    return RunProgressed(job_id=job.job_id, lease=job.lease, worker=run.worker, **said._asdict())
 
 
 def _report(run: Run, outcome: Outcome) -> RunReport:

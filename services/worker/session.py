@@ -139,6 +139,7 @@ class Session:
         running = self._parts.slots.running
         self._parts.meters.set("joblog_worker_slots_used", len(running))
         self._parts.run_meters.flush()
+        self._send_told(running, now)
         self._next_turn = min(now + TURN_S, self._time_out(running, now))
         self._release_and_announce(now)
 
@@ -158,6 +159,15 @@ class Session:
             self._intake.fence(lost, f"no renewal was acknowledged for {self._settings.fence_s:g} s")
         if now - self._assignments.read_at(now) > self._settings.lease_s:
             raise AssignmentsLost(f"the assignments could not be read to their end for {self._settings.lease_s:g} s")
+
+    def _send_told(self, running: list[Run], now: float) -> None:
+        """Report what runs have said of themselves, each at most once a second."""
+        for run in running:
+            told = run.told
+            if told is not None and told.due_at <= now and run.key in self._intake.held:
+                said = told.take(now)
+                if said is not None:
+                    self._parts.reports.progressed(run, said)
 
     def _time_out(self, running: list[Run], now: float) -> float:
         """Time out what ran too long; returns when the next run will have."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from joblog.projections.monitor.job_filter import Order
 from joblog.projections.monitor.models import JobDetails, Rejected
+from joblog.services.cli.commands.follow import follow
 from joblog.services.cli.context import JobIdArgument, LimitOption, Output, OutputOption, note
 from joblog.services.cli.output import print_block, print_document, print_rows, shown
 from joblog.services.cli.postgres import monitor_of
@@ -51,6 +52,9 @@ def show(ctx: typer.Context, job_id: JobIdArgument, output: OutputOption = Outpu
     print_job(found, output)
 
 
+app.command()(follow)
+
+
 def _why_unknown(job_id: str, refused: Sequence[Rejected]) -> str:
     """Rejected commands on this job, if there are any."""
     if not refused:
@@ -69,15 +73,22 @@ def print_job(found: JobDetails, output: Output) -> None:
         print_document(document, output)
         return
     lists = {name: document.pop(name) for name in ("history", "continuations", "rejected")}
-    lists["history"] = [{**entry, "data": _told(entry["data"])} for entry in lists["history"]]
+    lists["history"] = [
+        {**entry, "data": _told(entry["data"])} for entry in lists["history"] if entry["type"] != "job.progressed"
+    ]
     document["spec"] = {name: value for name, value in (found.spec or {}).items() if name not in {"args", "kwargs"}}
     if found.exception is not None:
         document["exception"] = f"{found.exception.type}: {found.exception.message}"
         if document["reason"] == document["exception"]:
             del document["reason"]
     print_document({name: value for name, value in document.items() if value not in (None, {}, ())}, output)
+    if found.progress is not None:
+        document["progress"] = f"{found.progress.share:.0%} {found.progress.text or ''}".strip()
+    lines = document.pop("lines")
     if found.exception is not None and found.exception.details:
         print_block("traceback", found.exception.details)
+    if lines:
+        print_block("lines", "\n".join(line["text"] for line in lines))
     for name, columns in (
         ("history", ("version", "at", "state", "attempt", "lasted_s", "reason", "data")),
         ("continuations", ("id", "state", "continue_on", "task")),

@@ -10,7 +10,15 @@ from joblog.services.tasks.context import CURRENT, Cause, JobCancelled, JobConte
 from joblog.services.tasks.task import ArgumentsError, Isolation
 from joblog.services.worker.execution.arguments import TaskCall, read_call
 from joblog.services.worker.execution.processes import ProcessRuns
-from joblog.services.worker.execution.results import Failed, Outcome, Released, Succeeded, describe, success_of
+from joblog.services.worker.execution.results import (
+    Failed,
+    Outcome,
+    Released,
+    Succeeded,
+    describe,
+    success_of,
+    type_name,
+)
 from joblog.services.worker.execution.run import Run
 from joblog.services.worker.filters import WorkerFilter
 from joblog.services.worker.reports import Endings, RunMeters
@@ -65,6 +73,8 @@ class Performer:
             call = self._prepare(run, context)
             if run.known.task.isolation is Isolation.PROCESS:
                 outcome = self._processes.perform(run, call.timeout_s)
+                if run.token.reason == Cause.SHUTDOWN and _is_cancelled(outcome):
+                    outcome = _ON_SHUTDOWN
             else:
                 run.thread = threading.get_ident()
                 run.limit(call.timeout_s)
@@ -93,7 +103,7 @@ class Performer:
 
     def _begin(self, run: Run) -> JobContext:
         self._meters.started(run)
-        context = JobContext(run.job, run.worker, run.token)
+        context = JobContext(run.job, run.worker, run.token, run)
         CURRENT.set(context)
         return context
 
@@ -118,9 +128,18 @@ class Performer:
         return outcome
 
 
+_ON_SHUTDOWN: Final = Released("released on shutdown")
+_CANCELLED_NAMES: Final = frozenset(type_name(kind) for kind in _CANCELLATIONS)
+
+
+def _is_cancelled(outcome: Succeeded | Failed) -> bool:
+    """Whether a task in a process ended as its token asked it to."""
+    return isinstance(outcome, Failed) and not _CANCELLED_NAMES.isdisjoint(outcome.exception.types)
+
+
 def _outcome_of(error: BaseException, run: Run) -> Outcome:
     if run.token.reason == Cause.SHUTDOWN and isinstance(error, _CANCELLATIONS):
-        return Released("released on shutdown")
+        return _ON_SHUTDOWN
     described = describe(error, frames_skipped=1)
     if isinstance(error, ArgumentsError):  # the traceback would show this file only
         described = type(described)(type=described.type, message=described.message, types=described.types)

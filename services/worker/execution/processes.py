@@ -12,6 +12,7 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from math import inf
 from multiprocessing import Pipe
 from multiprocessing.context import SpawnProcess
 from threading import Lock
@@ -19,7 +20,17 @@ from typing import Any, Final
 
 import msgspec
 from joblog.services.tasks.task import Task, TaskRegistry
-from joblog.services.worker.execution.child import END, FROM_OUTSIDE, Ended, serve_runs
+from joblog.services.worker.execution.child import (
+    END,
+    FROM_OUTSIDE,
+    Ended,
+    Listens,
+    Logged,
+    Progressed,
+    Said,
+    serve_runs,
+)
+from joblog.services.worker.execution.results import Failed, Succeeded
 from joblog.services.worker.execution.run import Run
 from joblog.streams.errors import SettingsError, TaskError
 
@@ -27,13 +38,15 @@ log = logging.getLogger(__name__)
 
 #: What a child gets to end in, before it is killed.
 STOP_S: Final = 3.0
+#: What a run gets in addition that looks at its token, to end by itself.
+LISTEN_S: Final = 5.0
 #: How often a thread that waits for its child looks whether it lives. The end of the connection does not show that
 #: if the task has forked, since the fork holds the connection open.
 LOOK_S: Final = 0.1
 #: How many processes may die before they have begun a run, until that is the run's failure.
 STARTS_MAX: Final = 3
 
-_ENDED: Final[msgspec.json.Decoder[Ended]] = msgspec.json.Decoder(Ended)
+_SAID: Final[msgspec.json.Decoder[Said]] = msgspec.json.Decoder(Said)
 
 
 class ProcessEnded(TaskError):
@@ -66,14 +79,18 @@ class _Child:
 
     def __init__(self, set_up: Callable[[], object] | None) -> None:
         self._connection, its_end = Pipe()
-        self.process = RunProcess(target=serve_runs, args=(its_end, set_up), name="joblog-run")
+        its_orders, self._orders = Pipe(duplex=False)
+        self.process = RunProcess(target=serve_runs, args=(its_end, its_orders, set_up), name="joblog-run")
         try:
             self.process.start()
         finally:
             its_end.close()
+            its_orders.close()
         self._lock = Lock()
         self._run: Run | None = None
         self._stopped_at: float | None = None
+        #: When it is told to end, and when it is killed.
+        self._ends_at = self._killed_at = inf
 
     @property
     def is_reusable(self) -> bool:
@@ -95,12 +112,13 @@ class _Child:
     def receive(self) -> bytes:
         """Wait for the next message of the process; raises EOFError when it is over without one."""
         try:
-            while not self._connection.poll(LOOK_S):
+            while True:
+                if self._stopped_at is not None:
+                    self._hurry(time.monotonic())
+                if self._connection.poll(LOOK_S):
+                    return self._connection.recv_bytes()
                 if not self.process.is_alive() and not self._connection.poll(0):
                     raise EOFError
-                if self._stopped_at is not None and time.monotonic() - self._stopped_at > STOP_S:
-                    self.process.kill()
-            return self._connection.recv_bytes()
         except OSError as exc:
             raise EOFError from exc
 
@@ -109,12 +127,32 @@ class _Child:
         with self._lock:
             self._run = None
 
+    def _hurry(self, now: float) -> None:
+        if now > self._killed_at:
+            self.process.kill()
+        elif now > self._ends_at:
+            self._ends_at = inf
+            self.process.terminate()
+
     def stop(self, run: Run) -> None:
-        """End the process in the middle of this run; does nothing in the next one. For any thread."""
+        """Let the run's token fire; does nothing in the next run. For any thread.
+
+        If the task does not look at its token, the process ends. If it does, it gets `LISTEN_S` for that.
+        """
         with self._lock:
-            if self._run is run:
+            if self._run is run and self._stopped_at is None:
                 self._stopped_at = time.monotonic()
-                self.process.terminate()
+                self._killed_at = self._stopped_at + STOP_S
+                try:
+                    self._orders.send_bytes((run.token.reason or "").encode())
+                except OSError:
+                    self.process.terminate()
+
+    def listens(self) -> None:
+        """The run looks at its token."""
+        assert self._stopped_at is not None
+        self._ends_at = self._stopped_at + LISTEN_S
+        self._killed_at = self._ends_at + STOP_S
 
     def abandon(self) -> None:
         """End the process, whatever it does."""
@@ -134,6 +172,7 @@ class _Child:
         self.process.terminate()
         self.end(STOP_S)
         self._connection.close()
+        self._orders.close()
         return self.process.exitcode
 
 
@@ -164,11 +203,24 @@ class ProcessRuns:
         try:
             run.begin()
             run.limit(timeout_s)
-            return _ENDED.decode(child.receive())
+            return self._heard_out(run, child)
         except EOFError as exc:
             raise self._ended(child) from exc
         finally:
             self._give_back(child)
+
+    def _heard_out(self, run: Run, child: _Child) -> Ended:
+        """Pass on what the run says, until it has ended."""
+        while True:
+            match _SAID.decode(child.receive()):
+                case Progressed(progress, text):
+                    run.progressed(progress, text)
+                case Logged(text):
+                    run.logged(text)
+                case Listens():
+                    child.listens()
+                case Succeeded() | Failed() as ended:
+                    return ended
 
     def close(self) -> None:
         """End all processes, whatever they do."""

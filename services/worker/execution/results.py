@@ -135,7 +135,7 @@ def describe(error: BaseException, *, frames_skipped: int = 0) -> JobException:
         trace = trace.tb_next if trace is not None and trace.tb_next is not None else trace
     return JobException(
         type=types[0],
-        message=_first_bytes(text_of(error), MESSAGE_BYTES_MAX),
+        message=first_bytes(text_of(error), MESSAGE_BYTES_MAX),
         details=last_lines("".join(traceback.format_exception(type(error), error, trace))),
         types=types[:_TYPES_MAX],
     )
@@ -176,5 +176,6 @@ def keepable(text: str) -> str:
     return _UNKEEPABLE.sub("\ufffd", text)
 
 
-def _first_bytes(text: str, bytes_max: int) -> str:
+def first_bytes(text: str, bytes_max: int) -> str:
+    """The beginning of a text, as it can be kept, in UTF-8 of at most so many bytes."""
     return keepable(text[:bytes_max]).encode()[:bytes_max].decode(errors="ignore")

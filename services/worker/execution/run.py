@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
+from threading import Lock
 from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 from joblog.services.tasks.context import CancellationToken
 from joblog.services.tasks.task import Isolation, Task, TaskRegistry
 from joblog.services.worker.execution.arguments import ArgumentReader
+from joblog.services.worker.execution.told import Told
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.wire import RunJob
 
@@ -50,6 +52,10 @@ def known_tasks(registry: TaskRegistry) -> dict[str, KnownTask]:
 #: Seconds of a clock that nobody sets and that goes on while the machine is suspended. Python's `time.monotonic`
 #: stands still in a suspended Linux, and a lease does not (clock_gettime(2)).
 clock: Final[Callable[[], float]] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+
+
+#: Two threads of one run may speak first at once.
+_TOLD: Final = Lock()
 
 
 class AssignmentRecord(Protocol):
@@ -114,6 +120,7 @@ class Run:
     timeout_s: float = inf
     thread: int | None = None
     interrupt: Callable[[], object] | None = None
+    told: Told | None = None
 
     def __post_init__(self) -> None:
         self.key = (self.job.job_id, self.job.lease)
@@ -132,6 +139,21 @@ class Run:
         if chosen is not None:
             self.timeout_s = chosen
             self.deadline = self.started_at + chosen
+
+    def progressed(self, progress: float, text: str | None) -> None:
+        """The run says how much of its work is done."""
+        self._told().progressed(progress, text)
+
+    def logged(self, text: str) -> None:
+        """The run logs a line, or several."""
+        self._told().logged(text)
+
+    def _told(self) -> Told:
+        if self.told is None:
+            with _TOLD:
+                if self.told is None:
+                    self.told = Told()
+        return self.told
 
     def claim(self) -> bool:
         """Whether the caller has to report the end of this run: true once."""

@@ -23,10 +23,12 @@ from joblog.services.roles.logs import configure_logs
 from joblog.services.roles.topics import CheckedRole
 from joblog.services.settings.model import LogSettings, Settings, WorkerSettings
 from joblog.services.tasks.task import TaskRegistry
+from joblog.services.worker.execution import processes
 from joblog.services.worker.execution.child import run_in_child
 from joblog.services.worker.execution.processes import ProcessEnded, ProcessRuns, RunProcess
 from joblog.services.worker.execution.results import Failed, Succeeded
 from joblog.services.worker.execution.run import Leases, Run, known_tasks
+from joblog.services.worker.execution.told import Taken
 from joblog.streams.contract.wire import RunJob
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
@@ -84,8 +86,8 @@ async def wrapped(): pass
 """
 
 
-def job_of(name: str, *args: object) -> RunJob:
-    spec = Raw(msgspec.json.encode({"args": args}))
+def job_of(name: str, *args: object, **kwargs: object) -> RunJob:
+    spec = Raw(msgspec.json.encode({"args": args, "kwargs": kwargs}))
     return RunJob(job_id="j-1", lease=1, attempt=1, lane=0, task=name, queue="default", spec=spec, ready_ms=0)
 
 
@@ -100,8 +102,9 @@ def test_a_task_that_returns_what_nobody_awaits_fails(tmp_path: Path, monkeypatc
 
 #: Tasks that tell their process by a file, and run until there is another file.
 WAITING = """
-import logging, multiprocessing, os, pathlib, subprocess, sys, time
+import asyncio, logging, multiprocessing, os, pathlib, subprocess, sys, time
 from multiprocessing.util import Finalize
+from joblog.services.tasks.context import CancellationToken, current_job
 from joblog.services.tasks.task import task
 
 @task("wait", isolation="process")
@@ -149,6 +152,28 @@ def fork() -> int:
     (exitcode,) = exitcodes
     return exitcode
 
+@task("listen", isolation="process")
+def listen(mark: str, token: CancellationToken, wait_s: float = 0) -> str:
+    with open(mark + ".new", "w") as file: file.write(str(os.getpid()))
+    os.rename(mark + ".new", mark)
+    token.wait()
+    time.sleep(wait_s)
+    return token.reason
+
+@task("listen_async", isolation="process")
+async def listen_async(mark: str) -> None:
+    with open(mark + ".new", "w") as file: file.write(str(os.getpid()))
+    os.rename(mark + ".new", mark)
+    try:
+        await asyncio.sleep(600)
+    finally:
+        with open(mark + ".cancelled", "w"): pass
+
+@task("speak", isolation="process")
+def speak() -> None:
+    current_job().progress(0.5, "half\\0")
+    current_job().log("a\\nb")
+
 @task("log", isolation="process")
 def log() -> None:
     logging.getLogger("shop").info("sold", extra={"item": 7})
@@ -172,9 +197,11 @@ class Runs:
         self._runs.close()
         self._threads.shutdown()
 
-    def begin(self, name: str, *args: object) -> tuple[Run, Any]:
+    def begin(self, name: str, *args: object, **kwargs: object) -> tuple[Run, Any]:
         """A run, and the future of its end."""
-        run = Run(job_of(name, *args), self._known[name], "w", {}, 0.0, Leases((0,), inf, 0.0), record_of(None))
+        run = Run(
+            job_of(name, *args, **kwargs), self._known[name], "w", {}, 0.0, Leases((0,), inf, 0.0), record_of(None)
+        )
         return run, self._threads.submit(self._runs.perform, run, None)
 
     def result(self, name: str, *args: object) -> Any:
@@ -251,6 +278,38 @@ def test_a_run_that_is_stopped_ends_in_order(where: Path) -> None:
             ended.result(TIMEOUT_S)
         until(lambda: not psutil.pid_exists(pid))
         assert (where / "finalized").exists()  # it was not killed
+
+
+def test_a_run_that_looks_at_its_token_ends_by_itself(where: Path) -> None:
+    with runs_in(where, count=2) as runs:
+        run, ended = runs.begin("listen", str(where / "mark"))
+        until((where / "mark").exists)
+        run.stop("cancelled: the job is Deleted")
+        assert msgspec.json.decode(ended.result(TIMEOUT_S).result) == "cancelled: the job is Deleted"
+        run, ended = runs.begin("listen_async", str(where / "coroutine"))
+        until((where / "coroutine").exists)
+        run.stop("cancelled")
+        assert "CancelledError" in ended.result(TIMEOUT_S).exception.type
+        assert (where / "coroutine.cancelled").exists()
+
+
+def test_a_run_that_looks_at_its_token_and_goes_on_is_killed(where: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "LISTEN_S", 0.1)
+    with runs_in(where) as runs:
+        run, ended = runs.begin("listen", str(where / "mark"), wait_s=600)
+        until((where / "mark").exists)
+        run.stop("cancelled")
+        with pytest.raises(CancelledError):
+            ended.result(TIMEOUT_S)
+        assert not psutil.pid_exists(int((where / "mark").read_text()))
+
+
+def test_what_a_run_in_a_process_says_is_passed_on(where: Path) -> None:
+    with runs_in(where) as runs:
+        run, ended = runs.begin("speak")
+        ended.result(TIMEOUT_S)
+        assert run.told is not None
+        assert run.told.take(0.0) == Taken(0.5, "half\ufffd", ("a", "b"))
 
 
 def held(runs: Runs, name: str, gate: Path) -> tuple[int, Any]:
