@@ -31,6 +31,9 @@ _TRIGGERS: Final = ("triggers",)
 _OUTBOX: Final = ("outbox",)
 
 
+_LIMITS: Final = ("mutex", "semaphore", "fixed_window", "sliding_window", "token_bucket")
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One metric; histograms are in seconds. Labels are bounded: never a job's id.
@@ -120,7 +123,48 @@ METRICS: Final[tuple[Metric, ...]] = (
         "Reports rejected for an old lease or version",
         ("type",),
         roles=_ELECTOR,
-        values={"type": ("job.due", "parent.ended", "run.failed", "run.released", "run.succeeded")},
+        values={
+            "type": (
+                "job.due",
+                "limit.granted",
+                "limit.released",
+                "limit.waits",
+                "parent.ended",
+                "run.failed",
+                "run.released",
+                "run.succeeded",
+            )
+        },
+    ),
+    Metric(
+        "joblog_limit_grants_total",
+        "counter",
+        "Permits that jobs got, by kind of limit",
+        ("kind",),
+        roles=_ELECTOR,
+        values={"kind": _LIMITS},
+    ),
+    Metric(
+        "joblog_limit_permits_returned_total",
+        "counter",
+        "Jobs that gave their permits back, since no worker had room for them in time",
+        roles=_ELECTOR,
+    ),
+    Metric(
+        "joblog_limit_waiting_jobs",
+        "gauge",
+        "Jobs that wait for a limit, by its kind",
+        ("kind",),
+        roles=_ELECTOR,
+        values={"kind": _LIMITS},
+    ),
+    Metric(
+        "joblog_limit_permits",
+        "gauge",
+        "Permits that are out, by kind of limit: of a mutex or semaphore until the run ends, of a rate until it starts",
+        ("kind",),
+        roles=_ELECTOR,
+        values={"kind": _LIMITS},
     ),
     Metric("joblog_commands_rejected_total", "counter", "Commands rejected, by code", ("code",), roles=_ELECTOR),
     Metric("joblog_commands_forwarded_total", "counter", "Commands sent on to their own lane", roles=_ELECTOR),

@@ -196,6 +196,10 @@ def _check_report(report: wire.AnyReport) -> None:
             _check_carried(report.result, "result")
     elif isinstance(report, wire.ContinuationAdded):
         _check_names(_is_job_id, "a job id", report.job_id, report.child)
+    elif isinstance(report, wire.LimitReport):
+        _check_names(_is_job_id, "a job id", report.job_id)
+        if isinstance(report, wire.LimitAsked | wire.LimitStarted) and not _is_limit(report.limit):
+            raise InvalidData(f"{report.limit.kind} {report.limit.key:.100} is no limit")
     elif isinstance(report, wire.WorkerAnnounced):
         _check_names(_is_worker, "the id of a worker", report.worker)
         _check_names(_is_queue, "the name of a queue", *report.queues, *report.all_queues)

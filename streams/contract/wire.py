@@ -381,6 +381,68 @@ class ParentEnded(Report, frozen=True, kw_only=True, tag="parent.ended"):
     reason: Text
 
 
+class LimitReport(Report, frozen=True, kw_only=True):
+    """What the lane of a job and the owner of a limit tell each other (streams/lane/limits)."""
+
+    job_id: JobId
+
+
+class LimitAsked(LimitReport, frozen=True, kw_only=True, tag="limit.asked"):
+    """To the owner: the job waits for the limit. `epoch` and `ask` are repeated in the answer."""
+
+    limit: Limit
+    epoch: Count
+    ask: Count
+    priority: Priority
+    created_ms: Count
+
+
+class LimitStarted(LimitReport, frozen=True, kw_only=True, tag="limit.started"):
+    """To the owner: the job started with its permit, by an event of this time (unix milliseconds)."""
+
+    limit: Limit
+    at_ms: Count
+
+
+class LimitReleased(LimitReport, frozen=True, kw_only=True, tag="limit.released"):
+    """To the owner: the job does not wait any more, does not use its permit, or has ended."""
+
+    kind: LimitKind
+    key: Key
+
+
+class LimitGranted(LimitReport, frozen=True, kw_only=True, tag="limit.granted"):
+    """From the owner: the job may start, by an event that is not earlier than `from_ms`."""
+
+    kind: LimitKind
+    key: Key
+    epoch: Count
+    ask: Count
+    from_ms: Count
+
+
+class LimitWaits(LimitReport, frozen=True, kw_only=True, tag="limit.waits"):
+    """From the owner: the job has to wait; `waits_for` says for what, in words."""
+
+    kind: LimitKind
+    key: Key
+    epoch: Count
+    ask: Count
+    waits_for: Text
+
+
+class LimitsForgotten(Report, frozen=True, kw_only=True, tag="limits.forgotten"):
+    """To an owner: what this lane asked for, and has not started, is void."""
+
+    lane: Count
+
+
+class LimitsRebuilt(Report, frozen=True, kw_only=True, tag="limits.rebuilt"):
+    """From an owner that was rebuilt: say that what you asked for is void, and ask again."""
+
+    lane: Count
+
+
 AnyReport = (
     RunSucceeded
     | RunFailed
@@ -391,6 +453,13 @@ AnyReport = (
     | WorkerStopping
     | ContinuationAdded
     | ParentEnded
+    | LimitAsked
+    | LimitStarted
+    | LimitReleased
+    | LimitGranted
+    | LimitWaits
+    | LimitsForgotten
+    | LimitsRebuilt
 )
 
 # --- events ---

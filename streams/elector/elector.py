@@ -20,6 +20,7 @@ from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.elector.counting import count
 from joblog.streams.elector.lane_records import AsideCode
+from joblog.streams.elector.limits_count import LimitsCount
 from joblog.streams.elector.membership import ROLE, Membership, no_answer
 from joblog.streams.elector.ownership import OwnedLanes
 from joblog.streams.elector.quiet_period import QuietPeriod
@@ -108,6 +109,7 @@ class Elector:
             health,
         )
         self._quiet = QuietPeriod()
+        self._limits_count = LimitsCount(meters)
         self._ticked_at = self._looked_aside_at = 0.0
         #: Fetched and not decided yet.
         self._rest: list[Message] = []
@@ -184,6 +186,7 @@ class Elector:
             is_quiet_over = self._quiet.is_over(now)
             turn.tick(self._owned.read_to_end(turn.offsets, self._member.consumer) if is_quiet_over else ())
             self._meters.set("joblog_live_jobs", sum(len(lane.jobs) for lane in self._owned.lanes.values()))
+            self._limits_count.report(self._owned.lanes.values())
 
     def _commit(self, turn: Turn) -> None:
         began = time.perf_counter()

@@ -21,6 +21,7 @@ class Extras(Struct, frozen=True, array_like=True, gc=False):
     """Of a job's spec, what features decide by; fields are only ever added at the end, with a default.
 
     - uses: the features, as bits of the constants above.
+    - is_held: whether an event has told what it waits for since it became Enqueued.
     - deadline_ms, start_by_ms: unix milliseconds, 0 for none: when it has to have ended, and when started.
     """
 
@@ -31,6 +32,7 @@ class Extras(Struct, frozen=True, array_like=True, gc=False):
     deadline_ms: int = 0
     start_by_ms: int = 0
     parents: wire.Parents | None = None
+    is_held: bool = False
 
 
 def extras_of(created: wire.CreateJob | wire.JobSpec, created_ms: int) -> Extras | None:

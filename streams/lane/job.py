@@ -25,7 +25,7 @@ from joblog.streams.contract.states import (
 )
 from joblog.streams.contract.timestamps import format_time, parse_time_ms, time_ms
 from joblog.streams.lane.extras import Extras, extras_of
-from msgspec import Raw, Struct, json
+from msgspec import Raw, Struct, json, structs
 
 
 class Job(Struct, array_like=True, gc=False):
@@ -111,10 +111,14 @@ def evolve(job: Job, event: wire.JobEvent, at_ms: int) -> Job:
         after.queue = event.queue
         if event.priority is not None:
             after.priority = event.priority
+        if event.note == "held" and job.extras is not None:
+            after.extras = structs.replace(job.extras, is_held=True)
         return after
     if event.name is not None:
         after.parameters = with_parameter(job.parameters, event.name, event.value)
         return after
+    if job.extras is not None and job.extras.is_held:
+        after.extras = structs.replace(job.extras, is_held=False)
     state = after.state = event.state
     after.attempt = event.attempt
     if state is PROCESSING:

@@ -68,8 +68,8 @@ class Lane:
 
     @property
     def is_unfilled(self) -> bool:
-        """Whether slots are free and jobs ready that did not fit into the last turn's transaction."""
-        return self._workers.is_unfilled
+        """Whether slots may be free for jobs that are ready, although nothing comes in."""
+        return self._workers.is_unfilled or self.pipeline.store.has_released
 
     # --- loading ---
 
@@ -168,6 +168,7 @@ class Lane:
 
     def assign(self, election: Election, out: LaneOutput) -> None:
         """End a turn: assign ready jobs to free slots, and let the features write what they collected."""
+        self.pipeline.store.has_released = False
         self._workers.assign(election, out)
         for turn_ended in self._turn_ends:
             turn_ended(out)

@@ -12,9 +12,10 @@ class JobStore:
     - held: Enqueued jobs that a feature holds back; they are not in their queue. A job stays held back when it gets
       another version, but is still Enqueued.
     - paused: queues of which no job starts.
+    - has_released: set by a feature that released jobs, so that a turn follows although nothing comes in.
     """
 
-    __slots__ = ("due", "held", "jobs", "paused", "ready")
+    __slots__ = ("due", "has_released", "held", "jobs", "paused", "ready")
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
@@ -22,6 +23,7 @@ class JobStore:
         self.due = Waiting(SCHEDULED)
         self.held: set[str] = set()
         self.paused: set[str] = set()
+        self.has_released = False
 
     def place(self, job: Job) -> None:
         """Put an Enqueued job into its queue, a Scheduled one among the due times."""

@@ -52,6 +52,12 @@ class Expired(Struct, frozen=True, gc=False):
 EXPIRED: Final = Expired()
 
 
+class Held(Struct, frozen=True, gc=False):
+    """A worker has a free slot, but the job has to wait for this, in words."""
+
+    waits_for: str
+
+
 class Rejection(Struct, frozen=True, gc=False):
     """Why an input does not move a job: `code` for programs, `reason` for people, `existing` the job in its place."""
 
@@ -83,6 +89,7 @@ TRANSITIONS: Final[Mapping[type, tuple[frozenset[State], State | None]]] = {
     wire.JobDue: (frozenset({SCHEDULED}), ENQUEUED),
     wire.ParentEnded: (frozenset({AWAITING}), ENQUEUED),  # or Scheduled, or Deleted: condition not met
     Assigned: (frozenset({ENQUEUED}), PROCESSING),
+    Held: (frozenset({ENQUEUED}), None),
     wire.RunSucceeded: (frozenset({PROCESSING}), SUCCEEDED),
     wire.RunFailed: (frozenset({PROCESSING}), FAILED),
     wire.RunReleased: (frozenset({PROCESSING}), ENQUEUED),
@@ -141,6 +148,12 @@ def _on_parent_ended(job: Job, what: wire.ParentEnded, now_ms: int) -> wire.JobE
 def _on_assigned(job: Job, what: Assigned, _now_ms: int) -> wire.JobEvent | Rejection:
     version = job.version + 1
     return wire.JobEvent(version, PROCESSING, job.attempt + 1, job.queue, job.task, worker=what.worker, lease=version)
+
+
+def _on_held(job: Job, what: Held, _now_ms: int) -> wire.JobEvent | Rejection:
+    return wire.JobEvent(
+        job.version + 1, ENQUEUED, job.attempt, job.queue, job.task, note="held", waits_for=what.waits_for
+    )
 
 
 def _holds(job: Job, what: wire.RunReport) -> bool:
@@ -303,6 +316,7 @@ _PROPOSALS: Final[Mapping[type, Callable[[Job, Any, int], wire.JobEvent | Reject
     wire.JobDue: _on_due,
     wire.ParentEnded: _on_parent_ended,
     Assigned: _on_assigned,
+    Held: _on_held,
     wire.RunSucceeded: _on_succeeded,
     wire.RunFailed: _on_failed,
     wire.RunReleased: _on_released,

@@ -10,7 +10,7 @@ from joblog.streams.contract.states import State
 from joblog.streams.contract.timestamps import EPOCH, parse_time_ms
 from joblog.streams.lane.filters import policy_of
 from joblog.streams.lane.job import Job
-from joblog.streams.lane.transitions import EXPIRED, Assigned, Lost
+from joblog.streams.lane.transitions import EXPIRED, Assigned, Held, Lost
 from joblog.streams.replay.stored import ReadEvent
 from msgspec import json
 

@@ -3,11 +3,11 @@
 import inspect
 import json
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from functools import partial
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from hypothesis import strategies as st
 from joblog.streams.contract import commands, events, fields, wire
@@ -89,6 +89,13 @@ def _is_whole(model: type[BaseModel], said: Data) -> bool:
     return True
 
 
+LIMITS: Final[Sequence[Data]] = (
+    {"kind": "mutex", "key": "m", "tenant": "é"},
+    {"kind": "semaphore", "key": "s", "capacity": 3},
+    {"kind": "token_bucket", "key": "b", "capacity": 1_000_000, "interval_s": 0.5},
+)
+
+
 def fitting_struct(kind: type[Struct]) -> st.SearchStrategy[Data]:
     """JSON objects that are this report."""
     made = {field.name: _values(NAMES.get(field.name, field.type), []) for field in structs.fields(kind)}
@@ -149,6 +156,8 @@ def _values(kind: Any, bounds: list[Any]) -> st.SearchStrategy[Any]:
         made = st.sampled_from([one.value if isinstance(one, Enum) else one for one in inner])
     elif inspect.isclass(kind) and issubclass(kind, BaseModel):
         made = fitting(kind)
+    elif kind is wire.Limit:
+        made = st.sampled_from(LIMITS)
     elif inspect.isclass(kind) and issubclass(kind, Enum):
         made = st.sampled_from([one.value for one in kind])
     else:

@@ -7,6 +7,7 @@ from joblog.streams.lane.feature import Feature
 from joblog.streams.lane.features.bulk import BulkOperations
 from joblog.streams.lane.features.continuations import Continuations
 from joblog.streams.lane.features.failed_jobs import FailedJobs
+from joblog.streams.lane.features.limits import Limits
 from joblog.streams.lane.features.memory import Memory
 from joblog.streams.lane.features.queue_control import QueueControl
 from joblog.streams.lane.features.times import Times
@@ -20,6 +21,7 @@ FEATURES: Final[tuple[type[Feature], ...]] = (
     Times,
     Continuations,
     UniqueKeys,
+    Limits,
     QueueControl,
     BulkOperations,
 )
