@@ -161,7 +161,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     Metric(
         "joblog_limit_permits",
         "gauge",
-        "Permits that are out, by kind of limit: of a mutex or semaphore until the run ends, of a rate until it starts",
+        "Permits that are out, by kind of limit; those of rates until the job starts",
         ("kind",),
         roles=_ELECTOR,
         values={"kind": _LIMITS},

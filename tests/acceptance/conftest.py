@@ -150,9 +150,9 @@ class Installation:
 
 @pytest.fixture
 def installation(
-    kafka: KafkaConfig, stack: Any, topics: TopicNames, schema: str, tmp_path: Path
+    kafka: KafkaConfig, stack: Any, topics: TopicNames, schema: str, tmp_path: Path, lanes: int
 ) -> Iterator[Installation]:
-    made = Installation(kafka, stack.dsn, topics, schema, tmp_path)
+    made = Installation(kafka, stack.dsn, topics, schema, tmp_path, lanes)
     yield made
     made.stop()
 
