@@ -197,7 +197,7 @@ def root(
     ] = None,
     log_format: Annotated[
         LogFormat | None,
-        typer.Option(help="Log format of up, elector, delays, worker, triggers and projector, which log to stderr."),
+        typer.Option(help="Log format of up and of the roles, which log to stderr."),
     ] = None,
     show_version: Annotated[  # noqa: ARG001 - the callback answers
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")

@@ -27,11 +27,11 @@ def executing(connection: Any) -> Execute:
         _check_driver(connection.dialect.driver)
         return _of_sqlalchemy(connection)
     if _can(connection, "cursor"):
-        _refuse_awaited(connection, "commit")
         if hasattr(connection, "vendor"):  # Django's
             _check_name(connection.vendor)
         else:
             _check_psycopg(connection)
+        _refuse_awaited(connection, "commit")
         return _of_cursors(connection)
     if _can(connection, "connection") and _can(connection, "flush"):  # SQLAlchemy's Session
         _refuse_awaited(connection, "connection")
@@ -47,8 +47,8 @@ async def awaiting(connection: Any) -> AwaitExecute:
         _check_driver(connection.dialect.driver)
         return _of_async_sqlalchemy(connection)
     if _can(connection, "cursor"):
-        _refuse_plain(connection, "commit")
         _check_psycopg(connection)
+        _refuse_plain(connection, "commit")
         return _of_async_cursors(connection)
     if _can(connection, "connection") and _can(connection, "flush"):  # SQLAlchemy's AsyncSession
         _refuse_plain(connection, "connection")

@@ -41,7 +41,7 @@ class Outbox(JobCommands):
     Cheap: make one for each transaction, and use it in one thread, as the connection.
 
     - connection: of psycopg or psycopg2; SQLAlchemy's connection or session on one of them; Django's `connection`. In
-      autocommit, each call is a transaction of its own.
+      autocommit, each call is a transaction of its own, or several if it has more than 1,000 jobs.
     - settings: those of the installation (lanes, queue_shards, client, outbox.schema_name); read once by default.
     - filters: as a Client has them; `on_created` is called when a command is in the transaction, not yet in the log.
 

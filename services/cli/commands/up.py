@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from joblog.projections.outbox.operating import create as create_outbox
 from joblog.projections.schema.migrate import upgrade
 from joblog.services.cli.commands.up_checks import ASKED_HOSTS, can_recur, look_for, refuse_idle
 from joblog.services.cli.context import Output, OutputOption, note
@@ -67,6 +68,9 @@ def up(
         str | None,
         typer.Option(help="Also run the triggers of these modules, comma-separated.", show_default="none"),
     ] = None,
+    outbox: Annotated[
+        bool, typer.Option("--outbox", help="Also make an outbox in this Postgres, and run its relay.")
+    ] = False,
     only_stack: Annotated[bool, typer.Option("--only-stack", help="Start Kafka and Postgres only.")] = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -89,6 +93,11 @@ def up(
         (only_stack and queues is not None, "--queues has no effect with --only-stack, which runs no worker"),
         (only_stack and monitor, "--monitor has no effect with --only-stack, which runs no roles"),
         (only_stack and triggers is not None, "--triggers has no effect with --only-stack, which runs no roles"),
+        (only_stack and outbox, "--outbox has no effect with --only-stack, which runs no roles"),
+        (
+            outbox and settings.outbox.dsn is not None,
+            "--outbox makes one in this Postgres: leave outbox.dsn out, or run `joblog outbox` beside `joblog up`",
+        ),
         (queues is not None and not settings.worker.tasks, "--queues has no effect without --tasks: no worker runs"),
     ):
         if is_wrong:
@@ -108,8 +117,10 @@ def up(
         addresses = stack.start()
         try:
             _prepare(settings, addresses)
+            if outbox:
+                create_outbox(addresses.dsn, settings.outbox.schema_name)
             recurring = not only_stack and not no_recurring and can_recur()
-            roles = [] if only_stack else _roles(stack.directory, settings, recurring=recurring)
+            roles = [] if only_stack else _roles(stack.directory, settings, recurring=recurring, outbox=outbox)
             with _monitored(stack.directory, roles, monitor) as prometheus:
                 _run(stack, addresses, settings, roles, stop, output, prometheus)
         finally:
@@ -136,7 +147,9 @@ def _prepare(settings: Settings, addresses: StackAddresses) -> None:
     )
 
 
-def _roles(directory: Path, settings: Settings, *, recurring: bool = False) -> Sequence[RoleCommand]:
+def _roles(
+    directory: Path, settings: Settings, *, recurring: bool = False, outbox: bool = False
+) -> Sequence[RoleCommand]:
     """The roles in the order in which they start, each with a port that it keeps."""
     elector = f"up-{blake2b(str(directory).encode(), digest_size=4).hexdigest()}"  # a name that nobody else chooses
     arguments = {"projector": ["projector"], "elector": ["elector", "--id", elector], "delays": ["delays"]}
@@ -147,6 +160,8 @@ def _roles(directory: Path, settings: Settings, *, recurring: bool = False) -> S
         arguments["worker"] = ["worker", "--tasks", ",".join(settings.worker.tasks), *queued]
     if settings.triggers.modules:
         arguments["triggers"] = ["triggers", "--modules", ",".join(settings.triggers.modules)]
+    if outbox:
+        arguments["outbox"] = ["outbox"]
     ports = choose_ports(directory / "http-ports.json", dict.fromkeys(arguments, None), note)
     return [RoleCommand(name, arguments[name], ports[name]) for name in arguments]
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from confluent_kafka.cimpl import NewPartitions
+from joblog.projections.outbox.operating import create
 from joblog.services.embedded.stack import StackAddresses
-from joblog.services.roles import projector, triggers, wiring, worker
+from joblog.services.roles import outbox, projector, triggers, wiring, worker
 from joblog.services.roles import topics as checking
 from joblog.services.roles.runner import Builder, run_role
 from joblog.services.settings.model import Settings
@@ -26,12 +27,19 @@ from joblog.streams.metrics import Meters
 
 pytestmark = [pytest.mark.broker, pytest.mark.database]
 
+
+def relay_of_a_new_outbox(settings: Settings) -> Builder:
+    create(settings.outbox_dsn(), settings.outbox.schema_name)
+    return outbox.outbox(settings)
+
+
 ROLES: dict[str, Callable[[Settings], Builder]] = {
     "elector": wiring.elector,
     "delays": wiring.delays,
     "worker": worker.worker,
     "projector": projector.projector,
     "triggers": triggers.triggers,
+    "outbox": relay_of_a_new_outbox,
 }
 DEADLINE_S = 60
 
@@ -61,6 +69,7 @@ def settings_of(stack: StackAddresses, names: TopicNames, schema: str, lanes: in
         lanes=lanes,
         kafka={"bootstrap_servers": stack.bootstrap_servers, "extra": {"log_level": "0"}},
         postgres={"dsn": stack.dsn, "schema_name": schema},
+        outbox={"schema_name": schema},
         worker={"tasks": "topictasks"},
         triggers={"modules": "topictriggers"},
         http={"enabled": False},

@@ -76,6 +76,11 @@ def test_triggers_run_if_modules_are_given(place: Path) -> None:
     assert "triggers" not in {role.name for role in _roles(place, Settings.load())}
 
 
+def test_the_relay_of_an_outbox_runs_if_it_is_wanted(place: Path) -> None:
+    assert _roles(place, Settings.load(), outbox=True)[-1].arguments == ["outbox"]
+    assert "outbox" not in {role.name for role in _roles(place, Settings.load())}
+
+
 def test_triggers_that_wait_for_their_topics_hinder_nothing() -> None:
     waiting = {"triggers": f"{WAITING_FOR_TOPICS}: uploads", "elector": "starting"}
     assert _hindering(waiting) == {"elector": "starting"}
