@@ -8,12 +8,22 @@ from joblog.services.embedded.stack import EmbeddedStack
 from joblog.streams.errors import EnqueueError
 from joblog.streams.kafka.clients import KafkaConfig
 
+from tests.support.outbox_world import OutboxWorld
 from tests.support.redecided import decided_anew
 
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(600)]
 
 POSTGRES_AWAY_S = 60
-ROLES = ["elector", "worker-1", "projector", "delays"]
+ROLES = ["elector", "worker-1", "projector", "delays", "outbox"]
+
+
+def with_outbox(installation: Any) -> OutboxWorld:
+    """An outbox of the installation, in the same database; its relay is one of the roles."""
+    outbox = OutboxWorld(
+        installation.kafka, installation.dsn, installation.names, installation.lanes, "joblog_outbox"
+    )
+    outbox.create()
+    return outbox
 
 
 def succeeded(installation: Any) -> int:
@@ -24,6 +34,7 @@ def test_jobs_go_on_while_postgres_is_away_and_the_projection_catches_up(
     own_stack: EmbeddedStack, install: Any, check_log: Any, wait_until: Any
 ) -> None:
     installation = install(KafkaConfig(own_stack.addresses.bootstrap_servers), own_stack.addresses.dsn)
+    outbox = with_outbox(installation)
     for role in ROLES:
         installation.start(role)
     jobs: list[str] = []
@@ -31,14 +42,21 @@ def test_jobs_go_on_while_postgres_is_away_and_the_projection_catches_up(
         jobs += client.enqueue_many("ok", [((number,), {}) for number in range(200)])
         wait_until(lambda: succeeded(installation) == len(jobs), 60, "the first jobs to succeed")
         wait_until(lambda: not installation.differences(), 60, "the projection to be there")
+        with outbox.connect() as connection:
+            written = outbox.outbox(connection).enqueue_many("ok", [((number,), {}) for number in range(500)])
         own_stack.stop_postgres(immediate=True)
         away_until = time.monotonic() + POSTGRES_AWAY_S
         while time.monotonic() < away_until:
             jobs += client.enqueue_many("ok", [((number,), {}) for number in range(20)])
             time.sleep(0.2)
-        wait_until(lambda: succeeded(installation) == len(jobs), 60, "all jobs to succeed without Postgres")
+        wait_until(lambda: succeeded(installation) >= len(jobs), 60, "all jobs to succeed without Postgres")
     assert installation.roles["projector"].poll() is None
     own_stack.start_postgres()
+    jobs += written
+    with outbox.connect() as connection:
+        jobs.append(outbox.outbox(connection).enqueue("ok", 0))
+    wait_until(lambda: succeeded(installation) == len(jobs), 60, "the jobs of the outbox to succeed")
+    assert sorted(outbox.relayed()) == sorted(jobs)
     wait_until(lambda: not installation.differences(), 60, "Postgres to equal the log")
     check_log(installation, dict.fromkeys(jobs, "job.succeeded"))
     assert decided_anew(installation.kafka, installation.names, installation.lanes) >= 3 * len(jobs)
@@ -48,13 +66,15 @@ def test_nothing_acknowledged_is_lost_when_the_broker_is_killed_and_restarted(
     own_stack: EmbeddedStack, install: Any, wait_until: Any
 ) -> None:
     installation = install(KafkaConfig(own_stack.addresses.bootstrap_servers), own_stack.addresses.dsn)
+    outbox = with_outbox(installation)
     for role in ROLES:
         installation.start(role)
     acknowledged: list[str] = []
     unknown: list[str] = []
-    with installation.client() as client:
+    with installation.client() as client, outbox.connect(autocommit=True) as connection:
         for turn in range(3):
             for number in range(150):
+                acknowledged.append(outbox.outbox(connection).enqueue("ok", number))
                 try:
                     acknowledged.append(client.enqueue("ok", number))
                 except EnqueueError as error:

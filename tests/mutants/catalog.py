@@ -3,6 +3,7 @@
 from typing import Final
 
 from tests.mutants import clients, electors, expiry, lanes, monitoring, recurring, redrives, replay, roles, triggers
+from tests.mutants import clients, electors, lanes, monitoring, outbox, recurring, redrives, replay, roles, triggers
 from tests.mutants.mutant import Mutant
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
@@ -16,4 +17,5 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *expiry.MUTANTS,
     *redrives.MUTANTS,
     *triggers.MUTANTS,
+    *outbox.MUTANTS,
 )
