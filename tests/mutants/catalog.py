@@ -2,8 +2,19 @@
 
 from typing import Final
 
-from tests.mutants import clients, electors, expiry, lanes, monitoring, recurring, redrives, replay, roles, triggers
-from tests.mutants import clients, electors, lanes, monitoring, outbox, recurring, redrives, replay, roles, triggers
+from tests.mutants import (
+    clients,
+    electors,
+    expiry,
+    lanes,
+    monitoring,
+    outbox,
+    recurring,
+    redrives,
+    replay,
+    roles,
+    triggers,
+)
 from tests.mutants.mutant import Mutant
 
 MUTANTS: Final[tuple[Mutant, ...]] = (

@@ -306,9 +306,9 @@ class World:
 
     # --- the end ---
 
-    def settle(self, announce: Callable[[], None]) -> None:
+    def settle(self, announce: Callable[[], None], turns_max: int = 200) -> None:
         """All timers are lost, everything is read, and what runs succeeds, until nothing is left to do."""
-        for turns in range(1, 200):
+        for turns in range(1, turns_max):
             announce()
             for number, lane in enumerate(self.lanes):
                 for job in list(lane.jobs.values()):
