@@ -79,6 +79,8 @@ class Installation:
         (home / "acceptance_tasks.py").write_text(TASKS)
         self.roles: dict[str, subprocess.Popen[bytes]] = {}
         self.kills: Counter[str] = Counter()
+        #: When the processes that were killed had ended, by the machine's monotonic clock, nanoseconds.
+        self.deaths: dict[int, int] = {}
         self.extra: dict[str, str] = {}
         create_topics(kafka, names, self.lanes)
         migrate.upgrade(dsn, schema)
@@ -119,6 +121,7 @@ class Installation:
         assert process.poll() is None, f"{role} ended by itself:\n{(self.home / f'{role}.log').read_text()[-3000:]}"
         process.send_signal(signal.SIGKILL)
         process.wait()
+        self.deaths[process.pid] = time.monotonic_ns()
         self.kills[role] += 1
 
     def stop(self) -> None:

@@ -8,19 +8,14 @@ import psycopg
 import pytest
 from joblog.projections.monitor.monitor import Monitor
 from joblog.projections.replay.verification import orphans
-from joblog.projections.replay.verification.report import Report
-from joblog.projections.replay.verification.verification import Verification
 from joblog.services.client.options import ContinueOn, JobOptions
 from joblog.streams.contract.states import State
 from joblog.streams.kafka import clients
 
+from tests.support.verified import verified
+
 pytestmark = [pytest.mark.broker, pytest.mark.database]
 JOBS = 400
-
-
-def verified(at: Any, directory: Path) -> Report:
-    directory.mkdir()
-    return Verification(at.kafka, at.names, at.lanes, directory, dsn=at.dsn, schema=at.schema).run()
 
 
 def test_nothing_is_found_while_jobs_move_and_afterwards(installation: Any, wait_until: Any, tmp_path: Path) -> None:
