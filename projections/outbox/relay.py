@@ -61,7 +61,7 @@ ROLE: Final = "outbox"
 #: How late a stop may be noticed while there are no rows.
 STOP_S: Final = 0.25
 #: How often it looks how many rows there are, for the metrics.
-GAUGES_S: Final = 5.0
+GAUGES_S: Final = 2.0
 BACKOFF_FIRST_S: Final = 0.2
 BACKOFF_MAX_S: Final = 10.0
 

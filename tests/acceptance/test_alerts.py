@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 from confluent_kafka import TopicPartition
+from joblog.projections.outbox.rows import OutboxRows
 from joblog.services.client.options import JobOptions
 from joblog.services.detection.requests import create_topic
 from joblog.services.monitoring.alerts import ALERTS
@@ -27,6 +29,7 @@ from joblog.streams.recurring.jobs import partition_of
 from msgspec import json
 from psycopg import sql
 
+from tests.support.outbox_world import outbox_of
 from tests.support.pausing import pause, resume
 from tests.support.prometheus import (
     ONLY_TROUBLE,
@@ -41,7 +44,7 @@ from tests.support.trouble import STAGE_S, Trouble, install_broken_filter
 pytestmark = [pytest.mark.broker, pytest.mark.database, needs_prometheus]
 
 PACE = Pace(times=300)
-ROLES = ("projector", "elector-a", "delays", "worker-1", "worker-2", "worker-late", "recurring", "triggers")
+ROLES = ("projector", "elector-a", "delays", "worker-1", "worker-2", "worker-late", "recurring", "triggers", "outbox")
 #: The lane that is to lose records, and which queues live there; `spread` with its first shard.
 LOST_LANE = 0
 LANE_OF = {"other": LOST_LANE, "spread": LOST_LANE, "default": 1, "busy": 1, "late": 1}
@@ -90,6 +93,8 @@ def trouble(
     uploads = f"{installation.names.prefix}uploads"
     create_topic(installation.kafka, uploads)
     installation.extra |= {"UPLOADS": uploads, "JOBLOG_TRIGGERS__MODULES": "stuck"}
+    installation.extra["JOBLOG_OUTBOX__SCHEMA_NAME"] = installation.schema
+    outbox_of(installation).create()
     with prometheus_on(tmp_path, ROLES, PACE) as (asked, ports):
         yield Trouble(installation, asked, ports, wait_until, LABELS)
         installation.stop()
@@ -116,7 +121,7 @@ def test_each_alert_fires_by_the_trouble_that_it_is_for(trouble: Trouble) -> Non
 
 def started_well(trouble: Trouble) -> None:
     assert {queue: lane_of_queue(queue, trouble.installation.lanes) for queue in LANE_OF} == LANE_OF
-    for role in ("projector", "delays", "recurring", "triggers"):
+    for role in ("projector", "delays", "recurring", "triggers", "outbox"):
         trouble.start(role)
     trouble.start("elector-a", JOBLOG_QUEUE_SHARDS='{"spread": 2}')
     serves = ("--queues", "default")
@@ -126,7 +131,7 @@ def started_well(trouble: Trouble) -> None:
         "worker-2", *serves, JOBLOG_WORKER__SLOTS="32", JOBLOG_WORKER__PREFETCH="0", JOBLOG_ELECTOR__LEASE_S="60"
     )
     trouble.start("worker-late", "--queues", "busy", JOBLOG_WORKER__SLOTS="1")
-    is_there = "sum(joblog_lanes) == 2 and sum(joblog_workers) == 3 and sum(up) == 8"
+    is_there = "sum(joblog_lanes) == 2 and sum(joblog_workers) == 3 and sum(up) == 9"
     trouble.wait_until(lambda: trouble.asked.has_data(is_there), STARTS_S, "lanes and workers")
     with trouble.client() as client:
         client.enqueue_many("ok", [((number,), {}) for number in range(50)])
@@ -187,17 +192,19 @@ def jobs_that_nobody_takes(trouble: Trouble) -> float:
 
 
 def broken_records_and_jobs(trouble: Trouble) -> None:
-    """What is no command, and jobs that fail."""
+    """What is no command, a row that was written for other lanes, and jobs that fail."""
+    with psycopg.connect(trouble.installation.dsn) as connection:
+        replace(outbox_of(trouble.installation), lanes=9).outbox(connection).enqueue("ok", 1)
     producer = clients.producer(trouble.kafka, "test")
     producer.produce(trouble.names.commands, b"no command", b"key")
     assert producer.flush(10) == 0
     with jobs_that_fail(trouble):
         trouble.have_fired("JoblogDeadLetters", "JoblogFailureBudgetBurnsFast", "JoblogFailureBudgetBurnsSlowly")
-        trouble.have_fired("JoblogQueueWithoutWorkers", "JoblogOldestJobTooOld")
+        trouble.have_fired("JoblogQueueWithoutWorkers", "JoblogOldestJobTooOld", "JoblogOutboxParked")
 
 
 def workers_timers_and_tables_hang(trouble: Trouble) -> None:
-    """A worker and the delays process stand still, and Postgres lets nobody in."""
+    """A worker, the delays process and a relay stand still, and Postgres lets nobody in."""
     roles = trouble.installation.roles
     with trouble.client() as client:
         client.enqueue("slow", 120, options=JobOptions(queue="busy"))
@@ -207,8 +214,9 @@ def workers_timers_and_tables_hang(trouble: Trouble) -> None:
         pause(roles["worker-2"])
         for _ in range(20):
             client.schedule("ok", 1, delay=timedelta(seconds=1), options=JobOptions(priority=9))
-    with locked_tables(trouble.installation):
+    with locked_tables(trouble.installation), relay_that_hangs(trouble):
         trouble.have_fired("JoblogTargetDown", "JoblogProjectionLate", "JoblogWorkersLost", "JoblogTimersMissing")
+        trouble.have_fired("JoblogOutboxLate")
 
 
 @contextmanager
@@ -219,6 +227,18 @@ def locked_tables(installation: Any) -> Iterator[None]:
         connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(table))
         yield
         connection.rollback()
+
+
+@contextmanager
+def relay_that_hangs(trouble: Trouble) -> Iterator[None]:
+    """A relay that has taken the outbox relays nothing, and another one stands by."""
+    trouble.installation.kill("outbox")
+    outbox = outbox_of(trouble.installation)
+    with OutboxRows(outbox.dsn, outbox.schema) as rows, outbox.connect(autocommit=True) as connection:
+        trouble.wait_until(rows.lock, STAGE_S, "the session of the killed relay to end")
+        trouble.start("outbox")
+        outbox.outbox(connection).enqueue("ok", 1)
+        yield
 
 
 def stale_reports_and_late_timers(trouble: Trouble) -> None:

@@ -17,6 +17,7 @@ from joblog.services.monitoring.records import RECORDS
 from joblog.streams.kafka import clients
 from joblog.streams.metrics import METRICS
 
+from tests.support.outbox_world import outbox_of
 from tests.support.prometheus import (
     ONLY_TROUBLE,
     PANEL_QUERIES,
@@ -29,7 +30,7 @@ from tests.support.prometheus import (
 
 pytestmark = [pytest.mark.broker, pytest.mark.database, needs_prometheus]
 
-ROLES = ("projector", "elector-a", "delays", "worker-1", "worker-2", "recurring", "triggers")
+ROLES = ("projector", "elector-a", "delays", "worker-1", "worker-2", "recurring", "triggers", "outbox")
 TRIGGERS = """
 import os
 from joblog.services import Job, trigger
@@ -55,6 +56,8 @@ def uploads(installation: Any, delete_topics: Callable[[list[str]], None]) -> It
 
 @pytest.fixture
 def asked(installation: Any, uploads: str, tmp_path: Path) -> Iterator[Asked]:
+    outbox_of(installation).create()
+    installation.extra["JOBLOG_OUTBOX__SCHEMA_NAME"] = installation.schema
     with prometheus_on(tmp_path, ROLES) as (asked, ports):
         for role in ROLES:
             installation.start(role, "--http-port", str(ports[role]))
@@ -68,13 +71,16 @@ def jobs_that_keep_coming(installation: Any, uploads: str) -> Iterator[None]:
     producer = clients.producer(installation.kafka, "test")
 
     def produce() -> None:
-        with installation.client() as client:
+        world = outbox_of(installation)
+        with installation.client() as client, world.connect(autocommit=True) as connection:
+            outbox = world.outbox(connection)
             client.schedule("ok", 0, delay=timedelta(hours=1))
             client.recurring.add_or_update("every-second", "ok", timedelta(seconds=1), args=[2])
             while not done.wait(0.5):
                 producer.produce(uploads, b'{"number": 3}')
                 producer.poll(0)
                 client.enqueue_many("ok", [((number,), {}) for number in range(5)])
+                outbox.enqueue("ok", 4)
                 client.enqueue("flaky")
                 client.enqueue("bad")
                 client.enqueue("slow", 0.3)

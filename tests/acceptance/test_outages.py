@@ -8,7 +8,7 @@ from joblog.services.embedded.stack import EmbeddedStack
 from joblog.streams.errors import EnqueueError
 from joblog.streams.kafka.clients import KafkaConfig
 
-from tests.support.outbox_world import OutboxWorld
+from tests.support.outbox_world import OutboxWorld, outbox_of
 from tests.support.redecided import decided_anew
 
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(600)]
@@ -19,9 +19,8 @@ ROLES = ["elector", "worker-1", "projector", "delays", "outbox"]
 
 def with_outbox(installation: Any) -> OutboxWorld:
     """An outbox of the installation, in the same database; its relay is one of the roles."""
-    outbox = OutboxWorld(
-        installation.kafka, installation.dsn, installation.names, installation.lanes, "joblog_outbox"
-    )
+    installation.extra["JOBLOG_OUTBOX__SCHEMA_NAME"] = installation.schema
+    outbox = outbox_of(installation)
     outbox.create()
     return outbox
 
@@ -72,9 +71,10 @@ def test_nothing_acknowledged_is_lost_when_the_broker_is_killed_and_restarted(
     acknowledged: list[str] = []
     unknown: list[str] = []
     with installation.client() as client, outbox.connect(autocommit=True) as connection:
+        writer = outbox.outbox(connection)
         for turn in range(3):
             for number in range(150):
-                acknowledged.append(outbox.outbox(connection).enqueue("ok", number))
+                acknowledged.append(writer.enqueue("ok", number))
                 try:
                     acknowledged.append(client.enqueue("ok", number))
                 except EnqueueError as error:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from joblog.services.outbox.outbox import Outbox
 
-from tests.support.outbox_world import OutboxWorld
+from tests.support.outbox_world import OutboxWorld, outbox_of
 
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(120)]
 
 RELAYS = ["outbox-1", "outbox-2"]
 WRITERS = 3
-KILLS = 6
+KILLS = 4
 PAUSE_S = 0.7
 
 
@@ -64,9 +64,7 @@ def writing(world: OutboxWorld) -> Iterator[list[Writer]]:
 def test_what_was_committed_is_once_in_the_log_however_often_relays_are_killed(
     installation: Any, wait_until: Any, killer: Any
 ) -> None:
-    world = OutboxWorld(
-        installation.kafka, installation.dsn, installation.names, installation.lanes, installation.schema
-    )
+    world = outbox_of(installation)
     world.create()
     installation.extra["JOBLOG_OUTBOX__SCHEMA_NAME"] = installation.schema
     for relay in RELAYS:

@@ -94,6 +94,13 @@ class OutboxWorld:
         return process.exitcode
 
 
+def outbox_of(installation: Any) -> OutboxWorld:
+    """The outbox of an installation of acceptance tests, in its schema."""
+    return OutboxWorld(
+        installation.kafka, installation.dsn, installation.names, installation.lanes, installation.schema
+    )
+
+
 def _processes() -> Any:
     """Processes that begin without the threads of this one, and with what they need imported already."""
     context = multiprocessing.get_context("forkserver")
