@@ -9,12 +9,16 @@ SELECT id::text FROM outbox_identity
 SELECT pg_try_advisory_lock(hashtextextended('joblog outbox relay ' || id::text, 0)) FROM outbox_identity
 
 -- name: waiting
--- The rows to relay next, in the order of their ids.
+-- The rows to relay next, in the order of their ids: so many, and not much more than so many bytes.
+WITH next AS (
+    SELECT id, lanes, lane, key, value, created_at FROM outbox WHERE error IS NULL ORDER BY id LIMIT %(limit)s
+), measured AS (
+    SELECT *, sum(length(value)) OVER (ORDER BY id) - length(value) AS bytes_before FROM next
+)
 SELECT id, lanes, lane, key, value, extract(epoch FROM created_at)::float8
-FROM outbox
-WHERE error IS NULL
+FROM measured
+WHERE bytes_before < %(bytes)s
 ORDER BY id
-LIMIT %(limit)s
 
 -- name: named
 -- Those of these rows that are there and wait.

@@ -32,6 +32,9 @@ has rows again that are in the log. They are relayed again, and the elector reje
 knows them. Rows whose id and command are not in the mark are never taken for relayed: a job that runs twice can be
 seen in the log, one that is lost cannot.
 
+While a transaction of 2 is open, records behind it in its lanes are not read yet. It lasts milliseconds; that of a
+relay which is killed in it lasts until b of the next one, or 10 s.
+
 What Kafka cannot take (a row that is too large, or for a lane that does not exist) is parked with its reason in the
 column `error`, and the others go on. If only Kafka can tell, the rows are sent one by one until it is found.
 """

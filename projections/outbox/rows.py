@@ -15,6 +15,8 @@ SQL: Final = load("outbox/outbox.sql")
 CHANNEL: Final = "joblog_outbox"
 #: More than so many rows that wait are not counted: that would take too long.
 COUNTED_MAX: Final = 100_000
+#: Rows are read until they have so many bytes: they are in memory, and go into one transaction of Kafka.
+BATCH_BYTES: Final = 16 * 1024 * 1024
 APPLICATION: Final = "joblog-outbox"
 
 
@@ -72,9 +74,9 @@ class OutboxRows:
         """Whether somebody has committed rows within this time; returns when that is known."""
         return any(True for _ in self._connection.notifies(timeout=timeout_s, stop_after=1))
 
-    def waiting(self, limit: int) -> list[Row]:
+    def waiting(self, limit: int, bytes_max: int = BATCH_BYTES) -> list[Row]:
         """The next rows to relay; those of a transaction that commits later come with a later call."""
-        return self._rows("waiting", limit=limit)
+        return self._rows("waiting", limit=limit, bytes=bytes_max)
 
     def named(self, ids: Sequence[int]) -> list[Row]:
         """Those of these rows that are still there."""

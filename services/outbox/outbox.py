@@ -2,11 +2,14 @@
 
 ::
 
+    from joblog.services.outbox import Outbox
+
     with psycopg.connect(dsn) as connection:  # or a connection of SQLAlchemy or Django
         connection.execute("INSERT INTO orders ...")
         job_id = Outbox(connection).enqueue("orders.confirm", 4711)
 
-The commands are rows of a table in that database; `joblog outbox` puts them into the log after the commit.
+The commands are rows of a table in that database; `joblog outbox` puts them into the log after the commit. With
+`synchronous_commit = off`, a crash of the database can take back a commit whose jobs are in the log already.
 """
 
 import socket

@@ -58,6 +58,14 @@ def test_many_rows_keep_their_order(table: OutboxWorld) -> None:
     assert committed(table) == jobs
 
 
+def test_rows_are_read_until_they_have_so_many_bytes(table: OutboxWorld) -> None:
+    with table.connect(autocommit=True) as connection, OutboxRows(table.dsn, table.schema) as rows:
+        jobs = table.outbox(connection).enqueue_many("x", [(("y" * 1_000,), {})] * 5)
+        assert [row.key for row in rows.waiting(10, bytes_max=1)] == jobs[:1]
+        assert [row.key for row in rows.waiting(10, bytes_max=3_000)] == jobs[:3]
+        assert [row.key for row in rows.waiting(4)] == jobs[:4]
+
+
 def test_a_row_of_a_transaction_that_commits_late_is_neither_left_out_nor_waited_for(table: OutboxWorld) -> None:
     with table.connect() as late, table.connect() as early, OutboxRows(table.dsn, table.schema) as rows:
         lower = table.outbox(late).enqueue("x")
