@@ -62,6 +62,8 @@ def input_of(job: Job, event: ReadEvent, cause: str) -> Any:
 
 
 def _noted(job: Job, event: ReadEvent) -> Any:
+    if event.note == "held":
+        return Held(event.waits_for or "")
     if event.note != "progressed":
         return None
     return wire.RunProgressed(
