@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from joblog.services.client.json_values import encode_json
-from joblog.services.client.options import JobOptions, name_of, queue_of, unique_of
+from joblog.services.client.options import JobOptions, limits_of, name_of, queue_of, unique_of
 from joblog.services.tasks.task import Task
 from joblog.streams.contract.cloudevents import explained
 from joblog.streams.contract.fields import SECONDS_MAX
@@ -38,6 +38,8 @@ def definition_of(
             raise InvalidData(f"options.{name} has no effect on a recurring job: leave it out")
     if unique_of(task) is not None:
         raise InvalidData(f"task {name_of(task)} has a unique key, which recurring jobs do not: use overlap= instead")
+    if limits_of(task):
+        raise InvalidData(f"task {name_of(task)} has limits, which recurring jobs do not: use overlap= instead")
     if anchor is not None and not isinstance(schedule, timedelta):
         raise InvalidData("anchor has no effect without an interval: write schedule=timedelta(...), or leave it out")
     timeout = options.timeout

@@ -18,11 +18,13 @@ from joblog.services.client.options import (
     JobOptions,
     drafted,
     due_at,
+    limits_of,
     name_of,
     unique_of,
     with_options,
 )
 from joblog.services.client.templates import CommandRecord, CreateTemplate, Rules
+from joblog.services.tasks.limits import has_places
 from joblog.services.tasks.task import Task
 from joblog.streams.contract import commands
 from joblog.streams.contract.states import ContinueOn, State
@@ -117,7 +119,7 @@ class JobCommands(ABC):
         if options.unique is not None:
             raise InvalidData(f"many jobs cannot share one unique key: {KEY_FOR_EACH}")
         each = [call if isinstance(call, Call) else Call(*call) for call in calls]
-        if self._filters or unique_of(task) is not None:
+        if self._filters or unique_of(task) is not None or has_places(limits_of(task)):
             return self._create_filtered([drafted(task, call, options) for call in each])
         first = drafted(task, Call(), options)
         template = CreateTemplate(first.task, first.options, self._rules)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
 
+from joblog.services.tasks.limits import limited
 from joblog.services.tasks.task import Task
 from joblog.services.tasks.unique import keyed
 from joblog.streams.contract.commands import Limit, Parents, Unique
@@ -39,7 +40,7 @@ class JobOptions:
     - traceparent: W3C trace context, handed to the run.
 
     - parents: run when several jobs have ended: all of them, or any one.
-    - limits: mutexes, semaphores and rates that it shares with other jobs.
+    - limits: mutexes, semaphores and rates that it shares with other jobs (tasks/limits.py), beside its task's.
     - unique: a key of which one job of the queue lives at a time, and what becomes of another one.
     - batch: the id of the batch that it belongs to.
     - deadline: it does not start after this instant, and a run that lasts beyond it is cancelled.
@@ -77,6 +78,9 @@ class JobOptions:
             yield f"on has no effect without a parent: write parent=JOB_ID, on={self.on!s}, or leave it out"
         if self.queue is not None and not is_queue(self.queue):
             yield wrong_queue(self.queue)
+        for limit in self.limits:
+            if not isinstance(limit, Limit):
+                yield f'limits: {limit!r:.60} is no limit: write limits=[Limit.mutex("invoice-7")]'
         if self.unique is not None and not isinstance(self.unique, Unique):
             yield f'unique={self.unique!r:.60} is no unique key: write unique=Unique(key="order-17")'
         if self.retry is not None and not isinstance(self.retry, RetryPolicy):
@@ -130,6 +134,9 @@ def drafted(task: Task[..., Any] | str, call: Call, options: JobOptions) -> JobD
     if own is not None and options.unique is None:
         assert isinstance(task, Task)
         from_call["unique"] = keyed(own, task, call.args, call.kwargs)
+    if limits := limits_of(task):
+        assert isinstance(task, Task)
+        from_call["limits"] = (*options.limits, *limited(limits, task, call.args, call.kwargs))
     return JobDraft(name_of(task), call.args, call.kwargs, with_options(options, **from_call))
 
 
@@ -146,6 +153,11 @@ def name_of(task: Task[..., Any] | str) -> str:
 def unique_of(task: Task[..., Any] | str) -> Unique | None:
     """The unique key that a task's jobs have, with places for their arguments."""
     return None if isinstance(task, str) else task.unique
+
+
+def limits_of(task: Task[..., Any] | str) -> Sequence[Limit]:
+    """The limits that a task's jobs have, with places for their arguments."""
+    return () if isinstance(task, str) else task.limits
 
 
 def queue_of(task: Task[..., Any] | str) -> str:

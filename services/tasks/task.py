@@ -1,7 +1,7 @@
 """Tasks: named functions that jobs call, and the explicit list of those that a process knows."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from functools import update_wrapper
@@ -9,9 +9,10 @@ from re import fullmatch
 from types import ModuleType
 from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
 
+from joblog.services.tasks.limits import check_limits
 from joblog.services.tasks.modules import declared, imported
 from joblog.services.tasks.unique import check_key
-from joblog.streams.contract.commands import Unique
+from joblog.streams.contract.commands import Limit, Unique
 from joblog.streams.contract.fields import SECONDS_MAX, TASK_PATTERN, is_queue, wrong_queue
 from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.errors import SettingsError, TaskError, UnknownTask
@@ -38,6 +39,7 @@ class Task(Generic[P, R]):
     - retry: its own policy, None for the default; a job may bring another.
     - timeout_s: the longest run, in seconds, None for no end; a job may bring another.
     - unique: the unique key of its jobs, with places for their arguments (unique.py).
+    - limits: those of its jobs, with places in their keys for arguments (limits.py).
     """
 
     __name__: str  # the function's, as its docstring
@@ -52,6 +54,7 @@ class Task(Generic[P, R]):
         timeout_s: float | None,
         isolation: Isolation,
         unique: Unique | None = None,
+        limits: Sequence[Limit] = (),
     ) -> None:
         update_wrapper(self, function)
         self.function: Final = function
@@ -61,6 +64,7 @@ class Task(Generic[P, R]):
         self.timeout_s: Final = timeout_s
         self.isolation: Final = isolation
         self.unique: Final = unique
+        self.limits: Final = tuple(limits)
         self.recurrences: tuple[Any, ...] = ()  # declared with @recurring (recurring.py)
         self.is_async: Final = inspect.iscoroutinefunction(function)
 
@@ -79,6 +83,7 @@ def task(
     timeout: timedelta | float | None = None,
     isolation: Isolation | str = Isolation.THREAD,
     unique: Unique | None = None,
+    limits: Sequence[Limit] = (),
 ) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Make a function, sync or async, a task.
 
@@ -90,6 +95,8 @@ def task(
       cancelled; a sync one has to look at its CancellationToken, and keeps its slot until it returns.
     - unique: the unique key of its jobs, in which `{name}` stands for the argument of that name; jobs that
       are created by the task's name alone have none.
+    - limits: mutexes, semaphores and rates of its jobs, such as `Limit.mutex("orders:{order_id}")`, beside those
+      that a job brings. As with `unique`, `{name}` is an argument, and jobs created by name alone have none.
     - isolation: `"thread"` (for async functions: the worker's event loop), or `"process"`.
 
     Raises SettingsError for a value that no task can have.
@@ -113,6 +120,7 @@ def task(
             raise SettingsError(f"task {name}: {function!r} is a generator, which nobody would run to its end")
         if unique is not None:
             check_key(name, function, unique)
+        check_limits(name, function, limits)
         return Task(
             function,
             name,
@@ -121,6 +129,7 @@ def task(
             timeout_s=timeout_s,
             isolation=Isolation(isolation),
             unique=unique,
+            limits=limits,
         )
 
     return made

@@ -8,6 +8,7 @@ import typer
 from joblog.projections.monitor.monitor import Monitor
 from joblog.services.cli.commands.jobs import print_job
 from joblog.services.cli.context import Output, OutputOption, note
+from joblog.services.cli.limits import parse_limits
 from joblog.services.cli.output import print_document
 from joblog.services.cli.postgres import Aside, monitor_of, unserved
 from joblog.services.cli.values import NotJson, given, parse_delay, parse_due, parse_json, queue_name, settings_of
@@ -78,6 +79,22 @@ def enqueue(
     unique_wait: Annotated[
         str | None, typer.Option(help="With --unique-policy debounce: how long after the last creation it runs.")
     ] = None,
+    mutex: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="Run alone among the jobs of this mutex; may be repeated.")
+    ] = None,
+    semaphore: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=N", help="Run with N jobs of this semaphore at most; may be repeated."),
+    ] = None,
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=N/TIME", help="Start with N jobs of this rate at most in any such time: mail=50/1s."
+        ),
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="Take turns with other tenants that wait for the same limits.")
+    ] = None,
     parameter: Annotated[
         list[str] | None, typer.Option(metavar="NAME=JSON", help="A parameter of the job; may be repeated.")
     ] = None,
@@ -108,6 +125,7 @@ def enqueue(
         run_at=parse_due(delay, at),
         parent=parent,
         on=on,
+        limits=parse_limits(mutex or [], semaphore or [], rate or [], tenant),
         unique=_unique(unique_key, unique_policy, unique_until, unique_period, unique_wait),
     )
     named = parse_json(kwargs, "--kwargs")

@@ -1,0 +1,121 @@
+"""Limits that clients and tasks give to jobs, as the create command has them."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from joblog.services.cli.limits import parse_limits
+from joblog.services.client.options import Call, JobOptions, drafted
+from joblog.services.client.templates import CreateTemplate, Rules
+from joblog.services.tasks.limits import Limit, has_places
+from joblog.services.tasks.task import task
+from joblog.streams.contract.codec import read_command
+from joblog.streams.contract.relations import LimitKind
+from joblog.streams.contract.wire import CreateJob
+from joblog.streams.contract.wire import Limit as Written
+from joblog.streams.errors import InvalidData, SettingsError
+
+RULES = Rules(2, {}, "/test", 1000)
+
+
+@task("orders.pay", limits=[Limit.mutex("orders:{order_id}", tenant="{shop}"), Limit.semaphore("bank", 5)])
+def pay(order_id: int, shop: str = "main") -> None: ...
+
+
+def written(of: Any, call: Call, options: JobOptions | None = None) -> tuple[Written, ...]:
+    draft = drafted(of, call, options or JobOptions())
+    record = CreateTemplate(draft.task, draft.options, RULES).fill(Call(draft.args, draft.kwargs))
+    command = read_command(record.value, None).command
+    assert isinstance(command, CreateJob)
+    return command.limits
+
+
+def test_each_kind_of_limit_is_written_as_it_was_given() -> None:
+    second = timedelta(seconds=1)
+    limits = [
+        Limit.mutex("m"),
+        Limit.semaphore("s", 3, tenant="t"),
+        Limit.fixed_window("f", 10, per=0.5),
+        Limit.sliding_window("w", 50, per=second),
+        Limit.token_bucket("b", 7, per=60),
+    ]
+    assert written("t", Call(), JobOptions(limits=limits)) == (
+        Written(LimitKind.MUTEX, "m"),
+        Written(LimitKind.SEMAPHORE, "s", 3, tenant="t"),
+        Written(LimitKind.FIXED_WINDOW, "f", 10, 0.5),
+        Written(LimitKind.SLIDING_WINDOW, "w", 50, 1.0),
+        Written(LimitKind.TOKEN_BUCKET, "b", 7, 60.0),
+    )
+
+
+def test_the_limits_of_a_task_are_formed_from_the_arguments_of_each_job() -> None:
+    first = (Written(LimitKind.MUTEX, "orders:7", tenant="main"), Written(LimitKind.SEMAPHORE, "bank", 5))
+    assert written(pay, Call((7,))) == first
+    other = Written(LimitKind.MUTEX, "orders:8", tenant="north")
+    assert written(pay, Call((), {"order_id": 8, "shop": "north"}))[0] == other
+    own = JobOptions(limits=[Limit.mutex("mine")])
+    assert [limit.key for limit in written(pay, Call((7,)), own)] == ["mine", "orders:7", "bank"]
+    assert written("orders.pay", Call((7,))) == ()
+
+
+def test_only_limits_with_places_differ_from_job_to_job() -> None:
+    assert has_places(pay.limits)
+    assert has_places([Limit.mutex("m", tenant="{shop}")])
+    assert not has_places([Limit.mutex("m", tenant="t")])
+
+
+def test_a_missing_argument_is_named() -> None:
+    with pytest.raises(InvalidData, match=r"\{order_id\} in the limit orders:\{order_id\} of task orders.pay needs"):
+        written(pay, Call())
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ([Limit.mutex("{nothing}")], "{nothing} in limit '{nothing}' is no parameter: it has order_id"),
+        ([Limit.mutex("{")], "limit '{'"),
+        (["m"], 'write Limit.mutex("'),
+        ([Limit.mutex(str(n)) for n in range(11)], "11 limits are more than 10"),
+    ],
+)
+def test_a_task_refuses_limits_that_cannot_be(limits: Any, said: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        task("t", limits=limits)(lambda order_id: order_id)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Limit.mutex(""), "key"),
+        (lambda: Limit.semaphore("s", 0), "capacity"),
+        (lambda: Limit.fixed_window("f", 1, per=0), "interval_s"),
+        (lambda: JobOptions(limits=["m"]), 'write limits=[Limit.mutex("invoice-7")]'),
+    ],
+)
+def test_what_is_no_limit_is_refused_with_its_field(make: Any, said: str) -> None:
+    with pytest.raises(InvalidData) as refused:
+        make()
+    assert said in str(refused.value)
+
+
+def test_the_command_line_writes_limits_with_their_numbers() -> None:
+    assert parse_limits(["invoice=7"], ["a=b=4"], ["mail=50/90s"], "shop") == [
+        Limit.mutex("invoice=7", tenant="shop"),
+        Limit.semaphore("a=b", 4, tenant="shop"),
+        Limit.sliding_window("mail", 50, per=90, tenant="shop"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (([], ["gpu"], [], None), "gpu=4"),
+        (([], ["gpu=x"], [], None), "not a number of jobs"),
+        (([], [], ["mail=5"], None), "KEY=N/TIME"),
+        (([], [], [], "shop"), "--tenant has no effect"),
+    ],
+)
+def test_the_command_line_says_how_a_limit_is_written(given: Any, said: str) -> None:
+    with pytest.raises(InvalidData, match=said):
+        parse_limits(*given)
