@@ -68,7 +68,7 @@ _CHANGES: Final[Mapping[str, json.Decoder[Any]]] = {
 _COMMANDS: Final[Mapping[str, json.Decoder[wire.Command]]] = {
     wire.CreateJob.type: json.Decoder(wire.CreateJob),
     **_CHANGES,
-    **{kind.type: json.Decoder(kind) for kind in get_args(wire.AnyControl)},
+    **{kind.type: json.Decoder(kind) for kind in (*get_args(wire.AnyControl), *get_args(wire.AnyBatchCommand))},
 }
 _report: Final[json.Decoder[wire.AnyReport]] = json.Decoder(wire.AnyReport)
 _command_model: Final = TypeAdapter[commands.Command](commands.Command)
@@ -194,12 +194,14 @@ def _check_report(report: wire.AnyReport) -> None:
     if type(report) is wire.RunSucceeded:
         if report.result is not wire.NO_RAW:
             _check_carried(report.result, "result")
-    elif isinstance(report, wire.ContinuationAdded):
+    elif isinstance(report, wire.ContinuationAdded | wire.BatchAwaited):
         _check_names(_is_job_id, "a job id", report.job_id, report.child)
     elif isinstance(report, wire.LimitReport):
         _check_names(_is_job_id, "a job id", report.job_id)
         if isinstance(report, wire.LimitAsked | wire.LimitStarted) and not _is_limit(report.limit):
             raise InvalidData(f"{report.limit.kind} {report.limit.key:.100} is no limit")
+    elif isinstance(report, wire.BatchCounted | wire.BatchTold):
+        _check_names(_is_job_id, "the id of a batch", report.job_id)
     elif isinstance(report, wire.WorkerAnnounced):
         _check_names(_is_worker, "the id of a worker", report.worker)
         _check_names(_is_queue, "the name of a queue", *report.queues, *report.all_queues)

@@ -11,6 +11,7 @@ from joblog.streams.contract.fields import (
     JobId,
     Json,
     Key,
+    Lane,
     Message,
     Priority,
     QueueName,
@@ -20,6 +21,7 @@ from joblog.streams.contract.fields import (
     TimeoutSeconds,
     Version,
 )
+from joblog.streams.contract.ids import LANES_MAX
 from joblog.streams.contract.relations import (
     LIMITS_MAX,
     PARENTS_MAX,
@@ -223,6 +225,60 @@ class SetParameter(Change):
     value: Json
 
 
+#: The lanes in which jobs are added to a batch.
+Lanes = Annotated[tuple[Lane, ...], Field(max_length=LANES_MAX)]
+
+
+class CreateBatch(StrictMessage):
+    """Create a batch, whose jobs are created in the same transaction, each with the batch's id as its `batch`.
+
+    - lanes: those in which its first jobs are created; each gets a `batch.mark` behind them. jobs: how many they are.
+    - parent: what the batch waits for. Its jobs, and inner batches, wait with it if the batch is their `parent`.
+    - batch: the outer batch, if it is part of one.
+    """
+
+    type: Literal["batch.create"] = "batch.create"
+    batch_id: JobId
+    description: Key | None = None
+    lanes: Lanes = ()
+    jobs: Count = 0
+    parent: Parent | None = None
+    batch: JobId | None = None
+
+
+class AttachToBatch(StrictMessage):
+    """Add jobs to a batch, even to one that has ended; `addition` is an id of its own, to tell a repetition by."""
+
+    type: Literal["batch.attach"] = "batch.attach"
+    batch_id: JobId
+    addition: JobId
+    lanes: Lanes = ()
+    jobs: Count = 0
+
+
+class MarkBatch(StrictMessage):
+    """All that a create or attach command adds to the batch in one lane stands before this in `commands`.
+
+    `mark_id` names the lane, and is always the same for that lane of that addition.
+    """
+
+    type: Literal["batch.mark"] = "batch.mark"
+    batch_id: JobId
+    mark_id: JobId
+
+
+class CancelBatch(StrictMessage):
+    """Delete the jobs of a batch that have not started, and those to come; with `running`, the running ones, too."""
+
+    type: Literal["batch.cancel"] = "batch.cancel"
+    batch_id: JobId
+    running: bool = False
+    reason: Text | None = None
+
+
+AnyBatchCommand = CreateBatch | AttachToBatch | MarkBatch | CancelBatch
+
+
 class SetPriority(Change):
     """Change the priority of a job that has not ended, or Failed; its state stays."""
 
@@ -238,6 +294,14 @@ class MoveJob(Change):
 
 
 Command = Annotated[
-    CreateJob | DeleteJob | RequeueJob | RescheduleJob | SetParameter | SetPriority | MoveJob | AnyControl,
+    CreateJob
+    | DeleteJob
+    | RequeueJob
+    | RescheduleJob
+    | SetParameter
+    | SetPriority
+    | MoveJob
+    | AnyControl
+    | AnyBatchCommand,
     Field(discriminator="type"),
 ]

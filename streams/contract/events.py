@@ -334,6 +334,78 @@ class BulkEnded(Message):
     sent: Count
 
 
+class BatchEvent(Message):
+    """What all events of a batch carry: all of it, as it is after the event; their subject is the batch's id.
+
+    - version: counts a batch's events from 1 without gaps.
+    - state: Awaiting until what it waits for has ended, Processing until all its jobs and inner batches have, then
+      Succeeded if all of them succeeded, Failed if one failed, else Deleted.
+    - total: how many jobs and inner batches were to be added; created: how many were; and how they have ended.
+    - batch: the outer batch. parent, on: what it waits, or waited, for.
+    """
+
+    version: Version
+    state: State
+    created_at: Instant
+    total: Count
+    created: Count
+    succeeded: Count
+    failed: Count
+    deleted: Count
+    cancelled: bool = False
+    reason: Text | None = None
+    description: Key | None = None
+    batch: JobId | None = None
+    parent: JobId | None = None
+    on: ContinueOn | None = None
+
+
+class BatchCreated(BatchEvent):
+    """A batch was created."""
+
+    type: Literal["batch.created"] = "batch.created"
+
+
+class BatchStarted(BatchEvent):
+    """What the batch waited for has ended, or it goes on: jobs were added, or requeued."""
+
+    type: Literal["batch.started"] = "batch.started"
+
+
+class BatchProgressed(BatchEvent):
+    """Jobs of the batch were created or ended; at most one a second."""
+
+    type: Literal["batch.progressed"] = "batch.progressed"
+
+
+class BatchSucceeded(BatchEvent):
+    """All jobs and inner batches succeeded."""
+
+    type: Literal["batch.succeeded"] = "batch.succeeded"
+    state: Literal[State.SUCCEEDED] = State.SUCCEEDED
+
+
+class BatchFailed(BatchEvent):
+    """All jobs and inner batches have ended, and some failed: they may be requeued."""
+
+    type: Literal["batch.failed"] = "batch.failed"
+    state: Literal[State.FAILED] = State.FAILED
+
+
+class BatchDeleted(BatchEvent):
+    """All jobs and inner batches have ended, none failed, and some were deleted or never came to be."""
+
+    type: Literal["batch.deleted"] = "batch.deleted"
+    state: Literal[State.DELETED] = State.DELETED
+
+
+class BatchCancelled(BatchEvent):
+    """The batch was cancelled: its jobs are deleted before they start."""
+
+    type: Literal["batch.cancelled"] = "batch.cancelled"
+    cancelled: Literal[True] = True
+
+
 Event = Annotated[
     JobEnqueued
     | JobScheduled
@@ -359,6 +431,13 @@ Event = Annotated[
     | QueueResumed
     | BulkStarted
     | BulkAdvanced
-    | BulkEnded,
+    | BulkEnded
+    | BatchCreated
+    | BatchStarted
+    | BatchProgressed
+    | BatchSucceeded
+    | BatchFailed
+    | BatchDeleted
+    | BatchCancelled,
     Field(discriminator="type"),
 ]

@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
+from joblog.streams.contract.ids import LANES_MAX
 from msgspec import Meta
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -35,6 +36,7 @@ Capacity = Annotated[int, Field(ge=1, le=1_000_000), Meta(ge=1, le=1_000_000)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=200), Meta(min_length=1, max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=10_000), Meta(max_length=10_000)]
 Count = Annotated[int, Field(ge=0, le=INTEGER_MAX), Meta(ge=0, le=INTEGER_MAX)]
+Lane = Annotated[int, Field(ge=0, lt=LANES_MAX), Meta(ge=0, lt=LANES_MAX)]
 Version = Annotated[int, Field(ge=1, le=INTEGER_MAX), Meta(ge=1, le=INTEGER_MAX)]
 Json = Any
 

@@ -8,7 +8,7 @@ structs only.
 """
 
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from joblog.streams.contract.controls import FENCES_MAX, BulkAction, BulkOutcome
 from joblog.streams.contract.fields import (
@@ -16,6 +16,7 @@ from joblog.streams.contract.fields import (
     Capacity,
     Count,
     Key,
+    Lane,
     Priority,
     Rate,
     Share,
@@ -23,6 +24,7 @@ from joblog.streams.contract.fields import (
     TimeoutSeconds,
     Version,
 )
+from joblog.streams.contract.ids import LANES_MAX
 from joblog.streams.contract.relations import (
     LIMITS_MAX,
     PARENTS_MAX,
@@ -178,6 +180,49 @@ class SetParameter(Change, frozen=True, kw_only=True):
     value: Any
 
 
+Lanes = Annotated[tuple[Lane, ...], Meta(max_length=LANES_MAX)]
+
+
+class BatchCommand(Outside, frozen=True, kw_only=True):
+    batch_id: JobId
+
+    @property
+    def job_id(self) -> str:
+        """The id that names its lane."""
+        return self.batch_id
+
+
+class CreateBatch(BatchCommand, frozen=True, kw_only=True):
+    type: ClassVar[str] = "batch.create"
+    description: Key | None = None
+    lanes: Lanes = ()
+    jobs: Count = 0
+    parent: Parent | None = None
+    batch: JobId | None = None
+
+
+class AttachToBatch(BatchCommand, frozen=True, kw_only=True):
+    type: ClassVar[str] = "batch.attach"
+    addition: JobId
+    lanes: Lanes = ()
+    jobs: Count = 0
+
+
+class MarkBatch(BatchCommand, frozen=True, kw_only=True):
+    type: ClassVar[str] = "batch.mark"
+    mark_id: JobId
+
+    @property
+    def job_id(self) -> str:
+        return self.mark_id
+
+
+class CancelBatch(BatchCommand, frozen=True, kw_only=True):
+    type: ClassVar[str] = "batch.cancel"
+    running: bool = False
+    reason: Text | None = None
+
+
 class SetPriority(Change, frozen=True, kw_only=True):
     type: ClassVar[str] = "job.set_priority"
     priority: Priority
@@ -254,7 +299,8 @@ class CancelBulk(Control, frozen=True, kw_only=True):
 #: Commands on a job that are decided alike.
 AnyChange = DeleteJob | RequeueJob | RescheduleJob | SetParameter | SetPriority | MoveJob
 AnyControl = PauseQueue | DrainQueue | ResumeQueue | QuietWorker | StopWorker | StartBulk | AdvanceBulk | CancelBulk
-Command = CreateJob | AnyChange | AnyControl
+AnyBatchCommand = CreateBatch | AttachToBatch | MarkBatch | CancelBatch
+Command = CreateJob | AnyChange | AnyControl | AnyBatchCommand
 
 
 class Received(Wire, frozen=True):
@@ -364,7 +410,7 @@ class WorkerStopping(Report, frozen=True, kw_only=True, tag="worker.stopping"):
 
 
 class ContinuationAdded(Report, frozen=True, kw_only=True, tag="continuation.added"):
-    """From the lane of a continuation to that of its parent: report to `child` when `job_id` ends that way."""
+    """From the lane of a continuation, a job or a batch, to that of its parent: report when `job_id` so ends."""
 
     job_id: JobId
     child: JobId
@@ -443,6 +489,41 @@ class LimitsRebuilt(Report, frozen=True, kw_only=True, tag="limits.rebuilt"):
     lane: Count
 
 
+class BatchAwaited(Report, frozen=True, kw_only=True, tag="batch.awaited"):
+    """The same, where the parent `job_id` is a batch."""
+
+    job_id: JobId
+    child: JobId
+    on: ContinueOn
+
+
+class BatchCounted(Report, frozen=True, kw_only=True, tag="batch.counted"):
+    """From a lane to that of a batch: all that the batch's jobs have come to there so far.
+
+    - number: counts these reports of a lane from 1. marks: how many additions are complete in it.
+    - asks: jobs wait there for the batch to start.
+    """
+
+    job_id: JobId
+    lane: Lane
+    number: Version
+    created: Count
+    succeeded: Count
+    failed: Count
+    deleted: Count
+    marks: Count
+    asks: bool = False
+
+
+class BatchTold(Report, frozen=True, kw_only=True, tag="batch.told"):
+    """From the lane of a batch to those where its jobs are: it has started, is cancelled, or is forgotten."""
+
+    job_id: JobId
+    what: Literal["started", "cancelled", "forgotten"]
+    running: bool = False
+    reason: Text = ""
+
+
 AnyReport = (
     RunSucceeded
     | RunFailed
@@ -460,6 +541,9 @@ AnyReport = (
     | LimitWaits
     | LimitsForgotten
     | LimitsRebuilt
+    | BatchAwaited
+    | BatchCounted
+    | BatchTold
 )
 
 # --- events ---
@@ -561,6 +645,25 @@ class BulkEnded(Wire, frozen=True, kw_only=True):
     reason: Text | None = None
     outcome: BulkOutcome
     sent: Count
+
+
+class BatchEvent(Wire, frozen=True):
+    """The data of every batch event."""
+
+    version: Version
+    state: State
+    created_at: Instant
+    total: Count
+    created: Count
+    succeeded: Count
+    failed: Count
+    deleted: Count
+    cancelled: bool = False
+    reason: Text | None = None
+    description: Key | None = None
+    batch: JobId | None = None
+    parent: JobId | None = None
+    on: ContinueOn | None = None
 
 
 class CloudEvent(Wire, frozen=True):

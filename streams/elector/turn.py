@@ -209,8 +209,11 @@ def _check_places(report: wire.AnyReport, lanes: int) -> None:
     if isinstance(report, wire.WorkerAnnounced):
         if not 0 <= report.partition < ASSIGNMENT_PARTITIONS:
             raise InvalidData(f"partition {report.partition} of assignments is not there")
-    elif isinstance(report, wire.ContinuationAdded) and (lane := lane_of_job(report.child)) >= lanes:
-        raise InvalidData(f"the id of the continuation names lane {lane}, and there are only {lanes}")
+    elif isinstance(report, wire.ContinuationAdded | wire.BatchAwaited):
+        if (lane := lane_of_job(report.child)) >= lanes:
+            raise InvalidData(f"the id of the continuation names lane {lane}, and there are only {lanes}")
+    elif isinstance(report, wire.BatchCounted) and report.lane >= lanes:
+        raise InvalidData(f"the report is of lane {report.lane}, and there are only {lanes}")
     elif isinstance(report, wire.LimitReport) and (lane := lane_of_job(report.job_id)) >= lanes:
         raise InvalidData(f"the id of the job names lane {lane}, and there are only {lanes}")
     elif isinstance(report, wire.LimitsForgotten | wire.LimitsRebuilt) and report.lane >= lanes:

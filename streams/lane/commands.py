@@ -27,6 +27,8 @@ def create(lane: Pipeline, received: wire.Received, election: Election, out: Lan
         return Rejection("duplicate", f"job {job_id} exists already")
     if command.parent is not None and (rejected := _unfit(command.parent, job_id, lane.lanes)):
         return rejected
+    if command.batch is not None and lane_of_job(command.batch) >= lane.lanes:
+        return Rejection("invalid", f"the batch's id names a lane beyond the {lane.lanes} that there are")
     spec = _encode(
         wire.JobSpec(
             command.args,

@@ -3,18 +3,23 @@
 A job that uses none has no extras. So it costs one look to see that no feature wants to hear of it.
 """
 
+from functools import lru_cache
 from typing import Final
 
 from joblog.streams.contract import wire
+from joblog.streams.contract.relations import ParentKind
 from joblog.streams.contract.timestamps import time_ms
 from msgspec import Struct
 
+BATCH: Final = ParentKind.BATCH
 #: The features that a job may use, one bit each.
 USES_BATCH: Final = 1
 USES_LIMITS: Final = 2
 USES_UNIQUE: Final = 4
 USES_TIMES: Final = 8
 USES_PARENTS: Final = 16
+#: Its parent is another batch than its own.
+AFTER_BATCH: Final = 32
 
 
 class Extras(Struct, frozen=True, array_like=True, gc=False):
@@ -35,6 +40,12 @@ class Extras(Struct, frozen=True, array_like=True, gc=False):
     is_held: bool = False
 
 
+@lru_cache(maxsize=1024)
+def of_batch(batch: str) -> Extras:
+    """The extras of jobs that have nothing but a batch: one object for all of them."""
+    return Extras(USES_BATCH, batch)
+
+
 def extras_of(created: wire.CreateJob | wire.JobSpec, created_ms: int) -> Extras | None:
     """The extras of a job that is created in this way at this time (unix milliseconds); None for most."""
     uses = 0
@@ -48,8 +59,12 @@ def extras_of(created: wire.CreateJob | wire.JobSpec, created_ms: int) -> Extras
         uses |= USES_TIMES
     if created.parents is not None:
         uses |= USES_PARENTS
+    if created.parent is not None and created.parent.kind is BATCH and created.parent.job_id != created.batch:
+        uses |= AFTER_BATCH
     if not uses:
         return None
+    if uses == USES_BATCH and created.batch is not None:
+        return of_batch(created.batch)
     return Extras(
         uses,
         created.batch,

@@ -24,7 +24,7 @@ from joblog.streams.contract.states import (
     State,
 )
 from joblog.streams.contract.timestamps import format_time, parse_time_ms, time_ms
-from joblog.streams.lane.extras import Extras, extras_of
+from joblog.streams.lane.extras import USES_BATCH, Extras, extras_of, of_batch
 from msgspec import Raw, Struct, json, structs
 
 
@@ -162,7 +162,23 @@ def new_job(
         job.due_ms = parse_time_ms(event.due)
     if event.parent is not None:
         job.parent, job.on = event.parent, event.on
+        share_batch(job)
     return job
+
+
+def share_batch(job: Job) -> None:
+    """Let the jobs of a batch share what they have of it: there may be a million of them."""
+    extras = job.extras
+    if extras is not None and extras.batch is not None:
+        if extras.uses == USES_BATCH and not extras.is_held:
+            extras = job.extras = of_batch(extras.batch)
+        if job.parent == extras.batch:
+            job.parent = extras.batch
+
+
+def waits_for_start(job: Job) -> bool:
+    """Whether the job waits for its own batch to start."""
+    return job.state is AWAITING and job.extras is not None and job.parent == job.extras.batch
 
 
 def first_event(create: wire.CreateJob, spec: bytes, now_ms: int) -> wire.JobEvent:

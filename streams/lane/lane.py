@@ -26,7 +26,7 @@ from joblog.streams.lane.feature import Feature, ReportHandler, declared
 from joblog.streams.lane.features.catalog import FEATURES
 from joblog.streams.lane.features.slots import WorkerRegistry
 from joblog.streams.lane.features.workers import Workers
-from joblog.streams.lane.job import Job
+from joblog.streams.lane.job import Job, share_batch
 from joblog.streams.lane.output import LaneOutput, StateValue
 from joblog.streams.lane.pipeline import Hooks, Pipeline
 from joblog.streams.lane.rules import LaneRules
@@ -77,6 +77,8 @@ class Lane:
         """Load one record of the `state` topic; only the last one of each key counts, and no tombstones."""
         if isinstance(value, Job):
             value.queue, value.task = intern(value.queue), intern(value.task)
+            if value.extras is not None:
+                share_batch(value)
             self.jobs[value.id] = value
             return
         for feature in self.features:

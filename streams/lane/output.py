@@ -16,6 +16,7 @@ EventData = (
     | wire.BulkStarted
     | wire.BulkAdvanced
     | wire.BulkEnded
+    | wire.BatchEvent
 )
 #: A job, or what a feature keeps in its records; None is a tombstone.
 StateValue = Job | Struct | tuple[Any, ...] | None

@@ -16,6 +16,8 @@ class LaneRules:
     - pending_ms: how long a continuation waits for a parent that is not created yet.
     - alive_ms: how often an event is written for a worker that renews.
     - failed_kept, failed_ms: how many Failed jobs stay at hand for a requeue, and for how long.
+    - batches_kept, batches_ms: how many batches that ended a lane keeps, and for how long; those with Failed jobs as
+      long as these.
     - remembered: how many ended jobs a lane remembers.
     - shards, shards_before: over how many lanes each queue is, and was, spread (contract/shards.py); one for those
       not named.
@@ -27,6 +29,8 @@ class LaneRules:
     alive_ms: int = 60_000
     failed_kept: int = 10_000
     failed_ms: int = 30 * 86_400_000
+    batches_kept: int = 10_000
+    batches_ms: int = 7 * 86_400_000
     remembered: int = 30_000
     shards: Mapping[str, int] = field(default_factory=dict)
     shards_before: Mapping[str, int] = field(default_factory=dict)

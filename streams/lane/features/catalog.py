@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from joblog.streams.lane.feature import Feature
+from joblog.streams.lane.features.batches import Batches
 from joblog.streams.lane.features.bulk import BulkOperations
 from joblog.streams.lane.features.continuations import Continuations
 from joblog.streams.lane.features.failed_jobs import FailedJobs
@@ -24,6 +25,7 @@ FEATURES: Final[tuple[type[Feature], ...]] = (
     Limits,
     QueueControl,
     BulkOperations,
+    Batches,
 )
 
 #: From the prefix of a record's key to what reads its value.

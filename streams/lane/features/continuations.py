@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Final
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.states import AWAITING, ContinueOn, State
+from joblog.streams.lane.extras import AFTER_BATCH
 from joblog.streams.lane.feature import Feature, ReportHandler
 from joblog.streams.lane.features.verdicts import CONTINUATIONS_MAX, reason, verdict
-from joblog.streams.lane.job import Job
+from joblog.streams.lane.job import Job, waits_for_start
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.transitions import Election
@@ -52,9 +53,11 @@ class Continuations(Feature):
         return {AWAITING: self._report_wait}
 
     def _report_wait(self, job: Job, out: LaneOutput) -> None:
-        """Report to the lane of its parent that this job waits."""
-        if job.parent is not None and job.on is not None:
-            link = wire.ContinuationAdded(job_id=job.parent, child=job.id, on=job.on)
+        """Report to the lane of its parent that this job waits; not if that is the start of its own batch."""
+        if job.parent is not None and job.on is not None and not waits_for_start(job):
+            is_after_batch = job.extras is not None and job.extras.uses & AFTER_BATCH
+            kind = wire.BatchAwaited if is_after_batch else wire.ContinuationAdded
+            link = kind(job_id=job.parent, child=job.id, on=job.on)
             out.reports.append((lane_of_job(job.parent), job.parent, link))
 
     def appeared(self, job: Job, out: LaneOutput) -> None:
