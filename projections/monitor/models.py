@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 from joblog.streams.contract.events import JobException
 from joblog.streams.contract.recurring import Cause
 from joblog.streams.contract.states import ContinueOn, State
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 T = TypeVar("T")
 
@@ -161,6 +161,40 @@ class RecurringRun(Answer):
     duration_ms: float | None
     attempt: int
     error: str | None
+
+
+class Batch(Answer):
+    """A batch as its last event tells it.
+
+    - total: jobs and inner batches to be added; created: those that were; pending: those that have not ended.
+    - batch: the outer one. parent, continue_on: what it waits, or waited, for, and how that has to end.
+    - changed_at: when its last event was written; an event tells the progress at most once a second.
+    """
+
+    id: str
+    lane: int
+    version: int
+    state: State
+    description: str | None
+    reason: str | None
+    created_at: datetime
+    changed_at: datetime
+    total: int
+    created: int
+    succeeded: int
+    failed: int
+    deleted: int
+    cancelled: bool
+    batch: str | None
+    parent: str | None
+    continue_on: ContinueOn | None
+    log_offset: int
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def pending(self) -> int:
+        """How many have not ended, or are not there yet."""
+        return max(self.total, self.created) - self.succeeded - self.failed - self.deleted
 
 
 class RunCounts(Answer):

@@ -9,6 +9,7 @@ from typing import Any, Final, Self, Unpack
 
 from joblog.projections.monitor.job_filter import Chosen, JobFilter, Order
 from joblog.projections.monitor.models import (
+    Batch,
     Bucket,
     HistoryEntry,
     Job,
@@ -216,6 +217,49 @@ class Monitor:
         following = encode_cursor(question, end["created_at"], end["occurrence"], end["id"]) if end else None
         return Page(items=tuple(map(recurring_run, rows[:limit])), next_cursor=following)
 
+    def batch(self, batch_id: str) -> Batch | None:
+        """A batch; None if it is not known (yet)."""
+        with self._reads.consistent() as ask:
+            rows = ask(SQL["batch"], {"id": _checked_id(batch_id)})
+        return Batch(**rows[0]) if rows else None
+
+    def batches(
+        self,
+        *,
+        state: State | Collection[State] | None = None,
+        batch: str | None = None,
+        limit: int = LIMIT,
+        cursor: str | None = None,
+    ) -> Page[Batch]:
+        """The batches, or those within another one, the last created first."""
+        inner = None if batch is None else _checked_id(batch)
+        question = {"list": "batches", "states": _states(state), "batch": inner}
+        at, last = decode_cursor(question, cursor) if cursor else (None, (None,))
+        place = {"at": at, "last": last[0], "limit": checked_limit(limit) + 1}
+        with self._reads.consistent() as ask:
+            rows = ask(SQL["batches"], {**question, **place})
+        end = rows[limit - 1] if len(rows) > limit else None
+        following = encode_cursor(question, end["created_at"], end["id"]) if end else None
+        return Page(items=tuple(Batch(**row) for row in rows[:limit]), next_cursor=following)
+
+    def batch_jobs(
+        self,
+        batch_id: str,
+        *,
+        state: State | Collection[State] | None = None,
+        limit: int = LIMIT,
+        cursor: str | None = None,
+    ) -> Page[Job]:
+        """The jobs of a batch, without those of its inner batches, in the order of their ids."""
+        question = {"list": "batch_jobs", "states": _states(state), "batch": _checked_id(batch_id)}
+        _, last = decode_cursor(question, cursor) if cursor else (None, (None,))
+        place = {"last": last[0], "limit": checked_limit(limit) + 1, "text_max": LISTED_BYTES_MAX}
+        with self._reads.consistent() as ask:
+            rows = ask(SQL["batch_jobs"], {**question, **place})
+        end = rows[limit - 1] if len(rows) > limit else None
+        following = encode_cursor(question, end["created_at"], end["id"]) if end else None
+        return Page(items=tuple(job(row) for row in rows[:limit]), next_cursor=following)
+
     def recurring_counts(self, recurring_id: str) -> RunCounts:
         """How many of the latest jobs of a recurring job are in each state."""
         question = {"recurring": _checked_recurring(recurring_id), "limit": RUNS_COUNTED_MAX}
@@ -294,6 +338,10 @@ class Monitor:
 
 #: Where lists by place begin.
 _FIRST: Final[Mapping[str, Any]] = {"job": None, "at": None, "lane": None, "log_offset": None}
+
+
+def _states(state: State | Collection[State] | None) -> list[str]:
+    return [str(one) for one in JobFilter(state=state).states()]
 
 
 def _offsets(ask: Ask) -> tuple[LaneOffset, ...]:

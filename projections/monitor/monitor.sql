@@ -227,6 +227,42 @@ LEFT JOIN (
 WHERE w.state = 'running' OR w.heartbeat >= %(since)s
 ORDER BY w.state <> 'running', w.id
 
+-- name: batch_columns
+-- What is shown of a batch; a part of the queries below.
+id::text, lane, version, state, description, reason, created_at, changed_at, total, created, succeeded, failed, deleted,
+cancelled, batch::text, parent::text, continue_on, log_offset
+
+-- name: batch
+-- One batch.
+SELECT
+    -- include: batch_columns
+FROM batches WHERE id = %(id)s
+
+-- name: batches
+-- A page of batches, those created last first.
+SELECT
+    -- include: batch_columns
+FROM batches
+WHERE state = ANY (%(states)s::job_state[])
+    AND (%(batch)s::uuid IS NULL OR batch = %(batch)s)
+    AND (%(at)s::timestamptz IS NULL OR (created_at, id) < (%(at)s, %(last)s::uuid))
+ORDER BY created_at DESC, id DESC LIMIT %(limit)s
+
+-- name: batch_jobs
+-- A page of the jobs of a batch, in the order of their ids.
+WITH page AS MATERIALIZED (
+    SELECT j.* FROM (
+        SELECT DISTINCT job FROM batch_jobs
+        WHERE batch = %(batch)s AND (%(last)s::uuid IS NULL OR job > %(last)s)
+        ORDER BY job
+    ) AS member
+    JOIN jobs AS j ON j.id = member.job
+    WHERE j.state = ANY (%(states)s::job_state[])
+    ORDER BY member.job LIMIT %(limit)s
+)
+-- include: described
+ORDER BY j.id
+
 -- name: totals
 -- How many jobs ever ended in each way.
 SELECT state, sum(n)::bigint AS n FROM outcomes WHERE period = 'ever' GROUP BY state

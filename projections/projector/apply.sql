@@ -329,6 +329,33 @@ WHERE CASE
     ELSE workers.heartbeat <= excluded.heartbeat
 END
 
+-- name: apply_batch
+-- Take what a batch's event says, unless a newer one is known: all of them are in one lane.
+INSERT INTO batches (
+    id, created_at, changed_at, log_offset, total, created, succeeded, failed, deleted, batch, parent, version, state,
+    lane, cancelled, continue_on, description, reason
+)
+VALUES (
+    %(id)s, %(created_at)s, %(changed_at)s, %(log_offset)s, %(total)s, %(created)s, %(succeeded)s, %(failed)s,
+    %(deleted)s, %(batch)s, %(parent)s, %(version)s, %(state)s, %(lane)s, %(cancelled)s, %(continue_on)s,
+    %(description)s, %(reason)s
+)
+ON CONFLICT (id) DO UPDATE SET
+    created_at = excluded.created_at, changed_at = excluded.changed_at, log_offset = excluded.log_offset,
+    total = excluded.total, created = excluded.created, succeeded = excluded.succeeded, failed = excluded.failed,
+    deleted = excluded.deleted, batch = excluded.batch, parent = excluded.parent, version = excluded.version,
+    state = excluded.state, lane = excluded.lane, cancelled = excluded.cancelled,
+    continue_on = excluded.continue_on, description = excluded.description, reason = excluded.reason
+WHERE batches.log_offset < excluded.log_offset
+
+-- name: add_members
+-- Note which jobs were created in which batch.
+INSERT INTO batch_jobs (batch, job, log_offset)
+SELECT batch, job, log_offset FROM unnest(
+    %(batches)s::uuid[], %(jobs)s::uuid[], %(offsets)s::bigint[]
+) AS new (batch, job, log_offset)
+ON CONFLICT DO NOTHING
+
 -- name: apply_rejected
 -- Keep a command that could not be done.
 INSERT INTO rejected (lane, log_offset, at, code, reason, command, command_id, job, position, existing)

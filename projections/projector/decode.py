@@ -22,10 +22,11 @@ from pydantic import TypeAdapter, ValidationError
 
 
 class Created(Struct, frozen=True, gc=False):
-    """Of what a job was created with, what its row has; parameters as JSON."""
+    """Of what a job was created with, what its row has, and its batch; parameters as JSON."""
 
     priority: int = 0
     parameters: Raw = wire.EMPTY_OBJECT
+    batch: str | None = None
 
 
 class JobFact(Struct, frozen=True, gc=False):
@@ -62,6 +63,14 @@ class WorkerFact(Struct, frozen=True):
     event: wire.WorkerEvent
 
 
+class BatchFact(Struct, frozen=True):
+    """An event of a batch."""
+
+    batch: str
+    at: str
+    event: wire.BatchEvent
+
+
 class RejectedFact(Struct, frozen=True):
     """A command that could not be done."""
 
@@ -69,7 +78,7 @@ class RejectedFact(Struct, frozen=True):
     event: wire.CommandRejected
 
 
-Fact = JobFact | WorkerFact | RejectedFact
+Fact = JobFact | WorkerFact | BatchFact | RejectedFact
 
 
 class _JobSpec(wire.JobSpec, frozen=True, forbid_unknown_fields=True):
@@ -119,12 +128,21 @@ WORKER_STATES: Final[Mapping[str, str]] = {
     "worker.lost": "lost",
 }
 
+#: The types of batch events, and the states that some of them lead to.
+BATCH_STATES: Final[Mapping[str, State | None]] = {
+    **dict.fromkeys(("batch.created", "batch.started", "batch.progressed", "batch.cancelled")),
+    "batch.succeeded": State.SUCCEEDED,
+    "batch.failed": State.FAILED,
+    "batch.deleted": State.DELETED,
+}
+
 _envelope: Final = json.Decoder(_Envelope).decode
 _attributes: Final = json.Decoder(_Attributes).decode
 _spec: Final = json.Decoder(_JobSpec).decode
 _object: Final = json.Decoder(dict[str, Any]).decode
 _any: Final = json.Decoder().decode
 _worker_event: Final = json.Decoder(wire.WorkerEvent).decode
+_batch_event: Final = json.Decoder(wire.BatchEvent).decode
 _rejected: Final = json.Decoder(wire.CommandRejected).decode
 _model: Final = TypeAdapter[events.Event](events.Event)
 _is_job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
@@ -183,7 +201,7 @@ def _divided(value: bytes) -> tuple[_Attributes, bytes]:
 def _read_carefully(value: bytes | None, headers: Headers | None, log_ms: int) -> Fact:
     envelope = read_envelope(value, headers)
     kind, data = upcast_event(envelope.type, envelope.data)
-    if kind not in STATES and kind not in WORKER_STATES and kind != "command.rejected":
+    if kind not in STATES.keys() | WORKER_STATES.keys() | BATCH_STATES.keys() | {"command.rejected"}:
         raise UnknownType(f"no event has the type {kind:.100}")
     check_text(data, "data")
     try:
@@ -219,19 +237,36 @@ def _fact(
         worker = _worker_event(data)
         _in_utc(worker.started_at)
         return WorkerFact(WORKER_STATES[kind], at, worker)
+    if kind in BATCH_STATES:
+        return _batch_fact(kind, subject, at, _batch_event(data))
     if kind == "command.rejected":
         return RejectedFact(at, _rejected(data))
     raise ValueError("type")
+
+
+def _batch_fact(kind: str, subject: str | None, at: str, event: wire.BatchEvent) -> BatchFact:
+    if subject is None or not _is_job_id(subject):
+        raise ValueError("subject: not the id of a batch")
+    if BATCH_STATES[kind] not in {None, event.state} or (kind == "batch.cancelled" and not event.cancelled):
+        raise ValueError(f"state: {event.state} does not fit {kind}")
+    for other in (event.batch, event.parent):
+        if other is not None and not _is_job_id(other):
+            raise ValueError("batch, parent: not an id")
+    _in_utc(event.created_at)
+    return BatchFact(subject, at, event)
 
 
 def _created(text: Raw) -> Created | None:
     if bytes(text) == b"null":
         return None
     spec = _spec(text)
+    if spec.batch is not None and not _is_job_id(spec.batch):
+        raise ValueError("spec.batch: not the id of a batch")
     if spec.parameters is wire.EMPTY_OBJECT:
-        return Created(spec.priority) if spec.priority else PLAIN
+        is_plain = not spec.priority and spec.batch is None
+        return PLAIN if is_plain else Created(spec.priority, batch=spec.batch)
     _object(spec.parameters)
-    return Created(spec.priority, spec.parameters)
+    return Created(spec.priority, spec.parameters, spec.batch)
 
 
 #: What most jobs are created with: no priority, no parameters.

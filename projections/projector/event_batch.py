@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, overload
 
-from joblog.projections.projector.decode import Fact, JobFact, RejectedFact, WorkerFact, read_event
+from joblog.projections.projector.decode import BatchFact, Fact, JobFact, RejectedFact, WorkerFact, read_event
 from joblog.projections.projector.fold import JobRow, begins, begun, extend
 from joblog.projections.schema.history import EVENTS_MAX, element, written
 from joblog.streams.contract.cloudevents import Headers
@@ -55,10 +55,11 @@ class Known(NamedTuple):
 
 
 class Batch(Struct):
-    """What the records say; `workers` by lane and id, each the last event.
+    """What the records say; `workers` by lane and id, and batches by id, each the last event.
 
     - length: how many records it is made of: it ends before an event that begins another life of one of its jobs.
     - ends: how many events are ends, by lane, hour (the first letters of a time) and state.
+    - members: of each job that was created in a batch: the batch, the job, and the event's offset.
     - is_regular: the events of each job follow each other without a gap, and all of them can be kept.
     - history: the events to be kept, if they are asked for one by one.
     """
@@ -67,6 +68,8 @@ class Batch(Struct):
     jobs: dict[str, JobRow] = field(default_factory=dict)
     ends: dict[tuple[int, str, State], int] = field(default_factory=dict)
     workers: dict[tuple[int, str], tuple[Record, WorkerFact]] = field(default_factory=dict)
+    batches: dict[str, tuple[Record, BatchFact]] = field(default_factory=dict)
+    members: list[tuple[str, str, int]] = field(default_factory=list)
     rejected: list[tuple[Record, RejectedFact]] = field(default_factory=list)
     parked: list[Parked] = field(default_factory=list)
     is_regular: bool = True
@@ -176,6 +179,8 @@ def _add(batch: Batch, records: Iterable[Record], known: Mapping[str, Known]) ->
                 continue
         if row is None:
             row = jobs[job] = begun(record.lane, record.offset, record.log_ms, fact)
+            if (created := fact.created_with) is not None and created.batch is not None:
+                batch.members.append((created.batch, job, record.offset))
         else:
             if event.version != (before := row.latest.version) + 1:
                 batch.is_regular = False
@@ -200,6 +205,8 @@ def _add_rare(batch: Batch, record: Record, fact: Fact | Parked) -> None:
     batch.length += 1
     if isinstance(fact, WorkerFact):
         batch.workers[record.lane, fact.event.worker] = record, fact
+    elif isinstance(fact, BatchFact):
+        batch.batches[fact.batch] = record, fact
     elif isinstance(fact, RejectedFact):
         batch.rejected.append((record, fact))
     elif isinstance(fact, Parked):

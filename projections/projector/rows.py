@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from joblog.projections.projector.decode import JobFact, RejectedFact, WorkerFact
+from joblog.projections.projector.decode import BatchFact, JobFact, RejectedFact, WorkerFact
 from joblog.projections.projector.event_batch import Parked, Record, kept
 from joblog.projections.projector.fold import JobRow
 from joblog.streams.contract.states import State
@@ -120,6 +120,36 @@ def worker_row(record: Record, fact: WorkerFact) -> dict[str, Any]:
         "lane": record.lane,
         "log_offset": record.offset,
     }
+
+
+def batch_row(record: Record, fact: BatchFact) -> dict[str, Any]:
+    event = fact.event
+    return {
+        "id": fact.batch,
+        "created_at": event.created_at,
+        "changed_at": datetime.fromisoformat(fact.at),
+        "log_offset": record.offset,
+        "total": event.total,
+        "created": event.created,
+        "succeeded": event.succeeded,
+        "failed": event.failed,
+        "deleted": event.deleted,
+        "batch": event.batch,
+        "parent": event.parent,
+        "version": event.version,
+        "state": event.state,
+        "lane": record.lane,
+        "cancelled": event.cancelled,
+        "continue_on": event.on,
+        "description": event.description,
+        "reason": event.reason,
+    }
+
+
+def members(rows: Iterable[tuple[str, str, int]]) -> dict[str, Any]:
+    """The jobs of batches, as the statement `add_members` takes them."""
+    batches, jobs, offsets = zip(*rows, strict=True)
+    return {"batches": list(batches), "jobs": list(jobs), "offsets": list(offsets)}
 
 
 def rejected_row(record: Record, fact: RejectedFact) -> dict[str, Any]:

@@ -41,9 +41,11 @@ from joblog.projections.projector.event_batch import (
 from joblog.projections.projector.expiring import Expiring
 from joblog.projections.projector.fold import JobRow
 from joblog.projections.projector.rows import (
+    batch_row,
     counted,
     ends_of,
     job_row,
+    members,
     parked_row,
     rejected_row,
     staged_event,
@@ -331,6 +333,10 @@ def _copy(cursor: psycopg.Cursor[Any], statement: LiteralString, rows: Iterable[
 def _note(cursor: psycopg.Cursor[Any], batch: Batch) -> None:
     if batch.workers:
         cursor.executemany(SQL["apply_worker"], [worker_row(record, fact) for record, fact in batch.workers.values()])
+    if batch.members:
+        cursor.execute(SQL["add_members"], members(batch.members))
+    if batch.batches:
+        cursor.executemany(SQL["apply_batch"], [batch_row(record, fact) for record, fact in batch.batches.values()])
     if batch.rejected:
         cursor.executemany(SQL["apply_rejected"], [rejected_row(record, fact) for record, fact in batch.rejected])
     if batch.parked:

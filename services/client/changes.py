@@ -13,7 +13,7 @@ from joblog.streams.contract.codec import VALUE_BYTES_MAX, encode
 from joblog.streams.contract.timestamps import format_time
 from joblog.streams.errors import InvalidData
 from msgspec import Raw, json
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 
 def change_record(
@@ -27,12 +27,28 @@ def change_record(
 
     - command_id: what the events that it leads to name as their cause; a random one if None.
     """
+    return _record(kind, job_id, {**fields, "job_id": job_id}, rules, command_id)
+
+
+def batch_record(
+    kind: type[commands.CreateBatch | commands.AttachToBatch | commands.MarkBatch | commands.CancelBatch],
+    batch_id: str,
+    fields: Mapping[str, Any],
+    rules: Rules,
+) -> CommandRecord:
+    """The command on a batch; it goes into the batch's lane, a mark into the lane that it names."""
+    return _record(kind, fields.get("mark_id", batch_id), {**fields, "batch_id": batch_id}, rules, None)
+
+
+def _record(
+    kind: type[BaseModel], job_id: str, fields: Mapping[str, Any], rules: Rules, command_id: str | None
+) -> CommandRecord:
     check_job_id(job_id, rules.lanes)
     given = {name: value for name, value in fields.items() if value is not None or name == "value"}
     if "value" in given:
         given["value"] = json.decode(encode_json(given["value"], "value"))
     try:
-        model = kind.model_validate({**given, "job_id": job_id})
+        model = kind.model_validate(given)
     except ValidationError as exc:
         raise InvalidData(explained(exc)) from exc
     data = model.model_dump(mode="python", exclude={"type"}, exclude_unset=True)

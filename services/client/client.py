@@ -16,13 +16,14 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
+from joblog.services.client.batch_calls import BatchCalls
 from joblog.services.client.checks import problems_of
-from joblog.services.client.job_commands import JobCommands
 from joblog.services.client.options import ClientFilter
 from joblog.services.client.recurring import RecurringJobs
 from joblog.services.client.sending import CommandSender
 from joblog.services.client.templates import CommandRecord, Rules
 from joblog.services.client.tracing_filters import with_tracing
+from joblog.services.client.transactions import TransactionSender
 from joblog.services.settings.model import Settings
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import SettingsError
@@ -33,8 +34,8 @@ from joblog.streams.kafka.durable_producer import DurableProducer
 LINGER_MS: Final = 5
 
 
-class Client(JobCommands, AbstractContextManager["Client"]):
-    """Sends commands to one installation: the calls of JobCommands, each acknowledged by Kafka when it returns.
+class Client(BatchCalls, AbstractContextManager["Client"]):
+    """Sends commands to one installation: the calls of JobCommands and BatchCalls, acknowledged when they return.
 
     Thread-safe; make one for each process, and close it at the end.
 
@@ -74,6 +75,7 @@ class Client(JobCommands, AbstractContextManager["Client"]):
         self._sender = CommandSender(
             DurableProducer(make), config.bootstrap_servers, names.commands, lanes, timeout_s
         )
+        self._together = TransactionSender(config, names.commands, client_id, timeout_s, self._sender.check_topic)
         #: Recurring jobs: add, change, pause, trigger and remove them.
         self.recurring: Final = RecurringJobs(config, names, lanes, client_id, self.create)
 
@@ -95,6 +97,7 @@ class Client(JobCommands, AbstractContextManager["Client"]):
     def close(self) -> None:
         """Close the connections, after the calls of other threads that are in progress."""
         self.recurring.close()
+        self._together.close()
         self._sender.close()
 
     def __exit__(
@@ -109,3 +112,7 @@ class Client(JobCommands, AbstractContextManager["Client"]):
         `lanes`; so do all calls that create or change jobs.
         """
         self._sender.send(records)
+
+    def send_together(self, records: Sequence[CommandRecord], job_ids: Sequence[str]) -> None:
+        """Send commands in one transaction: all or none. Raises NotAcknowledged, with these ids, and TopicsError."""
+        self._together.send(records, job_ids)

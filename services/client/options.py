@@ -39,6 +39,7 @@ class JobOptions:
     - parent: run when the job with this id has ended; on: how it has to end, by default ContinueOn.SUCCEEDED.
     - traceparent: W3C trace context, handed to the run.
 
+    - after_batch: run when the batch with this id has ended; `on` says how.
     - parents: run when several jobs have ended: all of them, or any one.
     - limits: mutexes, semaphores and rates that it shares with other jobs (tasks/limits.py), beside its task's.
     - unique: a key of which one job of the queue lives at a time, and what becomes of another one.
@@ -60,6 +61,7 @@ class JobOptions:
     parent: str | None = None
     on: ContinueOn | None = None
     traceparent: str | None = None
+    after_batch: str | None = None
     parents: Parents | None = None
     limits: Sequence[Limit] = ()
     unique: Unique | None = None
@@ -70,11 +72,13 @@ class JobOptions:
     def __post_init__(self) -> None:
         for problem in self._problems():
             raise InvalidData(problem)
-        if self.parent is not None and self.on is None:
+        if (self.parent is not None or self.after_batch is not None) and self.on is None:
             object.__setattr__(self, "on", ContinueOn.SUCCEEDED)
 
     def _problems(self) -> Iterator[str]:
-        if self.on is not None and self.parent is None:
+        if self.parent is not None and self.after_batch is not None:
+            yield "a job waits for a job (parent) or for a batch (after_batch), not for both"
+        if self.on is not None and self.parent is None and self.after_batch is None:
             yield f"on has no effect without a parent: write parent=JOB_ID, on={self.on!s}, or leave it out"
         if self.queue is not None and not is_queue(self.queue):
             yield wrong_queue(self.queue)

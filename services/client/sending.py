@@ -105,7 +105,7 @@ class CommandSender:
         job_ids = [record.job_id for record in records]
         delivery = _Delivery(job_ids)
         try:
-            self._check_topic()
+            self.check_topic()
             for record in records:
                 self._produce(record, delivery)
         except (KafkaException, BufferError) as exc:
@@ -141,7 +141,7 @@ class CommandSender:
             else:
                 return
 
-    def _check_topic(self) -> None:
+    def check_topic(self) -> None:
         """Check the topic once: with another number of lanes a job would be rejected, or wait in the wrong lane."""
         if self._checked:
             return

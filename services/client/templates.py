@@ -17,6 +17,7 @@ from joblog.streams.contract.cloudevents import check_text, explained
 from joblog.streams.contract.codec import VALUE_BYTES_MAX, encode
 from joblog.streams.contract.fields import JOB_ID_PATTERN, Key
 from joblog.streams.contract.ids import hashed_job_id, lane_of_job, lane_of_shard, new_job_id
+from joblog.streams.contract.relations import ParentKind
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.shards import shard_of_lane, shards_of
 from joblog.streams.contract.timestamps import format_time
@@ -55,6 +56,8 @@ class CreateTemplate:
         model = _checked(task, options)
         if model.parent is not None:
             check_job_id(model.parent.job_id, rules.lanes)
+        if model.batch is not None:
+            check_job_id(model.batch, rules.lanes)
         self._rules = rules
         self._model = model
         self._shards = shards_of(model.queue, rules.shards, rules.shards_before)
@@ -234,7 +237,7 @@ def _checked(task: str, options: JobOptions) -> commands.CreateJob:
         "idempotency_key": options.idempotency_key,
         "job_id": options.job_id,
         "run_at": options.run_at,
-        "parent": None if options.parent is None else {"job_id": options.parent, "on": options.on},
+        "parent": _parent(options),
         "parents": options.parents,
         "limits": tuple(options.limits),
         "unique": options.unique,
@@ -267,6 +270,12 @@ def _never_runs(model: commands.CreateJob) -> str | None:
                 "its creation; expires_in counts from there"
             )
     return None
+
+
+def _parent(options: JobOptions) -> dict[str, Any] | None:
+    if options.after_batch is not None:
+        return {"job_id": options.after_batch, "on": options.on, "kind": ParentKind.BATCH}
+    return None if options.parent is None else {"job_id": options.parent, "on": options.on}
 
 
 def _seconds(time: timedelta | float | None) -> float | None:

@@ -49,7 +49,7 @@ def twin_of(model: type[BaseModel]) -> Any:
 
 
 #: Events that share one struct for all of their types.
-SHARED = (events.JobEvent, events.WorkerEvent, events.QueueEvent)
+SHARED = (events.JobEvent, events.WorkerEvent, events.QueueEvent, events.BatchEvent)
 ONE_TO_ONE = sorted(
     {model for model in models() if not issubclass(model, SHARED)},
     key=lambda model: model.__name__,

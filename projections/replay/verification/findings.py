@@ -47,6 +47,7 @@ class Kind(StrEnum):
     OUTCOME = "outcome"
     WORKER = "worker"
     EXPIRY = "expiry"
+    BATCH = "batch"
     REJECTED = "rejected"
     PARKED = "parked"
     STATE = "state"
@@ -55,7 +56,17 @@ class Kind(StrEnum):
 
 #: What speaks against the tables, and not against the log or against what electors keep.
 OF_TABLES: Final = frozenset(
-    {Kind.JOB, Kind.HISTORY, Kind.WORKER, Kind.COUNTER, Kind.OUTCOME, Kind.EXPIRY, Kind.REJECTED, Kind.PARKED}
+    {
+        Kind.JOB,
+        Kind.HISTORY,
+        Kind.WORKER,
+        Kind.BATCH,
+        Kind.COUNTER,
+        Kind.OUTCOME,
+        Kind.EXPIRY,
+        Kind.REJECTED,
+        Kind.PARKED,
+    }
 )
 
 

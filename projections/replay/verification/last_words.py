@@ -1,15 +1,16 @@
-"""What workers said last: the log's side of the table `workers`. Pure.
+"""What was said last of workers and batches: the log's side of the tables `workers` and `batches`. Pure.
 
 The events of a lane count in their order, also where the time of one lies behind that of the one before. Two lanes
 have no common order but the times: the table takes what another lane says if it is not older than what it holds.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from joblog.projections.projector.decode import WorkerFact
+from joblog.projections.projector.decode import BatchFact, WorkerFact
 from joblog.projections.projector.event_batch import Record
+from joblog.projections.projector.rows import batch_row
 from msgspec import Struct
 
 
@@ -46,3 +47,20 @@ def fits(row: Sequence[Any], last: Mapping[int, Worker]) -> bool:
         return False
     latest = datetime.fromisoformat(own.latest)
     return all(one.row[-1] <= latest for one in last.values())
+
+
+def batch_words(record: Record, fact: BatchFact) -> list[Any]:
+    """What the table `batches` must say of a batch behind its id, by its last event."""
+    row = batch_row(record, fact)
+    return batch_row_words([value for name, value in row.items() if name != "id"])
+
+
+def batch_row_words(row: Sequence[Any]) -> list[Any]:
+    """A row of the statement `batches`, behind its id, in a form that a checkpoint holds."""
+    return [_in_words(value) for value in row]
+
+
+def _in_words(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return str(value) if isinstance(value, str) else value

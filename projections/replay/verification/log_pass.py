@@ -7,16 +7,16 @@ runs are merged. Whoever was stopped goes on behind the last checkpoint.
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from joblog.projections.projector.decode import Fact, JobFact, RejectedFact, WorkerFact, read_event
+from joblog.projections.projector.decode import BatchFact, Fact, JobFact, RejectedFact, WorkerFact, read_event
 from joblog.projections.projector.event_batch import Record
 from joblog.projections.projector.fold import JobRow, begins, begun, extend
 from joblog.projections.replay.sorted_runs import COLLECTED_MAX, Collected, SortedRuns
 from joblog.projections.replay.verification.aside import Aside, refused_aside, rejected_aside, unreadable_aside
 from joblog.projections.replay.verification.dead_letters import Letter, rejection
 from joblog.projections.replay.verification.findings import Finding, Kind, position
-from joblog.projections.replay.verification.last_words import Worker, newer
+from joblog.projections.replay.verification.last_words import Worker, batch_words, newer
 from joblog.projections.replay.verification.trace import Trace, step_of, trace_of
 from joblog.streams.contract.deadletters import internal_error
 from joblog.streams.contract.record_headers import readable_headers
@@ -37,6 +37,7 @@ class Passed(Struct):
     - runs, asides, rejections: how many runs there are of each.
     - next: of each lane the next offset to read. begins: where each lane's log begins.
     - workers: what each said last, by id and lane. refused: jobs of which the tables have refused an event.
+    - batches: the last event of each; members: how many jobs were created in each, and the sum of their offsets.
     """
 
     prefix: str
@@ -48,6 +49,8 @@ class Passed(Struct):
     next: dict[int, int] = field(default_factory=dict)
     begins: dict[int, int] = field(default_factory=dict)
     workers: dict[str, dict[int, Worker]] = field(default_factory=dict)
+    batches: dict[str, list[Any]] = field(default_factory=dict)
+    members: dict[str, tuple[int, int]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     unreadable: int = 0
     refused: set[str] = field(default_factory=set)
@@ -146,6 +149,8 @@ class LogPass:
         elif isinstance(fact, WorkerFact):
             by_lane = self.passed.workers.setdefault(fact.event.worker, {})
             by_lane[record.lane] = newer(by_lane.get(record.lane), record, fact)
+        elif isinstance(fact, BatchFact):
+            self.passed.batches[fact.batch] = batch_words(record, fact)
         elif isinstance(fact, RejectedFact):
             self._put(rejected_aside(record, fact))
 
@@ -155,6 +160,9 @@ class LogPass:
     def _add(self, record: Record, fact: JobFact) -> None:
         job, rows = fact.job, self._rows
         row = rows.get(job)
+        if (created := fact.created_with) is not None and created.batch is not None:
+            count, offsets = self.passed.members.get(created.batch, (0, 0))
+            self.passed.members[created.batch] = count + 1, offsets + record.offset
         if begins(fact):
             self._begun.add(job)
             row = None

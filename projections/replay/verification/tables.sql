@@ -154,6 +154,17 @@ SELECT lane, period::text, since, state::text, n FROM outcomes
 -- Every worker, with the place of its last event.
 SELECT id, lane, log_offset, state, queues, tasks, slots, host, pid, started_at, heartbeat FROM workers
 
+-- name: batches
+-- Every batch; the order of columns is that of rows.batch_row.
+SELECT
+    id::text, created_at, changed_at, log_offset, total, created, succeeded, failed, deleted, batch::text,
+    parent::text, version, state::text, lane, cancelled, continue_on, description, reason
+FROM batches
+
+-- name: members
+-- How many jobs each batch has, and the sum of the offsets of their first events.
+SELECT batch::text, count(*), sum(log_offset) FROM batch_jobs GROUP BY batch
+
 -- name: named_jobs
 -- These jobs in full, with what their state's event brought.
 SELECT

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from joblog.projections.replay.verification.compare import Ends
 from joblog.projections.replay.verification.findings import Finding, Kind, position
-from joblog.projections.replay.verification.last_words import Worker, fits
+from joblog.projections.replay.verification.last_words import Worker, batch_row_words, fits
 from joblog.projections.replay.verification.tables import Snapshot
+from joblog.streams.contract.ids import lane_of_job
 
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -78,6 +79,26 @@ def workers(snapshot: Snapshot, last: Mapping[str, Mapping[int, Worker]]) -> Ite
             yield _worker(worker, row[0], "is in the tables, not in the log", None, row)
         elif not fits(row, by_lane):
             yield _worker(worker, row[0], "is not as the log says", said, row)
+
+
+def batches(
+    snapshot: Snapshot, last: Mapping[str, list[Any]], members: Mapping[str, tuple[int, int]]
+) -> Iterator[Finding]:
+    """Each must be as its last event says, and have the jobs that were created in it."""
+    kept = {row[0]: batch_row_words(row[1:]) for row in snapshot.rows("batches")}
+    for batch in sorted(last.keys() | kept.keys()):
+        if last.get(batch) != kept.get(batch):
+            yield _batch(batch, "is not as its last event says", last.get(batch), kept.get(batch))
+    listed = {batch: (count, int(offsets)) for batch, count, offsets in snapshot.rows("members")}
+    for batch in sorted(members.keys() | listed.keys()):
+        wanted, found = members.get(batch, (0, 0)), listed.get(batch, (0, 0))
+        if wanted != found:
+            yield _batch(batch, "has not the jobs that were created in it", list(wanted), list(found))
+
+
+def _batch(batch: str, what: str, log: Any, found: Any) -> Finding:
+    said = f"batch {batch} {what}"
+    return Finding(kind=Kind.BATCH, lane=lane_of_job(batch), job=None, what=said, log=log, found=found)
 
 
 def _worker(worker: str, lane: int, what: str, log: Any, found: Any, where: str | None = None) -> Finding:

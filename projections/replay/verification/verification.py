@@ -40,6 +40,7 @@ from joblog.projections.replay.verification.state_topic import StateRecords
 from joblog.projections.replay.verification.tables import Snapshot, positions
 from joblog.projections.replay.verification.totals import (
     Counts,
+    batches,
     counts_differ,
     kept_counts,
     kept_outcomes,
@@ -254,6 +255,7 @@ class Verification:
         self._found.add(outcomes_differ(wanted, outcomes, full))
         if self._is_whole and not late:
             self._found.add(workers(snapshot, self._log.passed.workers))
+            self._found.add(batches(snapshot, self._log.passed.batches, self._log.passed.members))
         log, tables = Side(jobs.sums, jobs.counts, wanted), Side(sums, counts, outcomes)
         return lane_hashes(full, log, tables)
 

@@ -143,6 +143,40 @@ CREATE TABLE workers (
     log_offset bigint NOT NULL
 ) WITH (fillfactor = 70);
 
+-- What the last event of each batch says.
+CREATE TABLE batches (
+    id          uuid PRIMARY KEY,
+    created_at  timestamptz NOT NULL,
+    changed_at  timestamptz NOT NULL, -- when its last event was written
+    log_offset  bigint NOT NULL,
+    total       bigint NOT NULL, -- jobs and inner batches that were to be added; the next four: how many were, and ended
+    created     bigint NOT NULL,
+    succeeded   bigint NOT NULL,
+    failed      bigint NOT NULL,
+    deleted     bigint NOT NULL,
+    batch       uuid, -- the outer one
+    parent      uuid, -- what it waits, or waited, for
+    version     integer NOT NULL,
+    state       job_state NOT NULL,
+    lane        smallint NOT NULL,
+    cancelled   boolean NOT NULL,
+    continue_on text,
+    description text,
+    reason      text
+) WITH (fillfactor = 70);
+
+CREATE INDEX batches_by_creation ON batches (created_at, id);
+CREATE INDEX batches_by_batch ON batches (batch, id) WHERE batch IS NOT NULL;
+
+-- The jobs of each batch. A table of its own, as most jobs have none: a column of theirs would cost all of them. A job
+-- that was created anew under its id, when its lane had forgotten it, is here twice.
+CREATE TABLE batch_jobs (
+    batch      uuid NOT NULL,
+    job        uuid NOT NULL,
+    log_offset bigint NOT NULL, -- of its first event
+    PRIMARY KEY (batch, job, log_offset)
+);
+
 -- Commands that could not be done.
 CREATE TABLE rejected (
     lane       smallint NOT NULL,

@@ -113,10 +113,9 @@ class Story:
             worker, run = self.world.runs[-1 - self.random.randrange(len(self.world.runs)) % 12]
             report: wire.AnyReport = done(run.job_id, run.lease, worker)
             if self.random.random() < 0.15:
-                report = wire.RunFailed(
-                    job_id=run.job_id, lease=run.lease, worker=worker, exception=BOOM, duration_ms=1.0, started_ms=NOW,
-                    retry=wire.Retry(attempts=0),
-                )  # fmt: skip
+                said = {"job_id": run.job_id, "lease": run.lease, "worker": worker}
+                never = wire.Retry(attempts=0)
+                report = wire.RunFailed(**said, exception=BOOM, duration_ms=1.0, started_ms=NOW, retry=never)
             self.world.report(lane_of_job(run.job_id), report)
 
     def turn(self) -> None:
