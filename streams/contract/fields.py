@@ -36,7 +36,7 @@ Capacity = Annotated[int, Field(ge=1, le=1_000_000), Meta(ge=1, le=1_000_000)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=200), Meta(min_length=1, max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=10_000), Meta(max_length=10_000)]
 Count = Annotated[int, Field(ge=0, le=INTEGER_MAX), Meta(ge=0, le=INTEGER_MAX)]
-Lane = Annotated[int, Field(ge=0, lt=LANES_MAX), Meta(ge=0, lt=LANES_MAX)]
+Lane = Annotated[int, Field(ge=0, le=LANES_MAX - 1), Meta(ge=0, le=LANES_MAX - 1)]
 Version = Annotated[int, Field(ge=1, le=INTEGER_MAX), Meta(ge=1, le=INTEGER_MAX)]
 Json = Any
 
