@@ -23,7 +23,7 @@ _ROWS: Final = 2_000
 #: The tables of what is of no job, and what their rows say beside their place and time.
 _ASIDES: Final = {
     "parked": ("code", "reason", "raw"),
-    "rejected": ("code", "reason", "command", "command_id", "job", "position"),
+    "rejected": ("code", "reason", "command", "command_id", "job", "position", "existing"),
 }
 
 
