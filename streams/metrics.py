@@ -176,6 +176,15 @@ METRICS: Final[tuple[Metric, ...]] = (
         "Spans of elections that were more than 1,000 in a second",
         roles=_ELECTOR,
     ),
+    Metric(
+        "joblog_bulk_commands_total",
+        "counter",
+        "Commands sent by bulk operations",
+        ("action",),
+        roles=_PROJECTOR,
+        values={"action": ("requeue", "delete", "move", "set_priority")},
+    ),
+    Metric("joblog_queue_paused", "gauge", "Lanes in which a queue is paused", ("queue",), roles=_PROJECTOR),
     # any role
     Metric("joblog_producer_rebuilds_total", "counter", "Producers rebuilt after a doubtful commit", ("role",)),
     Metric(

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+from joblog.streams.contract.controls import BulkAction
 from joblog.streams.contract.events import JobException
 from joblog.streams.contract.recurring import Cause
 from joblog.streams.contract.states import ContinueOn, State
@@ -213,14 +214,41 @@ class WaitingJob(Answer):
     since: datetime
 
 
+class QueuePause(Answer):
+    """A queue of which no job starts; where its lanes differ, the earliest pause counts.
+
+    - state: paused, draining (some of its jobs still run) or drained. lanes: in how many it is paused.
+    - until: None until somebody resumes it.
+    """
+
+    state: str
+    lanes: int
+    since: datetime
+    until: datetime | None
+    paused_by: str | None
+    reason: str | None
+
+
+class LanePause(Answer):
+    """The pause of a queue in one of its lanes; the fields are those of QueuePause."""
+
+    lane: int
+    state: str
+    since: datetime
+    until: datetime | None
+    paused_by: str | None
+    reason: str | None
+
+
 class Queue(Answer):
-    """A queue: its jobs by state, how many workers serve it, and who waits longest."""
+    """A queue: its jobs by state, how many workers serve it, who waits longest, and whether it is paused."""
 
     name: str
     counts: dict[State, int]
     workers: int
     oldest_waiting_s: float | None
     first_jobs: tuple[WaitingJob, ...]
+    pause: QueuePause | None = None
 
     @property
     def length(self) -> int:
@@ -229,7 +257,10 @@ class Queue(Answer):
 
 
 class Worker(Answer):
-    """A worker: `state` is running, stopped or lost; `processing` counts the jobs assigned to it."""
+    """A worker; `processing` counts the jobs assigned to it.
+
+    - state: running, quiet (it takes no more jobs), stopping (it was told to stop), stopped or lost.
+    """
 
     name: str
     state: str
@@ -310,3 +341,50 @@ class LaneOffset(Answer):
     log_time: datetime | None
     current_at: datetime | None
     late_s: float | None
+
+
+class BulkOperation(Answer):
+    """A bulk operation; numbers are as current as the projection.
+
+    - state: running, done, cancelled or failed; end_reason says why it failed or was cancelled, ended_by who did.
+    - matched: the jobs that were found. sent: the commands for them so far; refused: those that were rejected,
+      because their jobs had moved. rate: jobs a second.
+    - cursor: the last job that a command was sent for.
+    """
+
+    id: str
+    lane: int
+    state: str
+    action: BulkAction
+    filter: dict[str, Any]
+    fence: tuple[int, ...]
+    rate: float
+    queue: str | None
+    priority: int | None
+    matched: int
+    sent: int
+    refused: int
+    cursor: str | None
+    started_by: str | None
+    reason: str | None
+    started_at: datetime
+    changed_at: datetime
+    ended_by: str | None
+    end_reason: str | None
+
+    @property
+    def done(self) -> int:
+        """How many jobs were changed, as far as electors have decided."""
+        return max(self.sent - self.refused, 0)
+
+    @property
+    def left(self) -> int:
+        """How many jobs are still to come; 0 when it has ended."""
+        return max(self.matched - self.sent, 0) if self.state == "running" else 0
+
+
+class Matched(Answer):
+    """How many jobs a filter finds, and how far each lane was applied at that moment."""
+
+    jobs: int
+    fence: tuple[int, ...]

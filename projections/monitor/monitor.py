@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
+from joblog.projections.monitor.bulk import BulkQuestions
 from joblog.projections.monitor.job_filter import Chosen, JobFilter, Order
 from joblog.projections.monitor.models import (
     Batch,
@@ -15,6 +16,7 @@ from joblog.projections.monitor.models import (
     Job,
     JobDetails,
     LaneOffset,
+    LanePause,
     LiveJobs,
     LogLine,
     Page,
@@ -70,6 +72,8 @@ class Monitor:
 
     def __init__(self, dsn: str, schema: str, *, connections_max: int = CONNECTIONS_MAX) -> None:
         self._reads = Reads(dsn, schema, "joblog-monitor", connections_max)
+        #: Bulk operations, and which jobs they are to change.
+        self.bulk: Final = BulkQuestions(self._reads)
 
     def __enter__(self) -> Self:
         return self
@@ -134,12 +138,17 @@ class Monitor:
         return Page(items=items, next_cursor=encode_cursor(question, end[key], end["id"]) if end else None)
 
     def queues(self) -> tuple[Queue, ...]:
-        """The queues that have jobs or workers, by name."""
+        """The queues that have jobs or workers, or are paused, by name."""
         with self._reads.consistent() as ask:
             counts = ask(SQL["counts"], {})
             rows = ask(SQL["queues"], {})
         now = datetime.now(UTC)
         return tuple(queue(row, counts, now) for row in rows)
+
+    def pauses(self, queue: str) -> tuple[LanePause, ...]:
+        """The lanes in which a queue is paused."""
+        with self._reads.consistent() as ask:
+            return tuple(LanePause(**row) for row in ask(SQL["pauses"], {"queue": queue}))
 
     def workers(self, gone_within: timedelta = timedelta(days=1)) -> tuple[Worker, ...]:
         """The workers that run, by name, and after them those that stopped or were lost not longer ago."""

@@ -50,7 +50,7 @@ FROM jobs WHERE parent = %(id)s ORDER BY changed_at DESC, id DESC LIMIT %(limit)
 
 -- name: snapshot
 -- What an elector needs to revive an ended job.
-SELECT version, state, attempt, task, queue, created_at, spec, coalesce(parameters, '{}') AS parameters
+SELECT version, state, attempt, task, queue, created_at, spec, coalesce(parameters, '{}') AS parameters, priority
 FROM jobs WHERE id = %(id)s AND spec IS NOT NULL
 
 -- name: chosen
@@ -194,17 +194,29 @@ SELECT id::text, state FROM jobs WHERE id = ANY (%(ids)s::uuid[])
 SELECT queue, state, sum(n)::bigint AS n FROM counts GROUP BY queue, state HAVING sum(n) <> 0 ORDER BY queue, state
 
 -- name: queues
--- The queues that have jobs or workers, with the five jobs that wait longest.
+-- The queues that have jobs or workers, or are paused, with the five jobs that wait longest.
 WITH named AS (
     SELECT queue FROM counts GROUP BY queue HAVING sum(n) > 0
     UNION
     SELECT unnest(queues) FROM workers WHERE state = 'running'
+    UNION
+    SELECT queue FROM paused_queues
 )
 SELECT
     named.queue AS name,
     (SELECT count(*) FROM workers WHERE workers.state = 'running' AND named.queue = ANY (workers.queues)) AS workers,
-    waiting.first_jobs
+    waiting.first_jobs, pauses.pause
 FROM named
+LEFT JOIN (
+    SELECT queue, json_build_object(
+        'state', (array_agg(state ORDER BY array_position(ARRAY['draining', 'paused', 'drained'], state)))[1],
+        'lanes', count(*), 'since', min(since),
+        'until', (array_agg(until ORDER BY since, lane))[1],
+        'paused_by', (array_agg(paused_by ORDER BY since, lane))[1],
+        'reason', (array_agg(reason ORDER BY since, lane))[1]
+    ) AS pause
+    FROM paused_queues GROUP BY queue
+) AS pauses ON pauses.queue = named.queue
 CROSS JOIN LATERAL (
     SELECT coalesce(json_agg(json_build_object('id', id, 'task', task, 'priority', priority, 'since', changed_at)
         ORDER BY changed_at, id), '[]') AS first_jobs
@@ -224,8 +236,8 @@ FROM workers AS w
 LEFT JOIN (
     SELECT worker, count(*) AS n FROM jobs WHERE state = 'Processing' GROUP BY worker
 ) AS running ON running.worker = w.id
-WHERE w.state = 'running' OR w.heartbeat >= %(since)s
-ORDER BY w.state <> 'running', w.id
+WHERE w.state IN ('running', 'quiet', 'stopping') OR w.heartbeat >= %(since)s
+ORDER BY w.state NOT IN ('running', 'quiet', 'stopping'), w.id
 
 -- name: batch_columns
 -- What is shown of a batch; a part of the queries below.
@@ -338,3 +350,40 @@ GROUP BY queue, lane HAVING sum(n) > 0 ORDER BY queue, lane
 SELECT lane, next_offset, log_time, current_at,
     CASE WHEN current_at IS NOT NULL THEN greatest(extract(epoch FROM now() - current_at), 0)::float END AS late_s
 FROM offsets ORDER BY lane
+
+-- name: matched
+-- How many jobs a filter finds, so far as the tables are.
+SELECT count(*) AS jobs FROM jobs
+WHERE state = ANY (%(states)s::job_state[])
+    -- include: chosen
+
+-- name: bulk
+-- Bulk operations, the last started first; all, one of them, or those in a state.
+SELECT
+    b.id::text, b.lane, b.state, b.action, b.filter, b.fence, b.rate, b.queue, b.priority, b.matched, b.sent,
+    (
+        SELECT count(DISTINCT job) FROM rejected
+        WHERE left(command_id, 100) COLLATE "C" >= 'bulk/' || b.id || '/'
+            AND left(command_id, 100) COLLATE "C" < 'bulk/' || b.id || '0'
+    ) AS refused,
+    b.cursor::text, b.started_by, b.reason, b.started_at, b.changed_at, b.ended_by, b.end_reason
+FROM bulk AS b
+WHERE (%(id)s::uuid IS NULL OR b.id = %(id)s) AND (%(state)s::text IS NULL OR b.state = %(state)s)
+ORDER BY b.started_at DESC, b.id LIMIT %(limit)s
+
+-- name: bulk_page
+-- The next jobs of a bulk operation, in the order of their ids: those that its filter finds, and that have had no
+-- event since it was asked for.
+SELECT
+    id::text, state, version, attempt, task, queue, created_at, priority, coalesce(parameters, '{}') AS parameters,
+    CASE WHEN state = ANY (%(final)s::job_state[]) THEN spec END AS spec
+FROM jobs
+WHERE state = ANY (%(states)s::job_state[])
+    -- include: chosen
+    AND log_offset < (%(fence)s::bigint[])[lane + 1]
+    AND (%(last)s::uuid IS NULL OR jobs.id > %(last)s)
+ORDER BY id LIMIT %(limit)s
+
+-- name: pauses
+-- The lanes in which a queue is paused.
+SELECT lane, state, since, until, paused_by, reason FROM paused_queues WHERE queue = %(queue)s ORDER BY lane

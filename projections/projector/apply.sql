@@ -365,6 +365,52 @@ VALUES (
 )
 ON CONFLICT DO NOTHING
 
+-- name: pause_queue
+-- No job of a queue starts in a lane.
+INSERT INTO paused_queues (lane, queue, state, since, until, paused_by, reason, log_offset)
+VALUES (%(lane)s, %(queue)s, %(state)s, %(at)s, %(until)s, %(by)s, %(reason)s, %(log_offset)s)
+ON CONFLICT (lane, queue) DO UPDATE SET
+    state = excluded.state, since = excluded.since, until = excluded.until, paused_by = excluded.paused_by,
+    reason = excluded.reason, log_offset = excluded.log_offset
+
+-- name: drain_queue
+-- None of its jobs runs there any more.
+UPDATE paused_queues SET state = 'drained', log_offset = %(log_offset)s
+WHERE lane = %(lane)s AND queue = %(queue)s
+
+-- name: resume_queue
+-- Its jobs start again.
+DELETE FROM paused_queues WHERE lane = %(lane)s AND queue = %(queue)s
+
+-- name: start_bulk
+-- A bulk operation begins; under an id that its lane has forgotten, it begins anew.
+INSERT INTO bulk (
+    id, lane, state, action, filter, fence, rate, queue, priority, matched, sent, started_by, reason, started_at,
+    changed_at, log_offset
+)
+VALUES (
+    %(id)s, %(lane)s, 'running', %(action)s, %(filter)s, %(fence)s, %(rate)s, %(queue)s, %(priority)s, %(matched)s,
+    0, %(by)s, %(reason)s, %(at)s, %(at)s, %(log_offset)s
+)
+ON CONFLICT (id) DO UPDATE SET
+    lane = excluded.lane, state = excluded.state, action = excluded.action, filter = excluded.filter,
+    fence = excluded.fence, rate = excluded.rate, queue = excluded.queue, priority = excluded.priority,
+    matched = excluded.matched, sent = 0, cursor = NULL, started_by = excluded.started_by, reason = excluded.reason,
+    started_at = excluded.started_at, changed_at = excluded.changed_at, ended_by = NULL, end_reason = NULL,
+    log_offset = excluded.log_offset
+
+-- name: advance_bulk
+-- So many of its commands were sent.
+UPDATE bulk SET sent = %(sent)s, cursor = %(cursor)s, changed_at = %(at)s, log_offset = %(log_offset)s
+WHERE id = %(id)s
+
+-- name: end_bulk
+-- It has ended.
+UPDATE bulk SET
+    state = %(state)s, sent = %(sent)s, changed_at = %(at)s, ended_by = %(by)s, end_reason = %(reason)s,
+    log_offset = %(log_offset)s
+WHERE id = %(id)s
+
 -- name: park
 -- Keep a record that could not be applied, with the reason.
 INSERT INTO parked (lane, log_offset, at, code, reason, raw)

@@ -17,7 +17,7 @@ from struct import Struct
 from typing import Final
 
 from joblog.projections.projector.decode import PLAIN
-from joblog.projections.projector.fold import JobRow, job_key
+from joblog.projections.projector.fold import JobRow, job_key, priority_of
 from joblog.projections.projector.rows import defaults
 from joblog.streams.contract.json_text import merged
 from joblog.streams.contract.states import State
@@ -85,8 +85,14 @@ def _kind(row: JobRow) -> str:
 
 
 def _is_rare(row: JobRow) -> bool:
-    """Whether it has what `_rare` packs, or parameters that were set."""
-    return not (row.due is None and row.parent is None and row.exception is None and row.parameters is None)
+    """Whether it has what `_rare` packs, or parameters or a priority that were set."""
+    return not (
+        row.due is None
+        and row.parent is None
+        and row.exception is None
+        and row.parameters is None
+        and row.priority is None
+    )
 
 
 def _new_job(row: JobRow) -> bytes:
@@ -117,7 +123,7 @@ def _new_job(row: JobRow) -> bytes:
         (
             head,
             _zero if row.retry is None else _number(row.retry),
-            _zero if created is None else _number(created.priority),
+            _number(priority_of(row) or 0),
             _rare(row),
             _NULL if (parameters := _new_parameters(row)) is None else _jsonb(parameters),
             spec,
@@ -161,7 +167,7 @@ def _moved_job(row: JobRow) -> bytes:
 
 def _changed_job(row: JobRow) -> bytes:
     """A row of `staged_jobs` in the order of `copy_changed_jobs`."""
-    latest, created, first = row.latest, row.created_with, defaults(row)
+    latest, first = row.latest, defaults(row)
     head = _changed(
         _CHANGED_FIELDS,
         16,
@@ -191,7 +197,7 @@ def _changed_job(row: JobRow) -> bytes:
             _place(latest.state, latest.queue, latest.task),
             _run_of(row),
             _NULL if row.retry is None else _number(row.retry),
-            _NULL if created is None else _number(created.priority),
+            _NULL if (priority := priority_of(row)) is None else _number(priority),
             _rare(row),
             _NULL if first is None else _jsonb(first.encode()),
             _NULL if row.parameters is None else _jsonb(_encode(row.parameters)),

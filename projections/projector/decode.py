@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, cast, get_args, get_type_hints
 from joblog.projections.schema.history import JobEvent, details
 from joblog.streams.contract import events, wire
 from joblog.streams.contract.cloudevents import Headers, check_text, explained, read_envelope
-from joblog.streams.contract.fields import JOB_ID_PATTERN
+from joblog.streams.contract.fields import JOB_ID_PATTERN, is_queue
 from joblog.streams.contract.states import State
 from joblog.streams.contract.timestamps import format_time
 from joblog.streams.contract.upcast import upcast_event
@@ -78,7 +78,15 @@ class RejectedFact(Struct, frozen=True):
     event: wire.CommandRejected
 
 
-Fact = JobFact | WorkerFact | BatchFact | RejectedFact
+class ControlFact(Struct, frozen=True):
+    """An event of a queue that is paused, or of a bulk operation; `type` is the CloudEvent's."""
+
+    type: str
+    at: str
+    event: wire.QueueEvent | wire.BulkStarted | wire.BulkAdvanced | wire.BulkEnded
+
+
+Fact = JobFact | WorkerFact | BatchFact | RejectedFact | ControlFact
 
 
 class _JobSpec(wire.JobSpec, frozen=True, forbid_unknown_fields=True):
@@ -126,6 +134,8 @@ WORKER_STATES: Final[Mapping[str, str]] = {
     "worker.alive": "running",
     "worker.stopped": "stopped",
     "worker.lost": "lost",
+    "worker.quieted": "quiet",
+    "worker.stop_ordered": "stopping",
 }
 
 #: The types of batch events, and the states that some of them lead to.
@@ -144,6 +154,13 @@ _any: Final = json.Decoder().decode
 _worker_event: Final = json.Decoder(wire.WorkerEvent).decode
 _batch_event: Final = json.Decoder(wire.BatchEvent).decode
 _rejected: Final = json.Decoder(wire.CommandRejected).decode
+_CONTROLS: Final[Mapping[str, json.Decoder[Any]]] = {
+    **dict.fromkeys(("queue.paused", "queue.drained", "queue.resumed"), json.Decoder(wire.QueueEvent)),
+    "bulk.started": json.Decoder(wire.BulkStarted),
+    "bulk.advanced": json.Decoder(wire.BulkAdvanced),
+    "bulk.ended": json.Decoder(wire.BulkEnded),
+}
+_KNOWN: Final = frozenset({*STATES, *WORKER_STATES, *BATCH_STATES, *_CONTROLS, "command.rejected"})
 _model: Final = TypeAdapter[events.Event](events.Event)
 _is_job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
 
@@ -201,7 +218,7 @@ def _divided(value: bytes) -> tuple[_Attributes, bytes]:
 def _read_carefully(value: bytes | None, headers: Headers | None, log_ms: int) -> Fact:
     envelope = read_envelope(value, headers)
     kind, data = upcast_event(envelope.type, envelope.data)
-    if kind not in STATES.keys() | WORKER_STATES.keys() | BATCH_STATES.keys() | {"command.rejected"}:
+    if kind not in _KNOWN:
         raise UnknownType(f"no event has the type {kind:.100}")
     check_text(data, "data")
     try:
@@ -233,14 +250,22 @@ def _fact(
         due = utc(event.due) if event.due is not None else None
         created = _created(event.spec) if event.spec is not wire.NO_RAW else None
         return JobFact(subject, kind, at, event, data, due, created)
+    return _rare_fact(kind, subject, at, data)
+
+
+def _rare_fact(kind: str, subject: str | None, at: str, data: bytes) -> Fact:
+    """What an event says that is none of a job."""
     if kind in WORKER_STATES:
         worker = _worker_event(data)
         _in_utc(worker.started_at)
-        return WorkerFact(WORKER_STATES[kind], at, worker)
+        state = WORKER_STATES[kind]
+        return WorkerFact("quiet" if worker.quiet and state == "running" else state, at, worker)
     if kind in BATCH_STATES:
         return _batch_fact(kind, subject, at, _batch_event(data))
     if kind == "command.rejected":
         return RejectedFact(at, _rejected(data))
+    if kind in _CONTROLS:
+        return ControlFact(kind, at, _checked(_CONTROLS[kind].decode(data)))
     raise ValueError("type")
 
 
@@ -254,6 +279,20 @@ def _batch_fact(kind: str, subject: str | None, at: str, event: wire.BatchEvent)
             raise ValueError("batch, parent: not an id")
     _in_utc(event.created_at)
     return BatchFact(subject, at, event)
+
+
+def _checked(event: Any) -> Any:
+    """What an event of a queue or of a bulk operation says, if its names are names and its times have a place."""
+    if isinstance(event, wire.QueueEvent):
+        if not is_queue(event.queue):
+            raise ValueError("queue: not the name of a queue")
+        if event.until is not None:
+            _in_utc(event.until)
+    elif not _is_job_id(event.operation):
+        raise ValueError("operation: not an id")
+    elif isinstance(event, wire.BulkAdvanced) and event.cursor is not None and not _is_job_id(event.cursor):
+        raise ValueError("cursor: not a job id")
+    return event
 
 
 def _created(text: Raw) -> Created | None:

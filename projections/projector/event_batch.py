@@ -4,7 +4,15 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, overload
 
-from joblog.projections.projector.decode import BatchFact, Fact, JobFact, RejectedFact, WorkerFact, read_event
+from joblog.projections.projector.decode import (
+    BatchFact,
+    ControlFact,
+    Fact,
+    JobFact,
+    RejectedFact,
+    WorkerFact,
+    read_event,
+)
 from joblog.projections.projector.fold import JobRow, begins, begun, extend
 from joblog.projections.schema.history import EVENTS_MAX, element, written
 from joblog.streams.contract.cloudevents import Headers
@@ -71,6 +79,7 @@ class Batch(Struct):
     batches: dict[str, tuple[Record, BatchFact]] = field(default_factory=dict)
     members: list[tuple[str, str, int]] = field(default_factory=list)
     rejected: list[tuple[Record, RejectedFact]] = field(default_factory=list)
+    controls: list[tuple[Record, ControlFact]] = field(default_factory=list)
     parked: list[Parked] = field(default_factory=list)
     is_regular: bool = True
     history: list[tuple[Record, JobFact]] | None = None
@@ -209,6 +218,8 @@ def _add_rare(batch: Batch, record: Record, fact: Fact | Parked) -> None:
         batch.batches[fact.batch] = record, fact
     elif isinstance(fact, RejectedFact):
         batch.rejected.append((record, fact))
+    elif isinstance(fact, ControlFact):
+        batch.controls.append((record, fact))
     elif isinstance(fact, Parked):
         batch.parked.append(fact)
 

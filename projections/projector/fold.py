@@ -58,6 +58,13 @@ def job_key(job_id: str) -> bytes:
     return bytes.fromhex(job_id.replace("-", ""))
 
 
+def priority_of(row: JobRow) -> int | None:
+    """A job's priority: as it was set, or as it was created with; None if this run does not say."""
+    if row.priority is not None:
+        return row.priority
+    return None if row.created_with is None else row.created_with.priority
+
+
 def begins(fact: JobFact) -> bool:
     """Whether a life of the job begins here."""
     return fact.created_with is not None and fact.event.version == 1

@@ -20,9 +20,9 @@ def show(connection: psycopg.Connection[Any], lanes: Sequence[int], meters: Mete
     chosen = {"lanes": lanes, "states": list(LIVE_STATES), "queues_max": QUEUES_MAX}
     with connection.transaction(), connection.pipeline():
         connection.execute(_SQL["limit"])
-        jobs, oldest, workers, served = (
+        jobs, oldest, workers, served, paused = (
             connection.execute(_SQL[name], chosen, prepare=False)
-            for name in ("jobs", "oldest", "workers", "queue_workers")
+            for name in ("jobs", "oldest", "workers", "queue_workers", "paused")
         )
         found = {(queue, state): n for queue, state, n in jobs}
         # The biggest queues come first, so that they have names of their own if there are more than the cap.
@@ -35,6 +35,7 @@ def show(connection: psycopg.Connection[Any], lanes: Sequence[int], meters: Mete
         ((running, slots),) = workers
         meters.set("joblog_workers", running)
         meters.set("joblog_slots", slots)
+        meters.replace("joblog_queue_paused", [((queue,), float(n)) for queue, n in paused])
         rows = served.fetchall()
         meters.replace("joblog_queue_workers", [((queue,), float(n)) for queue, n, _ in rows])
         meters.replace("joblog_queue_slots", [((queue,), float(n)) for queue, _, n in rows])

@@ -38,3 +38,7 @@ SELECT queue, count(*), sum(slots)::bigint
 FROM workers CROSS JOIN LATERAL (SELECT DISTINCT unnest(queues) AS queue) AS served
 WHERE state = 'running' AND lane = ANY (%(lanes)s::smallint[])
 GROUP BY queue
+
+-- name: paused
+-- In how many lanes each queue is paused that is.
+SELECT queue, count(*) FROM paused_queues WHERE lane = ANY (%(lanes)s::smallint[]) GROUP BY queue

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from joblog.projections.projector.decode import BatchFact, JobFact, RejectedFact, WorkerFact
 from joblog.projections.projector.event_batch import Parked, Record, kept
-from joblog.projections.projector.fold import JobRow
+from joblog.projections.projector.fold import JobRow, priority_of
 from joblog.streams.contract.states import State
 from joblog.streams.contract.wire import EMPTY_OBJECT
 from msgspec import json
@@ -17,7 +17,7 @@ _encode: Final = json.Encoder().encode
 
 def job_row(row: JobRow) -> tuple[Any, ...]:
     """A row of `staged_jobs`, in the order of its columns."""
-    latest, current, created, exception = row.latest, row.current, row.created_with, row.exception
+    latest, current, exception = row.latest, row.current, row.exception
     return (
         row.id,
         row.changed_at,
@@ -36,7 +36,7 @@ def job_row(row: JobRow) -> tuple[Any, ...]:
         row.created_at,
         row.lane,
         row.retry,
-        created.priority if created else None,
+        priority_of(row),
         row.due,
         row.parent,
         row.on,

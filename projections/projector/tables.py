@@ -28,6 +28,7 @@ import psycopg
 from joblog.projections import database
 from joblog.projections.projector import gauges
 from joblog.projections.projector.blocks import blocks_of
+from joblog.projections.projector.controls import control_statement
 from joblog.projections.projector.event_batch import (
     Batch,
     Entries,
@@ -339,6 +340,8 @@ def _note(cursor: psycopg.Cursor[Any], batch: Batch) -> None:
         cursor.executemany(SQL["apply_batch"], [batch_row(record, fact) for record, fact in batch.batches.values()])
     if batch.rejected:
         cursor.executemany(SQL["apply_rejected"], [rejected_row(record, fact) for record, fact in batch.rejected])
+    for record, control in batch.controls:  # few, and each goes on from the one before
+        cursor.execute(*control_statement(record, control))
     if batch.parked:
         cursor.executemany(SQL["park"], [parked_row(one) for one in batch.parked])
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from joblog.projections.projector.decode import JobFact
 from joblog.projections.projector.event_batch import Entry, Record
-from joblog.projections.projector.fold import JobRow, begins
+from joblog.projections.projector.fold import JobRow, begins, priority_of
 from msgspec import json
 
 #: The greatest integer up to which every one has a float of its own.
@@ -39,7 +39,7 @@ def expected_job(row: JobRow) -> dict[str, Any]:
         "version": latest.version,
         "attempt": latest.attempt,
         "retry": row.retry or 0,
-        "priority": created.priority if created else 0,
+        "priority": priority_of(row) or 0,
         "queue": latest.queue,
         "task": latest.task,
         "created_at": datetime.fromisoformat(row.created_at),

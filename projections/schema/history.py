@@ -111,7 +111,7 @@ def details(kind: str, event: wire.JobEvent) -> bytes:
     """What an event of this type adds to what all have, as a JSON object."""
     return _encode(
         _Details(
-            event.queue if kind == "job.enqueued" else None,  # a requeue may change it
+            event.queue if kind in {"job.enqueued", "job.moved"} else None,  # a requeue may change it
             event.due,
             event.retry,
             event.lost,

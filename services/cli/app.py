@@ -62,7 +62,12 @@ COMMANDS: Final[Mapping[str, Target]] = {
         RUN,
         ignored=(),
     ),
-    "worker": Target("cli.commands.worker:worker", "Run a worker: it runs the jobs of your tasks.", RUN, ignored=()),
+    "worker": Target(
+        "cli.commands.worker:app",
+        "Run a worker: it runs the jobs of your tasks; or, with a command, let one take no more jobs, or stop.",
+        RUN,
+        ignored=(),
+    ),
     "triggers": Target(
         "cli.commands.triggers:triggers",
         "Run triggers: they turn events of other services into jobs.",
@@ -89,7 +94,8 @@ COMMANDS: Final[Mapping[str, Target]] = {
         "cli.commands.enqueue:enqueue", "Create a job, and print its id once Kafka has stored it.", JOBS
     ),
     "job": Target("cli.commands.jobs:app", "Show and change jobs.", JOBS),
-    "queue": Target("cli.commands.watch:queue", "Show queues.", WATCH),
+    "bulk": Target("cli.commands.bulk:app", "Change many jobs in the background.", JOBS),
+    "queue": Target("cli.commands.queues:app", "Show, pause, drain and resume queues.", WATCH),
     "workers": Target("cli.commands.watch:workers", "List the workers.", WATCH),
     "stats": Target("cli.commands.watch:stats", "Count the jobs in each state.", WATCH),
     "rejected": Target("cli.commands.watch:rejected", "Show commands that were rejected.", WATCH),

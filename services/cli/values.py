@@ -1,9 +1,12 @@
 """Settings and values as commands read them."""
 
+import os
 import sys
 from datetime import UTC, datetime, timedelta
+from getpass import getuser
 from pathlib import Path
 from re import fullmatch
+from socket import gethostname
 from typing import Annotated, Any, Final
 
 import typer
@@ -18,6 +21,10 @@ from msgspec import DecodeError, json
 Queues = Annotated[
     str | None,
     typer.Option(help="Queues in order of preference, comma-separated.", show_default="those of the tasks"),
+]
+ReasonOption = Annotated[str | None, typer.Option("--reason", help="Why; kept in the log.")]
+ByOption = Annotated[
+    str | None, typer.Option("--by", help="Who; kept in the log.", show_default="the user's and the host's name")
 ]
 _UNITS: Final = {"s": 1, "m": 60}
 
@@ -121,3 +128,14 @@ def parse_rate(text: str) -> float:
     if not 0.01 <= per_second <= 100_000:
         raise InvalidData(f"{text!r:.30} is not a rate: write 100/s or 600/m")
     return per_second
+
+
+def who(by: str | None) -> str:
+    """Who gives a command: as was said, or the user and the host."""
+    if by is not None:
+        return by
+    try:
+        user = getuser()
+    except (KeyError, OSError):  # a container may have no name for its user
+        user = str(os.getuid())
+    return f"{user}@{gethostname()}"

@@ -10,6 +10,10 @@ from joblog.services.client.templates import CommandRecord, Rules, check_job_id
 from joblog.streams.contract import commands, wire
 from joblog.streams.contract.cloudevents import explained
 from joblog.streams.contract.codec import VALUE_BYTES_MAX, encode
+from joblog.streams.contract.controls import Control
+from joblog.streams.contract.fields import is_queue, wrong_queue
+from joblog.streams.contract.ids import lane_of_job
+from joblog.streams.contract.shards import shard_of_lane, shards_of, wrong_lane
 from joblog.streams.contract.timestamps import format_time
 from joblog.streams.errors import InvalidData
 from msgspec import Raw, json
@@ -27,7 +31,7 @@ def change_record(
 
     - command_id: what the events that it leads to name as their cause; a random one if None.
     """
-    return _record(kind, job_id, {**fields, "job_id": job_id}, rules, command_id)
+    return _placed(kind, job_id, {**fields, "job_id": job_id}, rules, command_id)
 
 
 def batch_record(
@@ -37,18 +41,52 @@ def batch_record(
     rules: Rules,
 ) -> CommandRecord:
     """The command on a batch; it goes into the batch's lane, a mark into the lane that it names."""
-    return _record(kind, fields.get("mark_id", batch_id), {**fields, "batch_id": batch_id}, rules, None)
+    return _placed(kind, fields.get("mark_id", batch_id), {**fields, "batch_id": batch_id}, rules, None)
 
 
-def _record(
+def _placed(
     kind: type[BaseModel], job_id: str, fields: Mapping[str, Any], rules: Rules, command_id: str | None
 ) -> CommandRecord:
+    """A command for the lane that an id names."""
     check_job_id(job_id, rules.lanes)
     given = {name: value for name, value in fields.items() if value is not None or name == "value"}
     if "value" in given:
         given["value"] = json.decode(encode_json(given["value"], "value"))
+    return _record(kind, given, rules, command_id, job_id)
+
+
+def control_record(
+    kind: type[Control],
+    fields: Mapping[str, Any],
+    rules: Rules,
+    subject: str,
+    lane: int,
+    command_id: str | None = None,
+) -> CommandRecord:
+    """A command that names no job, for one lane; `subject` is the queue, worker or operation. Raises InvalidData."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    return _record(kind, given, rules, command_id, subject)._replace(lane=lane)
+
+
+def check_move(job_id: str, queue: str, rules: Rules) -> None:
+    """InvalidData if a job cannot be moved to this queue, since its id names another lane."""
+    check_job_id(job_id, rules.lanes)
+    if not is_queue(queue):
+        raise InvalidData(wrong_queue(queue))
+    served = shards_of(queue, rules.shards, rules.shards_before).served
+    if shard_of_lane(queue, lane_of_job(job_id), rules.lanes) >= served:
+        raise InvalidData(wrong_lane(queue, lane_of_job(job_id)))
+
+
+def _record(
+    kind: type[BaseModel],
+    fields: Mapping[str, Any],
+    rules: Rules,
+    command_id: str | None,
+    subject: str,
+) -> CommandRecord:
     try:
-        model = kind.model_validate(given)
+        model = kind.model_validate(fields)
     except ValidationError as exc:
         raise InvalidData(explained(exc)) from exc
     data = model.model_dump(mode="python", exclude={"type"}, exclude_unset=True)
@@ -58,7 +96,7 @@ def _record(
             command_id or str(uuid.uuid4()),
             rules.source,
             kind.model_fields["type"].default,
-            job_id,
+            subject,
             format_time(time.time_ns() // 1_000_000),
             "application/json",
             data=Raw(encode_json(data, kind.__name__, levels_around=0)),
@@ -66,4 +104,4 @@ def _record(
     )
     if len(value) > VALUE_BYTES_MAX:
         raise InvalidData(f"the command has {len(value)} bytes, more than the {VALUE_BYTES_MAX} of any command")
-    return CommandRecord(job_id, value)
+    return CommandRecord(subject, value)

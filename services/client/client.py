@@ -17,13 +17,16 @@ from types import TracebackType
 from typing import Final, Self
 
 from joblog.services.client.batch_calls import BatchCalls
+from joblog.services.client.bulk import BulkOperations
 from joblog.services.client.checks import problems_of
 from joblog.services.client.options import ClientFilter
+from joblog.services.client.queues import Queues
 from joblog.services.client.recurring import RecurringJobs
 from joblog.services.client.sending import CommandSender
 from joblog.services.client.templates import CommandRecord, Rules
 from joblog.services.client.tracing_filters import with_tracing
 from joblog.services.client.transactions import TransactionSender
+from joblog.services.client.workers import Workers
 from joblog.services.settings.model import Settings
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import SettingsError
@@ -78,6 +81,12 @@ class Client(BatchCalls, AbstractContextManager["Client"]):
         self._together = TransactionSender(config, names.commands, client_id, timeout_s, self._sender.check_topic)
         #: Recurring jobs: add, change, pause, trigger and remove them.
         self.recurring: Final = RecurringJobs(config, names, lanes, client_id, self.create)
+        #: Pause, drain and resume queues.
+        self.queues: Final = Queues(self.send, self._rules)
+        #: Let workers take no more jobs, or stop.
+        self.workers: Final = Workers(self.send, self._rules)
+        #: Change many jobs in the background.
+        self.bulk: Final = BulkOperations(self.send, self._rules)
 
     @classmethod
     def from_settings(cls, settings: Settings, *, filters: Sequence[ClientFilter] = ()) -> Self:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from joblog.services.client.changes import change_record
+from joblog.services.client.changes import change_record, check_move
 from joblog.services.client.checks import agreeing
 from joblog.services.client.options import (
     DEFAULT_OPTIONS,
@@ -220,6 +220,34 @@ class JobCommands(ABC):
         """Set one of a job's parameters to a JSON value; bytes are stored as base64, times as texts."""
         fields = {"name": name, "value": value}
         self._change(commands.SetParameter, job_id, expected_state, expected_version, reason, **fields)
+
+    def set_priority(
+        self,
+        job_id: str,
+        priority: int,
+        *,
+        expected_state: State | None = None,
+        expected_version: int | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Change the priority of a job that has not ended, or Failed; the order of its queue follows at once."""
+        self._change(commands.SetPriority, job_id, expected_state, expected_version, reason, priority=priority)
+
+    def move(
+        self,
+        job_id: str,
+        queue: str,
+        *,
+        expected_state: State | None = None,
+        expected_version: int | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Move a job to another queue of the lane that its id names; its state stays. Rejected while it runs.
+
+        Raises InvalidData for a queue that lives in other lanes: delete the job, and create it there.
+        """
+        check_move(job_id, queue, self._rules)
+        self._change(commands.MoveJob, job_id, expected_state, expected_version, reason, queue=queue)
 
     def _change(
         self,

@@ -49,6 +49,8 @@ def made_anew(
     job_id = hashed_job_id(lane_of_job(job.id), "redrive", redrive, job.id)
     parameters = {**(spec.get("parameters") or {}), **snapshot["parameters"], "redrive": redrive, "redriveOf": job.id}
     carried = {name: spec[name] for name in _CARRIED if spec.get(name) is not None}
+    if snapshot.get("priority"):  # as it was changed since
+        carried["priority"] = snapshot["priority"]
     args, kwargs = arguments
     data = {"task": job.task, "queue": job.queue, "job_id": job_id, "args": args, "kwargs": kwargs, **carried}
     try:

@@ -127,7 +127,7 @@ class CommandSender:
         self._producer.close()
 
     def _produce(self, record: CommandRecord, delivery: _Delivery) -> None:
-        lane = lane_of_job(record.job_id)
+        lane = lane_of_job(record.job_id) if record.lane is None else record.lane
         deadline: float | None = None
         while True:
             try:

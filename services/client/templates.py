@@ -32,10 +32,11 @@ NUMBERS_MAX: Final = 512
 
 
 class CommandRecord(NamedTuple):
-    """A command that is ready to be sent; the id names the lane."""
+    """A command that is ready to be sent; the id names the lane, or else `lane` does, and the id is only a key."""
 
     job_id: str
     value: bytes
+    lane: int | None = None
 
 
 class Rules(NamedTuple):

@@ -60,7 +60,7 @@ class TransactionSender:
                 self._check()
                 producer = self._ready()
                 producer.begin_transaction()
-                for job_id, value in records:
+                for job_id, value, _ in records:
                     producer.produce(self._topic, value, job_id, lane_of_job(job_id))
                 self._call(producer.commit_transaction, _COMMIT_S)
             except (KafkaException, BufferError, Hung) as exc:

@@ -163,6 +163,8 @@ def _apply(fold: EventFold, message: Message, only: Collection[str] | None = Non
     if envelope.type.startswith("job.") and (only is None or envelope.subject in only):
         event = _read(bytes(envelope.data))
         fold.apply(envelope.subject, event, parse_time_ms(envelope.time), envelope.traceparent)
+    elif only is None and message.partition() == fold.number:
+        fold.controls.apply(envelope.type, bytes(envelope.data))
 
 
 def _read(data: bytes) -> wire.JobEvent:

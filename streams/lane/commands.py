@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import hashed_job_id, lane_of_job
+from joblog.streams.contract.shards import wrong_lane
 from joblog.streams.contract.states import FINAL_STATES
 from joblog.streams.lane.job import Job, first_event, new_job, revived
 from joblog.streams.lane.output import LaneOutput
@@ -25,10 +26,8 @@ def create(lane: Pipeline, received: wire.Received, election: Election, out: Lan
         return Rejection("wrong_lane", f"queue {command.queue} does not live in lane {lane.number} of the job id")
     if job_id in lane.store.jobs or lane.ended.get(job_id) is not None:
         return Rejection("duplicate", f"job {job_id} exists already")
-    if command.parent is not None and (rejected := _unfit(command.parent, job_id, lane.lanes)):
+    if rejected := _unfit(command, job_id, lane.lanes):
         return rejected
-    if command.batch is not None and lane_of_job(command.batch) >= lane.lanes:
-        return Rejection("invalid", f"the batch's id names a lane beyond the {lane.lanes} that there are")
     spec = _encode(
         wire.JobSpec(
             command.args,
@@ -82,21 +81,17 @@ def change(lane: Pipeline, received: wire.Received, election: Election, out: Lan
     return lane.apply(job, command, received.id, election, out)
 
 
-def wrong_lane(queue: str, lane: int) -> str:
-    """Why a job cannot be moved to a queue, and what helps."""
-    return (
-        f"queue {queue} does not live in lane {lane}, which the job's id names: delete the job, and create it anew "
-        "in that queue"
-    )
-
-
-def _unfit(parent: wire.Parent, job_id: str, lanes: int) -> Rejection | None:
-    """Why the job cannot wait for this parent; None if it can."""
-    if parent.job_id == job_id:
-        return Rejection("invalid", "a job cannot wait for itself")
-    lane = lane_of_job(parent.job_id)
-    if lane >= lanes:
-        return Rejection("unknown_job", f"the parent's id names lane {lane}, and there are only {lanes}")
+def _unfit(command: wire.CreateJob, job_id: str, lanes: int) -> Rejection | None:
+    """Why the job cannot wait for its parent, or belong to its batch; None if it can."""
+    parent = command.parent
+    if parent is not None:
+        if parent.job_id == job_id:
+            return Rejection("invalid", "a job cannot wait for itself")
+        lane = lane_of_job(parent.job_id)
+        if lane >= lanes:
+            return Rejection("unknown_job", f"the parent's id names lane {lane}, and there are only {lanes}")
+    if command.batch is not None and lane_of_job(command.batch) >= lanes:
+        return Rejection("invalid", f"the batch's id names a lane beyond the {lanes} that there are")
     return None
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.states import FINAL_STATES, ContinueOn, State
+from joblog.streams.lane.control_fold import ControlFold
 from joblog.streams.lane.ended_jobs import BLOCK_MAX
 from joblog.streams.lane.features.continuations import PENDING_KEY
 from joblog.streams.lane.features.memory import ENDED_KEY
@@ -42,6 +43,8 @@ class EventFold:
         self._periods: dict[str, Period] = {}
         #: Events of jobs whose first event is unknown: they were revived after they were forgotten, or it is lost.
         self.unknown: set[str] = set()
+        #: To be given the lane's own events that are of no job.
+        self.controls = ControlFold()
 
     def apply(self, job_id: str, event: wire.JobEvent, at_ms: int, traceparent: str | None) -> None:
         """One event of a job, of whatever lane; `at_ms` is when it was written."""
@@ -79,7 +82,7 @@ class EventFold:
 
         Waits for parents that nobody has created yet begin anew at `now_ms`.
         """
-        records: dict[str, StateValue] = {}
+        records = self.controls.state()
         pending: dict[str, list[tuple[str, str, int]]] = {}
         for child, (parent, on) in self._waiting.items():
             job = self.jobs.get(parent)

@@ -57,6 +57,9 @@ def input_of(job: Job, event: ReadEvent, cause: str) -> Any:
         return EXPIRED
     if event.name is not None:
         return wire.SetParameter(job_id=job.id, name=event.name, value=event.value, reason=event.reason)
+    if event.note is not None:
+        noted = _NOTED.get(event.note)
+        return None if noted is None else noted(job, event)
     found = (_BY_ELECTOR if by_elector(cause) else _BY_COMMAND).get(event.state) or _BY_WORKER.get(event.state)
     return None if found is None else found(job, event)
 
@@ -129,6 +132,13 @@ def _parent_ended(job: Job, event: ReadEvent) -> wire.ParentEnded:
     return wire.ParentEnded(job_id=job.id, parent=job.parent or "", state=None, run=run, reason=event.reason or "")
 
 
+#: By what an event notes of a job whose state stays.
+_NOTED: Final[Mapping[str, Callable[[Job, ReadEvent], Any]]] = {
+    "priority_set": lambda job, event: wire.SetPriority(
+        job_id=job.id, priority=event.priority or 0, reason=event.reason
+    ),
+    "moved": lambda job, event: wire.MoveJob(job_id=job.id, queue=event.queue, reason=event.reason),
+}
 #: By the state that an event leads to: what workers report, what else electors find, what commands say.
 _BY_WORKER: Final[Mapping[State, Callable[[Job, ReadEvent], Any]]] = {
     State.PROCESSING: lambda _job, event: Assigned(event.worker or ""),

@@ -143,7 +143,7 @@ def _possible(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
 def _from_snapshot(job: Job) -> Job:
     created_at = EPOCH + timedelta(milliseconds=job.created_ms)
     known = job.version, job.state, job.attempt, job.task, job.queue, created_at
-    return revived(job.id, wire.Snapshot(*known, _spec(job.spec), _parameters(job.parameters)))
+    return revived(job.id, wire.Snapshot(*known, _spec(job.spec), _parameters(job.parameters), job.priority))
 
 
 def _evolved(job: Job, events: tuple[StoredEvent, ...]) -> Job:

@@ -1,4 +1,4 @@
-"""A batch over several lanes while one of two electors is killed: exact numbers, and one start of what waits for it."""
+"""A batch over lanes while one of two electors is killed: exact numbers, and one start of what waits for it."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator

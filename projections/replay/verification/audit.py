@@ -5,7 +5,7 @@ from typing import Final
 from uuid import UUID
 
 from joblog.projections.replay.verification.findings import Finding, Kind, position
-from joblog.projections.replay.verification.trace import Step, Trace, steps_of
+from joblog.projections.replay.verification.trace import NO_TRANSITIONS, Step, Trace, steps_of
 from joblog.streams.contract.ids import lane_of_job
 
 _RUN_ENDS: Final = frozenset({"job.succeeded", "job.failed"})
@@ -44,7 +44,7 @@ def _lives(steps: Iterable[Step]) -> Iterator[list[Step]]:
             yield life
             life = []
         life.append(step)
-        if step.type != "job.parameter_set":
+        if step.type not in NO_TRANSITIONS:
             ended = step.is_end
     if life:
         yield life
@@ -67,7 +67,7 @@ def _versions(job: str, life: list[Step], *, is_cut: bool) -> Iterator[Finding]:
 def _leases(job: str, life: list[Step]) -> Iterator[Finding]:
     lease, since = 0, ""
     for step in _once(life):
-        if step.type == "job.parameter_set":
+        if step.type in NO_TRANSITIONS:
             continue
         if step.type == "job.processing":
             if lease:
@@ -86,7 +86,7 @@ def _finals(job: str, life: list[Step]) -> Iterator[Finding]:
         if final is not None and not step.commanded:
             ended = f"{final.type} at {position(final.lane, final.offset)}"
             yield _finding(Kind.LEFT_FINAL, job, step, f"{step.type} follows {ended}, and no command led to it")
-        if step.type != "job.parameter_set":
+        if step.type not in NO_TRANSITIONS:
             final = step if step.is_end else None
 
 

@@ -23,6 +23,7 @@ class Kind(StrEnum):
     - job, history, worker: a row is missing, too much, or says something else.
     - counter: a count of jobs by state is not the number of rows. outcome: a count of ends is not that of the log.
     - expiry: a row is still there that had expired, or more are gone than are recorded as expired.
+    - control: a paused queue or a bulk operation is missing, too much, or says something else.
     - rejected, parked: a row is missing, too much, or says something else.
 
     In what electors write beside the events, compared with the log:
@@ -48,6 +49,7 @@ class Kind(StrEnum):
     WORKER = "worker"
     EXPIRY = "expiry"
     BATCH = "batch"
+    CONTROL = "control"
     REJECTED = "rejected"
     PARKED = "parked"
     STATE = "state"
@@ -61,6 +63,7 @@ OF_TABLES: Final = frozenset(
         Kind.HISTORY,
         Kind.WORKER,
         Kind.BATCH,
+        Kind.CONTROL,
         Kind.COUNTER,
         Kind.OUTCOME,
         Kind.EXPIRY,

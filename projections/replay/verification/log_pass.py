@@ -9,7 +9,16 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from joblog.projections.projector.decode import BatchFact, Fact, JobFact, RejectedFact, WorkerFact, read_event
+from joblog.projections.projector.controls import ControlRows, apply_control
+from joblog.projections.projector.decode import (
+    BatchFact,
+    ControlFact,
+    Fact,
+    JobFact,
+    RejectedFact,
+    WorkerFact,
+    read_event,
+)
 from joblog.projections.projector.event_batch import Record
 from joblog.projections.projector.fold import JobRow, begins, begun, extend
 from joblog.projections.replay.sorted_runs import COLLECTED_MAX, Collected, SortedRuns
@@ -36,7 +45,8 @@ class Passed(Struct):
 
     - runs, asides, rejections: how many runs there are of each.
     - next: of each lane the next offset to read. begins: where each lane's log begins.
-    - workers: what each said last, by id and lane. refused: jobs of which the tables have refused an event.
+    - workers: what each said last, by id and lane. controls: rows of queues and bulk operations.
+    - refused: jobs of which the tables have refused an event.
     - batches: the last event of each; members: how many jobs were created in each, and the sum of their offsets.
     """
 
@@ -51,6 +61,7 @@ class Passed(Struct):
     workers: dict[str, dict[int, Worker]] = field(default_factory=dict)
     batches: dict[str, list[Any]] = field(default_factory=dict)
     members: dict[str, tuple[int, int]] = field(default_factory=dict)
+    controls: ControlRows = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     unreadable: int = 0
     refused: set[str] = field(default_factory=set)
@@ -153,6 +164,8 @@ class LogPass:
             self.passed.batches[fact.batch] = batch_words(record, fact)
         elif isinstance(fact, RejectedFact):
             self._put(rejected_aside(record, fact))
+        elif isinstance(fact, ControlFact):
+            apply_control(self.passed.controls, record.lane, record.offset, fact)
 
     def _put(self, aside: Aside) -> None:
         self.asides.add(aside.key, aside)

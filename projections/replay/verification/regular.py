@@ -7,11 +7,20 @@ trace that is regular has no finding of `audit` and no row of `gaps`, and its hi
 from typing import Final, NamedTuple
 
 from joblog.projections.replay.verification.compare import TYPES_OF_ENDS
-from joblog.projections.replay.verification.trace import BEGINS, COMMANDED, KINDS, TRAVERSED, Trace, unpacked
+from joblog.projections.replay.verification.trace import (
+    BEGINS,
+    COMMANDED,
+    KINDS,
+    NO_TRANSITIONS,
+    TRAVERSED,
+    Trace,
+    unpacked,
+)
 from joblog.streams.contract.states import State
 
 _PROCESSING: Final = KINDS.index("job.processing")
-_PARAMETER_SET: Final = KINDS.index("job.parameter_set")
+#: Events after which the job's state is as before.
+_NOTED: Final = frozenset(KINDS.index(kind) for kind in NO_TRANSITIONS)
 _RUN_ENDS: Final = frozenset(KINDS.index(kind) for kind in ("job.succeeded", "job.failed"))
 _ENDS: Final = {KINDS.index(kind): state for kind, state in TYPES_OF_ENDS.items()}
 
@@ -37,7 +46,7 @@ def regular(trace: Trace) -> Regular | None:
         if is_final and not flags & COMMANDED:
             return None
         at, digests = offset, digests + digest
-        if kind == _PARAMETER_SET:
+        if kind in _NOTED:
             continue
         if kind == _PROCESSING:
             if open_lease:

@@ -182,3 +182,16 @@ SELECT job::text, version + place - 1, event
 FROM history CROSS JOIN unnest(events) WITH ORDINALITY AS listed (event, place)
 WHERE job = ANY(%(jobs)s::uuid[])
 ORDER BY job, version, place
+
+-- name: paused_queues
+-- Every paused queue, in each of its lanes.
+SELECT
+    'paused_queues/' || lane || '/' || queue AS key, lane, log_offset, queue, state, since, until, paused_by, reason
+FROM paused_queues
+
+-- name: bulk
+-- Every bulk operation.
+SELECT
+    'bulk/' || id AS key, lane, log_offset, id::text, state, action, filter::text, fence, rate, queue, priority, matched,
+    sent, cursor::text, started_by, reason, started_at, changed_at, ended_by, end_reason
+FROM bulk

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from joblog.projections.projector.controls import ControlRows
 from joblog.projections.replay.verification.compare import Ends
 from joblog.projections.replay.verification.findings import Finding, Kind, position
 from joblog.projections.replay.verification.last_words import Worker, batch_row_words, fits
@@ -63,6 +64,27 @@ def outcomes_differ(log: Outcomes, tables: Outcomes, lanes: Collection[int]) -> 
         if lane in lanes and wanted != found:
             what = f"lane {lane}, {period} since {since:%Y-%m-%d %H:%M}: {found} are counted as {state}, not {wanted}"
             yield Finding(kind=Kind.OUTCOME, lane=lane, job=None, what=what, log=wanted, found=found)
+
+
+def controls(snapshot: Snapshot, log: ControlRows) -> Iterator[Finding]:
+    """Each paused queue and bulk operation must be as the events of its lane say."""
+    kept = {row.pop("key"): row for name in ("paused_queues", "bulk") for row in snapshot.documents(name)}
+    for key in sorted(log.keys() | kept.keys()):
+        said, found = log.get(key), kept.get(key)
+        if found is not None:
+            found = {name: _plain(value) for name, value in found.items()}
+        if said != found:
+            row = said or found
+            assert row is not None
+            place = position(row["lane"], row["log_offset"])
+            what = f"{key} is not as the log says"
+            yield Finding(
+                kind=Kind.CONTROL, lane=row["lane"], job=None, what=what, position=place, log=said, found=found
+            )
+
+
+def _plain(value: Any) -> Any:
+    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
 
 
 def workers(snapshot: Snapshot, last: Mapping[str, Mapping[int, Worker]]) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from zlib import crc32
 
 from joblog.projections.projector.decode import STATES, JobFact
 from joblog.projections.projector.event_batch import ENDS, Record, kept
-from joblog.projections.projector.fold import JobRow, begins
+from joblog.projections.projector.fold import JobRow, begins, priority_of
 from joblog.streams.contract.states import State
 from joblog.streams.contract.wire import EMPTY_OBJECT
 from msgspec import Struct, structs
@@ -22,6 +22,9 @@ from msgspec import Struct, structs
 #: The types of job events; a step names one by its place.
 KINDS: Final = tuple(STATES)
 _PLACES: Final = {kind: place for place, kind in enumerate(KINDS)}
+
+#: Those after which the job's state is as before.
+NO_TRANSITIONS: Final = frozenset(kind for kind, state in STATES.items() if state is None)
 
 BEGINS: Final = 1
 TRAVERSED: Final = 2
@@ -169,7 +172,7 @@ def trace_of(row: JobRow, steps: bytes, *, begins: bool) -> Trace:
         row.due,
         current.worker if current else None,
         row.retry,
-        created.priority if created else None,
+        priority_of(row),
         short(bytes(row.spec)) if row.spec is not None else None,
         row.parent,
         row.on,

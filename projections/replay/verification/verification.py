@@ -41,6 +41,7 @@ from joblog.projections.replay.verification.tables import Snapshot, positions
 from joblog.projections.replay.verification.totals import (
     Counts,
     batches,
+    controls,
     counts_differ,
     kept_counts,
     kept_outcomes,
@@ -256,6 +257,7 @@ class Verification:
         if self._is_whole and not late:
             self._found.add(workers(snapshot, self._log.passed.workers))
             self._found.add(batches(snapshot, self._log.passed.batches, self._log.passed.members))
+            self._found.add(controls(snapshot, self._log.passed.controls))
         log, tables = Side(jobs.sums, jobs.counts, wanted), Side(sums, counts, outcomes)
         return lane_hashes(full, log, tables)
 

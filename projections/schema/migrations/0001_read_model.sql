@@ -195,6 +195,46 @@ CREATE TABLE rejected (
 CREATE INDEX rejected_by_time ON rejected (at, lane, log_offset);
 CREATE INDEX rejected_by_job ON rejected (job) WHERE job IS NOT NULL;
 
+-- A bulk operation is asked how many of its commands were rejected: their ids begin with its own. Cut, as any client
+-- may send any id.
+CREATE INDEX rejected_by_command ON rejected (left(command_id, 100) COLLATE "C");
+
+-- The queues of which no job starts, by lane: each lane in which a queue lives pauses it for itself.
+CREATE TABLE paused_queues (
+    lane       smallint NOT NULL,
+    queue      text NOT NULL,
+    state      text NOT NULL, -- paused, draining (some of its jobs still run) or drained
+    since      timestamptz NOT NULL,
+    until      timestamptz, -- null: until somebody resumes it
+    paused_by  text,
+    reason     text,
+    log_offset bigint NOT NULL,
+    PRIMARY KEY (lane, queue)
+);
+
+-- Bulk operations: each changes all jobs that a filter found.
+CREATE TABLE bulk (
+    id         uuid PRIMARY KEY,
+    lane       smallint NOT NULL,
+    state      text NOT NULL, -- running, done, cancelled or failed
+    action     text NOT NULL,
+    filter     json NOT NULL,
+    fence      bigint[] NOT NULL, -- by lane: jobs with an event at this offset or later are left alone
+    rate       double precision NOT NULL, -- jobs a second
+    queue      text,
+    priority   integer,
+    matched    bigint NOT NULL,
+    sent       bigint NOT NULL, -- commands
+    cursor     uuid, -- the last job that a command was sent for
+    started_by text,
+    reason     text,
+    started_at timestamptz NOT NULL,
+    changed_at timestamptz NOT NULL,
+    ended_by   text,
+    end_reason text,
+    log_offset bigint NOT NULL
+);
+
 -- Records of the log that could not be applied, or not without remark: with code `version_gap` the event
 -- was applied, though some before it were never seen.
 CREATE TABLE parked (

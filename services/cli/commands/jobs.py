@@ -13,6 +13,7 @@ from joblog.services.cli.postgres import monitor_of
 from joblog.services.cli.values import check_filled, parse_due, queue_name, settings_of, task_name
 from joblog.services.client.client import Client
 from joblog.services.settings.model import Settings
+from joblog.streams.contract.fields import PRIORITY_MAX
 from joblog.streams.contract.states import FINAL_STATES, State
 from joblog.streams.errors import InvalidData, JoblogError, ProjectionError, SettingsError
 
@@ -228,6 +229,46 @@ def reschedule(
             snapshot = snapshot_of(settings, job_id)
             client.reschedule(job_id, at=run_at, snapshot=snapshot, reason=reason, expected_state=expected_state)
             _sent("reschedule", job_id, output)
+
+
+@app.command()
+def move(
+    ctx: typer.Context,
+    job_ids: JobIds,
+    *,
+    to: Annotated[str, typer.Option(help="The queue to move the jobs to.")],
+    reason: Reason = None,
+    expected_state: Expected = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Move jobs to another queue of the same lane; their state stays. Those that run are rejected.
+
+    Example: joblog job move 019ab3c4-5d6e-8001-9f3a-2b4c6d8e0f12 --to slow
+    """
+    with Client.from_settings(settings_of(ctx)) as client:
+        for job_id in job_ids:
+            client.move(job_id, to, reason=reason, expected_state=expected_state)
+            _sent("move", job_id, output)
+
+
+@app.command("set-priority")
+def set_priority(
+    ctx: typer.Context,
+    job_ids: JobIds,
+    *,
+    priority: Annotated[int, typer.Option(min=-PRIORITY_MAX, max=PRIORITY_MAX, help="Higher ones start first.")],
+    reason: Reason = None,
+    expected_state: Expected = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Change the priority of jobs that have not ended; the order of their queue follows at once.
+
+    Example: joblog job set-priority 019ab3c4-5d6e-8001-9f3a-2b4c6d8e0f12 --priority 10
+    """
+    with Client.from_settings(settings_of(ctx)) as client:
+        for job_id in job_ids:
+            client.set_priority(job_id, priority, reason=reason, expected_state=expected_state)
+            _sent("set_priority", job_id, output)
 
 
 def snapshot_of(settings: Settings, job_id: str, states: Collection[State] = FINAL_STATES) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Commands that show the read model: queues, workers, counts, rejected commands, parked events."""
+"""Commands that show the read model: workers, counts, rejected commands, parked events."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -6,39 +6,15 @@ from typing import Annotated
 import typer
 from joblog.services.cli.commands.jobs import print_page
 from joblog.services.cli.context import LimitOption, Output, OutputOption
-from joblog.services.cli.output import print_document, print_rows
+from joblog.services.cli.output import print_document
 from joblog.services.cli.postgres import monitor_of
 from joblog.services.cli.values import check_filled, parse_delay, settings_of
 from joblog.streams.contract.fields import SECONDS_MAX
-from joblog.streams.contract.states import State
 
-queue = typer.Typer(no_args_is_help=True)
 rejected = typer.Typer(no_args_is_help=True)
 parked = typer.Typer(no_args_is_help=True)
 
 Cursor = Annotated[str | None, typer.Option(help="The cursor that the previous page printed.")]
-
-
-@queue.callback()
-def about_queues() -> None:
-    """Show queues."""
-
-
-@queue.command("list")
-def list_queues(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
-    """List the queues that have jobs or workers, with the jobs in each state.
-
-    Example: joblog queue list --output json
-    """
-    with monitor_of(settings_of(ctx)) as monitor:
-        found = monitor.queues()
-    rows = [one.model_dump(mode="json") for one in found]
-    if output is Output.JSON:
-        print_rows(rows, (), output)
-        return
-    # All states side by side are wider than most terminals; empty ones are left out.
-    states = [state for state in State if any(one.counts[state] for one in found)]
-    print_rows([{**row, **row["counts"]} for row in rows], ("name", "workers", "oldest_waiting_s", *states), output)
 
 
 def workers(

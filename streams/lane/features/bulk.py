@@ -28,6 +28,12 @@ class Operation(Struct, frozen=True, array_like=True):
     outcome: BulkOutcome | None = None
 
 
+def forgotten(known: Mapping[str, Operation]) -> list[str]:
+    """The operations that ended too long ago to be remembered."""
+    ended = sorted(one for one, record in known.items() if record.outcome is not None)
+    return ended[: max(0, len(ended) - ENDED_MAX)]
+
+
 class BulkOperations(Feature):
     """The operations of a lane, and the last ones that have ended."""
 
@@ -123,8 +129,7 @@ class BulkOperations(Feature):
         )
         out.events.append((operation, "bulk.ended", f"{operation}/ended", event, received.id, None))
         self._keep(operation, ended, out)
-        past = sorted(one for one, known in self._all.items() if known.outcome is not None)
-        for one in past[: max(0, len(past) - ENDED_MAX)]:
+        for one in forgotten(self._all):
             del self._all[one]
             out.state[BULK_KEY + one] = None
 
