@@ -1,0 +1,126 @@
+"""Queues, workers and many jobs under control, from the command line, with real processes that are killed."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from joblog.projections.monitor.monitor import Monitor
+from joblog.services.client.client import Client
+from joblog.services.client.options import JobOptions
+from joblog.streams.contract.retry import RetryPolicy
+from joblog.streams.contract.states import State
+
+from tests.support.log_comparison import read_log
+from tests.support.redecided import decided_anew
+
+pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(240)]
+
+JOBS = 120
+NEVER = JobOptions(retry=RetryPolicy.none())
+
+
+def joblog(installation: Any, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "joblog.services.cli", *arguments],
+        env=installation.environment(),
+        cwd=installation.home,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def types_of(installation: Any, subject: str) -> list[str]:
+    """The types of all events of a queue or worker."""
+    events = [json.loads(one.value or b"") for one in read_log(installation.kafka, installation.names, 2)]
+    return [event["type"] for event in events if event.get("subject") == subject]
+
+
+def test_queues_workers_and_many_jobs_do_as_they_are_told(installation: Any, wait_until: Any) -> None:
+    for role in ("elector-a", "projector", "worker-1"):
+        installation.start(role)
+    with installation.client() as client, Monitor(installation.dsn, installation.schema) as monitor:
+        a_drained_queue_stands_still(installation, wait_until, client, monitor)
+        jobs = each_job_is_requeued_once(installation, wait_until, client, monitor)
+        a_cancelled_operation_leaves_the_rest(installation, wait_until, monitor, jobs)
+        a_worker_is_quieted_and_stopped(installation, wait_until, client, monitor)
+    joblog(installation, "replay", "verify")
+    assert decided_anew(installation.kafka, installation.names, installation.lanes)
+
+
+def a_drained_queue_stands_still(installation: Any, wait_until: Any, client: Client, monitor: Monitor) -> None:
+    slow = client.enqueue("slow", 1.5)
+    wait_until(lambda: (job := monitor.job(slow)) and job.state is State.PROCESSING, 60, "the slow job to run")
+    joblog(installation, "queue", "drain", "default", "--wait", "--reason", "deployment", "--by", "ann")
+    assert monitor.states([slow]) == {slow: State.SUCCEEDED}
+    (queue,) = [one for one in monitor.queues() if one.name == "default"]
+    assert queue.pause is not None
+    assert (queue.pause.state, queue.pause.paused_by, queue.pause.reason) == ("drained", "ann", "deployment")
+
+    waiting = client.enqueue_many("ok", [((n,), {}) for n in range(20)])
+    client.set_priority(waiting[-1], 7)
+    wait_until(lambda: (job := monitor.job(waiting[-1])) and job.priority == 7, 30, "the priority")
+    assert set(monitor.states(waiting).values()) == {State.ENQUEUED}
+    client.queues.resume("default")
+    wait_until(lambda: set(monitor.states(waiting).values()) == {State.SUCCEEDED}, 30, "the jobs to run")
+    places = {job.id: job.history[-1].log_offset for one in waiting if (job := monitor.job(one))}
+    assert len(set(places.values())) == len(waiting)
+    assert types_of(installation, "default") == ["queue.paused", "queue.drained", "queue.resumed"]
+
+
+def each_job_is_requeued_once(installation: Any, wait_until: Any, client: Client, monitor: Monitor) -> list[str]:
+    """Though the runner is killed in the middle."""
+    jobs = client.enqueue_many("bad", [((), {})] * JOBS, NEVER)
+    wait_until(lambda: set(monitor.states(jobs).values()) == {State.FAILED}, 60, "all jobs to fail")
+    begin = ("bulk", "requeue", "--state", "Failed", "--task", "bad", "--rate", "50", "--by", "ann")
+    assert f"{JOBS} jobs match" in joblog(installation, *begin, code=2).stderr  # nobody is there to ask
+    operation = joblog(installation, *begin, "--reason", "repaired", "--yes").stdout.strip()
+
+    def requeued() -> dict[str, int]:
+        log = installation.events()
+        return {job: sum(one["causationid"] == f"bulk/{operation}/{job}" for one in log[job]) for job in jobs}
+
+    wait_until(lambda: sum(requeued().values()) > JOBS // 4, 60, "a quarter to be requeued")
+    installation.kill("projector")
+    assert sum(requeued().values()) < JOBS
+    installation.start("projector")
+    done = json.loads(joblog(installation, "bulk", "follow", operation, "--output", "json").stdout)
+    assert (done["state"], done["matched"], done["done"], done["refused"]) == ("done", JOBS, JOBS, 0)
+    assert requeued() == dict.fromkeys(jobs, 1)
+    reasons = {one["data"].get("reason") for one in installation.events()[jobs[0]] if one["type"] == "job.enqueued"}
+    assert reasons == {None, f"repaired (bulk {operation} by ann)"}
+    return jobs
+
+
+def a_cancelled_operation_leaves_the_rest(
+    installation: Any, wait_until: Any, monitor: Monitor, jobs: list[str]
+) -> None:
+    wait_until(lambda: set(monitor.states(jobs).values()) == {State.FAILED}, 60, "all jobs to fail again")
+    slow = ("bulk", "set-priority", "--task", "bad", "--priority", "3", "--rate", "10", "--yes")
+    operation = joblog(installation, *slow).stdout.strip()
+    wait_until(lambda: (one := monitor.bulk.operation(operation)) and one.sent, 30, "a page")
+    joblog(installation, "bulk", "cancel", operation, "--reason", "enough")
+    wait_until(lambda: (one := monitor.bulk.operation(operation)) and one.state == "cancelled", 30, "the end")
+    ended = monitor.bulk.operation(operation)
+    assert ended is not None
+    assert ended.end_reason == "enough"
+    assert 0 < ended.sent < JOBS
+
+
+def a_worker_is_quieted_and_stopped(installation: Any, wait_until: Any, client: Client, monitor: Monitor) -> None:
+    (worker,) = monitor.workers()
+    client.workers.quiet(worker.name, by="ann")
+    wait_until(lambda: monitor.workers()[0].state == "quiet", 30, "the worker to be quiet")
+    types = types_of(installation, worker.name)
+    assert types[types.index("worker.quieted") - 1] in {"worker.started", "worker.alive"}
+    client.workers.stop(worker.name)
+    assert installation.roles["worker-1"].wait(30) == 0
+    wait_until(lambda: types_of(installation, worker.name)[-1] == "worker.stopped", 30, "its last event")
+    client.workers.stop(worker.name)
+    wait_until(lambda: monitor.rejected().items, 30, "a rejection")
+    assert monitor.rejected().items[0].code == "unknown_worker"
