@@ -154,13 +154,13 @@ _any: Final = json.Decoder().decode
 _worker_event: Final = json.Decoder(wire.WorkerEvent).decode
 _batch_event: Final = json.Decoder(wire.BatchEvent).decode
 _rejected: Final = json.Decoder(wire.CommandRejected).decode
-_CONTROLS: Final[Mapping[str, json.Decoder[Any]]] = {
+CONTROLS: Final[Mapping[str, json.Decoder[Any]]] = {
     **dict.fromkeys(("queue.paused", "queue.drained", "queue.resumed"), json.Decoder(wire.QueueEvent)),
     "bulk.started": json.Decoder(wire.BulkStarted),
     "bulk.advanced": json.Decoder(wire.BulkAdvanced),
     "bulk.ended": json.Decoder(wire.BulkEnded),
 }
-_KNOWN: Final = frozenset({*STATES, *WORKER_STATES, *BATCH_STATES, *_CONTROLS, "command.rejected"})
+_KNOWN: Final = frozenset({*STATES, *WORKER_STATES, *BATCH_STATES, *CONTROLS, "command.rejected"})
 _model: Final = TypeAdapter[events.Event](events.Event)
 _is_job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
 
@@ -264,8 +264,8 @@ def _rare_fact(kind: str, subject: str | None, at: str, data: bytes) -> Fact:
         return _batch_fact(kind, subject, at, _batch_event(data))
     if kind == "command.rejected":
         return RejectedFact(at, _rejected(data))
-    if kind in _CONTROLS:
-        return ControlFact(kind, at, _checked(_CONTROLS[kind].decode(data)))
+    if kind in CONTROLS:
+        return ControlFact(kind, at, _checked(CONTROLS[kind].decode(data)))
     raise ValueError("type")
 
 

@@ -67,16 +67,21 @@ JOB_ALERTS: Final = (
     Alert(
         "JoblogOldestJobTooOld",
         "warning",
-        "time() - min by (queue) (joblog_queue_oldest_job_timestamp_seconds) > 900",
+        "time() - min by (queue) (joblog_queue_oldest_job_timestamp_seconds) > 900 "
+        "unless on (queue) joblog_queue_paused > 0",
         "5m",
         "A job of the queue {{ $labels.queue }} has waited for more than 15 minutes",
-        "A job is Enqueued and was not given to a worker for 15 minutes. Runs that never start are in no histogram "
-        "of waiting times, so this alert is the one that sees them.",
+        "A job is Enqueued and was not given to a worker for 15 minutes, and its queue is not paused. Runs that "
+        "never start are in no histogram of waiting times, so this alert is the one that sees them.",
         "`joblog job list --state Enqueued --queue QUEUE` and `joblog doctor`: it names tasks that no worker knows.",
         "Start workers that know the task, or more of them. A job of low priority may wait behind newer ones: give "
         "it another queue.",
         {'joblog_queue_oldest_job_timestamp_seconds{queue="q"}': "0+0x60"},
-        {'joblog_queue_oldest_job_timestamp_seconds{queue="q"}': "0+60x60"},
+        {
+            'joblog_queue_oldest_job_timestamp_seconds{queue="q"}': "0+60x60",
+            'joblog_queue_oldest_job_timestamp_seconds{queue="paused"}': "0+0x60",
+            'joblog_queue_paused{queue="paused"}': "1+0x60",
+        },
         _QUEUE,
     ),
     Alert(

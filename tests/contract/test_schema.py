@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import pytest
 from joblog.projections import statements
-from joblog.projections.projector.decode import BATCH_STATES, REQUIRED, STATES, WORKER_STATES
+from joblog.projections.projector.decode import BATCH_STATES, CONTROLS, REQUIRED, STATES, WORKER_STATES
 from joblog.projections.schema import migrate, schema
 from joblog.streams.contract import events
 from joblog.streams.errors import SchemaError
@@ -61,7 +61,7 @@ def test_a_name_of_a_schema_is_accepted(name: str) -> None:
 
 def test_every_event_of_the_contract_is_read() -> None:
     tags = set(TypeAdapter(events.Event).json_schema()["discriminator"]["mapping"])
-    assert tags == STATES.keys() | WORKER_STATES.keys() | BATCH_STATES.keys() | {"command.rejected"}
+    assert tags == STATES.keys() | WORKER_STATES.keys() | BATCH_STATES.keys() | CONTROLS.keys() | {"command.rejected"}
 
 
 def test_what_a_type_of_event_requires_is_what_its_model_requires() -> None:

@@ -23,7 +23,12 @@ from pydantic import TypeAdapter
 from tests.support.messages import COMMANDS, EVENTS, REPORTS, enveloped, meaning, tag_of, written
 
 GOLDEN = {path.stem: path.read_bytes() for path in sorted((Path(__file__).parent / "golden").glob("*.json"))}
-PRIVATE = {"job.run": wire.AnyAssignment, "job.cancel": wire.AnyAssignment, "timer": wire.Timer}
+PRIVATE = {
+    "job.run": wire.AnyAssignment,
+    "job.cancel": wire.AnyAssignment,
+    "worker.order": wire.AnyAssignment,
+    "timer": wire.Timer,
+}
 NOW = 1_800_000_000_000
 ID = "01a3185c-5000-8002-8000-000000000061"
 

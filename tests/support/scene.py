@@ -216,11 +216,21 @@ class Scene:
 def _event_line(key: str, kind: str, data: Any) -> str:
     if isinstance(data, wire.CommandRejected):
         return f"rejected {data.code}"
-    if isinstance(data, wire.WorkerEvent):
+    if isinstance(data, wire.WorkerEvent | wire.QueueEvent):
         return f"{kind} {key}"
-    name = f"{name_of(key)}{data.version}"
+    if isinstance(data, wire.JobEvent):
+        return _job_line(f"{name_of(key)}{data.version}", kind, data)
+    bulk = [kind, name_of(key), getattr(data, "outcome", None), getattr(data, "sent", None)]
+    return " ".join(str(one) for one in bulk if one is not None)
+
+
+def _job_line(name: str, kind: str, data: wire.JobEvent) -> str:
     if kind == "job.parameter_set":
         return f"{name} parameter {data.name}={bytes(data.value).decode()}"
+    if kind == "job.priority_set":
+        return f"{name} priority {data.priority}"
+    if kind == "job.moved":
+        return f"{name} moved to {data.queue}"
     said = [name, data.state, "traversed" if data.traversed else ""]
     said += [f"#{data.attempt} by {data.worker}" if data.state is State.PROCESSING else ""]
     said += [f"{label} {count}" for label, count in (("retry", data.retry), ("lost", data.lost)) if count]
@@ -228,6 +238,8 @@ def _event_line(key: str, kind: str, data: Any) -> str:
 
 
 def _assignment_line(worker: str, said: wire.AnyAssignment) -> str:
+    if isinstance(said, wire.OrderWorker):
+        return f"{worker}: {said.reason}"
     verb = "run" if isinstance(said, wire.RunJob) else "cancel"
     return f"{worker}: {verb} {name_of(said.job_id)}, lease {said.lease}"
 

@@ -5,7 +5,16 @@ import pytest
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import LANES_MAX, hashed_job_id, lane_of_job, new_job_id
 from joblog.streams.contract.states import ContinueOn, State
-from joblog.streams.contract.wire import CreateJob, DeleteJob, Received, RequeueJob, RescheduleJob, SetParameter
+from joblog.streams.contract.wire import (
+    CreateJob,
+    DeleteJob,
+    MoveJob,
+    Received,
+    RequeueJob,
+    RescheduleJob,
+    SetParameter,
+    SetPriority,
+)
 from joblog.streams.lane.job import deleted, enqueued, failed, scheduled
 from joblog.streams.lane.rules import LaneRules
 from msgspec import Raw, json
@@ -384,3 +393,67 @@ def test_a_parent_whose_lane_does_not_exist_is_unknown() -> None:
 
 def test_a_job_cannot_wait_for_itself() -> None:
     Scene().when(create("a", on="a")).then("rejected invalid")
+
+
+# --- where a job waits, and for how long ---
+
+
+def test_the_order_of_a_queue_follows_a_priority_at_once() -> None:
+    scene = Scene().given(create("a"), create("b"), create("c"))
+    scene.when(SetPriority(job_id=id_of("c"), priority=5, reason="vip"), SetPriority(job_id=A, priority=-5))
+    scene.then("c2 priority 5", "a2 priority -5")
+    assert scene.reasons == ["vip", None]
+    scene.reloaded().when(worker(slots=3)).and_assigned("w: run c, lease 3", "w: run b, lease 2", "w: run a, lease 3")
+
+
+@pytest.mark.parametrize("on", [{}, {"run_at": LATER}, {"on": "b"}])
+def test_a_job_keeps_its_state_when_its_priority_or_its_queue_changes(on: dict[str, Any]) -> None:
+    scene = Scene().given(create("a", **on))
+    state = scene.job("a").state
+    scene.when(SetPriority(job_id=A, priority=5), MoveJob(job_id=A, queue="q1"))
+    assert scene.events == ["a2 priority 5", "a3 moved to q1"]
+    job = scene.reloaded().job("a")
+    assert (job.state, job.priority, job.queue, job.version) == (state, 5, "q1", 3)
+
+
+def test_a_job_that_was_moved_is_run_by_the_workers_of_its_new_queue() -> None:
+    scene = Scene().given(create("a"), create("b"))
+    scene.when(MoveJob(job_id=A, queue="q1"), worker(slots=3)).and_assigned("w: run b, lease 2")
+    scene.when(worker("v", queues=("q1",))).and_assigned("v: run a, lease 3")
+
+
+def test_a_failed_job_that_was_moved_is_requeued_where_it_was_moved_to() -> None:
+    scene = Scene().given(worker(), create("a", retry=NEVER)).given(run_failed("a", 2))
+    scene.when(MoveJob(job_id=A, queue="q1"), SetPriority(job_id=A, priority=3), REQUEUE_A)
+    assert (scene.job("a").queue, scene.job("a").priority) == ("q1", 3)
+
+
+def test_a_job_that_runs_or_has_ended_is_not_moved() -> None:
+    scene = Scene().given(worker(), create("a"))
+    scene.when(MoveJob(job_id=A, queue="q1")).then("rejected wrong_state")
+    scene.when(SetPriority(job_id=A, priority=5)).then("a3 priority 5")
+    scene.when(succeeded("a", 2)).then("a4 Succeeded")
+    scene.when(MoveJob(job_id=A, queue="q1"), SetPriority(job_id=A, priority=5)).then(
+        "rejected ended", "rejected ended"
+    )
+
+
+def test_a_job_is_moved_within_its_lane_only_and_not_with_a_unique_key() -> None:
+    scene = Scene(0, 2).given(create("a", lanes=2))
+    scene.when(MoveJob(job_id=A, queue=queue_in(1, 2))).then("rejected wrong_lane")
+    assert "delete the job" in str(scene.reasons[0])
+    unique = create("u", unique=wire.Unique("k"))
+    Scene().given(unique).when(MoveJob(job_id=id_of("u"), queue="q1")).then("rejected unique")
+
+
+def test_what_a_job_is_expected_to_be_holds_for_its_priority_and_its_queue_too() -> None:
+    scene = Scene().given(create("a"))
+    scene.when(
+        SetPriority(job_id=A, priority=5, expected_version=2),
+        MoveJob(job_id=A, queue="q1", expected_state=State.FAILED),
+    ).then("rejected wrong_version", "rejected wrong_state")
+
+
+def test_a_job_is_revived_with_the_priority_that_it_had() -> None:
+    scene = ended().when(RequeueJob(job_id=A, snapshot=snapshot(priority=7)))
+    assert scene.job("a").priority == 7

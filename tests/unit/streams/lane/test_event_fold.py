@@ -1,20 +1,25 @@
 """`state` follows from the events: a lane that is folded from them is the lane that wrote them."""
 
+from datetime import UTC, datetime
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from joblog.streams.contract import wire
+from joblog.streams.contract.controls import BulkAction
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.relations import UniquePolicy, UniqueUntil
 from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.elector.lane_records import read_state, write_state
+from joblog.streams.lane.control_fold import ControlFold
 from joblog.streams.lane.event_fold import EventFold
 from joblog.streams.lane.features.memory import ENDED_KEY
 from joblog.streams.lane.features.unique_keys import UniqueKeys
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.lane import Lane
+from msgspec import json
 
 from tests.support.lane_world import LANES, RULES, World, done, facts, queue_in
-from tests.support.scene import NOW, create, id_of, worker
+from tests.support.scene import NOW, Scene, create, id_of, worker
 
 
 def folded(world: World, number: int, kept: int = 10_000) -> EventFold:
@@ -129,3 +134,27 @@ def test_a_continuation_whose_parent_nobody_has_created_waits_for_it() -> None:
     assert fold.state(7) == {f"pending:{id_of('p')}": ((id_of("c", 1), "succeeded", 7),)}
     fold.apply(id_of("c", 1), wire.JobEvent(2, State.DELETED, 0, "q", "t"), NOW, None)
     assert fold.state(7) == {}
+
+
+def test_paused_queues_and_bulk_operations_follow_from_the_events_of_their_lane() -> None:
+    scene = Scene().given(worker(slots=3), create("a"))
+    fold = ControlFold()
+    bulk = {"action": BulkAction.DELETE, "fence": (5,), "matched": 2, "rate": 1.0}
+    until = datetime(2027, 2, 1, tzinfo=UTC)
+    for command in (
+        wire.PauseQueue(queue="q1", until=until),
+        wire.PauseQueue(queue="q2"),
+        wire.DrainQueue(queue="q0"),
+        wire.DrainQueue(queue="q3", until=until),
+        wire.ResumeQueue(queue="q2"),
+        wire.StartBulk(operation=id_of("o"), **bulk),
+        wire.StartBulk(operation=id_of("p"), **bulk),
+        wire.AdvanceBulk(operation=id_of("o"), before=0, sent=2, cursor=id_of("a")),
+        wire.CancelBulk(operation=id_of("p")),
+    ):
+        scene.when(command)
+        for _, kind, _, data, _, _ in scene.out.events:
+            fold.apply(kind, json.encode(data))
+    kept = {key: read_state(key, value) for key, value in scene.kept.items() if key.startswith(("queue:", "bulk:"))}
+    assert len(kept) == 5
+    assert fold.state() == kept

@@ -59,6 +59,7 @@ from tests.support.jobs import BOOM, ID, LATER, LATER_MS, LATER_TEXT, NOW, PAREN
             event(State.ENQUEUED, note="priority_set", priority=7),
             {"priority": 7},
         ),
+        (in_state(State.FAILED), event(State.FAILED, note="moved", queue="slow"), {"queue": "slow"}),
         (in_state(State.ENQUEUED), event(State.ENQUEUED, note="held", waits_for="mutex m"), {}),
         (in_state(State.PROCESSING), event(State.PROCESSING, note="progressed", progress=0.5), {}),
     ],

@@ -127,7 +127,16 @@ class Lanes(RuleBasedStateMachine):
     @precondition(lambda self: self.world.folds)
     @rule(
         job=st.integers(0, 20),
-        kind=st.sampled_from([wire.DeleteJob, wire.RequeueJob, wire.RescheduleJob, wire.SetParameter]),
+        kind=st.sampled_from(
+            [
+                wire.DeleteJob,
+                wire.RequeueJob,
+                wire.RescheduleJob,
+                wire.SetParameter,
+                wire.SetPriority,
+                wire.MoveJob,
+            ]
+        ),
         version=seldom(st.integers(1, 4)),
         state=seldom(st.sampled_from(State)),
         delay_ms=delays_ms,
@@ -141,6 +150,10 @@ class Lanes(RuleBasedStateMachine):
             fields["run_at"] = self._instant(said["delay_ms"])
         if kind is wire.SetParameter:
             fields |= {"name": "p", "value": said["delay_ms"]}
+        elif kind is wire.SetPriority:
+            fields["priority"] = min(said["delay_ms"], 1_000)
+        elif kind is wire.MoveJob:
+            fields["queue"] = queues_of(lane_of_job(job_id))[-1]
         elif said["with_snapshot"]:
             fields["snapshot"] = self._snapshot(job_id, said["stale"])
         self.world.send(kind(**fields), lane_of_job(job_id))

@@ -343,3 +343,31 @@ def test_a_suspect_that_waits_can_be_deleted_and_survives_a_takeover() -> None:
     assert running(scene) == "a"
     scene.when(succeeded("a", scene.job("a").lease, by=name))
     assert running(scene) == "c"
+
+
+# --- what people tell workers ---
+
+
+def test_a_worker_is_told_by_its_home_lane() -> None:
+    scene = Scene().given(home())
+    scene.when(wire.QuietWorker(worker="w", by="ann", reason="deployment")).then("worker.quieted w")
+    scene.and_assigned("w: told by ann to take no more jobs: deployment")
+    scene.when(wire.StopWorker(worker="w")).then("worker.stop_ordered w").and_assigned("w: told to stop")
+    order = scene.out.assignments[0][2]
+    assert isinstance(order, wire.OrderWorker)
+    assert order.stop
+
+
+@pytest.mark.parametrize("kind", [wire.QuietWorker, wire.StopWorker])
+def test_a_worker_that_is_not_there_or_has_another_home_is_not_told(kind: type) -> None:
+    scene = Scene().given(worker("v")).given(home("w")).given(WorkerStopping(worker="w"))
+    scene.when(kind(worker="w"), kind(worker="v")).then("rejected unknown_worker", "rejected wrong_lane")
+    scene.and_assigned()
+
+
+def test_what_a_quiet_worker_announces_is_an_event() -> None:
+    scene = Scene().given(home())
+    scene.when(structs.replace(home(), slots=0, quiet=True)).then("worker.started w")
+    event = scene.out.events[0][3]
+    assert isinstance(event, wire.WorkerEvent)
+    assert event.quiet
