@@ -349,7 +349,7 @@ class BulkOperation(Answer):
     - state: running, done, cancelled or failed; end_reason says why it failed or was cancelled, ended_by who did.
     - matched: the jobs that were found. sent: the commands for them so far; refused: those that were rejected,
       because their jobs had moved. rate: jobs a second.
-    - cursor: the last job that a command was sent for.
+    - cursor: the last job that a command was sent for. late_s: for how long its lane was not current, at most.
     """
 
     id: str
@@ -371,6 +371,7 @@ class BulkOperation(Answer):
     changed_at: datetime
     ended_by: str | None
     end_reason: str | None
+    late_s: float | None
 
     @property
     def done(self) -> int:

@@ -366,8 +366,9 @@ SELECT
         WHERE left(command_id, 100) COLLATE "C" >= 'bulk/' || b.id || '/'
             AND left(command_id, 100) COLLATE "C" < 'bulk/' || b.id || '0'
     ) AS refused,
-    b.cursor::text, b.started_by, b.reason, b.started_at, b.changed_at, b.ended_by, b.end_reason
-FROM bulk AS b
+    b.cursor::text, b.started_by, b.reason, b.started_at, b.changed_at, b.ended_by, b.end_reason,
+    extract(epoch FROM now() - o.current_at)::float8 AS late_s
+FROM bulk AS b LEFT JOIN offsets AS o ON o.lane = b.lane
 WHERE (%(id)s::uuid IS NULL OR b.id = %(id)s) AND (%(state)s::text IS NULL OR b.state = %(state)s)
 ORDER BY b.started_at DESC, b.id LIMIT %(limit)s
 

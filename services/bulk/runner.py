@@ -11,7 +11,7 @@ It runs beside a projector, which has what it needs; two at once would only have
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from threading import Event
 from typing import Final
@@ -38,6 +38,8 @@ LOOK_S: Final = 0.5
 RETRY_S: Final = 2.0
 #: An operation that this process has ended is looked at again if the tables do not say so within this time.
 BELIEVED_S: Final = 30.0
+#: While the tables are further behind in an operation's lane, in seconds, it waits.
+LATE_S: Final = 30.0
 #: Jobs in a page: as many as in a second, but no more than this, as their snapshots are in memory.
 PAGE_MAX: Final = 100
 
@@ -61,10 +63,13 @@ class BulkRunner:
         self,
         settings: Settings,
         meters: Meters,
+        *,
         clock: Callable[[], float] = time.monotonic,
-        page_max: int = PAGE_MAX,
+        commands: Callable[[BulkOperation], Iterable[bytes]] | None = None,
     ) -> None:
-        self._settings, self._meters, self._clock, self._page_max = settings, meters, clock, page_max
+        """`commands`: those in the topic since an operation began; read from Kafka unless given."""
+        self._settings, self._meters, self._clock = settings, meters, clock
+        self._read_commands = commands or self._commands
         self._courses: dict[str, Course] = {}
         #: Operations of which this process knows that nobody has sent anything: they began under its eyes.
         self._seen: set[str] | None = None
@@ -80,7 +85,7 @@ class BulkRunner:
             client: Client | None = None
             while not stop.is_set():
                 try:
-                    running = monitor.bulk.operations(state="running")
+                    running = _current(monitor.bulk.operations(state="running"))
                     if running and client is None:
                         client = stack.enter_context(Client.from_settings(settings))
                     self._forget(running)
@@ -103,7 +108,7 @@ class BulkRunner:
         if course.ended_s is not None or self._clock() < course.next_s:
             return
         try:
-            page = monitor.bulk.page(operation, course.cursor, min(max(round(operation.rate), 1), self._page_max))
+            page = monitor.bulk.page(operation, course.cursor, min(max(round(operation.rate), 1), PAGE_MAX))
             self._send(operation, course, page, client)
         except (InvalidQuestion, InvalidData) as error:
             self._end(operation, course, client, BulkOutcome.FAILED, str(error))
@@ -133,7 +138,7 @@ class BulkRunner:
         course = self._courses.get(operation.id)
         if course is None or self._is_wrong(course, operation):
             is_new = course is None and self._seen is not None and operation.id not in self._seen
-            sent = Sent() if is_new else sent_of(operation, self._commands(operation))
+            sent = Sent() if is_new else sent_of(operation, self._read_commands(operation))
             course = self._courses[operation.id] = Course(sent, self._clock())
             log.info("bulk.begun", extra={"operation": operation.id, "sent": sent.count, "uncounted": len(sent.jobs)})
         return course
@@ -154,7 +159,7 @@ class BulkRunner:
             for lane in range(settings.lanes):
                 yield from reader.values(lane, *reader.bounds(lane, began))
 
-    def _forget(self, running: tuple[BulkOperation, ...]) -> None:
+    def _forget(self, running: Sequence[BulkOperation]) -> None:
         """Drop the courses of operations that have ended."""
         known = {operation.id for operation in running}
         self._courses = {one: course for one, course in self._courses.items() if one in known}
@@ -165,3 +170,11 @@ class BulkRunner:
         """How long until a page is due, or until the table is to be looked at."""
         due = [course.next_s - self._clock() for course in self._courses.values() if course.ended_s is None]
         return min(max(min(due, default=LOOK_S), 0.0), LOOK_S)
+
+
+def _current(operations: Iterable[BulkOperation]) -> list[BulkOperation]:
+    """Those of which the tables know what became of them lately.
+
+    Tables that are filled anew, or that have fallen behind, may show an operation that ended long ago as running.
+    """
+    return [one for one in operations if one.late_s is not None and one.late_s <= LATE_S]

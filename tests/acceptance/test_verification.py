@@ -1,6 +1,6 @@
 """Verification beside real electors, workers and a projector at work: it finds nothing, while jobs move and after."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ def test_nothing_is_found_of_what_is_rare(
         for number in range(6):
             client.continue_with(parent, "ok", number, options=JobOptions(queue=f"q{number}"))
         client.set_parameter(parent, "colour", {"a": [1, None, True]})
+        client.set_priority(parent, 9)
+        for queue in ("q0", "q1", "q2"):
+            client.queues.pause(queue, until=datetime.now(UTC) + timedelta(days=1), by="ann", reason="r\u00e4d")
+        client.queues.drain("q1")
+        client.queues.resume("q2")
         ended = client.enqueue("ok", 1.5, options=options)
         monitor.wait_for(ended, {State.SUCCEEDED}, timeout_s=60)
         snapshot = monitor.snapshot(ended)

@@ -208,15 +208,16 @@ def _confirm(action: BulkAction, jobs: int, *, yes: bool) -> None:
 
 def _followed(monitor: Monitor, operation: str, output: Output) -> int:
     """Show how far an operation is until it has ended; returns the exit code."""
-    last, since = None, time.monotonic()
+    last: tuple[str, int, int] | None = None
+    since = time.monotonic()
     try:
         with shown(output) as told:
             while True:
                 found = monitor.bulk.operation(operation)
                 if found is not None:
                     told(f"bulk {found.action.value}", found.sent, found.matched)
-                    if found != last:
-                        last, since = found, time.monotonic()
+                    if (now := (found.state, found.sent, found.refused)) != last:
+                        last, since = now, time.monotonic()
                     if found.state != "running" and time.monotonic() - since > SETTLED_S:
                         break
                 time.sleep(LOOK_S)

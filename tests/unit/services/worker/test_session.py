@@ -19,7 +19,7 @@ from joblog.services.worker.options import WorkerOptions
 from joblog.services.worker.reports import Endings, RunMeters
 from joblog.services.worker.session import Parts, Session
 from joblog.services.worker.slots import Slots
-from joblog.streams.contract.wire import RunJob, WorkerAnnounced
+from joblog.streams.contract.wire import OrderWorker, RunJob, WorkerAnnounced
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
 from msgspec import Raw
@@ -36,7 +36,8 @@ class Kafka:
 
     def __init__(self) -> None:
         self.away: set[int] = set()
-        self.assigned: list[RunJob] = []
+        self.assigned: list[RunJob | OrderWorker] = []
+        self.announced: list[WorkerAnnounced] = []
         self.ended: dict[str, Outcome] = {}
         self.goodbyes: list[int] = []
         self.released: list[RunJob] = []
@@ -45,7 +46,8 @@ class Kafka:
         self.fetched_asleep: RunJob | None = None
         self.error: Exception | None = None
 
-    def announce(self, lane: int, _announced: WorkerAnnounced, acknowledged: Callable[[], None]) -> None:
+    def announce(self, lane: int, announced: WorkerAnnounced, acknowledged: Callable[[], None]) -> None:
+        self.announced.append(announced)
         if lane not in self.away:
             acknowledged()
 
@@ -104,7 +106,7 @@ class Life:
         performer = Performer(endings, RunMeters(meters), ProcessRuns(1_000), (), 1_000)
         threads, loop = ThreadExecutor(slots, performer.perform), LoopExecutor(slots, performer.perform_async)
         slots.connect(threads, loop, endings.fault)
-        parts = Parts(
+        self.parts = parts = Parts(
             SETTINGS, known, slots, self.kafka, reports, endings, RunMeters(meters), Health("worker"), meters
         )  # type: ignore[arg-type]
         self.session = Session(parts, "w", self.kafka)  # type: ignore[arg-type]
@@ -199,3 +201,46 @@ def test_an_error_in_the_loop_ends_the_session_and_gives_back_what_runs(
     assert life.tokens[WELL].is_cancelled
     assert sorted(life.kafka.goodbyes) == sorted((WELL, ILL))
     assert [record.exc_text for record in caplog.records if record.message == "worker.session_failed"]
+
+
+def test_a_quiet_worker_takes_no_more_jobs_and_goes_on_with_what_it_runs(life: Life) -> None:
+    job_id = life.run(WELL)
+    life.kafka.assigned.append(OrderWorker(stop=False, reason="told"))
+    life.until(lambda: life.kafka.announced[-1].quiet)
+    seen = len(life.kafka.announced)
+    life.kafka.assigned.append(life.job(ILL))
+    life.until(lambda: life.kafka.released)
+    life.until(lambda: len(life.kafka.announced) >= seen + 4)  # it goes on renewing its leases
+    assert {(one.slots, one.quiet) for one in life.kafka.announced[seen:]} == {(0, True)}
+    assert not life.tokens[WELL].is_cancelled
+    assert job_id not in life.kafka.ended
+    assert not life.over.is_set()
+
+
+def test_a_worker_that_is_told_to_stop_gives_back_what_does_not_end_in_time(life: Life) -> None:
+    job_id = life.run(WELL)
+    life.kafka.assigned.append(OrderWorker(stop=True, reason="told"))
+    life.until(lambda: life.kafka.announced[-1].slots == 0)
+    life.tokens[WELL].cancel("its time is over")
+    assert life.over.wait(TIMEOUT_S)
+    assert life.stop.is_set()
+    assert life.is_well
+    assert job_id in life.kafka.ended
+    assert sorted(life.kafka.goodbyes) == sorted((WELL, ILL))
+
+
+def test_a_quiet_worker_stays_quiet_when_a_session_begins_anew(life: Life) -> None:
+    life.kafka.assigned.append(OrderWorker(stop=False, reason="told"))
+    life.until(lambda: life.kafka.announced and life.kafka.announced[-1].quiet)
+    life.kafka.error = RuntimeError("nobody foresaw this")
+    assert life.over.wait(TIMEOUT_S)
+    life.kafka.error = None
+    life.kafka.announced.clear()
+    following = Session(life.parts, "w2", life.kafka)  # type: ignore[arg-type]
+    stop = threading.Event()
+    thread = threading.Thread(target=following.run, args=(stop,))
+    thread.start()
+    life.until(lambda: life.kafka.announced)
+    stop.set()
+    thread.join(TIMEOUT_S)
+    assert {(one.slots, one.quiet) for one in life.kafka.announced} == {(0, True)}
