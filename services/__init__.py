@@ -6,6 +6,7 @@
 """
 
 from joblog.services.client.client import Client
+from joblog.services.client.filters import IdempotentCompletion, LatencyTimeout
 from joblog.services.client.options import Call, ClientFilter, CreationCancelled, JobDraft, JobOptions
 from joblog.services.settings.model import Settings
 from joblog.services.tasks.context import CancellationToken, JobContext, current_job
@@ -28,11 +29,13 @@ __all__ = [
     "ContinueOn",
     "CreationCancelled",
     "Curve",
+    "IdempotentCompletion",
     "IncomingEvent",
     "Job",
     "JobContext",
     "JobDraft",
     "JobOptions",
+    "LatencyTimeout",
     "Misfire",
     "OnExceeded",
     "Overlap",

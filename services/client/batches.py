@@ -66,7 +66,7 @@ class Batch(JobCommands, AbstractContextManager["Batch"]):
         self._outer = outer
         self._records: list[CommandRecord] = []
         self._members: set[str] = set()
-        self._told: list[tuple[str, JobDraft]] = []
+        self._told: list[tuple[str, JobDraft, Sequence[ClientFilter]]] = []
         self._commands: list[CommandRecord] | None = None
         self._is_left = False
         check_job_id(batch_id, rules.lanes)
@@ -105,9 +105,9 @@ class Batch(JobCommands, AbstractContextManager["Batch"]):
         self._members.update(ids)
         self.job_ids += ids
 
-    def _tell(self, job_id: str, draft: JobDraft) -> None:
+    def _tell(self, job_id: str, draft: JobDraft, filters: Sequence[ClientFilter]) -> None:
         """Filters hear of a job when it is in the log."""
-        self._told.append((job_id, draft))
+        self._told.append((job_id, draft, filters))
 
     def _change(self, kind: type[commands.Change], *_: Any, **__: Any) -> None:
         raise InvalidData(f"a batch only creates jobs: {kind.model_fields['type'].default} is for the client")
@@ -140,8 +140,8 @@ class Batch(JobCommands, AbstractContextManager["Batch"]):
         if self._commands is None:
             self._commands = self.commands()
         self._send_together(self._commands, self.job_ids)
-        for job_id, draft in self._told:
-            super()._tell(job_id, draft)
+        for told in self._told:
+            super()._tell(*told)
         self._told = []
 
     def commands(self) -> list[CommandRecord]:

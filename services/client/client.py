@@ -45,7 +45,7 @@ class Client(BatchCalls, AbstractContextManager["Client"]):
     - lanes: the number of partitions of the installation's topics.
     - shards, shards_before: the number of lanes that each queue has, and had, as the electors have it (the settings
       `queue_shards` and `queue_shards_before`).
-    - filters: called around the creation of each job, in this order.
+    - filters: called around the creation of each job, by their `order`, then as given; those of the task follow.
     - name: part of the CloudEvents `source` of its commands; by default the host name.
     - timeout_s: how long to wait for Kafka's acknowledgement.
     - args_bytes_max: the largest arguments of one job, as JSON.

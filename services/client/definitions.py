@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from joblog.services.client.json_values import encode_json
-from joblog.services.client.options import JobOptions, limits_of, name_of, queue_of, unique_of
+from joblog.services.client.options import JobOptions, limits_of, name_of, queue_for, unique_of
 from joblog.services.tasks.task import Task
 from joblog.streams.contract.cloudevents import explained
 from joblog.streams.contract.fields import SECONDS_MAX
@@ -49,7 +49,7 @@ def definition_of(
             "id": recurring_id,
             "task": name_of(task),
             "schedule": schedule if isinstance(schedule, str) else interval(schedule, anchor),
-            "queue": queue_of(task) if options.queue is None else options.queue,
+            "queue": queue_for(task, options.queue, fields["args"], fields["kwargs"]),
             "priority": options.priority,
             "retry": options.retry,
             "timeout_s": timeout / timedelta(seconds=1) if isinstance(timeout, timedelta) else timeout,

@@ -18,13 +18,14 @@ from joblog.services.client.options import (
     JobOptions,
     drafted,
     due_at,
-    limits_of,
+    filtered,
+    filters_of,
+    has_places_in,
     name_of,
-    unique_of,
     with_options,
 )
 from joblog.services.client.templates import CommandRecord, CreateTemplate, Rules
-from joblog.services.tasks.limits import has_places
+from joblog.services.tasks.scopes import ordered
 from joblog.services.tasks.task import Task
 from joblog.streams.contract import commands
 from joblog.streams.contract.states import ContinueOn, State
@@ -40,7 +41,7 @@ class JobCommands(ABC):
 
     def __init__(self, rules: Rules, filters: Sequence[ClientFilter] = ()) -> None:
         self._rules: Final = rules
-        self._filters: Final = tuple(filters)
+        self._filters: Final[tuple[ClientFilter, ...]] = ordered(filters)
 
     @property
     def rules(self) -> Rules:
@@ -96,12 +97,13 @@ class JobCommands(ABC):
 
     def create(self, task: AnyTask, call: Call, options: JobOptions = DEFAULT_OPTIONS) -> str:
         """Create a job whose arguments may have any name: those above cannot be `options`, `delay`, `at` or `on`."""
-        draft = self._filtered(drafted(task, call, options))
+        filters = filters_of(self._filters, task)
+        draft = filtered(drafted(task, call, options), filters)
         if draft is None:
             raise CreationCancelled(f"a filter cancelled the creation of a job of {name_of(task)}")
         record = self._record(draft)
         self.send([record])
-        self._tell(record.job_id, draft)
+        self._tell(record.job_id, draft, filters)
         return record.job_id
 
     def enqueue_many(
@@ -119,8 +121,9 @@ class JobCommands(ABC):
         if options.unique is not None:
             raise InvalidData(f"many jobs cannot share one unique key: {KEY_FOR_EACH}")
         each = [call if isinstance(call, Call) else Call(*call) for call in calls]
-        if self._filters or unique_of(task) is not None or has_places(limits_of(task)):
-            return self._create_filtered([drafted(task, call, options) for call in each])
+        filters = filters_of(self._filters, task)
+        if filters or has_places_in(task, options):
+            return self._create_filtered([drafted(task, call, options) for call in each], filters)
         first = drafted(task, Call(), options)
         template = CreateTemplate(first.task, first.options, self._rules)
         for call in each:
@@ -130,12 +133,12 @@ class JobCommands(ABC):
         self.send(records)
         return [record.job_id for record in records]
 
-    def _create_filtered(self, drafts: Iterable[JobDraft]) -> list[str]:
-        wanted = [draft for draft in map(self._filtered, drafts) if draft is not None]
+    def _create_filtered(self, drafts: Iterable[JobDraft], filters: Sequence[ClientFilter]) -> list[str]:
+        wanted = [draft for one in drafts if (draft := filtered(one, filters)) is not None]
         records = [self._record(draft) for draft in wanted]
         self.send(records)
         for record, draft in zip(records, wanted, strict=True):
-            self._tell(record.job_id, draft)
+            self._tell(record.job_id, draft, filters)
         return [record.job_id for record in records]
 
     def _record(self, draft: JobDraft) -> CommandRecord:
@@ -145,16 +148,8 @@ class JobCommands(ABC):
         template = CreateTemplate(draft.task, with_options(options, job_id=None), self._rules)
         return agreeing(template, Call(draft.args, draft.kwargs, options.idempotency_key, options.job_id))
 
-    def _filtered(self, draft: JobDraft) -> JobDraft | None:
-        for one in self._filters:
-            changed = one.on_creating(draft)
-            if changed is None:
-                return None
-            draft = changed
-        return draft
-
-    def _tell(self, job_id: str, draft: JobDraft) -> None:
-        for one in reversed(self._filters):
+    def _tell(self, job_id: str, draft: JobDraft, filters: Sequence[ClientFilter]) -> None:
+        for one in reversed(filters):
             try:
                 one.on_created(job_id, draft)
             except Exception:  # the job exists: a caller who got no id would create it again

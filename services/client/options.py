@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
 
-from joblog.services.tasks.limits import limited
+from joblog.services.tasks.limits import has_places, limited
+from joblog.services.tasks.queue_names import is_template, queue_of_call, queue_problem
+from joblog.services.tasks.scopes import CLIENT, of_kind
 from joblog.services.tasks.task import Task
 from joblog.services.tasks.unique import keyed
 from joblog.streams.contract.commands import Limit, Parents, Unique
-from joblog.streams.contract.fields import is_queue, wrong_queue
 from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.contract.states import ContinueOn
 from joblog.streams.errors import InvalidData, JoblogError
@@ -80,8 +81,8 @@ class JobOptions:
             yield "a job waits for a job (parent) or for a batch (after_batch), not for both"
         if self.on is not None and self.parent is None and self.after_batch is None:
             yield f"on has no effect without a parent: write parent=JOB_ID, on={self.on!s}, or leave it out"
-        if self.queue is not None and not is_queue(self.queue):
-            yield wrong_queue(self.queue)
+        if self.queue is not None and (problem := queue_problem(self.queue)) is not None:
+            yield problem
         for limit in self.limits:
             if not isinstance(limit, Limit):
                 yield f'limits: {limit!r:.60} is no limit: write limits=[Limit.mutex("invoice-7")]'
@@ -118,7 +119,13 @@ class JobDraft:
 
 
 class ClientFilter(Protocol):
-    """Looks at each job around its creation; runs in the thread that creates, in the order of the filters."""
+    """Looks at each job around its creation; runs in the thread that creates, in the order of the filters.
+
+    Those of a client see all that it creates; those of a task, what is created with the task itself: by a client, or
+    by a trigger, which only asks `on_creating`. Jobs of recurring definitions pass none.
+
+    A filter may have an `order` (scopes.py).
+    """
 
     def on_creating(self, draft: JobDraft) -> JobDraft | None:
         """The draft to go on with, changed or not; None to cancel the creation."""
@@ -130,7 +137,7 @@ class ClientFilter(Protocol):
 def drafted(task: Task[..., Any] | str, call: Call, options: JobOptions) -> JobDraft:
     """The job that a call asks for; a task brings its queue if the options name none."""
     from_call: dict[str, Any] = {
-        "queue": queue_of(task) if options.queue is None else options.queue,
+        "queue": queue_for(task, options.queue, call.args, call.kwargs),
         "idempotency_key": options.idempotency_key if call.idempotency_key is None else call.idempotency_key,
         "job_id": options.job_id if call.job_id is None else call.job_id,
     }
@@ -164,8 +171,35 @@ def limits_of(task: Task[..., Any] | str) -> Sequence[Limit]:
     return () if isinstance(task, str) else task.limits
 
 
-def queue_of(task: Task[..., Any] | str) -> str:
-    return "default" if isinstance(task, str) else task.queue
+def queue_for(task: Task[..., Any] | str, chosen: str | None, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """The chosen queue, else the task's; made of the job's arguments if it is a template."""
+    own, function = ("default", None) if isinstance(task, str) else (task.queue, task.function)
+    queue = own if chosen is None else chosen
+    return queue_of_call(queue, name_of(task), function, args, kwargs) if is_template(queue) else queue
+
+
+def has_places_in(task: Task[..., Any] | str, options: JobOptions) -> bool:
+    """Whether each job may have another queue, unique key or limit, made of its arguments."""
+    if isinstance(task, str):
+        return is_template(options.queue or "")
+    return is_template(options.queue or task.queue) or task.unique is not None or has_places(task.limits)
+
+
+def filters_of(everywhere: tuple[ClientFilter, ...], task: Task[..., Any] | str) -> tuple[ClientFilter, ...]:
+    """The filters around the creation of a job: those of the client, then those of its task."""
+    if isinstance(task, str) or not task.filters:
+        return everywhere
+    return (*everywhere, *of_kind(task.filters, CLIENT))
+
+
+def filtered(draft: JobDraft, filters: Sequence[ClientFilter]) -> JobDraft | None:
+    """What the filters make of a draft; None if one cancels the creation."""
+    for one in filters:
+        changed = one.on_creating(draft)
+        if changed is None:
+            return None
+        draft = changed
+    return draft
 
 
 def due_at(delay: timedelta | float | None, at: datetime | None) -> datetime:

@@ -76,17 +76,17 @@ class _Gathered(JobCommands):
     def __init__(self, rules: Rules, filters: Sequence[ClientFilter]) -> None:
         super().__init__(rules, filters)
         self.records: list[CommandRecord] = []
-        self._created: list[tuple[str, JobDraft]] = []
+        self._created: list[tuple[str, JobDraft, Sequence[ClientFilter]]] = []
 
     def send(self, records: Sequence[CommandRecord]) -> None:
         self.records.extend(records)
 
-    def _tell(self, job_id: str, draft: JobDraft) -> None:
-        self._created.append((job_id, draft))
+    def _tell(self, job_id: str, draft: JobDraft, filters: Sequence[ClientFilter]) -> None:
+        self._created.append((job_id, draft, filters))
 
     def tell(self) -> None:
-        for job_id, draft in self._created:
-            super()._tell(job_id, draft)
+        for created in self._created:
+            super()._tell(*created)
 
 
 def _written(

@@ -11,6 +11,7 @@ from joblog.services.roles.logs import configure_logs
 from joblog.services.roles.runner import Builder
 from joblog.services.roles.topics import on_checked_topics
 from joblog.services.settings.model import Settings
+from joblog.services.tasks.queue_names import is_template
 from joblog.services.tasks.task import TaskRegistry
 from joblog.services.worker.filters import WorkerFilter, installed_worker_filters
 from joblog.services.worker.options import DEFAULT_SLOTS
@@ -85,8 +86,14 @@ def queues_of(chosen: Sequence[str], registry: TaskRegistry) -> Sequence[str]:
 
     Tasks whose queue is not among them are logged: their jobs wait for another worker, or for ever.
     """
-    declared = sorted(dict.fromkeys(task.queue for task in registry), key=lambda queue: queue == DEFAULT_QUEUE)
+    by_arguments = sorted(task.name for task in registry if is_template(task.queue))
+    fixed = [task.queue for task in registry if not is_template(task.queue)]
+    declared = sorted(dict.fromkeys(fixed), key=lambda queue: queue == DEFAULT_QUEUE)
     if not chosen:
+        if by_arguments:
+            raise SettingsError(
+                f"the queues of {', '.join(by_arguments)} are made of arguments: name those to serve with --queues"
+            )
         return declared
     for queue in declared:
         if queue not in chosen:

@@ -11,9 +11,11 @@ from typing import Any, Final, Generic, ParamSpec, Self, TypeVar
 
 from joblog.services.tasks.limits import check_limits
 from joblog.services.tasks.modules import declared, imported
+from joblog.services.tasks.queue_names import queue_problem
+from joblog.services.tasks.scopes import check_filters
 from joblog.services.tasks.unique import check_key
 from joblog.streams.contract.commands import Limit, Unique
-from joblog.streams.contract.fields import SECONDS_MAX, TASK_PATTERN, is_queue, wrong_queue
+from joblog.streams.contract.fields import SECONDS_MAX, TASK_PATTERN
 from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.errors import SettingsError, TaskError, UnknownTask
 
@@ -40,6 +42,8 @@ class Task(Generic[P, R]):
     - timeout_s: the longest run, in seconds, None for no end; a job may bring another.
     - unique: the unique key of its jobs, with places for their arguments (unique.py).
     - limits: those of its jobs, with places in their keys for arguments (limits.py).
+    - filters: client and worker filters of its jobs, in their order (scopes.py).
+    - result_bytes_max: the longest result, as JSON, None for what the worker allows.
     """
 
     __name__: str  # the function's, as its docstring
@@ -55,6 +59,8 @@ class Task(Generic[P, R]):
         isolation: Isolation,
         unique: Unique | None = None,
         limits: Sequence[Limit] = (),
+        filters: tuple[Any, ...] = (),
+        result_bytes_max: int | None = None,
     ) -> None:
         update_wrapper(self, function)
         self.function: Final = function
@@ -65,6 +71,8 @@ class Task(Generic[P, R]):
         self.isolation: Final = isolation
         self.unique: Final = unique
         self.limits: Final = tuple(limits)
+        self.filters: Final = filters
+        self.result_bytes_max: Final = result_bytes_max
         self.recurrences: tuple[Any, ...] = ()  # declared with @recurring (recurring.py)
         self.is_async: Final = inspect.iscoroutinefunction(function)
 
@@ -84,11 +92,14 @@ def task(
     isolation: Isolation | str = Isolation.THREAD,
     unique: Unique | None = None,
     limits: Sequence[Limit] = (),
+    filters: Sequence[Any] = (),
+    result_bytes_max: int | None = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Make a function, sync or async, a task.
 
     - name: what jobs call it by; it outlives the function's own name.
-    - queue: where its jobs go if their creator names no other.
+    - queue: where its jobs go if their creator names no other. `"tenant-{tenant}"` is made of the job's arguments;
+      a worker of such queues has to name them.
     - retry: its retry policy; None for ten retries on Hangfire's curve.
     - timeout: the longest run, a timedelta or seconds. When it is over, the attempt fails, and its policy decides
       on a retry. With `isolation="process"` the run is killed. Otherwise it is asked to stop: an async task is
@@ -98,22 +109,17 @@ def task(
     - limits: mutexes, semaphores and rates of its jobs, such as `Limit.mutex("orders:{order_id}")`, beside those
       that a job brings. As with `unique`, `{name}` is an argument, and jobs created by name alone have none.
     - isolation: `"thread"` (for async functions: the worker's event loop), or `"process"`.
+    - filters: client filters for jobs that are created with the task itself, not with its name; worker filters for
+      all its runs. They are called after those of the client, or worker.
+    - result_bytes_max: a longer result, as JSON, is left out, with the reason; never more than the worker allows.
 
     Raises SettingsError for a value that no task can have.
     """
     if not isinstance(name, str):
         raise SettingsError('a task needs a name: write @task("myapp.do_something") above the function')
-    if not fullmatch(TASK_PATTERN, name):
-        raise SettingsError(f"{name!r} cannot be the name of a task: it must match {TASK_PATTERN}")
-    if not is_queue(queue):
-        raise SettingsError(f"task {name}: {wrong_queue(queue)}")
-    if retry is not None and not isinstance(retry, RetryPolicy):
-        raise SettingsError(f"task {name}: retry={retry!r:.60} is not a policy: write retry=RetryPolicy(attempts=3)")
     timeout_s = timeout / timedelta(seconds=1) if isinstance(timeout, timedelta) else timeout
-    if timeout_s is not None and not 0 < timeout_s <= SECONDS_MAX:
-        raise SettingsError(f"task {name}: a time-out of {timeout_s} s is not between 0 and {SECONDS_MAX} s")
-    if isolation not in set(Isolation):
-        raise SettingsError(f"task {name}: isolation is one of {', '.join(Isolation)}, not {isolation!r}")
+    for problem in _problems(name, queue, retry, timeout_s, isolation, result_bytes_max):
+        raise SettingsError(problem)
 
     def made(function: Callable[P, R]) -> Task[P, R]:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -130,9 +136,34 @@ def task(
             isolation=Isolation(isolation),
             unique=unique,
             limits=limits,
+            filters=check_filters(name, filters),
+            result_bytes_max=result_bytes_max,
         )
 
     return made
+
+
+def _problems(
+    name: str,
+    queue: str,
+    retry: object,
+    timeout_s: float | None,
+    isolation: Isolation | str,
+    result_bytes_max: int | None,
+) -> Iterator[str]:
+    """Why no task can be like that."""
+    if not fullmatch(TASK_PATTERN, name):
+        yield f"{name!r} cannot be the name of a task: it must match {TASK_PATTERN}"
+    if (problem := queue_problem(queue)) is not None:
+        yield f"task {name}: {problem}"
+    if result_bytes_max is not None and result_bytes_max < 0:
+        yield f"task {name}: result_bytes_max={result_bytes_max} is less than 0"
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        yield f"task {name}: retry={retry!r:.60} is not a policy: write retry=RetryPolicy(attempts=3)"
+    if timeout_s is not None and not 0 < timeout_s <= SECONDS_MAX:
+        yield f"task {name}: a time-out of {timeout_s} s is not between 0 and {SECONDS_MAX} s"
+    if isolation not in set(Isolation):
+        yield f"task {name}: isolation is one of {', '.join(Isolation)}, not {isolation!r}"
 
 
 class TaskRegistry:

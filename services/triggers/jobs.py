@@ -4,7 +4,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from joblog.services.client.checks import agreeing
-from joblog.services.client.options import DEFAULT_OPTIONS, Call, JobOptions, drafted, name_of, with_options
+from joblog.services.client.options import (
+    DEFAULT_OPTIONS,
+    Call,
+    JobOptions,
+    drafted,
+    filtered,
+    filters_of,
+    name_of,
+    with_options,
+)
 from joblog.services.client.templates import CreateTemplate, Rules
 from joblog.services.tasks.task import Task
 from joblog.streams.contract.ids import hashed_job_id, lane_of_shard
@@ -44,7 +53,8 @@ def commands_of(event: IncomingEvent, trigger: str, returned: Any, rules: Rules)
     The event and the place in what was returned make the ids: the same again are the same jobs. A function that
     looks at anything but the event may return others in another order; those are created, too.
     """
-    return [_command(event, trigger, index, job, rules) for index, job in enumerate(_jobs(returned))]
+    made = (_command(event, trigger, index, job, rules) for index, job in enumerate(_jobs(returned)))
+    return [command for command in made if command is not None]
 
 
 def _jobs(returned: Any) -> list[Job]:
@@ -68,10 +78,13 @@ def _kind(value: Any) -> str:
     return f"{type(value).__name__} {value!r:.60}"
 
 
-def _command(event: IncomingEvent, trigger: str, index: int, job: Job, rules: Rules) -> Command:
+def _command(event: IncomingEvent, trigger: str, index: int, job: Job, rules: Rules) -> Command | None:
+    """The command that creates a job; None if a filter of its task cancels that."""
     if not isinstance(job.options, JobOptions):
         raise InvalidData(f"options={job.options!r:.60} are no JobOptions")
-    draft = drafted(job.task, Call(job.args, job.kwargs), job.options)
+    draft = filtered(drafted(job.task, Call(job.args, job.kwargs), job.options), filters_of((), job.task))
+    if draft is None:
+        return None
     options = draft.options
     if options.job_id is None and options.idempotency_key is None:
         options = with_options(options, job_id=job_id_of(event, trigger, index, options, rules))

@@ -1,7 +1,7 @@
 """Worker filters: user code that is called around every run.
 
-`joblog worker` uses those that installed packages offer as entry points of the group `joblog.worker_filters`,
-in the order of their names.
+`joblog worker` uses those that installed packages offer as entry points of the group `joblog.worker_filters`, by
+their `order`, then their names; after them those of the job's task, `@task(filters=[...])` (tasks/scopes.py).
 """
 
 from importlib.metadata import entry_points

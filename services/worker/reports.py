@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar, assert_never
 
 from joblog.services.tasks.context import Cause
+from joblog.services.tasks.queue_names import is_template
 from joblog.services.tasks.task import Task
 from joblog.services.worker.execution.results import Failed, Outcome, Released, Succeeded, describe, stack_of
 from joblog.services.worker.execution.run import AssignmentRecord, Run, clock
@@ -134,6 +135,8 @@ class RunMeters:
     def show(self, tasks: Iterable[Task[..., Any]]) -> None:
         """Export the counters of these tasks in their own queues, before anything ran."""
         for task in tasks:
+            if is_template(task.queue):
+                continue
             self._meters.show("joblog_jobs_started_total", task.queue, task.name)
             for outcome in OUTCOMES:
                 self._meters.show("joblog_jobs_finished_total", task.queue, task.name, outcome)

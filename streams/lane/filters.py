@@ -35,6 +35,7 @@ class ElectFilter(Protocol):
 
     - order: filters are called in ascending order; the retry filter has 20.
     - states: the candidate states for which it is called, which costs time for each such job.
+    - tasks: if it has that, the names of the tasks for whose jobs it is called; None for all.
     """
 
     name: str
@@ -130,7 +131,7 @@ class FilterChain:
         """The events that are written: the elected one, after the failure it replaced if there was one."""
         elected = candidate
         for one in self._filters:
-            if elected.state in one.states:
+            if elected.state in one.states and _concerns(one, job):
                 try:
                     answer = one.elect(job, elected, what, now_ms)
                     if answer is not None:
@@ -170,6 +171,11 @@ class FilterChain:
             raise ValueError(f"queue {answer.queue} does not live in the job's lane")
         # Encode and decode it as readers of the log will: what fails here must not get there.
         return structs.replace(_event.decode(json.encode(structs.replace(answer, spec=None))), spec=spec)
+
+
+def _concerns(one: ElectFilter, job: Job) -> bool:
+    tasks = getattr(one, "tasks", None)
+    return tasks is None or job.task in tasks
 
 
 def _with_error(reason: str | None, name: str, error: Exception) -> str:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.json_text import raw, with_parameter
+from joblog.streams.contract.parameters import completes_once
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.states import (
     AWAITING,
@@ -253,18 +254,24 @@ def _expected(job: Job, what: wire.Change) -> Rejection | None:
     return None
 
 
+def _completed(job: Job) -> Rejection | None:
+    if job.state is SUCCEEDED and completes_once(job.spec, job.parameters):
+        return Rejection("completed", "the job has Succeeded, and its parameter Completion says that it runs once")
+    return None
+
+
 def _on_delete(job: Job, what: wire.DeleteJob, _now_ms: int) -> wire.JobEvent | Rejection:
     return _expected(job, what) or deleted(job, what.reason)
 
 
 def _on_requeue(job: Job, what: wire.RequeueJob, _now_ms: int) -> wire.JobEvent | Rejection:
-    if unexpected := _expected(job, what):
+    if unexpected := _expected(job, what) or _completed(job):
         return unexpected
     return enqueued(job, what.reason, retries=0, lost=0, queue=what.queue)
 
 
 def _on_reschedule(job: Job, what: wire.RescheduleJob, now_ms: int) -> wire.JobEvent | Rejection:
-    if unexpected := _expected(job, what):
+    if unexpected := _expected(job, what) or _completed(job):
         return unexpected
     return scheduled(job, max(time_ms(what.run_at), now_ms), what.reason, retries=0)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from joblog.services.tasks.context import CURRENT, Cause, JobCancelled, JobContext
+from joblog.services.tasks.scopes import ordered
 from joblog.services.tasks.task import ArgumentsError, Isolation
 from joblog.services.worker.execution.arguments import TaskCall, read_call
 from joblog.services.worker.execution.processes import ProcessRuns
@@ -46,7 +47,7 @@ class Performer:
         self._endings = endings
         self._meters = meters
         self._processes = processes
-        self._filters = tuple(filters)
+        self._filters: tuple[WorkerFilter, ...] = ordered(filters)
         self._result_bytes_max = result_bytes_max
 
     def perform(self, run: Run) -> None:
@@ -80,7 +81,7 @@ class Performer:
                 run.limit(call.timeout_s)
                 args, kwargs = run.known.arguments.read(call, context)
                 value = run.known.task.function(*args, **kwargs)
-                outcome = success_of(value, self._result_bytes_max)
+                outcome = success_of(value, run.result_bytes_max(self._result_bytes_max))
         except BaseException as exc:  # noqa: BLE001 - whatever ends a task is its outcome, SystemExit too
             outcome = _outcome_of(exc, run)
         self._end(run, context, outcome)
@@ -96,7 +97,7 @@ class Performer:
             run.limit(call.timeout_s)
             args, kwargs = run.known.arguments.read(call, context)
             value = await run.known.task.function(*args, **kwargs)
-            outcome = success_of(value, self._result_bytes_max)
+            outcome = success_of(value, run.result_bytes_max(self._result_bytes_max))
         except BaseException as exc:  # noqa: BLE001 - as above; a cancelled task ends here as well
             outcome = _outcome_of(exc, run)
         self._end(run, context, outcome)
@@ -109,18 +110,25 @@ class Performer:
 
     def _prepare(self, run: Run, context: JobContext) -> TaskCall:
         run.token.raise_if_cancelled()
-        for each in self._filters:
+        for each in self._filters_of(run):
             each.before_run(context)
         return read_call(run.job.spec)
 
     def _end(self, run: Run, context: JobContext, outcome: Outcome) -> None:
         run.thread = None
         if not isinstance(outcome, Released):
-            outcome = self._after(context, outcome)
+            outcome = self._after(context, outcome, self._filters_of(run))
         self._endings.end(run, outcome)
 
-    def _after(self, context: JobContext, outcome: Succeeded | Failed) -> Succeeded | Failed:
-        for each in reversed(self._filters):
+    def _filters_of(self, run: Run) -> tuple[WorkerFilter, ...]:
+        """Those of the worker, then those of the task."""
+        own = run.known.filters
+        return (*self._filters, *own) if own else self._filters
+
+    def _after(
+        self, context: JobContext, outcome: Succeeded | Failed, filters: tuple[WorkerFilter, ...]
+    ) -> Succeeded | Failed:
+        for each in reversed(filters):
             try:
                 each.after_run(context, outcome)
             except BaseException as exc:  # noqa: BLE001 - a filter's error is the outcome of the run, SystemExit too

@@ -197,7 +197,13 @@ class ProcessRuns:
         """
         task = run.known.task
         request = msgspec.msgpack.encode(
-            (task.function.__module__, task.name, msgspec.json.encode(run.job), run.worker, self._result_bytes_max)
+            (
+                task.function.__module__,
+                task.name,
+                msgspec.json.encode(run.job),
+                run.worker,
+                run.result_bytes_max(self._result_bytes_max),
+            )
         )
         child = self._begun(run, request)
         try:

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 from joblog.services.tasks.context import CancellationToken
+from joblog.services.tasks.scopes import WORKER, of_kind
 from joblog.services.tasks.task import Isolation, Task, TaskRegistry
 from joblog.services.worker.execution.arguments import ArgumentReader
 from joblog.services.worker.execution.told import Told
@@ -32,6 +33,8 @@ class KnownTask:
     retry: Retry | None
     #: Whether it runs on the worker's event loop; an async function in a process has a loop of its own.
     is_async: bool
+    #: Its own worker filters, in their order.
+    filters: tuple[Any, ...] = ()
 
     @classmethod
     def of(cls, task: Task[..., Any]) -> "KnownTask":
@@ -41,6 +44,7 @@ class KnownTask:
             ArgumentReader(task),
             retry,
             task.is_async and task.isolation is not Isolation.PROCESS,
+            of_kind(task.filters, WORKER),
         )
 
 
@@ -154,6 +158,11 @@ class Run:
                 if self.told is None:
                     self.told = Told()
         return self.told
+
+    def result_bytes_max(self, allowed: int) -> int:
+        """The longest result, as JSON, where the worker allows so much."""
+        own = self.known.task.result_bytes_max
+        return allowed if own is None else min(own, allowed)
 
     def claim(self) -> bool:
         """Whether the caller has to report the end of this run: true once."""

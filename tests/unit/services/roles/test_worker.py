@@ -86,3 +86,13 @@ def test_a_filter_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch, 
     offer(monkeypatch, Around, kind)
     with pytest.raises(SettingsError, match=rf"filter {kind.__name__} \(shop:.* cannot be used: {said}"):
         worker_filters.installed_worker_filters()
+
+
+def test_a_worker_of_queues_that_are_made_of_arguments_names_them() -> None:
+    @task("by_tenant", queue="tenant-{tenant}")
+    def by_tenant(tenant: str) -> None: ...
+
+    registry = TaskRegistry.of(a, by_tenant)
+    with pytest.raises(SettingsError, match="the queues of by_tenant are made of arguments: name those to serve"):
+        queues_of((), registry)
+    assert queues_of(("tenant-7",), registry) == ("tenant-7",)

@@ -30,7 +30,15 @@ from joblog.streams.contract.codec import encode
 from joblog.streams.contract.record_headers import Headers
 from joblog.streams.contract.retry import Curve, Retry, RetryPolicy
 from joblog.streams.contract.topics import TopicNames
-from joblog.streams.contract.wire import AnyReport, CancelJob, RunFailed, RunJob, RunReleased, RunSucceeded
+from joblog.streams.contract.wire import (
+    AnyReport,
+    CancelJob,
+    RunFailed,
+    RunJob,
+    RunProgressed,
+    RunReleased,
+    RunSucceeded,
+)
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
@@ -141,13 +149,17 @@ class RecordingSender(ReportSender):
         self.lanes.append(lane)
         self.sent.append(value)
 
+    def send_in_order(self, lane: int, key: str, *values: bytes) -> None:
+        for value in values:
+            self.send(lane, key, value)
+
     def park(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         assert key == WORKER.encode()
         self.parked.append((value, {name: bytes(text or b"").decode() for name, text in headers}))
 
 
 class Bench:
-    def __init__(self, filters: tuple[WorkerFilter, ...] = (), slots: int = 2) -> None:
+    def __init__(self, filters: tuple[WorkerFilter, ...] = (), slots: int = 2, tasks: TaskRegistry = TASKS) -> None:
         self.sender = RecordingSender()
         self.meters = Meters()
         reports, meters = Reports(self.sender), RunMeters(self.meters)
@@ -163,7 +175,7 @@ class Bench:
             worker="w:1",
             lanes=LANE + 1,
             queues=["default"],
-            known=known_tasks(TASKS),
+            known=known_tasks(tasks),
             slots=self.slots,
             endings=self.endings,
             reports=reports,
@@ -433,9 +445,9 @@ class Noting:
             raise ValueError(self._after)
 
 
-def filtered(name: str, *filters: WorkerFilter) -> Any:
-    bench = Bench(filters)
-    bench.assign(name, 1)
+def filtered(name: str, *filters: WorkerFilter, tasks: TaskRegistry = TASKS) -> Any:
+    bench = Bench(filters, tasks=tasks)
+    bench.assign(name, *((1,) if tasks is TASKS else ()))
     try:
         return bench.report()
     finally:
@@ -452,6 +464,69 @@ def test_filters_are_called_around_the_run_the_first_one_outermost(name: str) ->
         f"b after success of {name}",
         f"a after success of {name}",
     ]
+
+
+OWN: list[str] = []
+
+
+@task("own_filters", filters=[Noting("task's", OWN)])
+def own_filters() -> None:
+    OWN.append("runs")
+
+
+def test_the_filters_of_a_task_are_nearest_to_its_runs() -> None:
+    OWN.clear()
+    filtered("own_filters", Noting("worker's", OWN), tasks=MORE_TASKS)
+    assert [note.removesuffix(" own_filters").removesuffix(" of") for note in OWN] == [
+        "worker's before",
+        "task's before",
+        "runs",
+        "task's after success",
+        "worker's after success",
+    ]
+
+
+@task("small", result_bytes_max=5)
+def small(text: str) -> str:
+    return text
+
+
+def test_a_task_may_allow_a_shorter_result_only(more: Bench) -> None:
+    bench = more
+    bench.assign("small", "abc")
+    assert bench.report().result == Raw(b'"abc"')
+    bench.assign("small", "abcd")
+    assert bench.report(2).result_omitted == "the result has 6 bytes of JSON, more than the 5 allowed"
+
+
+@task("talk")
+def talk(job: JobContext, fails: bool) -> None:
+    job.log("a line")
+    job.progress(0.5, "half")
+    if fails:
+        raise ValueError("no")
+
+
+MORE_TASKS = TaskRegistry.of(own_filters, small, talk)
+
+
+@pytest.fixture
+def more() -> Iterator[Bench]:
+    made = Bench(tasks=MORE_TASKS)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_run_said_last_is_reported_before_its_end(more: Bench, fails: bool) -> None:
+    bench = more
+    bench.assign("talk", fails)
+    end = bench.report(2)
+    said = bench.reports[0]
+    assert isinstance(said, RunProgressed)
+    assert (said.progress, said.text, said.lines) == (0.5, "half", ("a line",))
+    assert (said.lease, said.worker) == (end.lease, end.worker)
+    assert isinstance(end, RunFailed if fails else RunSucceeded)
 
 
 def test_a_filter_that_raises_before_the_run_fails_it_and_the_task_is_not_called() -> None:

@@ -17,7 +17,7 @@ from joblog.streams.contract.wire import (
 )
 from joblog.streams.lane.job import deleted, enqueued, failed, scheduled
 from joblog.streams.lane.rules import LaneRules
-from msgspec import Raw, json
+from msgspec import Raw, json, structs
 
 from tests.support.scene import (
     BOOM,
@@ -457,3 +457,21 @@ def test_what_a_job_is_expected_to_be_holds_for_its_priority_and_its_queue_too()
 def test_a_job_is_revived_with_the_priority_that_it_had() -> None:
     scene = ended().when(RequeueJob(job_id=A, snapshot=snapshot(priority=7)))
     assert scene.job("a").priority == 7
+
+
+@pytest.mark.parametrize("where", ["spec", "set since"])
+def test_a_job_that_completes_once_is_not_run_again_when_it_has_succeeded(where: str) -> None:
+    once = {"Completion": "once"}
+    spec = wire.JobSpec(parameters=Raw(json.encode(once))) if where == "spec" else wire.JobSpec()
+    snapshot = wire.Snapshot(
+        3, State.SUCCEEDED, 1, "t", "q0", LATER, spec, {} if where == "spec" else {"Completion": Raw(b'"once"')}
+    )
+    one = Scene().when(
+        wire.RequeueJob(job_id=id_of("a"), snapshot=snapshot),
+        wire.RescheduleJob(job_id=id_of("a"), snapshot=snapshot, run_at=LATER),
+    )
+    one.then("rejected completed", "rejected completed")
+    other = structs.replace(snapshot, state=State.DELETED)
+    one.when(wire.RequeueJob(job_id=id_of("a"), snapshot=other)).then("a4 Enqueued")
+    plain = structs.replace(snapshot, spec=wire.JobSpec(), parameters={})
+    one.when(wire.RequeueJob(job_id=id_of("b"), snapshot=plain)).then("b4 Enqueued")

@@ -147,6 +147,18 @@ def test_filters_are_asked_in_their_order_each_about_what_the_one_before_elected
     assert (end.version, end.state, end.reason) == (4, State.ENQUEUED, "not Scheduled")
 
 
+def test_a_filter_may_concern_some_tasks_only() -> None:
+    for tasks, state in (
+        (frozenset({"t"}), State.ENQUEUED),
+        (frozenset({"u"}), State.DELETED),
+        (None, State.ENQUEUED),
+    ):
+        concerned: Any = Filter(lambda job, _: enqueued(job, None))
+        concerned.tasks = tasks
+        (event,) = FilterChain([concerned]).elect(running(), deletion(running()), DELETE, NOW)
+        assert event.state is state
+
+
 def test_a_filter_that_raises_leaves_the_candidate_and_its_error_in_the_reason() -> None:
     told: list[str] = []
     chain = FilterChain([Filter(lambda _job, _candidate: 1 / 0)], told.append)
