@@ -8,6 +8,7 @@
 from joblog.services.client.client import Client
 from joblog.services.client.filters import IdempotentCompletion, LatencyTimeout
 from joblog.services.client.options import Call, ClientFilter, CreationCancelled, JobDraft, JobOptions
+from joblog.services.hooks.hook import Hook, on_transition
 from joblog.services.settings.model import Settings
 from joblog.services.tasks.context import CancellationToken, JobContext, current_job
 from joblog.services.tasks.recurring import recurring
@@ -19,6 +20,7 @@ from joblog.streams.contract.recurring import Misfire, Overlap
 from joblog.streams.contract.relations import UniquePolicy, UniqueUntil
 from joblog.streams.contract.retry import Curve, OnExceeded, RetryPolicy
 from joblog.streams.contract.states import ContinueOn, State
+from joblog.streams.hooks.transition import Transition
 from joblog.streams.triggers.incoming import IncomingEvent
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "ContinueOn",
     "CreationCancelled",
     "Curve",
+    "Hook",
     "IdempotentCompletion",
     "IncomingEvent",
     "Job",
@@ -44,11 +47,13 @@ __all__ = [
     "State",
     "Task",
     "TaskRegistry",
+    "Transition",
     "Trigger",
     "Unique",
     "UniquePolicy",
     "UniqueUntil",
     "current_job",
+    "on_transition",
     "recurring",
     "task",
     "trigger",

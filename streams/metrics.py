@@ -32,6 +32,7 @@ _OUTBOX: Final = ("outbox",)
 
 
 _LIMITS: Final = ("mutex", "semaphore", "fixed_window", "sliding_window", "token_bucket")
+_HOOKS: Final = ("hooks",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +253,16 @@ METRICS: Final[tuple[Metric, ...]] = (
         roles=_TRIGGERS,
     ),
     Metric("joblog_trigger_lag_records", "gauge", "Records not handled yet", ("topic", "partition"), roles=_TRIGGERS),
+    # hooks
+    Metric(
+        "joblog_hook_calls_total",
+        "counter",
+        "Calls of hooks, by whether they returned or raised",
+        ("hook", "result"),
+        roles=_HOOKS,
+        values={"result": ("returned", "raised")},
+    ),
+    Metric("joblog_hook_late_seconds", "gauge", "From the broker's time of the last event to its end", roles=_HOOKS),
     # projector
     Metric("joblog_projection_events_total", "counter", "Events applied to Postgres", roles=_PROJECTOR),
     Metric("joblog_projection_lag_records", "gauge", "Events not applied yet", ("partition",), roles=_PROJECTOR),

@@ -75,6 +75,9 @@ COMMANDS: Final[Mapping[str, Target]] = {
         "faust",
         (),
     ),
+    "hooks": Target(
+        "cli.commands.hooks:hooks", "Run hooks: they are told of the transitions of jobs.", RUN, ignored=()
+    ),
     "projector": Target(
         "cli.commands.projector:projector", "Run the projector: it keeps Postgres up to date.", RUN, ignored=()
     ),

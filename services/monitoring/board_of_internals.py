@@ -132,6 +132,15 @@ INTERNALS: Final = Board(
             ),
         ),
         Row(
+            "Hooks",
+            (
+                Panel("Calls", "Calls of hooks a second.", "ops",
+                      ((rate("joblog_hook_calls_total", "hook, result"), "{{hook}} {{result}}"),)),
+                Panel("Lateness", "From the broker's time of the last event to when its hooks were done.", "s",
+                      (("max by (instance) (joblog_hook_late_seconds)", "{{instance}}"),)),
+            ),
+        ),
+        Row(
             "Errors",
             (
                 Panel("Kafka", "Errors a second reported by Kafka's client.", "ops",

@@ -20,6 +20,7 @@ PORTS: Final[Mapping[str, int]] = {
     "recurring": 9105,
     "triggers": 9106,
     "outbox": 9107,
+    "hooks": 9108,
 }
 RULES_FILE: Final = "rules.yaml"
 #: Where the runbooks are, seen from nowhere in particular: give the generator a real address for links in alerts.

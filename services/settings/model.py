@@ -153,6 +153,24 @@ class OutboxSettings(SecretFiles):
     poll_s: Seconds = 1.0
 
 
+class HookSettings(SecretFiles):
+    """Hooks, which are told of the transitions of jobs.
+
+    - modules: modules with functions under `@on_transition`.
+    - group: the consumer group; default: `hooks` behind the topic prefix. Another one is told everything, too.
+    - start: where a new group begins: `latest` with what happens from then on, `earliest` with all that there is.
+    - attempts: how often a function is called for a transition before that is parked in the dead letters.
+    - delay_s, delay_max_s: the delay after its first error; it doubles from one to the next, up to the second.
+    """
+
+    modules: Modules = ()
+    group: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]{1,200}$")
+    start: Literal["earliest", "latest"] = "latest"
+    attempts: int = Field(5, ge=1, le=1_000)
+    delay_s: Seconds = 1.0
+    delay_max_s: Seconds = 30.0
+
+
 class HttpSettings(SecretFiles):
     """Where a role serves /livez, /readyz, /metrics and /version; port 0 is any free one."""
 
@@ -241,6 +259,7 @@ class Settings(BaseSettings):
     recurring: RecurringSettings = RecurringSettings()
     triggers: TriggerSettings = TriggerSettings()
     outbox: OutboxSettings = OutboxSettings()
+    hooks: HookSettings = HookSettings()
     http: HttpSettings = HttpSettings()
     tracing: TracingSettings = TracingSettings()
     metrics: MetricsSettings = MetricsSettings()

@@ -133,6 +133,7 @@ TOPICS_OF_ROLES: Final[Mapping[str, tuple[Topic, ...]]] = {
     "recurring": (COMMANDS, EVENTS, RECURRING, DEADLETTERS),
     "triggers": (COMMANDS, DEADLETTERS),
     "outbox": (COMMANDS, OUTBOX),
+    "hooks": (EVENTS, DEADLETTERS),
 }
 
 

@@ -19,6 +19,7 @@ ROLES = {
     "streams/recurring": "recurring",
     "streams/triggers": "triggers",
     "projections/outbox": "outbox",
+    "streams/hooks": "hooks",
 }
 #: Where names are read and not set.
 READERS = ("streams/metrics.py", "services/monitoring")
