@@ -13,6 +13,7 @@ from tests.mutants import (
     redrives,
     replay,
     roles,
+    running,
     triggers,
 )
 from tests.mutants.mutant import Mutant
@@ -29,4 +30,5 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *redrives.MUTANTS,
     *triggers.MUTANTS,
     *outbox.MUTANTS,
+    *running.MUTANTS,
 )

@@ -23,6 +23,7 @@ from joblog.streams.lane.job import Job, deleted, evolve, is_transition, new_job
 from joblog.streams.lane.lane import Lane
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.rules import LaneRules
+from joblog.streams.lane.times import over_at
 from joblog.streams.lane.transitions import Election
 from msgspec import Raw, json, structs
 from pydantic import TypeAdapter
@@ -189,6 +190,8 @@ class World:
             allowed = {"job.requeue", "job.reschedule"} | ({"job.delete"} if before.state is State.FAILED else set())
             assert self.kinds[str(cause)] in allowed
         self._check_cause(before, event, str(cause))
+        if event.state is State.PROCESSING and is_transition(event):
+            assert not 0 < over_at(before) <= self.now_ms
         after = self.folds[key] = evolve(before, event, self.now_ms)
         self._check_unique(after)
         assert (after.state, after.attempt) == (event.state, event.attempt)

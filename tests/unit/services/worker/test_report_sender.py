@@ -236,3 +236,19 @@ def test_a_producer_that_broke_is_replaced_however_that_is_heard_of(bench: Bench
     assert bench.producers[1].delivered == [(3, "job", b"{}")]
     assert len(bench.producers) == 2
     assert bench.sender.drain(1.0)
+
+
+def test_what_waits_for_room_keeps_the_order_of_its_run(bench: Bench) -> None:
+    bench.producers[0].refusals.extend([BufferError()] * (FULL_TRIES_MAX + 1))
+    bench.sender.send_in_order(1, "j", b"progress", b"end")
+    bench.turn()  # there is still no room
+    bench.sender.send(1, "k", b"other")
+    bench.turn()
+    bench.turn()
+    assert [value for _, _, value in bench.producers[0].delivered] == [b"other", b"progress", b"end"]
+
+
+def test_with_room_what_a_run_says_is_sent_before_its_end(bench: Bench) -> None:
+    bench.sender.send_in_order(1, "j", b"progress", b"end")
+    bench.turn()
+    assert [value for _, _, value in bench.producers[0].delivered] == [b"progress", b"end"]

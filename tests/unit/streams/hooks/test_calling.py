@@ -57,9 +57,12 @@ class Around:
         self.parked: list[tuple[str, str]] = []
         self.counts: list[tuple[str, ...]] = []
         self._stops = stops_waiting
+        self.stops_running = False
         self.calling = Calling(hooks, self, Patience(attempts, 1.0, 3.0), lambda *labels: self.counts.append(labels))
 
     def run_function(self, call: Callable[[], object]) -> None:
+        if self.stops_running:
+            raise Stopped
         call()
 
     def wait(self, seconds: float) -> None:
@@ -139,7 +142,10 @@ def test_a_process_that_stops_is_not_done_with_the_record() -> None:
     around = Around(noting([], failures=1), stops_waiting=True)
     with pytest.raises(Stopped):
         around.calling.handle(record(FAILED, "job.failed"))
-    assert around.parked == []
+    around.stops_running = True
+    with pytest.raises(Stopped):
+        around.calling.handle(record(FAILED, "job.failed"))
+    assert (around.parked, len(around.waits)) == ([], 1)
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{", b'{"type":"job.failed","data":{}}', b"\xff", b"[" * 10_000])

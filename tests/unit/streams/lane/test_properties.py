@@ -76,6 +76,8 @@ class Lanes(RuleBasedStateMachine):
         task=st.sampled_from(["t", "t", "rare"]),
         which=few,
         astray=seldom(lanes),
+        deadline_ms=seldom(delays_ms),
+        expires_in_s=seldom(st.sampled_from([1.0, 20.0])),
     )
     def create(
         self, job: int, parent: int | None, on: ContinueOn, which: int, astray: int | None, **said: Any
@@ -92,6 +94,8 @@ class Lanes(RuleBasedStateMachine):
                 run_at=self._instant(said["delay_ms"]),
                 retry=said["retry"],
                 priority=said["priority"],
+                deadline=self._instant(said["deadline_ms"]),
+                expires_in_s=said["expires_in_s"],
             ),
             lane if astray is None else astray,
         )
@@ -203,7 +207,10 @@ class Lanes(RuleBasedStateMachine):
         self.world.report(lane, wire.WorkerStopping(worker=worker))
 
     @precondition(lambda self: self.world.runs)
-    @rule(back=st.sampled_from([0, 0, 1, 2, 3, 9]), ending=st.sampled_from(["well", "badly", "unrun", "unfinished"]))
+    @rule(
+        back=st.sampled_from([0, 0, 1, 2, 3, 9]),
+        ending=st.sampled_from(["well", "badly", "unrun", "unfinished", "on"]),
+    )
     def say(self, back: int, ending: str) -> None:
         """A worker speaks of a run that it was told of, perhaps of one that is not its own any more."""
         worker, run = self.world.runs[-1 - back % len(self.world.runs)]
@@ -213,6 +220,7 @@ class Lanes(RuleBasedStateMachine):
             "badly": wire.RunFailed(**said, exception=BOOM, duration_ms=1.0, started_ms=NOW),
             "unrun": wire.RunReleased(**said, reason="drained"),
             "unfinished": wire.RunReleased(**said, reason="drained", started=True),
+            "on": wire.RunProgressed(**said, progress=0.5, text="half", lines=("a line",)),
         }
         self.world.report(lane_of_job(run.job_id), reports[ending])
 

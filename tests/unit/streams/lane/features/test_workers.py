@@ -371,3 +371,22 @@ def test_what_a_quiet_worker_announces_is_an_event() -> None:
     event = scene.out.events[0][3]
     assert isinstance(event, wire.WorkerEvent)
     assert event.quiet
+
+
+def test_what_a_run_says_is_an_event_and_its_lease_stays() -> None:
+    said = {"job_id": id_of("a"), "worker": "w", "progress": 0.4, "text": "page 40", "lines": ("a line",)}
+    scene = Scene().given(worker(), create("a"))
+    scene.when(wire.RunProgressed(**said, lease=2)).then("a3 Processing #1 by None")
+    (event,) = (data for _, _, _, data, _, _ in scene.out.events)
+    assert (event.note, event.progress, event.reason, event.lines) == ("progressed", 0.4, "page 40", ("a line",))
+    assert b"a line" not in scene.kept[id_of("a")]
+    scene.reloaded().when(succeeded("a", 2)).then("a4 Succeeded")
+
+
+def test_what_an_old_run_says_is_counted_and_dropped() -> None:
+    said = {"job_id": id_of("a"), "lease": 2, "worker": "w", "progress": 0.4}
+    scene = Scene().given(worker(), create("a")).given(released("a", 2, started=True))
+    scene.when(wire.RunProgressed(**said)).then()
+    assert scene.out.counts["joblog_stale_reports_total", "run.progressed"] == 1
+    scene.given(succeeded("a", 4)).when(wire.RunProgressed(**said)).then()
+    assert scene.out.counts["joblog_stale_reports_total", "run.progressed"] == 1
