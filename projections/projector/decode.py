@@ -27,6 +27,7 @@ class Created(Struct, frozen=True, gc=False):
     priority: int = 0
     parameters: Raw = wire.EMPTY_OBJECT
     batch: str | None = None
+    parents: wire.Parents | None = None
 
 
 class JobFact(Struct, frozen=True, gc=False):
@@ -121,13 +122,13 @@ STATES: Final[Mapping[str, State | None]] = {
 #: Job event type -> the fields that it has and others may lack.
 REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
     "job.scheduled": ("due",),
-    "job.awaiting": ("parent", "on"),
     "job.processing": ("worker", "lease"),
     "job.succeeded": ("worker", "lease", "duration_ms", "latency_ms"),
     "job.failed": ("exception",),
     "job.parameter_set": ("name",),
     "job.held": ("waits_for",),
     "job.priority_set": ("priority",),
+    "job.parent_ended": ("parent", "outcome"),
 }
 WORKER_STATES: Final[Mapping[str, str]] = {
     "worker.started": "running",
@@ -242,8 +243,7 @@ def _fact(
         event = read(data)
         if (expected is not event.state and expected is not None) or event_type(event) != kind:
             raise ValueError(f"state: {event.state} does not fit {kind}")
-        if event.parent is not None and not _is_job_id(event.parent):
-            raise ValueError("parent: not a job id")
+        _check_parent(kind, event)
         for carried in (event.result, event.value):
             if carried is not wire.NO_RAW:
                 _any(carried)  # no number in it may be too great
@@ -267,6 +267,15 @@ def _rare_fact(kind: str, subject: str | None, at: str, data: bytes) -> Fact:
     if kind in CONTROLS:
         return ControlFact(kind, at, _checked(CONTROLS[kind].decode(data)))
     raise ValueError("type")
+
+
+def _check_parent(kind: str, event: JobEvent) -> None:
+    if event.parent is not None and not _is_job_id(event.parent):
+        raise ValueError("parent: not a job id")
+    if kind == "job.awaiting" and (event.parent is None) is not (event.on is None):
+        raise ValueError("parent and on: both or neither")
+    if event.outcome is not None and event.outcome.result is not wire.NO_RAW:
+        _any(event.outcome.result)
 
 
 def _batch_fact(kind: str, subject: str | None, at: str, event: wire.BatchEvent) -> BatchFact:
@@ -302,10 +311,10 @@ def _created(text: Raw) -> Created | None:
     if spec.batch is not None and not _is_job_id(spec.batch):
         raise ValueError("spec.batch: not the id of a batch")
     if spec.parameters is wire.EMPTY_OBJECT:
-        is_plain = not spec.priority and spec.batch is None
-        return PLAIN if is_plain else Created(spec.priority, batch=spec.batch)
+        is_plain = not spec.priority and spec.batch is None and spec.parents is None
+        return PLAIN if is_plain else Created(spec.priority, batch=spec.batch, parents=spec.parents)
     _object(spec.parameters)
-    return Created(spec.priority, spec.parameters, spec.batch)
+    return Created(spec.priority, spec.parameters, spec.batch, spec.parents)
 
 
 #: What most jobs are created with: no priority, no parameters.

@@ -13,6 +13,7 @@ from joblog.projections.projector.decode import Created, JobFact
 from joblog.projections.schema.history import JobEvent
 from joblog.streams.contract import wire
 from joblog.streams.contract.states import ContinueOn
+from joblog.streams.lane.job import noted
 from msgspec import Raw, Struct
 
 
@@ -98,14 +99,14 @@ def fold(facts: Iterable[tuple[int, JobFact]], lane: int = 0) -> JobRow:
 
 def _take(row: JobRow, fact: JobFact) -> None:
     event = fact.event
+    if event.outcome is not None:
+        _set(row, *noted(event))
     if event.note is not None:
         if event.priority is not None:
             row.priority = event.priority
         return
     if event.name is not None:
-        if row.parameters is None:
-            row.parameters = {}
-        row.parameters[event.name] = event.value
+        _set(row, event.name, event.value)
         return
     row.current = event
     row.changed_at = fact.at
@@ -117,5 +118,11 @@ def _take(row: JobRow, fact: JobFact) -> None:
     if fact.created_with is not None:
         row.spec = event.spec
         row.created_with = fact.created_with
-    if event.parent is not None:
+    if event.on is not None:
         row.parent, row.on = event.parent, event.on
+
+
+def _set(row: JobRow, name: str, value: Raw) -> None:
+    if row.parameters is None:
+        row.parameters = {}
+    row.parameters[name] = value

@@ -68,6 +68,7 @@ class _Details(Struct, omit_defaults=True, gc=False):
     priority: int | None = None
     progress: float | None = None
     lines: tuple[str, ...] = ()
+    outcome: wire.Outcome | None = None
 
 
 _kept: Final = json.Decoder(_Kept).decode
@@ -130,6 +131,7 @@ def details(kind: str, event: wire.JobEvent) -> bytes:
             event.priority,
             event.progress,
             event.lines,
+            event.outcome,
         )
     )
 

@@ -16,6 +16,7 @@ from joblog.services.client.options import (
     CreationCancelled,
     JobDraft,
     JobOptions,
+    continuing,
     drafted,
     due_at,
     filtered,
@@ -28,6 +29,7 @@ from joblog.services.client.templates import CommandRecord, CreateTemplate, Rule
 from joblog.services.tasks.scopes import ordered
 from joblog.services.tasks.task import Task
 from joblog.streams.contract import commands
+from joblog.streams.contract.relations import Need
 from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.errors import InvalidData
 
@@ -80,23 +82,24 @@ class JobCommands(ABC):
 
     def continue_with(
         self,
-        parent_id: str,
+        parent_id: str | Sequence[str],
         task: AnyTask,
         /,
         *args: Any,
         on: ContinueOn = ContinueOn.SUCCEEDED,
+        need: Need = Need.ALL,
         options: JobOptions = DEFAULT_OPTIONS,
         **kwargs: Any,
     ) -> str:
-        """Create a job that runs when the parent has ended in this way; if it ends otherwise, the job is deleted."""
-        if options.parent is not None:
-            raise InvalidData(
-                "options.parent has no effect in continue_with(): give the parent as its first argument"
-            )
-        return self.create(task, Call(args, kwargs), with_options(options, parent=parent_id, on=on))
+        """Create a job that runs when the parent has ended in this way; if it ends otherwise, the job is deleted.
+
+        Of several parents, a list of ids, all have to end so, or any one of them (`need=Need.ANY`). The run reads how
+        they ended, with their results, in `JobContext.parent` and `.parents`.
+        """
+        return self.create(task, Call(args, kwargs), continuing(options, parent_id, on, need))
 
     def create(self, task: AnyTask, call: Call, options: JobOptions = DEFAULT_OPTIONS) -> str:
-        """Create a job whose arguments may have any name: those above cannot be `options`, `delay`, `at` or `on`."""
+        """Create a job whose arguments may have any name: those above cannot be `options`, `on` and so on."""
         filters = filters_of(self._filters, task)
         draft = filtered(drafted(task, call, options), filters)
         if draft is None:

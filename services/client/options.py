@@ -11,10 +11,13 @@ from joblog.services.tasks.queue_names import is_template, queue_of_call, queue_
 from joblog.services.tasks.scopes import CLIENT, of_kind
 from joblog.services.tasks.task import Task
 from joblog.services.tasks.unique import keyed
+from joblog.streams.contract.cloudevents import explained
 from joblog.streams.contract.commands import Limit, Parents, Unique
+from joblog.streams.contract.relations import PARENT_PARAMETER, Need
 from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.contract.states import ContinueOn
 from joblog.streams.errors import InvalidData, JoblogError
+from pydantic import ValidationError
 
 #: https://www.w3.org/TR/trace-context/#traceparent-header
 _is_traceparent: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.{1,900})?").fullmatch
@@ -77,10 +80,7 @@ class JobOptions:
             object.__setattr__(self, "on", ContinueOn.SUCCEEDED)
 
     def _problems(self) -> Iterator[str]:
-        if self.parent is not None and self.after_batch is not None:
-            yield "a job waits for a job (parent) or for a batch (after_batch), not for both"
-        if self.on is not None and self.parent is None and self.after_batch is None:
-            yield f"on has no effect without a parent: write parent=JOB_ID, on={self.on!s}, or leave it out"
+        yield from self._parent_problems()
         if self.queue is not None and (problem := queue_problem(self.queue)) is not None:
             yield problem
         for limit in self.limits:
@@ -92,6 +92,21 @@ class JobOptions:
             yield f"retry={self.retry!r:.60} is not a policy: write retry=RetryPolicy(attempts=3)"
         if self.traceparent is not None and not _is_traceparent(self.traceparent):
             yield f"traceparent {self.traceparent!r:.60} is not in the W3C form 00-TRACE_ID-PARENT_ID-FLAGS"
+
+    def _parent_problems(self) -> Iterator[str]:
+        if self.parent is not None and self.after_batch is not None:
+            yield "a job waits for a job (parent) or for a batch (after_batch), not for both"
+        if self.on is not None and self.parent is None and self.after_batch is None:
+            yield f"on has no effect without a parent: write parent=JOB_ID, on={self.on!s}, or leave it out"
+        if self.parents is not None and self.parent is not None:
+            yield "parent has no effect with parents: name all of them in parents"
+        if self.parents is not None and self.after_batch is not None:
+            yield "a job waits for other jobs (parents) or for a batch (after_batch), not for both"
+        if self.parents is not None and not isinstance(self.parents, Parents):
+            yield f"parents={self.parents!r:.60} are no Parents: write parents=Parents(job_ids=[...], need=Need.ANY)"
+        for name in self.parameters:
+            if str(name).startswith(PARENT_PARAMETER):
+                yield f"parameter {name!r:.60}: names that begin with {PARENT_PARAMETER} tell how parents ended"
 
 
 DEFAULT_OPTIONS: Final = JobOptions()
@@ -159,6 +174,21 @@ def with_options(options: JobOptions, **changes: Any) -> JobOptions:
 
 def name_of(task: Task[..., Any] | str) -> str:
     return task if isinstance(task, str) else task.name
+
+
+def continuing(options: JobOptions, parent: str | Sequence[str], on: ContinueOn, need: Need) -> JobOptions:
+    """The options of a job that waits for this parent, or for several."""
+    if options.parent is not None or options.parents is not None:
+        given = "parent" if options.parent is not None else "parents"
+        raise InvalidData(f"options.{given} has no effect in continue_with(): give the parent as its first argument")
+    if isinstance(parent, str):
+        if need is not Need.ALL:
+            raise InvalidData(f"need={need!s} has no effect on one parent: give a list of ids, or leave it out")
+        return with_options(options, parent=parent, on=on)
+    try:
+        return with_options(options, parents=Parents(job_ids=tuple(parent), on=on, need=need))
+    except ValidationError as exc:
+        raise InvalidData(f"parents: {explained(exc)}") from exc
 
 
 def unique_of(task: Task[..., Any] | str) -> Unique | None:

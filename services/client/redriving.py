@@ -17,6 +17,7 @@ from joblog.streams.contract import commands, wire
 from joblog.streams.contract.cloudevents import explained
 from joblog.streams.contract.codec import VALUE_BYTES_MAX, encode
 from joblog.streams.contract.ids import hashed_job_id, lane_of_job
+from joblog.streams.contract.relations import PARENT_PARAMETER
 from joblog.streams.contract.states import FINAL_STATES
 from joblog.streams.contract.timestamps import format_time
 from joblog.streams.errors import InvalidData
@@ -27,7 +28,7 @@ from pydantic import ValidationError
 #: What a mapping gives: positional and named arguments.
 Arguments = tuple[list[Any], dict[str, Any]]
 
-_CARRIED: Final = ("priority", "retry", "timeout_s")
+_CARRIED: Final = ("priority", "retry", "timeout_s", "unique")
 
 
 def put_back(job: Job, snapshot: Mapping[str, Any] | None, redrive: str, reason: str, rules: Rules) -> CommandRecord:
@@ -47,7 +48,8 @@ def made_anew(
     """Create a job like this one with other arguments."""
     spec = snapshot["spec"]
     job_id = hashed_job_id(lane_of_job(job.id), "redrive", redrive, job.id)
-    parameters = {**(spec.get("parameters") or {}), **snapshot["parameters"], "redrive": redrive, "redriveOf": job.id}
+    own = {name: value for name, value in snapshot["parameters"].items() if not name.startswith(PARENT_PARAMETER)}
+    parameters = {**(spec.get("parameters") or {}), **own, "redrive": redrive, "redriveOf": job.id}
     carried = {name: spec[name] for name in _CARRIED if spec.get(name) is not None}
     if snapshot.get("priority"):  # as it was changed since
         carried["priority"] = snapshot["priority"]

@@ -59,6 +59,8 @@ class CreateTemplate:
             check_job_id(model.parent.job_id, rules.lanes)
         if model.batch is not None:
             check_job_id(model.batch, rules.lanes)
+        for parent in model.parents.job_ids if model.parents is not None else ():
+            check_job_id(parent, rules.lanes)
         self._rules = rules
         self._model = model
         self._shards = shards_of(model.queue, rules.shards, rules.shards_before)

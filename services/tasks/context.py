@@ -9,6 +9,7 @@ from threading import Event, Lock
 from typing import Any, Final, Protocol
 
 import msgspec
+from joblog.services.tasks.parents import ParentEnd, ends_of
 from joblog.streams.contract.wire import RunJob
 from joblog.streams.errors import TaskError
 
@@ -166,6 +167,21 @@ class JobContext:
             created = msgspec.json.decode(self._job.spec, type=_Created).parameters
             self._parameters = created | msgspec.json.decode(self._job.parameters, type=dict[str, Any])
         return self._parameters
+
+    @property
+    def parents(self) -> Mapping[str, ParentEnd]:
+        """How the jobs that this one waited for ended, by id; without those that had not when it became ready."""
+        return ends_of(self._job.parameters)
+
+    @property
+    def parent(self) -> ParentEnd | None:
+        """How the job that this one waited for ended; None if it waited for none. TaskError if for several."""
+        ends = self.parents
+        if len(ends) > 1:
+            raise TaskError(
+                f"job {self.job_id} waited for {len(ends)} jobs: read context.parents, which has all by id"
+            )
+        return next(iter(ends.values()), None)
 
 
 #: The job that runs in this thread, or in this asyncio task. Set by the worker only.

@@ -183,7 +183,7 @@ def _is_create(create: wire.CreateJob) -> bool:
         and (create.run_at is None or _is_time(create.run_at))
         and (create.deadline is None or _is_time(create.deadline))
         and (create.batch is None or _is_job_id(create.batch))
-        and (create.parents is None or all(map(_is_job_id, create.parents.job_ids)))
+        and (create.parents is None or (create.parent is None and all(map(_is_job_id, create.parents.job_ids))))
         and (not create.limits or all(map(_is_limit, create.limits)))
         and (create.unique is None or _is_unique(create.unique))
     )
@@ -191,9 +191,11 @@ def _is_create(create: wire.CreateJob) -> bool:
 
 def _check_report(report: wire.AnyReport) -> None:
     """Refuse ids and names that are none, what Postgres cannot store, and a result that nobody can read."""
-    if type(report) is wire.RunSucceeded:
+    if isinstance(report, wire.RunSucceeded | wire.ParentEnded):
         if report.result is not wire.NO_RAW:
             _check_carried(report.result, "result")
+        if isinstance(report, wire.ParentEnded):
+            _check_names(_is_job_id, "a job id", report.job_id, report.parent)
     elif isinstance(report, wire.ContinuationAdded | wire.BatchAwaited):
         _check_names(_is_job_id, "a job id", report.job_id, report.child)
     elif isinstance(report, wire.LimitReport):

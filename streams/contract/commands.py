@@ -144,6 +144,12 @@ class CreateJob(StrictMessage):
     deadline: Instant | None = None
     expires_in_s: TimeoutSeconds | None = None
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.parent is not None and self.parents is not None:
+            raise ValueError("parents has no effect with parent: name all of them in parents")
+        return self
+
 
 class Change(StrictMessage):
     """What commands on an existing job share.

@@ -4,7 +4,7 @@ Values of the topic `events`, as CloudEvents 1.0 whose `type` is the class's wir
 job (or worker) and whose `data` are the fields below.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from joblog.streams.contract.commands import JobSpec
 from joblog.streams.contract.controls import FENCES_MAX, BulkAction, BulkOutcome
@@ -26,7 +26,7 @@ from joblog.streams.contract.fields import (
 )
 from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.contract.states import ContinueOn, State
-from pydantic import Field
+from pydantic import Field, model_validator
 
 
 class JobException(Message):
@@ -65,12 +65,25 @@ class FirstEvent(JobEvent):
     spec: JobSpec | None = None
 
 
+class Outcome(Message):
+    """How a parent ended, as its continuation was told, and can read in its run.
+
+    - state: None if nobody knows it: it was never created, or ended too long ago.
+    - omitted: why result or exception are left out although there may be some.
+    """
+
+    state: State | None
+    result: Json = None
+    exception: JobException | None = None
+    omitted: Text | None = None
+
+
 class JobEnqueued(FirstEvent):
     """The job is ready for a worker.
 
     `retry` counts the automatic retries spent so far, `lost` the runs whose worker was lost; both since the
     job's creation or its last explicit requeue. `policy` is the task's own retry policy, if the run of a lost worker
-    was repeated by it.
+    was repeated by it. Of a continuation, `parent` has ended with `outcome`.
     """
 
     type: Literal["job.enqueued"] = "job.enqueued"
@@ -78,25 +91,41 @@ class JobEnqueued(FirstEvent):
     retry: Count = 0
     lost: Count = 0
     policy: RetryPolicy | None = None
+    parent: JobId | None = None
+    outcome: Outcome | None = None
 
 
 class JobScheduled(FirstEvent):
-    """The job waits for an instant, `due`; `retry` counts the automatic retries spent, this one included."""
+    """The job waits for an instant, `due`; `retry` counts the automatic retries spent, this one included.
+
+    Of a continuation, `parent` has ended with `outcome`.
+    """
 
     type: Literal["job.scheduled"] = "job.scheduled"
     state: Literal[State.SCHEDULED] = State.SCHEDULED
     due: Instant
     retry: Count = 0
+    parent: JobId | None = None
+    outcome: Outcome | None = None
 
 
 class JobAwaiting(FirstEvent):
-    """The job waits for its parent to end, and after that until `due`, if that still lies ahead."""
+    """The job waits for its parent to end, and after that until `due`, if that still lies ahead.
+
+    Without `parent` and `on` it waits for several, which its spec names.
+    """
 
     type: Literal["job.awaiting"] = "job.awaiting"
     state: Literal[State.AWAITING] = State.AWAITING
-    parent: JobId
-    on: ContinueOn
+    parent: JobId | None = None
+    on: ContinueOn | None = None
     due: Instant | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.parent is None) is not (self.on is None):
+            raise ValueError("parent and on: both or neither")
+        return self
 
 
 class JobProcessing(JobEvent):
@@ -193,6 +222,15 @@ class JobProgressed(JobEvent):
     note: Literal["progressed"] = "progressed"
     progress: Share | None = None
     lines: tuple[Text, ...] = ()
+
+
+class JobParentEnded(JobEvent):
+    """One of several parents ended; the job's state stays, until its condition is met, or cannot be met any more."""
+
+    type: Literal["job.parent_ended"] = "job.parent_ended"
+    note: Literal["parent_ended"] = "parent_ended"
+    parent: JobId
+    outcome: Outcome
 
 
 class CommandRejected(Message):
@@ -419,6 +457,7 @@ Event = Annotated[
     | JobPrioritySet
     | JobMoved
     | JobProgressed
+    | JobParentEnded
     | CommandRejected
     | WorkerStarted
     | WorkerAlive

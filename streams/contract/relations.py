@@ -40,6 +40,10 @@ RATES: Final = frozenset({LimitKind.FIXED_WINDOW, LimitKind.SLIDING_WINDOW, Limi
 LIMITS_MAX: Final = 10
 #: How many parents one job may wait for.
 PARENTS_MAX: Final = 100
+#: How a parent ended is the parameter of its continuation with this name and the parent's id; nobody else may set it.
+PARENT_PARAMETER: Final = "Parent:"
+#: A result that is larger as JSON is not handed to continuations, nor is an exception's traceback.
+OUTCOME_BYTES_MAX: Final = 65_536
 
 
 class UniquePolicy(StrEnum):

@@ -417,14 +417,26 @@ class ContinuationAdded(Report, frozen=True, kw_only=True, tag="continuation.add
     on: ContinueOn
 
 
+class Outcome(Wire, frozen=True):
+    """How a parent ended (None: nobody knows), what it has for continuations, and why some of that is left out."""
+
+    state: State | None
+    result: Raw = NO_RAW
+    exception: JobException | None = None
+    omitted: Text | None = None
+
+
 class ParentEnded(Report, frozen=True, kw_only=True, tag="parent.ended"):
-    """From the lane of a parent to that of its continuation: run, or be deleted."""
+    """From the lane of a parent to that of its continuation: run, or be deleted. The rest is as in Outcome."""
 
     job_id: JobId
     parent: JobId
     state: State | None
     run: bool
     reason: Text
+    result: Raw = NO_RAW
+    exception: JobException | None = None
+    omitted: Text | None = None
 
 
 class LimitReport(Report, frozen=True, kw_only=True):
@@ -585,6 +597,7 @@ class JobEvent(Wire, frozen=True):
     priority: Priority | None = None
     progress: Share | None = None
     lines: tuple[Text, ...] = ()
+    outcome: Outcome | None = None
 
 
 class CommandRejected(Wire, frozen=True):

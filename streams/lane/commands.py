@@ -4,12 +4,13 @@ from typing import Any, Final
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import hashed_job_id, lane_of_job
+from joblog.streams.contract.relations import PARENT_PARAMETER
 from joblog.streams.contract.shards import wrong_lane
 from joblog.streams.contract.states import FINAL_STATES
 from joblog.streams.lane.job import Job, first_event, new_job, revived
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
-from joblog.streams.lane.transitions import Election, Rejection, elected_first
+from joblog.streams.lane.transitions import RESERVED, Election, Rejection, elected_first
 from msgspec import Raw, json
 
 _encode: Final = json.Encoder().encode
@@ -82,16 +83,19 @@ def change(lane: Pipeline, received: wire.Received, election: Election, out: Lan
 
 
 def _unfit(command: wire.CreateJob, job_id: str, lanes: int) -> Rejection | None:
-    """Why the job cannot wait for its parent, or belong to its batch; None if it can."""
-    parent = command.parent
-    if parent is not None:
-        if parent.job_id == job_id:
-            return Rejection("invalid", "a job cannot wait for itself")
-        lane = lane_of_job(parent.job_id)
-        if lane >= lanes:
-            return Rejection("unknown_job", f"the parent's id names lane {lane}, and there are only {lanes}")
+    """Why the job cannot wait for its parents, or have this batch or these parameters; None if it can."""
     if command.batch is not None and lane_of_job(command.batch) >= lanes:
         return Rejection("invalid", f"the batch's id names a lane beyond the {lanes} that there are")
+    for name in command.parameters:
+        if name.startswith(PARENT_PARAMETER):
+            return RESERVED
+    parents = command.parents.job_ids if command.parents is not None else ()
+    for parent in parents if command.parent is None else (command.parent.job_id,):
+        if parent == job_id:
+            return Rejection("invalid", "a job cannot wait for itself")
+        lane = lane_of_job(parent)
+        if lane >= lanes:
+            return Rejection("unknown_job", f"the parent's id names lane {lane}, and there are only {lanes}")
     return None
 
 

@@ -5,6 +5,7 @@ An elector never needs this: it keeps `state` in the transactions that write the
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from joblog.streams.contract import wire
@@ -15,9 +16,9 @@ from joblog.streams.lane.ended_jobs import BLOCK_MAX
 from joblog.streams.lane.features.continuations import PENDING_KEY
 from joblog.streams.lane.features.memory import ENDED_KEY
 from joblog.streams.lane.features.unique_keys import UNIQUE_KEY, Period, period_end_ms, place_of
-from joblog.streams.lane.features.verdicts import CONTINUATIONS_MAX, verdict
 from joblog.streams.lane.job import Job, evolve, is_transition, new_job
 from joblog.streams.lane.output import StateValue
+from joblog.streams.lane.verdicts import CONTINUATIONS_MAX, verdict
 from msgspec import json
 
 _spec: Final = json.Decoder(wire.JobSpec).decode
@@ -37,7 +38,7 @@ class EventFold:
         self.jobs: dict[str, Job] = {}
         self.ended: OrderedDict[str, Job] = OrderedDict()
         #: Continuations that wait, in whatever lane: their parents in this lane, and what they wait for.
-        self._waiting: dict[str, tuple[str, ContinueOn]] = {}
+        self._waiting: dict[str, dict[str, ContinueOn]] = {}
         self._kept = kept
         #: Unique keys that are held for a period, the last claim of each.
         self._periods: dict[str, Period] = {}
@@ -84,7 +85,7 @@ class EventFold:
         """
         records = self.controls.state()
         pending: dict[str, list[tuple[str, str, int]]] = {}
-        for child, (parent, on) in self._waiting.items():
+        for child, parent, on in self._waits():
             job = self.jobs.get(parent)
             if job is None:
                 if parent not in self.ended:
@@ -106,9 +107,20 @@ class EventFold:
                 self._periods[place_of(created)] = (created.id, until_ms)
 
     def _note_waiting(self, job_id: str, event: wire.JobEvent) -> None:
+        if event.outcome is not None and event.parent is not None:
+            self._waiting.get(job_id, {}).pop(event.parent, None)
         if not is_transition(event):
             return
         if event.state is not State.AWAITING:
             self._waiting.pop(job_id, None)
-        elif event.parent is not None and event.on is not None and lane_of_job(event.parent) == self.number:
-            self._waiting[job_id] = (event.parent, event.on)
+        elif event.parent is not None and event.on is not None:
+            self._wait(job_id, event.on, (event.parent,))
+        elif event.spec is not None and (parents := _spec(event.spec).parents) is not None:
+            self._wait(job_id, parents.on, parents.job_ids)
+
+    def _wait(self, job_id: str, on: ContinueOn, parents: Iterable[str]) -> None:
+        if here := {parent: on for parent in parents if lane_of_job(parent) == self.number}:
+            self._waiting[job_id] = here
+
+    def _waits(self) -> Iterator[tuple[str, str, ContinueOn]]:
+        return ((child, parent, on) for child, parents in self._waiting.items() for parent, on in parents.items())

@@ -11,6 +11,7 @@ from typing import Final
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.json_text import with_parameter
+from joblog.streams.contract.relations import PARENT_PARAMETER
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.states import (
     AWAITING,
@@ -88,6 +89,7 @@ NOTE_TYPES: Final[Mapping[str, str]] = {
     "priority_set": "job.priority_set",
     "moved": "job.moved",
     "progressed": "job.progressed",
+    "parent_ended": "job.parent_ended",
 }
 
 
@@ -103,16 +105,19 @@ def is_transition(event: wire.JobEvent) -> bool:
     return event.name is None and event.note is None
 
 
+def noted(event: wire.JobEvent) -> tuple[str, Raw]:
+    """How a parent ended, as a parameter of its continuation: name and value."""
+    return f"{PARENT_PARAMETER}{event.parent}", Raw(json.encode(event.outcome))
+
+
 def evolve(job: Job, event: wire.JobEvent, at_ms: int) -> Job:
     """The job after an event; `at_ms` is when it happened."""
     after: Job = _copy(job)
     after.version = event.version
+    if event.outcome is not None:
+        after.parameters = with_parameter(job.parameters, *noted(event))
     if event.note is not None:
-        after.queue = event.queue
-        if event.priority is not None:
-            after.priority = event.priority
-        if event.note == "held" and job.extras is not None:
-            after.extras = structs.replace(job.extras, is_held=True)
+        _note(after, event)
         return after
     if event.name is not None:
         after.parameters = with_parameter(job.parameters, event.name, event.value)
@@ -141,6 +146,14 @@ def evolve(job: Job, event: wire.JobEvent, at_ms: int) -> Job:
     return after
 
 
+def _note(after: Job, event: wire.JobEvent) -> None:
+    after.queue = event.queue
+    if event.priority is not None:
+        after.priority = event.priority
+    if event.note == "held" and after.extras is not None:
+        after.extras = structs.replace(after.extras, is_held=True)
+
+
 def new_job(
     job_id: str,
     event: wire.JobEvent,
@@ -160,7 +173,7 @@ def new_job(
         job.due_ms = at_ms
     elif event.due is not None:
         job.due_ms = parse_time_ms(event.due)
-    if event.parent is not None:
+    if event.on is not None:
         job.parent, job.on = event.parent, event.on
         share_batch(job)
     return job
@@ -187,12 +200,10 @@ def first_event(create: wire.CreateJob, spec: bytes, now_ms: int) -> wire.JobEve
     due = time_ms(create.run_at) if create.run_at is not None else 0
     if create.unique is not None and create.unique.wait_s is not None:
         due = max(due, now_ms + round(create.unique.wait_s * 1000))
-    if create.parent is not None:
-        on = create.parent.on
+    if create.parent is not None or create.parents is not None:
+        parent, on = (create.parent.job_id, create.parent.on) if create.parent is not None else (None, None)
         due_text = format_time(due) if due > now_ms else None
-        return wire.JobEvent(
-            1, AWAITING, 0, create.queue, create.task, None, facts, due_text, parent=create.parent.job_id, on=on
-        )
+        return wire.JobEvent(1, AWAITING, 0, create.queue, create.task, None, facts, due_text, parent=parent, on=on)
     if due > now_ms:
         return wire.JobEvent(1, SCHEDULED, 0, create.queue, create.task, None, facts, format_time(due))
     return wire.JobEvent(1, ENQUEUED, 0, create.queue, create.task, None, facts)

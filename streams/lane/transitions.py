@@ -6,12 +6,14 @@ from typing import Any, Final
 from joblog.streams.contract import wire
 from joblog.streams.contract.json_text import raw, with_parameter
 from joblog.streams.contract.parameters import completes_once
+from joblog.streams.contract.relations import PARENT_PARAMETER
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.states import (
     AWAITING,
     DELETED,
     ENQUEUED,
     FAILED,
+    FINAL_STATES,
     PROCESSING,
     SCHEDULED,
     SUCCEEDED,
@@ -20,8 +22,9 @@ from joblog.streams.contract.states import (
 from joblog.streams.contract.timestamps import time_ms
 from joblog.streams.lane.extras import USES_UNIQUE
 from joblog.streams.lane.job import Job, deleted, enqueued, failed, is_transition, new_job, scheduled
+from joblog.streams.lane.parents import condition, ends, several, told, waits_for
 from joblog.streams.lane.times import ended, over_at
-from msgspec import Struct
+from msgspec import Struct, structs
 
 #: So much of an exception's type and text is in the reason of a failure; all of it is in the exception.
 FAILURE_TEXT_MAX: Final = 200
@@ -59,12 +62,24 @@ class Held(Struct, frozen=True, gc=False):
     waits_for: str
 
 
+class ParentNoted(Struct, frozen=True, gc=False):
+    """One of the job's parents ended; the others decide with it what becomes of the job."""
+
+    parent: str
+    outcome: wire.Outcome
+    reason: str
+
+
 class Rejection(Struct, frozen=True, gc=False):
     """Why an input does not move a job: `code` for programs, `reason` for people, `existing` the job in its place."""
 
     code: str
     reason: str
     existing: str | None = None
+
+
+#: Of a parameter that is not for others to set.
+RESERVED: Final = Rejection("invalid", f"parameters that begin with {PARENT_PARAMETER} tell how parents ended")
 
 
 class Election(Struct, frozen=True, gc=False):
@@ -89,6 +104,7 @@ LIVE: Final = frozenset({AWAITING, SCHEDULED, ENQUEUED, PROCESSING})
 TRANSITIONS: Final[Mapping[type, tuple[frozenset[State], State | None]]] = {
     wire.JobDue: (frozenset({SCHEDULED}), ENQUEUED),
     wire.ParentEnded: (frozenset({AWAITING}), ENQUEUED),  # or Scheduled, or Deleted: condition not met
+    ParentNoted: (frozenset({AWAITING}), None),
     Assigned: (frozenset({ENQUEUED}), PROCESSING),
     Held: (frozenset({ENQUEUED}), None),
     wire.RunSucceeded: (frozenset({PROCESSING}), SUCCEEDED),
@@ -139,11 +155,37 @@ def _on_due(job: Job, what: wire.JobDue, _now_ms: int) -> wire.JobEvent | Reject
 
 
 def _on_parent_ended(job: Job, what: wire.ParentEnded, now_ms: int) -> wire.JobEvent | Rejection:
-    if what.parent != job.parent:
-        return Rejection("stale", "the job waits for another parent")
-    if not what.run:
+    """For one of several parents, the job has noted before how it ended."""
+    parents = several(job)
+    if parents is None:
+        if what.parent != job.parent:
+            return Rejection("stale", "the job waits for another parent")
+        run, outcome = what.run, told(job, what) if what.state in FINAL_STATES else None  # else a batch begins
+    else:
+        found = condition(parents, ends(job))
+        if what.parent not in parents.job_ids or found == "wait":
+            return Rejection("stale", "the job waits for other parents")
+        run, outcome = found == "run", None
+    if not run:
         return deleted(job, what.reason)
-    return scheduled(job, job.due_ms, what.reason) if job.due_ms > now_ms else enqueued(job, what.reason)
+    event = scheduled(job, job.due_ms, what.reason) if job.due_ms > now_ms else enqueued(job, what.reason)
+    return event if outcome is None else structs.replace(event, parent=what.parent, outcome=outcome)
+
+
+def _on_parent_noted(job: Job, what: ParentNoted, _now_ms: int) -> wire.JobEvent | Rejection:
+    if not waits_for(job, what.parent):
+        return Rejection("stale", "the job knows already how this parent ended, or does not wait for it")
+    return wire.JobEvent(
+        job.version + 1,
+        job.state,
+        job.attempt,
+        job.queue,
+        job.task,
+        what.reason,
+        parent=what.parent,
+        note="parent_ended",
+        outcome=what.outcome,
+    )
 
 
 def _on_assigned(job: Job, what: Assigned, _now_ms: int) -> wire.JobEvent | Rejection:
@@ -279,6 +321,8 @@ def _on_reschedule(job: Job, what: wire.RescheduleJob, now_ms: int) -> wire.JobE
 def _on_set_parameter(job: Job, what: wire.SetParameter, _now_ms: int) -> wire.JobEvent | Rejection:
     if unexpected := _expected(job, what):
         return unexpected
+    if what.name.startswith(PARENT_PARAMETER):
+        return RESERVED
     value = raw(what.value)
     size = len(with_parameter(job.parameters, what.name, value))
     if size > PARAMETERS_BYTES_MAX:
@@ -322,6 +366,7 @@ def _noted(
 _PROPOSALS: Final[Mapping[type, Callable[[Job, Any, int], wire.JobEvent | Rejection]]] = {
     wire.JobDue: _on_due,
     wire.ParentEnded: _on_parent_ended,
+    ParentNoted: _on_parent_noted,
     Assigned: _on_assigned,
     Held: _on_held,
     wire.RunSucceeded: _on_succeeded,

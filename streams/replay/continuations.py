@@ -1,6 +1,6 @@
 """What becomes of a job whose parent would have ended otherwise: the parent's end as an input, put where it would be.
 
-An end of a parent that the lanes' rules pass on (streams/lane/features/verdicts.py) comes as long after it as the
+An end of a parent that the lanes' rules pass on (streams/lane/verdicts.py) comes as long after it as the
 recorded one did. What no end explains stays as it is recorded: a parent that was unknown, or forgotten, or had too
 many continuations.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.states import AWAITING, ContinueOn
-from joblog.streams.lane.features.verdicts import reason, verdict
+from joblog.streams.lane.verdicts import reason, verdict
 from joblog.streams.replay.history import End, History, Outside, Run
 from msgspec import Struct
 

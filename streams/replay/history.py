@@ -93,6 +93,8 @@ class History(Struct):
             self.is_replaced = event.traversed
             if event.state is State.ENQUEUED:
                 self.ready_ms = min(job.due_ms, at_ms) if job.state is State.SCHEDULED else at_ms
+        elif event.outcome is not None:
+            self._note(input_of(job, event, cause), at_ms)
         self.job = evolve(job, event, at_ms)
         if is_transition(event) and not event.traversed and event.state in FINAL_STATES:
             self.ends.append((at_ms, event.state))

@@ -10,7 +10,8 @@ from joblog.streams.contract.states import State
 from joblog.streams.contract.timestamps import EPOCH, parse_time_ms
 from joblog.streams.lane.filters import policy_of
 from joblog.streams.lane.job import Job
-from joblog.streams.lane.transitions import EXPIRED, Assigned, Held, Lost
+from joblog.streams.lane.parents import several
+from joblog.streams.lane.transitions import EXPIRED, Assigned, Held, Lost, ParentNoted
 from joblog.streams.replay.stored import ReadEvent
 from msgspec import json
 
@@ -65,6 +66,8 @@ def input_of(job: Job, event: ReadEvent, cause: str) -> Any:
 
 
 def _noted(job: Job, event: ReadEvent) -> Any:
+    if event.outcome is not None and event.parent is not None:
+        return ParentNoted(event.parent, event.outcome, event.reason or "")
     if event.note == "held":
         return Held(event.waits_for or "")
     if event.note != "progressed":
@@ -128,8 +131,17 @@ def _loss(job: Job, event: ReadEvent) -> Lost:
 
 
 def _parent_ended(job: Job, event: ReadEvent) -> wire.ParentEnded:
-    run = event.state is not State.DELETED
-    return wire.ParentEnded(job_id=job.id, parent=job.parent or "", state=None, run=run, reason=event.reason or "")
+    run, told, parents = event.state is not State.DELETED, event.outcome or wire.Outcome(None), several(job)
+    return wire.ParentEnded(
+        job_id=job.id,
+        parent=(job.parent or "") if parents is None else parents.job_ids[0],
+        state=told.state,
+        run=run,
+        reason=event.reason or "",
+        result=told.result,
+        exception=told.exception,
+        omitted=told.omitted,
+    )
 
 
 #: By what an event notes of a job whose state stays.

@@ -7,7 +7,7 @@ from joblog.streams.contract import wire
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.states import State
 from joblog.streams.lane.job import Job
-from joblog.streams.lane.transitions import Expired, Lost
+from joblog.streams.lane.transitions import Expired, Lost, ParentNoted
 from joblog.streams.replay.history import End, History, Outside, Run
 from msgspec import Struct, json, msgpack
 
@@ -21,6 +21,7 @@ _KINDS: Final[Mapping[str, type]] = {
         Lost,
         Expired,
         wire.ParentEnded,
+        ParentNoted,
         wire.DeleteJob,
         wire.RequeueJob,
         wire.RescheduleJob,

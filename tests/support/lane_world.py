@@ -22,6 +22,7 @@ from joblog.streams.lane.filters import FilterChain, RetryFilter
 from joblog.streams.lane.job import Job, deleted, evolve, is_transition, new_job
 from joblog.streams.lane.lane import Lane
 from joblog.streams.lane.output import LaneOutput
+from joblog.streams.lane.parents import condition, ends, several
 from joblog.streams.lane.rules import LaneRules
 from joblog.streams.lane.times import over_at
 from joblog.streams.lane.transitions import Election
@@ -209,8 +210,24 @@ class World:
         elif isinstance(report, wire.JobDue):
             assert (before.state, report.version) == (State.SCHEDULED, before.version)
         elif isinstance(report, wire.ParentEnded):
-            assert (before.state, report.parent) == (State.AWAITING, before.parent)
+            assert before.state is State.AWAITING
+            self._check_parents(before, event, report)
+
+    def _check_parents(self, before: Job, event: wire.JobEvent, report: wire.ParentEnded) -> None:
+        """A job goes on when its parent ended, or as many of its parents as it needs."""
+        parents = several(before)
+        if parents is None:
+            assert report.parent == before.parent
             assert report.run or event.state is State.DELETED
+            return
+        assert report.parent in parents.job_ids
+        if is_transition(event):
+            assert report.parent in ends(before)
+            found = condition(parents, ends(before))
+            assert found != "wait"
+            assert (event.state is State.DELETED) is (found == "delete")
+        else:
+            assert report.parent not in ends(before)
 
     def _is_traversed(self, job: Job) -> bool:
         events = self.partitions[lane_of_job(job.id)].events

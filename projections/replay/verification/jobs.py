@@ -29,7 +29,7 @@ from joblog.projections.replay.verification.expiry import Expired
 from joblog.projections.replay.verification.lane_hashes import hash_of
 from joblog.projections.replay.verification.lane_sums import Sums
 from joblog.projections.replay.verification.log_pass import LogPass
-from joblog.projections.replay.verification.orphans import Wait, wait_of
+from joblog.projections.replay.verification.orphans import Wait, waits_of
 from joblog.projections.replay.verification.regular import Regular, regular
 from joblog.projections.replay.verification.report import Found
 from joblog.projections.replay.verification.row_hash import row_digest
@@ -116,8 +116,9 @@ class Jobs:
         whole = joined(trace, later) if trace is not None and later is not None else trace or later
         if whole is not None and (usual is None or later is not None):
             self._found.add(audit(whole, self._begins))
-        if whole is not None and whole.state is State.AWAITING and (wait := wait_of(whole)) is not None:
-            self.waits.add(*wait)
+        if whole is not None and whole.state is State.AWAITING:
+            for parent, wait in waits_of(whole):
+                self.waits.add(parent, wait)
             self.waits.spill()
         if looked is not None and (whole is not None or not self._begins.get(lane_of_job(job), 0)):
             self._compare_state(key, whole, given, looked)

@@ -16,10 +16,11 @@ from joblog.projections.replay.verification.audit import job_of
 from joblog.projections.replay.verification.findings import Finding, Kind, position
 from joblog.projections.replay.verification.state_topic import Entry
 from joblog.projections.replay.verification.trace import Trace, joined, steps_of
+from joblog.streams.contract.relations import PARENT_PARAMETER
 from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.contract.timestamps import parse_time_ms
-from joblog.streams.lane.features.verdicts import verdict
 from joblog.streams.lane.rules import LaneRules
+from joblog.streams.lane.verdicts import verdict
 from msgspec import Struct
 
 #: An answer is a record in another lane's `reports`: so long may it take, and no longer if its elector works.
@@ -46,13 +47,13 @@ class Parent(NamedTuple):
     entry: Entry | None
 
 
-def wait_of(trace: Trace) -> tuple[bytes, Wait] | None:
-    """The parent of a job whose last state is Awaiting, and its wait."""
-    if trace.parent is None or trace.on is None:
-        return None
-    last = list(steps_of(trace))[-1]
-    wait = Wait(trace.key, ContinueOn(trace.on), parse_time_ms(trace.changed_at), last.lane, last.offset)
-    return job_key(trace.parent), wait
+def waits_of(trace: Trace) -> Iterator[tuple[bytes, Wait]]:
+    """The parents of a job whose last state is Awaiting, but those that it was told of, and its waits."""
+    last, told = list(steps_of(trace))[-1], trace.set or {}
+    for parent, on in trace.waits.items():
+        if PARENT_PARAMETER + parent not in told:
+            since_ms = parse_time_ms(trace.changed_at)
+            yield job_key(parent), Wait(trace.key, ContinueOn(on), since_ms, last.lane, last.offset)
 
 
 def with_parents(

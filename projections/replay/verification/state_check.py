@@ -117,10 +117,10 @@ def spec_finding(unsure: Unsure, log: bytes) -> Finding | None:
 def listed_findings(key: bytes, trace: Trace | None, listed: Iterable[Listed]) -> Iterable[Finding]:
     """Where `state` says that a job waits for another one, and its events do not."""
     for one in listed:
-        if trace is not None and (trace.parent, trace.on) == (one.parent, one.on):
+        if trace is not None and trace.waits.get(one.parent) == one.on:
             continue
         what = f"job {one.parent} in state: lists {job_of(key)}, which never waited for it ({one.on})"
-        waits = {"parent": trace.parent, "on": trace.on} if trace is not None else None
+        waits = [{"parent": parent, "on": on} for parent, on in trace.waits.items()] if trace is not None else None
         lane = trace.lane if trace is not None else None
         found = {"parent": one.parent, "on": one.on}
         yield Finding(kind=Kind.STATE, lane=lane, job=one.parent, what=what, log=waits, found=found)

@@ -83,6 +83,7 @@ class Trace(Struct, array_like=True, gc=False):
 
     - key: the id as sixteen bytes, by which traces are sorted. steps: all events, also of earlier lives.
     - begins: whether the last life began in this run. first_version: of the last life, or of the run.
+    - parents, parents_on: of a job that waits for several.
     - spec, exception_message: digests. parameters: those that the job was created with. set: those set since.
     """
 
@@ -112,6 +113,15 @@ class Trace(Struct, array_like=True, gc=False):
     exception_message: bytes | None = None
     parameters: bytes | None = None
     set: dict[str, bytes] | None = None
+    parents: tuple[str, ...] | None = None
+    parents_on: str | None = None
+
+    @property
+    def waits(self) -> dict[str, str]:
+        """For which end of which jobs this one waits, or waited."""
+        if self.parents is not None and self.parents_on is not None:
+            return dict.fromkeys(self.parents, self.parents_on)
+        return {self.parent: self.on} if self.parent is not None and self.on is not None else {}
 
 
 def short(data: bytes) -> bytes:
@@ -180,13 +190,15 @@ def trace_of(row: JobRow, steps: bytes, *, begins: bool) -> Trace:
         short(exception.message.encode()) if exception else None,
         bytes(created.parameters) if created and created.parameters is not EMPTY_OBJECT else None,
         {name: bytes(value) for name, value in row.parameters.items()} if row.parameters else None,
+        created.parents.job_ids if created and created.parents else None,
+        created.parents.on if created and created.parents else None,
     )
 
 
 #: What a later run says anew if it has a transition, and what it says only if it says it.
 _MOVED: Final = ("changed_at", "state_version", "lease", "due", "worker")
 _LATEST: Final = ("offset", "version", "attempt", "state", "queue", "task")
-_KEPT: Final = ("retry", "priority", "spec", "parameters")
+_KEPT: Final = ("retry", "priority", "spec", "parameters", "parents", "parents_on")
 
 
 def joined(first: Trace, rest: Trace) -> Trace:

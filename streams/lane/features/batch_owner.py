@@ -16,10 +16,10 @@ from joblog.streams.contract.states import AWAITING, DELETED, FAILED, PROCESSING
 from joblog.streams.contract.timestamps import EPOCH
 from joblog.streams.lane.features.batch_parts import BatchParts
 from joblog.streams.lane.features.batch_records import BATCH_KEY, NOTHING, Batch, added, is_open, state_of
-from joblog.streams.lane.features.verdicts import CONTINUATIONS_MAX, verdict
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.transitions import Election, Rejection
+from joblog.streams.lane.verdicts import CONTINUATIONS_MAX, verdict
 
 #: How often an event tells the progress of a batch, milliseconds.
 PROGRESS_MS: Final = 1_000

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from joblog.streams.contract import wire
 from joblog.streams.lane.extras import USES_BATCH
 from joblog.streams.lane.feature import CommandHandler, Feature, ReportHandler
+from joblog.streams.lane.features import parent_reports
 from joblog.streams.lane.features.batch_owner import BatchOwner, unknown_lane
 from joblog.streams.lane.features.batch_parts import BatchParts
 from joblog.streams.lane.features.batch_records import BATCH_KEY, PART, Batch, Part
@@ -71,7 +72,7 @@ class Batches(Feature):
 
     def _parent_ended(self, report: wire.ParentEnded, cause: str, election: Election, out: LaneOutput) -> None:
         if not self.owner.parent_ended(report, cause, election, out):
-            self.pipeline.report(report, cause, election, out)
+            parent_reports.take(self.pipeline, report, cause, election, out)
 
     def moved(self, before: Job | None, job: Job, what: Any, election: Election, out: LaneOutput) -> None:
         extras = job.extras

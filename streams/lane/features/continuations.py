@@ -1,8 +1,10 @@
 """Continuations: jobs that wait for another job to end, in any lane, and for parents that are not created yet.
 
 The lane of a continuation reports to the lane of its parent that it waits. That lane keeps the wait in the parent's
-record, or in a record of this feature until it has read the parent's create command, and reports the outcome back.
-It follows only the jobs that others wait for.
+record, or in a record of this feature until it has read the parent's create command, and reports the outcome back,
+with the parent's result or exception. It follows only the jobs that others wait for.
+
+A job with several parents notes how each of them ended, and decides when that is enough (lane/parents.py).
 """
 
 from collections.abc import Callable, Mapping
@@ -13,11 +15,14 @@ from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.states import AWAITING, ContinueOn, State
 from joblog.streams.lane.extras import AFTER_BATCH
 from joblog.streams.lane.feature import Feature, ReportHandler
-from joblog.streams.lane.features.verdicts import CONTINUATIONS_MAX, reason, verdict
+from joblog.streams.lane.features import parent_reports
+from joblog.streams.lane.features.recent_ends import RecentEnds
 from joblog.streams.lane.job import Job, waits_for_start
 from joblog.streams.lane.output import LaneOutput
+from joblog.streams.lane.parents import carried, several
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.transitions import Election
+from joblog.streams.lane.verdicts import CONTINUATIONS_MAX, reason, verdict
 from msgspec import msgpack, structs
 
 PENDING_KEY: Final = "pending:"
@@ -35,6 +40,7 @@ class Continuations(Feature):
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__(pipeline)
         self.pending: dict[str, Links] = {}
+        self._recent = RecentEnds()
 
     def load(self, key: str, value: Any, clock_ms: int) -> None:
         self.pending[key] = value
@@ -47,18 +53,25 @@ class Continuations(Feature):
                 self.pipeline.follow(job.id, self)
 
     def reports(self) -> Mapping[type, ReportHandler]:
-        return {wire.ContinuationAdded: self._added, wire.ParentEnded: self.pipeline.report}
+        return {wire.ContinuationAdded: self._added, wire.ParentEnded: self._parent_ended}
 
     def created(self) -> Mapping[State, Callable[[Job, LaneOutput], None]]:
         return {AWAITING: self._report_wait}
 
     def _report_wait(self, job: Job, out: LaneOutput) -> None:
-        """Report to the lane of its parent that this job waits; not if that is the start of its own batch."""
+        """Report to the lanes of its parents that this job waits; not if that is the start of its own batch."""
         if job.parent is not None and job.on is not None and not waits_for_start(job):
             is_after_batch = job.extras is not None and job.extras.uses & AFTER_BATCH
             kind = wire.BatchAwaited if is_after_batch else wire.ContinuationAdded
             link = kind(job_id=job.parent, child=job.id, on=job.on)
             out.reports.append((lane_of_job(job.parent), job.parent, link))
+        elif (parents := several(job)) is not None:
+            for parent in dict.fromkeys(parents.job_ids):
+                added = wire.ContinuationAdded(job_id=parent, child=job.id, on=parents.on)
+                out.reports.append((lane_of_job(parent), parent, added))
+
+    def _parent_ended(self, report: wire.ParentEnded, cause: str, election: Election, out: LaneOutput) -> None:
+        parent_reports.take(self.pipeline, report, cause, election, out)
 
     def appeared(self, job: Job, out: LaneOutput) -> None:
         """Hand the waits that were reported before their parent was created over to the parent's record."""
@@ -69,18 +82,21 @@ class Continuations(Feature):
 
     def ended(self, job: Job, out: LaneOutput) -> None:
         """Report the end to those whose condition is decided; the others wait, for a Failed job may be requeued."""
-        waiting = []
+        waiting, event = [], _last_event(job, out)
         for child, on in job.continuations:
             if verdict(on, job.state) == "wait":
                 waiting.append((child, on))
             else:
-                self._report_end(job.id, job.state, child, on, out)
+                self._report_end(job.id, job.state, child, on, event, out)
         job.continuations = tuple(waiting)
 
     def forgotten(self, job: Job, out: LaneOutput) -> None:
         """Report the end to those that still wait: a Failed job that is no longer kept will not be requeued here."""
         for child, on in job.continuations:
-            self._report_end(job.id, job.state, child, on, out)
+            self._report_end(job.id, job.state, child, on, self._recent.get(job.id, job.version), out)
+
+    def turn_ended(self, out: LaneOutput) -> None:
+        self._recent.take(out.events)
 
     def tick(self, caught_up: bool, election: Election, out: LaneOutput) -> None:
         """Give up on parents that were not created in time."""
@@ -96,7 +112,8 @@ class Continuations(Feature):
             return
         remembered = self.pipeline.ended.get(link.job_id)
         if remembered is not None:
-            self._report_end(link.job_id, remembered[0], link.child, link.on, out)
+            event = self._recent.get(link.job_id, remembered[1])
+            self._report_end(link.job_id, remembered[0], link.child, link.on, event, out)
             return
         # The parent's create command may not have been read yet: it is in another partition.
         waiting = self.pending.get(link.job_id, ())
@@ -109,7 +126,8 @@ class Continuations(Feature):
 
     def _wait_or_report(self, parent: Job, child: str, on: ContinueOn, out: LaneOutput) -> None:
         if verdict(on, parent.state) != "wait":
-            self._report_end(parent.id, parent.state, child, on, out)
+            event = self._recent.get(parent.id, parent.version)
+            self._report_end(parent.id, parent.state, child, on, event, out)
         elif (child, on) in parent.continuations:
             pass  # reported twice
         elif len(parent.continuations) >= CONTINUATIONS_MAX:
@@ -126,10 +144,19 @@ class Continuations(Feature):
             self._refuse(parent, child, out, why)
         out.state[PENDING_KEY + parent] = None
 
-    def _report_end(self, parent: str, state: State, child: str, on: ContinueOn, out: LaneOutput) -> None:
-        outcome = verdict(on, state)
+    def _report_end(
+        self, parent: str, state: State, child: str, on: ContinueOn, event: wire.JobEvent | None, out: LaneOutput
+    ) -> None:
+        outcome, has = verdict(on, state), carried(event, state)
         report = wire.ParentEnded(
-            job_id=child, parent=parent, state=state, run=outcome == "run", reason=reason(parent, state, outcome)
+            job_id=child,
+            parent=parent,
+            state=state,
+            run=outcome == "run",
+            reason=reason(parent, state, outcome),
+            result=has.result,
+            exception=has.exception,
+            omitted=has.omitted,
         )
         out.reports.append((lane_of_job(child), child, report))
 
@@ -138,3 +165,9 @@ class Continuations(Feature):
         text = why or f"Job {parent} has {CONTINUATIONS_MAX} continuations already"
         report = wire.ParentEnded(job_id=child, parent=parent, state=None, run=False, reason=text)
         out.reports.append((lane_of_job(child), child, report))
+
+
+def _last_event(job: Job, out: LaneOutput) -> wire.JobEvent:
+    """The event that led to where the job is, which this turn wrote."""
+    written = (data for key, _, _, data, _, _ in reversed(out.events) if key == job.id)
+    return next(data for data in written if isinstance(data, wire.JobEvent) and data.version == job.version)

@@ -15,12 +15,12 @@ from joblog.streams.elector.turn import CARRIED_BYTES_MAX, FANOUT_MAX, Turn
 from joblog.streams.elector.writer import Writer
 from joblog.streams.errors import InternalError
 from joblog.streams.lane.features.continuations import Continuations
-from joblog.streams.lane.features.verdicts import CONTINUATIONS_MAX
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.lane import Lane
 from joblog.streams.lane.output import BYTES_MAX
 from joblog.streams.lane.rules import LaneRules
 from joblog.streams.lane.transitions import PARAMETERS_BYTES_MAX, Election
+from joblog.streams.lane.verdicts import CONTINUATIONS_MAX
 from msgspec import Raw, structs
 
 from tests.support.scene import NOW, create, id_of, queue_in, succeeded, worker

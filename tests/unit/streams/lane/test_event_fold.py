@@ -1,13 +1,14 @@
 """`state` follows from the events: a lane that is folded from them is the lane that wrote them."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from joblog.streams.contract import wire
 from joblog.streams.contract.controls import BulkAction
 from joblog.streams.contract.ids import lane_of_job
-from joblog.streams.contract.relations import UniquePolicy, UniqueUntil
+from joblog.streams.contract.relations import Need, UniquePolicy, UniqueUntil
 from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.elector.lane_records import read_state, write_state
 from joblog.streams.lane.control_fold import ControlFold
@@ -62,7 +63,11 @@ def act(world: World, index: int, step: tuple[int, int, bool], steps: list[tuple
         unique = wire.Unique("k", UniquePolicy.REPLACE, UniqueUntil.PERIOD, 60.0) if index % 2 else wire.Unique("k")
         world.send(create(chr(ord("a") + index), lane=lane, lanes=LANES, unique=unique), lane)
     elif what <= 2:
-        parent = {"parent": wire.Parent(named(index - 1, steps))} if index and other else {}
+        parent: dict[str, Any] = {"parent": wire.Parent(named(index - 1, steps))} if index and other else {}
+        if index > 1 and other and what == 1:
+            need = Need.ANY if index % 2 else Need.ALL
+            ids = (named(index - 1, steps), named(index - 2, steps))
+            parent = {"parents": wire.Parents(ids, need=need)}
         world.send(create(chr(ord("a") + index), lane=lane, lanes=LANES, **parent), lane)
     elif what == 3:
         world.send(wire.DeleteJob(job_id=named(index // 2, steps)), lane_of_job(named(index // 2, steps)))

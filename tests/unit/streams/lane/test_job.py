@@ -17,6 +17,7 @@ from joblog.streams.lane.transitions import (
     Expired,
     Held,
     Lost,
+    ParentNoted,
     Rejection,
     decide,
 )
@@ -31,6 +32,8 @@ FAILED = wire.RunFailed(**RUN, exception=BOOM, duration_ms=2.5, started_ms=NOW -
 RELEASED = wire.RunReleased(**RUN, reason="drained")
 ENDED_WELL = wire.ParentEnded(job_id=ID, parent=PARENT, state=State.SUCCEEDED, run=True, reason="go")
 
+TOLD = {"parent": PARENT, "outcome": wire.Outcome(State.SUCCEEDED)}
+
 
 # --- what is heard where ---
 
@@ -39,6 +42,7 @@ AT_ITS_DEADLINE = Extras(USES_TIMES, deadline_ms=NOW)
 INPUTS: dict[type, Any] = {
     wire.JobDue: wire.JobDue(job_id=ID, version=5),
     wire.ParentEnded: ENDED_WELL,
+    ParentNoted: ParentNoted(PARENT, wire.Outcome(State.SUCCEEDED), "go"),
     Assigned: Assigned("w"),
     Held: Held("mutex m"),
     wire.RunSucceeded: SUCCEEDED,
@@ -95,13 +99,17 @@ def test_only_people_wake_what_has_ended(state: State) -> None:
             INPUTS[wire.JobDue],
             event(State.ENQUEUED, reason="Triggered by its schedule", retry=2, lost=1),
         ),
-        (in_state(State.AWAITING), ENDED_WELL, event(State.ENQUEUED, reason="go", retry=2, lost=1)),
+        (in_state(State.AWAITING), ENDED_WELL, event(State.ENQUEUED, reason="go", retry=2, lost=1, **TOLD)),
         (
             in_state(State.AWAITING, due_ms=LATER_MS),
             ENDED_WELL,
-            event(State.SCHEDULED, reason="go", due=LATER_TEXT, retry=2),
+            event(State.SCHEDULED, reason="go", due=LATER_TEXT, retry=2, **TOLD),
         ),
-        (in_state(State.AWAITING, due_ms=NOW), ENDED_WELL, event(State.ENQUEUED, reason="go", retry=2, lost=1)),
+        (
+            in_state(State.AWAITING, due_ms=NOW),
+            ENDED_WELL,
+            event(State.ENQUEUED, reason="go", retry=2, lost=1, **TOLD),
+        ),
         (
             in_state(State.AWAITING, due_ms=LATER_MS),
             structs.replace(ENDED_WELL, run=False, reason="no"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job, lane_of_queue, new_job_id
-from joblog.streams.contract.relations import UniquePolicy, UniqueUntil
+from joblog.streams.contract.relations import Need, UniquePolicy, UniqueUntil
 from joblog.streams.contract.retry import Curve, OnExceeded, Retry
 from joblog.streams.contract.states import FINAL_STATES, ContinueOn, State
 from joblog.streams.contract.timestamps import EPOCH
@@ -69,6 +69,7 @@ class Lanes(RuleBasedStateMachine):
     @rule(
         job=jobs,
         parent=seldom(jobs),
+        parents=seldom(st.tuples(st.lists(jobs, min_size=1, max_size=3), st.sampled_from(Need))),
         on=st.sampled_from(ContinueOn),
         delay_ms=st.none() | delays_ms,
         retry=st.sampled_from(RETRIES),
@@ -85,12 +86,14 @@ class Lanes(RuleBasedStateMachine):
         lane = lane_of_job(JOBS[job])
         queue = queues_of(lane)[which % len(queues_of(lane))]
         awaited = None if parent is None or parent >= job else wire.Parent(JOBS[parent], on)
+        several = [] if said["parents"] is None else [JOBS[one] for one in said["parents"][0] if one < job]
         self.world.send(
             wire.CreateJob(
                 said["task"],
                 queue=queue,
                 job_id=JOBS[job],
                 parent=awaited,
+                parents=None if awaited or not several else wire.Parents(tuple(several), on, said["parents"][1]),
                 run_at=self._instant(said["delay_ms"]),
                 retry=said["retry"],
                 priority=said["priority"],

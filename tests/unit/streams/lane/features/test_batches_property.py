@@ -7,7 +7,7 @@ import pytest
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.states import AWAITING, DELETED, FAILED, FINAL_STATES, SUCCEEDED, ContinueOn
-from joblog.streams.lane.features.verdicts import verdict
+from joblog.streams.lane.verdicts import verdict
 from msgspec import json
 
 from tests.support.batch_world import BatchWorld

@@ -1,6 +1,6 @@
 import pytest
 from joblog.streams.contract.states import FINAL_STATES, ContinueOn, State
-from joblog.streams.lane.features.verdicts import VERDICTS, reason, verdict
+from joblog.streams.lane.verdicts import VERDICTS, reason, verdict
 
 
 def test_every_condition_has_a_verdict_on_every_end() -> None:
