@@ -160,6 +160,11 @@ def life() -> Iterator[Scene]:
     bulk = {"operation": id_of("o")}
     yield scene.when(wire.StartBulk(**bulk, action=BulkAction.DELETE, fence=(5,), matched=2, rate=1.0))
     yield scene.when(wire.AdvanceBulk(**bulk, before=0, sent=1, cursor=A), wire.CancelBulk(**bulk))
+    yield scene.when(worker(slots=3), create("h"), create("i"))
+    yield scene.when(create("j", parents=wire.Parents((id_of("h"), id_of("i")))))
+    yield scene.when(*(report for _, _, report in scene.out.reports))
+    yield scene.when(succeeded("h", 2))
+    yield scene.when(*(report for _, _, report in scene.out.reports))
 
 
 def elected() -> list[tuple[str, Any]]:

@@ -4,13 +4,19 @@ from typing import Any
 import pytest
 from joblog.streams.contract import wire
 from joblog.streams.contract.codec import encode
+from joblog.streams.contract.relations import Need, UniquePolicy
 from joblog.streams.contract.retry import Curve, Retry, jitter
+from joblog.streams.contract.states import State
 from joblog.streams.contract.timestamps import EPOCH, format_time
 from joblog.streams.lane.filters import FilterChain, RetryFilter
+from joblog.streams.replay.history import Histories
+from joblog.streams.replay.packed import packed, unpacked
 from joblog.streams.replay.redecision import Difference, Redecision, differences
 from joblog.streams.replay.stored import StoredEvent, stored_event
+from joblog.streams.replay.what_if import WhatIf
+from msgspec import Raw, structs
 
-from tests.support.scene import NEVER, NOW, Scene, Tick, create, id_of, released, run_failed, succeeded, worker
+from tests.support.scene import NEVER, NOW, Pause, Scene, Tick, create, id_of, released, run_failed, succeeded, worker
 
 SPREAD = Retry(attempts=2, curve=Curve.EXPONENTIAL, base_s=100.0, jitter=0.5)
 CHAIN = FilterChain([RetryFilter(lambda: 0.0)])
@@ -63,6 +69,62 @@ def test_what_time_and_runs_bring_is_decided_as_before(log: Log) -> None:
     log.when(wire.RequeueJob(job_id=id_of("a"), reason="q"))
     kinds = {(one.event.note or str(one.event.state), one.event.version) for one in log.stored}
     assert {("progressed", 3), ("Failed", 4), ("Deleted", 6), ("Deleted", 4)} <= kinds
+    assert decided(log) == []
+
+
+def delivered(log: Log) -> None:
+    while log.out.reports:
+        log.when(*(report for _, _, report in log.out.reports))
+
+
+@pytest.mark.parametrize("need", Need)
+def test_what_several_parents_led_to_is_decided_as_before(log: Log, need: Need) -> None:
+    a, b = id_of("a"), id_of("b")
+    log.given(worker(slots=3), create("a", retry=NEVER), create("b"), create("c", on="a"))
+    log.given(*(report for _, _, report in log.out.reports))
+    log.given(create("d", parents=wire.Parents((a, b), need=need)), create("e", parents=wire.Parents((b, a))))
+    delivered(log)
+    log.given(structs.replace(succeeded("a", 2), result=Raw(b'{"n": 1}')))
+    delivered(log)
+    log.given(wire.DeleteJob(job_id=b))
+    delivered(log)
+    kinds = {one.event.note for one in log.stored if one.job_id == id_of("e")}
+    assert kinds == {None, "parent_ended"}
+    ends = {one.job_id: one.event.state for one in log.stored}
+    assert ends[id_of("e")] == "Deleted"
+    assert ends[id_of("d")] == ("Deleted" if need is Need.ALL else "Processing")
+    assert decided(log) == []
+    assert same_without_change(log)
+
+
+def test_a_condition_that_was_decided_otherwise_is_a_difference(log: Log) -> None:
+    log.given(create("a"), create("b"), create("c", parents=wire.Parents((id_of("a"), id_of("b")))))
+    early = wire.JobEvent(2, State.ENQUEUED, 0, "q0", "t", "too early")
+    value = encode(
+        wire.CloudEvent("1.0", "x", "/l", "job.enqueued", id_of("c"), None, None, "reports/0@9", None, early)
+    )
+    found = stored_event(value)
+    assert found is not None
+    log.stored.append(found)
+    (difference,) = decided(log)
+    assert difference.what == "ParentEnded is refused now: the job waits for other parents"
+
+
+def same_without_change(log: Log) -> bool:
+    """Whether what-if without another policy finds the jobs where they are."""
+    histories = Histories()
+    found = [one for stored in log.stored for one in histories.take(stored)] + list(histories)
+    again = [unpacked(packed(one)) for one in found]
+    return all(WhatIf(CHAIN).of(one).job.state is one.job.state for one in again)
+
+
+def test_jobs_that_gave_way_to_others_of_their_key_are_decided_as_before(log: Log) -> None:
+    log.given(worker(slots=3), create("a", unique=wire.Unique("k")))
+    log.given(create("b", unique=wire.Unique("k", UniquePolicy.REPLACE)))
+    log.given(create("c", unique=wire.Unique("k", UniquePolicy.DEBOUNCE, wait_s=1.5)))
+    log.given(Pause(1_500), wire.JobDue(job_id=id_of("c"), version=1)).given(succeeded("b", 2))
+    ends = {one.job_id: one.event.state for one in log.stored}
+    assert ends == {id_of("a"): "Deleted", id_of("b"): "Succeeded", id_of("c"): "Processing"}
     assert decided(log) == []
 
 
