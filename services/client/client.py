@@ -22,7 +22,7 @@ from joblog.services.client.checks import problems_of
 from joblog.services.client.options import ClientFilter
 from joblog.services.client.queues import Queues
 from joblog.services.client.recurring import RecurringJobs
-from joblog.services.client.sending import CommandSender
+from joblog.services.client.sending import CommandSender, Sender, TogetherSender
 from joblog.services.client.templates import CommandRecord, Rules
 from joblog.services.client.tracing_filters import with_tracing
 from joblog.services.client.transactions import TransactionSender
@@ -74,13 +74,9 @@ class Client(BatchCalls, AbstractContextManager["Client"]):
                 raise SettingsError(f"client: {what}")
         super().__init__(rules, filters)
         client_id = f"{names.prefix}client-{self.name}"
-        make = partial(producer, config, client_id, linger_ms=LINGER_MS, timeout_ms=round(timeout_s * 1000))
-        self._sender = CommandSender(
-            DurableProducer(make), config.bootstrap_servers, names.commands, lanes, timeout_s
-        )
-        self._together = TransactionSender(config, names.commands, client_id, timeout_s, self._sender.check_topic)
+        self._sender, self._together = self._senders(config, names, client_id, timeout_s)
         #: Recurring jobs: add, change, pause, trigger and remove them.
-        self.recurring: Final = RecurringJobs(config, names, lanes, client_id, self.create)
+        self.recurring: Final = self._recurring(config, names, client_id)
         #: Pause, drain and resume queues.
         self.queues: Final = Queues(self.send, self._rules)
         #: Let workers take no more jobs, or stop.
@@ -102,6 +98,19 @@ class Client(BatchCalls, AbstractContextManager["Client"]):
             timeout_s=settings.client.timeout_s,
             args_bytes_max=settings.client.args_bytes_max,
         )
+
+    def _senders(
+        self, config: KafkaConfig, names: TopicNames, client_id: str, timeout_s: float
+    ) -> tuple[Sender, TogetherSender]:
+        """What takes its commands; in users' tests these are lanes in memory (services/testing)."""
+        make = partial(producer, config, client_id, linger_ms=LINGER_MS, timeout_ms=round(timeout_s * 1000))
+        one_by_one = CommandSender(
+            DurableProducer(make), config.bootstrap_servers, names.commands, self._rules.lanes, timeout_s
+        )
+        return one_by_one, TransactionSender(config, names.commands, client_id, timeout_s, one_by_one.check_topic)
+
+    def _recurring(self, config: KafkaConfig, names: TopicNames, client_id: str) -> RecurringJobs:
+        return RecurringJobs(config, names, self._rules.lanes, client_id, self.create)
 
     def close(self) -> None:
         """Close the connections, after the calls of other threads that are in progress."""

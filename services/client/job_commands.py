@@ -77,7 +77,7 @@ class JobCommands(ABC):
         """Create a job that runs after a delay (a timedelta or seconds), or at an instant with a time zone."""
         if options.run_at is not None:
             raise InvalidData("options.run_at has no effect in schedule(): write at=..., or use enqueue()")
-        run_at = due_at(delay, at)
+        run_at = self._due(delay, at)
         return self.create(task, Call(args, kwargs), with_options(options, run_at=run_at))
 
     def continue_with(
@@ -202,7 +202,7 @@ class JobCommands(ABC):
         reason: str | None = None,
     ) -> None:
         """Move a job to another instant, from any state."""
-        fields = {"run_at": due_at(delay, at), "snapshot": snapshot}
+        fields = {"run_at": self._due(delay, at), "snapshot": snapshot}
         self._change(commands.RescheduleJob, job_id, expected_state, expected_version, reason, **fields)
 
     def set_parameter(
@@ -246,6 +246,10 @@ class JobCommands(ABC):
         """
         check_move(job_id, queue, self._rules)
         self._change(commands.MoveJob, job_id, expected_state, expected_version, reason, queue=queue)
+
+    def _due(self, delay: timedelta | float | None, at: datetime | None) -> datetime:
+        """The instant that a delay or a time names; users' tests have a clock of their own."""
+        return due_at(delay, at)
 
     def _change(
         self,

@@ -232,8 +232,10 @@ def filtered(draft: JobDraft, filters: Sequence[ClientFilter]) -> JobDraft | Non
     return draft
 
 
-def due_at(delay: timedelta | float | None, at: datetime | None) -> datetime:
+def due_at(delay: timedelta | float | None, at: datetime | None, now: datetime | None = None) -> datetime:
     """The instant that a delay from now (a timedelta or seconds) or a time names; a negative delay is in the past.
+
+    `now` is the present, if it is not that of the machine's clock.
 
     Raises InvalidData unless exactly one is given, and for a delay that is no number or leads beyond the year 9999.
     """
@@ -244,6 +246,6 @@ def due_at(delay: timedelta | float | None, at: datetime | None) -> datetime:
     if at is not None:
         return at
     try:
-        return datetime.now(UTC) + (delay if isinstance(delay, timedelta) else timedelta(seconds=delay or 0))
+        return (now or datetime.now(UTC)) + (delay if isinstance(delay, timedelta) else timedelta(seconds=delay or 0))
     except (OverflowError, ValueError) as exc:
         raise InvalidData(f"a delay of {delay} s does not lead to an instant before the year 10000") from exc

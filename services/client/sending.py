@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message
 from joblog.services.client.templates import CommandRecord
@@ -23,6 +23,26 @@ _REPORT_S: Final = 5.0
 _FULL_WAIT_S: Final = 0.005
 #: How long a call that has handed over its records keeps the producer from lingering for more.
 _HURRY_S: Final = 0.1
+
+
+class Sender(Protocol):
+    """What takes commands: Kafka (`CommandSender`), or lanes in memory (services/testing)."""
+
+    def send(self, records: Sequence[CommandRecord]) -> None:
+        """Send all, and return when they are kept."""
+
+    def close(self) -> None:
+        """No more commands come."""
+
+
+class TogetherSender(Protocol):
+    """What takes commands that become true together."""
+
+    def send(self, records: Sequence[CommandRecord], job_ids: Sequence[str]) -> None:
+        """Send all or none."""
+
+    def close(self) -> None:
+        """No more commands come."""
 
 
 class NotAcknowledged(EnqueueError):

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from confluent_kafka import KafkaError, KafkaException
 from joblog.streams.contract.record_headers import Headers
@@ -35,6 +35,22 @@ class _Record(NamedTuple):
     key: str | bytes | None
     value: bytes | None
     headers: Headers | None = None
+
+
+class Sender(Protocol):
+    """What takes the worker's records: Kafka (`ReportSender`), or lanes in memory (services/testing)."""
+
+    def send(self, lane: int, key: str, value: bytes) -> None:
+        """Send a report that must arrive."""
+
+    def send_in_order(self, lane: int, key: str, *values: bytes) -> None:
+        """Send reports that must arrive in this order."""
+
+    def renew(self, lane: int, key: str, value: bytes, acknowledged: Callable[[], None]) -> None:
+        """Send a report that the next one replaces."""
+
+    def park(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        """Send a dead letter, which must arrive."""
 
 
 class ReportSender:

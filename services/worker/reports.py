@@ -10,7 +10,7 @@ from joblog.services.tasks.task import Task
 from joblog.services.worker.execution.results import Failed, Outcome, Released, Succeeded, describe, stack_of
 from joblog.services.worker.execution.run import AssignmentRecord, Run, clock
 from joblog.services.worker.execution.told import Taken
-from joblog.services.worker.report_sender import ReportSender
+from joblog.services.worker.report_sender import Sender
 from joblog.streams.contract import deadletters
 from joblog.streams.contract.traceparent import recorded_trace
 from joblog.streams.contract.wire import (
@@ -42,7 +42,7 @@ T = TypeVar("T")
 class Reports:
     """Writes reports into the lane they belong to; may be called from any thread."""
 
-    def __init__(self, sender: ReportSender) -> None:
+    def __init__(self, sender: Sender) -> None:
         self._sender = sender
 
     def ended(self, run: Run, outcome: Outcome) -> None:
