@@ -117,7 +117,11 @@ def _revived(lane: Pipeline, command: wire.Change) -> Job | Rejection:
                 "from Postgres; if its row has expired there, create the job anew (the log has it: `joblog replay "
                 "history ID`)",
             )
-        return Rejection("ended", f"the job ended as {remembered[0]}; only a requeue with its snapshot revives it")
+        return Rejection(
+            "ended",
+            f"the job ended as {remembered[0]}; only a requeue with its snapshot revives it, which `joblog job "
+            "requeue` takes from Postgres until the row expires there",
+        )
     assert isinstance(snapshot, wire.Snapshot)
     if snapshot.state not in FINAL_STATES:
         return Rejection("unknown_job", f"the snapshot's state {snapshot.state} is not final, yet the job is gone")

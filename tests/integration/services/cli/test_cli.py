@@ -399,3 +399,32 @@ def test_a_long_list_goes_on_where_it_ended(running: Joblog) -> None:
     assert len(first) == 2
     assert following
     assert not set(first) & set(following)
+
+
+def test_the_rows_of_ended_jobs_expire_and_what_can_still_be_done_is_told(
+    running: Joblog, wait_until: Callable[..., Any]
+) -> None:
+    (job,) = running.rows("enqueue", "cli.add", "1", "--wait", "60s")
+    short = Joblog({**running.environment, "JOBLOG_EXPIRY__TASKS": '{"cli.add": {"succeeded": "0s"}}'})
+    assert running.rows("expire", "--dry-run") == []
+
+    def said() -> list[dict[str, Any]]:
+        """What would go, as soon as the tables hold the log up to the present."""
+        return short.rows("expire", "--dry-run")
+
+    rows = wait_until(said, 30, "a row that has expired")
+    assert ("Succeeded", "default", "cli.add") in {(row["state"], row["queue"], row["task"]) for row in rows}
+    wait_until(
+        lambda: (
+            short.rows("expire")[0] and not running.rows("job", "list", "--task", "cli.add", "--state", "Succeeded")
+        ),
+        30,
+        "the rows to go",
+    )
+    with pytest.raises(JoblogError, match=f"its row has expired.*`joblog replay history {job['id']}`"):
+        running("job", "show", job["id"])
+    assert [one["state"] for one in running.rows("replay", "history", job["id"])][-1] == "Succeeded"
+    result = CliRunner().invoke(app, ["job", "requeue", job["id"]], env=running.environment)
+    assert "its row has expired, and this command will be rejected" in result.stderr
+    wait_until(lambda: job["id"] in {one["job_id"] for one in running.rows("rejected", "list")}, 30, "the rejection")
+    running("replay", "verify")  # exit code 0: the tables are what they should be
