@@ -17,6 +17,7 @@ from joblog.projections.replay.rebuild.place import Place
 from joblog.projections.replay.rebuild.rebuild import drop_old, rebuild
 from joblog.projections.replay.verification.findings import Finding
 from joblog.streams.contract.states import State
+from joblog.streams.metrics import Meters
 
 from tests.support import projection_settings
 from tests.support.projection_events import Story
@@ -226,6 +227,9 @@ def test_a_projector_lets_rows_expire_beside_events_and_not_while_it_is_behind(
         world.write(interleaved(more))
         wait_until(lambda: world.setting.applied() >= world.written, 10, "the events")
     assert sample(meters, "joblog_expiry_last_run_timestamp_seconds") is not None
+    another = Expiring(Rules({State.SUCCEEDED: DAY}), 3_600, Meters())
+    another.turn(tables, range(3))  # finds that this was done a moment ago
+    assert 3_000 < another.wait_s <= 3_600
     # Whatever the time of day: what the tables have not seen the end of, they do not forget.
     tables.execute("UPDATE offsets SET current_at = %s", [AGO])
     assert passed(world, Rules({State.DELETED: DAY})) == {}
