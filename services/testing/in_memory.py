@@ -28,6 +28,9 @@ from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.lane.filters import ElectFilter
 from joblog.streams.lane.rules import LaneRules
 
+#: How long `drain` waits for jobs that are held back, at first and at last: a paused queue may never go on.
+HELD_MS: Final = 100
+HELD_MS_MAX: Final = 86_400_000
 #: Jobs that one call runs at most: a job that creates itself again would never end.
 RUNS_MAX: Final = 10_000
 
@@ -43,7 +46,7 @@ class TooManyRuns(JoblogError):
 class InMemoryJoblog(Assertions, Client):
     """A `Client` for tests: whatever it creates is decided at once, and runs in `run_next`, `run_all` or `drain`.
 
-    - tasks: tasks, and modules with tasks. Those that calls name by themselves need not be given.
+    - tasks: tasks, and modules with tasks. Those of jobs that are created outside of batches need not be given.
     - lanes, queue_shards, rules: as the installation has them; queues live in lanes as they do there.
     - now: the first instant of its clock, which stands still but for `advance` and a millisecond for each command.
     - client_filters, elect_filters, worker_filters: those of the installation; entry points are not looked at.
@@ -164,12 +167,25 @@ class InMemoryJoblog(Assertions, Client):
     def drain(self, *, raises: bool = False, limit: int = RUNS_MAX) -> list[JobDetails]:
         """Run everything to its end: what is ready, then time passes to the next schedule or retry, and so on."""
         ran = self.run_all(raises=raises, limit=limit)
-        while (due_ms := self._broker.next_due_ms) is not None:
-            self._broker.advance_to(max(due_ms, self._broker.now_ms))
-            ran += self.run_all(raises=raises, limit=limit)
+        waited_ms = 0
+        while (until_ms := self._next_ms(waited_ms)) is not None:
+            waited_ms = max(until_ms - self._broker.now_ms, 0)
+            self._broker.advance_to(max(until_ms, self._broker.now_ms))
+            more = self.run_all(raises=raises, limit=limit)
+            ran += more
+            waited_ms = 0 if more else waited_ms
             if len(ran) > limit:
                 raise TooManyRuns(f"{limit} jobs were run, and more are scheduled: the last one was {ran[-1].task}")
         return ran
+
+    def _next_ms(self, waited_ms: int) -> int | None:
+        """Until when to wait: the next timer, or, if jobs are held back, twice as long as was waited in vain."""
+        due_ms, now_ms = self._broker.next_due_ms, self._broker.now_ms
+        is_held = any(self._broker.lanes[lane_of_job(job_id)].pipeline.store.held for _, _, job_id in self._ready)
+        if not is_held or waited_ms > HELD_MS_MAX:
+            return due_ms
+        held_ms = now_ms + max(2 * waited_ms, HELD_MS)
+        return held_ms if due_ms is None else min(due_ms, held_ms)
 
     def _run_one(self, queue: str | None) -> str | None:
         """Offer a slot to the queue of the oldest ready job, then of the next one, until a lane takes it."""

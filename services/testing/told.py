@@ -58,6 +58,7 @@ class EventLog:
                     command_id=said_of.command_id,
                     job_id=said_of.job_id,
                     position=said_of.position,
+                    existing=said_of.existing,
                 )
             )
 

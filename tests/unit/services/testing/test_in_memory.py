@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -16,10 +17,12 @@ from joblog.services import (
     JobOptions,
     RetryPolicy,
     State,
+    Unique,
     current_job,
     task,
 )
 from joblog.services.tasks.context import CURRENT
+from joblog.services.tasks.limits import Limit
 from joblog.services.testing import InMemoryJoblog
 from joblog.services.testing.in_memory import RunRaised, TooManyRuns
 from joblog.streams.contract import wire
@@ -328,3 +331,41 @@ def test_hundreds_of_jobs_take_no_time(joblog: InMemoryJoblog) -> None:
     joblog.enqueue_many(echo, [((n,), {}) for n in range(300)])
     assert len(joblog.run_all()) == 300
     assert time.process_time() - began < 3
+
+
+def test_progress_limits_unique_keys_deadlines_and_batches_are_those_of_the_lanes(joblog: InMemoryJoblog) -> None:
+    starts: list[datetime] = []
+
+    @task("limited", limits=[Limit.fixed_window("bank", 2, per=60)], queue="slow")
+    def limited(context: JobContext, n: int) -> None:
+        starts.append(joblog.now)
+        context.progress(0.5, f"half of {n}")
+        context.log("a line")
+
+    joblog.register(limited, echo)
+    jobs = joblog.enqueue_many(limited, [((n,), {}) for n in range(5)])
+    assert len(joblog.run_all()) == 2
+    joblog.drain()
+    assert [joblog.job(one).state for one in jobs] == [State.SUCCEEDED] * 5
+    assert max(Counter(start.replace(second=0, microsecond=0) for start in starts).values()) == 2
+    last = joblog.job(jobs[-1])
+    assert last.progress is not None
+    assert (last.progress.share, last.progress.text, [one.text for one in last.lines]) == (
+        0.5,
+        "half of 4",
+        ["a line"],
+    )
+
+    one = joblog.enqueue(echo, options=JobOptions(unique=Unique(key="order-1")))
+    joblog.enqueue(echo, options=JobOptions(unique=Unique(key="order-1")))
+    assert joblog.rejected[-1].existing == one
+    late = joblog.enqueue(echo, options=JobOptions(expires_in=30, priority=-5, queue="nobody"))
+    joblog.advance(31)
+    assert (joblog.job(late).state, joblog.job(late).attempt) == (State.DELETED, 0)
+
+    with joblog.batch("three") as batch:
+        for n in range(3):
+            batch.enqueue(echo, n, options=JobOptions(queue=f"q{n}"))
+    after = joblog.continue_batch(batch.id, echo, "after")
+    assert joblog.job(after).state is State.AWAITING
+    assert [ran.id for ran in joblog.run_all() if ran.id != one] == [*batch.job_ids, after]
