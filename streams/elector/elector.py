@@ -27,6 +27,7 @@ from joblog.streams.elector.quiet_period import QuietPeriod
 from joblog.streams.elector.recovery import Recovery
 from joblog.streams.elector.registration import Registration
 from joblog.streams.elector.takeover import NotOurs, SetAside, Takeover
+from joblog.streams.elector.ticks import Ticks
 from joblog.streams.elector.transaction import TransactionLog
 from joblog.streams.elector.turn import Turn
 from joblog.streams.elector.turn_size import TurnSize
@@ -42,7 +43,6 @@ from joblog.streams.metrics import Meters
 
 log = logging.getLogger(__name__)
 
-TICK_S: Final = 0.1
 #: How often lanes that are set aside are looked at: an operator may have asked for something.
 LOOK_ASIDE_S: Final = 2.0
 
@@ -110,7 +110,8 @@ class Elector:
         )
         self._quiet = QuietPeriod()
         self._limits_count = LimitsCount(meters)
-        self._ticked_at = self._looked_aside_at = 0.0
+        self._ticks = Ticks()
+        self._looked_aside_at = 0.0
         #: Fetched and not decided yet.
         self._rest: list[Message] = []
 
@@ -156,7 +157,9 @@ class Elector:
         """What is there now, up to the size of a turn; waits a tick for the first record."""
         messages, self._rest = self._rest, []
         most = max(self._turn_size.now - len(messages), 1)
-        found = self._member.fetch(most, 0 if messages or self._is_unfilled() else TICK_S)
+        found = self._member.fetch(
+            most, 0 if messages or self._is_unfilled() else self._ticks.wait_s(self._owned.lanes.values())
+        )
         if found is None:
             if self._member.wanted is None and self._owned.lanes:
                 self._owned.assign(self._member.consumer)
@@ -181,8 +184,7 @@ class Elector:
 
     def _tick(self, turn: Turn) -> None:
         now = time.monotonic()
-        if now - self._ticked_at >= TICK_S:
-            self._ticked_at = now
+        if self._ticks.is_due(self._owned.lanes.values(), now):
             is_quiet_over = self._quiet.is_over(now)
             turn.tick(self._owned.read_to_end(turn.offsets, self._member.consumer) if is_quiet_over else ())
             self._meters.set("joblog_live_jobs", sum(len(lane.jobs) for lane in self._owned.lanes.values()))

@@ -142,7 +142,7 @@ def _folded(
     remembered: int,
     progress: Callable[[int, int], object],
 ) -> tuple[EventFold, int]:
-    fold, count = EventFold(number, remembered), 0
+    fold, count = EventFold(number, remembered, lanes), 0
     for message, total in _all(consumer, names.events, range(lanes)):
         count += 1
         if count % READ_MAX == 0:
@@ -150,7 +150,7 @@ def _folded(
         _apply(fold, message)
     if fold.unknown:
         # Jobs that were revived long after they had ended: their first events were forgotten, and are read again.
-        again = EventFold(number, len(fold.unknown))
+        again = EventFold(number, len(fold.unknown), lanes)
         for message, _ in _all(consumer, names.events, range(number, number + 1)):
             _apply(again, message, only=fold.unknown)
         fold.take(again)

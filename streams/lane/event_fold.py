@@ -14,9 +14,11 @@ from joblog.streams.contract.states import FINAL_STATES, ContinueOn, State
 from joblog.streams.lane.control_fold import ControlFold
 from joblog.streams.lane.ended_jobs import BLOCK_MAX
 from joblog.streams.lane.features.continuations import PENDING_KEY
+from joblog.streams.lane.features.limits import LIMIT_KEY
 from joblog.streams.lane.features.memory import ENDED_KEY
 from joblog.streams.lane.features.unique_keys import UNIQUE_KEY, Period, period_end_ms, place_of
 from joblog.streams.lane.job import Job, evolve, is_transition, new_job
+from joblog.streams.lane.limits.fold import LimitsFold
 from joblog.streams.lane.output import StateValue
 from joblog.streams.lane.verdicts import CONTINUATIONS_MAX, verdict
 from msgspec import json
@@ -28,13 +30,15 @@ class EventFold:
     """The jobs of lane `number`, event by event.
 
     The events of this lane are given in their order; of the other lanes, in any order, only what their
-    continuations wait for counts. What no event tells is lost: how often a Scheduled job's worker was lost.
+    continuations wait for and the limits that their jobs use count. What no event tells is lost: how often a
+    Scheduled job's worker was lost.
 
-    - kept: how many ended jobs are remembered, and can be revived by a later event.
+    - kept: how many ended jobs are remembered, and can be revived by a later event. lanes: how many there are.
     """
 
-    def __init__(self, number: int, kept: int) -> None:
+    def __init__(self, number: int, kept: int, lanes: int) -> None:
         self.number = number
+        self._limits = LimitsFold(number, lanes, kept)
         self.jobs: dict[str, Job] = {}
         self.ended: OrderedDict[str, Job] = OrderedDict()
         #: Continuations that wait, in whatever lane: their parents in this lane, and what they wait for.
@@ -50,6 +54,7 @@ class EventFold:
     def apply(self, job_id: str, event: wire.JobEvent, at_ms: int, traceparent: str | None) -> None:
         """One event of a job, of whatever lane; `at_ms` is when it was written."""
         self._note_waiting(job_id, event)
+        self._limits.apply(job_id, event, at_ms)
         if lane_of_job(job_id) != self.number:
             return
         before = self.jobs.get(job_id) or self.ended.pop(job_id, None)
@@ -95,6 +100,7 @@ class EventFold:
         records.update(self.jobs)
         records.update((PENDING_KEY + parent, tuple(links)) for parent, links in pending.items())
         records.update((UNIQUE_KEY + place, period) for place, period in self._periods.items() if period[1] > now_ms)
+        records.update((LIMIT_KEY + key, one) for key, one in self._limits.records(now_ms).items())
         ends = [(job.id, job.state.value, job.version) for job in self.ended.values()]
         for block, start in enumerate(range(0, len(ends), BLOCK_MAX)):
             records[f"{ENDED_KEY}{block}"] = tuple(ends[start : start + BLOCK_MAX])

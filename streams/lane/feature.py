@@ -111,6 +111,9 @@ class Feature:
 
     # --- hooks of time and turns ---
 
+    def wakes_ms(self) -> int | None:
+        """When `tick` has something to do, unix milliseconds, so that it is called in time; None if never."""
+
     def tick(self, caught_up: bool, election: Election, out: LaneOutput) -> None:
         """Called ten times a second; `caught_up` if everything in the lane's topics has been read."""
 

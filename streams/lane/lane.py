@@ -54,6 +54,7 @@ class Lane:
         self.features = tuple(kind(self.pipeline) for kind in features)
         self.pipeline.hooks = _hooks(self.features)
         self._ticks = declared(self.features, "tick")
+        self._wakes = declared(self.features, "wakes_ms")
         self._turn_ends = declared(self.features, "turn_ended")
         self._reports: dict[type, ReportHandler] = {wire.JobDue: self.pipeline.report}
         for feature in self.features:
@@ -70,6 +71,11 @@ class Lane:
     def is_unfilled(self) -> bool:
         """Whether slots may be free for jobs that are ready, although nothing comes in."""
         return self._workers.is_unfilled or self.pipeline.store.has_released
+
+    @property
+    def wakes_ms(self) -> int | None:
+        """When the next tick had better come, unix milliseconds; None if any time will do."""
+        return min((at_ms for wakes in self._wakes if (at_ms := wakes()) is not None), default=None)
 
     # --- loading ---
 

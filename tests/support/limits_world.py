@@ -13,6 +13,8 @@ from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.states import State
 from joblog.streams.contract.timestamps import EPOCH
 from joblog.streams.contract.wire import Limit
+from joblog.streams.elector.lane_records import write_state
+from joblog.streams.lane.event_fold import EventFold
 from joblog.streams.lane.features.limits import Limits
 from joblog.streams.lane.limits.claims import id_of
 from joblog.streams.lane.limits.records import LimitId
@@ -36,6 +38,7 @@ class LimitsWorld(World):
         self.most: dict[LimitId, int] = dict.fromkeys(self.limits, 0)
         self.limits_of: dict[str, tuple[Limit, ...]] = {}
         self.reports_sent = 0
+        self.log: list[tuple[str, wire.JobEvent, int]] = []
         self._number = 0
 
     def create(self, lane: int, *limits: Limit, priority: int = 0, retry: Retry | None = None) -> str:
@@ -82,6 +85,7 @@ class LimitsWorld(World):
     def _fold(self, key: str, event: wire.JobEvent, cause: str | None) -> None:
         skew_ms = self.skews_ms[self._number]
         self.now_ms += skew_ms
+        self.log.append((key, event, self.now_ms))
         super()._fold(key, event, cause)
         self.now_ms -= skew_ms
 
@@ -97,6 +101,15 @@ class LimitsWorld(World):
                 assert len(self.held[one]) <= self.limits[one].capacity, (one, self.held[one])
             else:
                 self.held[one].discard(job_id)
+
+    def rebuild(self, lane: int) -> None:
+        """`state` of a lane is lost, and made anew from the events of all lanes."""
+        fold = EventFold(lane, 10_000, LANES)
+        for key, event, at_ms in self.log:
+            fold.apply(key, event, at_ms, None)
+        records = fold.state(self.now_ms + self.skews_ms[lane])
+        self.partitions[lane].state = {key: write_state(value) or b"" for key, value in records.items()}
+        self.take_over(lane)
 
     def finish(self) -> None:
         """Workers are there, and what runs succeeds, until nothing is left to do."""
@@ -191,6 +204,11 @@ def _take_over(world: LimitsWorld, _random: Random, lane: int) -> None:
     world.take_over(lane)
 
 
+def _rebuild(world: LimitsWorld, random: Random, lane: int) -> None:
+    if random.random() < 0.3:
+        world.rebuild(lane)
+
+
 def _turn(world: LimitsWorld, random: Random, lane: int) -> None:
     world.now_ms += random.choice((1, 10, 50))
     world.turn(lane, random.choice((1, 3, 100)), random.choice((0, 1, 3, 100)))
@@ -205,5 +223,6 @@ WHIMS: Final[Mapping[Callable[[LimitsWorld, Random, int], None], int]] = {
     _pause: 3,
     _lose: 3,
     _take_over: 3,
+    _rebuild: 1,
     _turn: 51,
 }

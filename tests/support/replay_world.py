@@ -76,7 +76,7 @@ class ReplayWorld:
 
 def records_of(lane: int, stories: Iterable[Story]) -> Mapping[str, StateValue]:
     """What `state` of a lane must hold after these events."""
-    fold = EventFold(lane, 10_000)
+    fold = EventFold(lane, 10_000, 1)
     for story in stories:
         for value in story.values:
             fact = read_event(value, None, 0)

@@ -304,12 +304,17 @@ class Limits(Feature):
         self._hand_out(election, out)
 
     def _on_rebuilt(self, report: wire.LimitsRebuilt, _cause: str, election: Election, out: LaneOutput) -> None:
-        """An owner has lost what this lane asked for: withdraw it all, and ask again."""
+        """An owner knows nothing of this lane's jobs: tell it which run, withdraw all others, and ask again."""
         for job_id, claim in tuple(self.claims.items()):
             asked = claim.limits[: claim.got + claim.is_waiting]
             if any(self.post.is_owned_by(report.lane, limit) for limit in asked):
                 self._withdraw(job_id, election, out)
                 self._release(job_id)
+        for job in self.pipeline.store.jobs.values():
+            if job.state is PROCESSING and job.extras is not None:
+                for limit in limits_of(job):
+                    if limit.kind not in RATES and self.post.is_owned_by(report.lane, limit):
+                        self.post.send(limit, wire.LimitStarted(job_id=job.id, limit=limit, at_ms=0), out)
         self.post.forget(out)
         self.post.withdraw(report.lane, out)
         self._hand_out(election, out)
@@ -323,6 +328,12 @@ class Limits(Feature):
             self.elsewhere.pop(id_of(other.limit), None)
 
     # --- time ---
+
+    def wakes_ms(self) -> int | None:
+        later, wake_ms = self._later, self.owner.wake_ms
+        if later and (wake_ms is None or later[0][0] < wake_ms):
+            return later[0][0]
+        return wake_ms
 
     def tick(self, caught_up: bool, election: Election, out: LaneOutput) -> None:
         self.post.forget(out)

@@ -24,7 +24,7 @@ from tests.support.scene import NOW, Scene, create, id_of, worker
 
 
 def folded(world: World, number: int, kept: int = 10_000) -> EventFold:
-    fold = EventFold(number, kept)
+    fold = EventFold(number, kept, LANES)
     for partition in world.partitions:
         for key, kind, event, _ in partition.events:
             if kind.startswith("job."):
@@ -112,7 +112,7 @@ def test_a_lane_that_is_folded_from_its_events_is_the_lane_that_wrote_them(
 
 
 def test_only_so_many_ended_jobs_are_remembered_and_a_later_event_of_another_is_unknown() -> None:
-    fold = EventFold(0, 1)
+    fold = EventFold(0, 1, LANES)
     for name in "ab":
         spec = wire.Raw(b"{}")
         fold.apply(id_of(name), wire.JobEvent(1, State.ENQUEUED, 0, "q", "t", spec=spec), NOW, None)
@@ -122,7 +122,7 @@ def test_only_so_many_ended_jobs_are_remembered_and_a_later_event_of_another_is_
     fold.apply(id_of("a"), wire.JobEvent(3, State.ENQUEUED, 0, "q", "t"), NOW, None)
     assert fold.unknown == {id_of("a")}
     fold.apply(id_of("b"), wire.JobEvent(3, State.ENQUEUED, 0, "q", "t"), NOW, "trace")
-    again = EventFold(0, 1)
+    again = EventFold(0, 1, LANES)
     again.apply(id_of("a"), wire.JobEvent(1, State.ENQUEUED, 0, "q", "t", spec=wire.Raw(b"{}")), NOW, "trace")
     fold.take(again)
     assert not fold.unknown
@@ -131,7 +131,7 @@ def test_only_so_many_ended_jobs_are_remembered_and_a_later_event_of_another_is_
 
 
 def test_a_continuation_whose_parent_nobody_has_created_waits_for_it() -> None:
-    fold = EventFold(0, 1)
+    fold = EventFold(0, 1, LANES)
     awaiting = wire.JobEvent(
         1, State.AWAITING, 0, "q", "t", spec=wire.Raw(b"{}"), parent=id_of("p"), on=ContinueOn.SUCCEEDED
     )
