@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 from joblog.streams.contract.controls import BulkAction
 from joblog.streams.contract.events import JobException
 from joblog.streams.contract.recurring import Cause
+from joblog.streams.contract.relations import LimitKind
 from joblog.streams.contract.states import ContinueOn, State
 from pydantic import BaseModel, ConfigDict, computed_field
 
@@ -131,8 +132,12 @@ class LogLine(Answer):
 
 
 class JobDetails(Job):
-    """Everything about a job; lists end at the monitor's limits, newest first, but for `lines`: the last ones."""
+    """Everything about a job; lists end at the monitor's limits, newest first, but for `lines`: the last ones.
 
+    - waits_for: why it does not start although a worker is free; None if it is not held back.
+    """
+
+    waits_for: str | None = None
     progress: Progress | None = None
     lines: tuple[LogLine, ...] = ()
 
@@ -254,6 +259,30 @@ class Queue(Answer):
     def length(self) -> int:
         """How many jobs are ready for a worker."""
         return self.counts[State.ENQUEUED]
+
+
+class Waits(Answer):
+    """A job that waits for a limit, since when it was ready, and what was said when it began to wait."""
+
+    id: str
+    since: datetime
+    tenant: str | None
+    waits_for: str
+
+
+class LimitUse(Answer):
+    """A limit that jobs use, as one of them defines it.
+
+    - running: the jobs that run with it. waiting: how many wait for it; first_waiting: those that wait longest.
+    """
+
+    kind: LimitKind
+    key: str
+    capacity: int
+    interval_s: float | None
+    running: tuple[str, ...] = ()
+    waiting: int = 0
+    first_waiting: tuple[Waits, ...] = ()
 
 
 class Worker(Answer):

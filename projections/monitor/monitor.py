@@ -9,6 +9,7 @@ from typing import Any, Final, Self, Unpack
 
 from joblog.projections.monitor.bulk import BulkQuestions
 from joblog.projections.monitor.job_filter import Chosen, JobFilter, Order
+from joblog.projections.monitor.limits import LOOKED_AT_MAX, limit_uses
 from joblog.projections.monitor.models import (
     Batch,
     Bucket,
@@ -17,6 +18,7 @@ from joblog.projections.monitor.models import (
     JobDetails,
     LaneOffset,
     LanePause,
+    LimitUse,
     LiveJobs,
     LogLine,
     Page,
@@ -155,6 +157,11 @@ class Monitor:
         with self._reads.consistent() as ask:
             rows = ask(SQL["workers"], {"since": datetime.now(UTC) - gone_within})
         return tuple(Worker(**row) for row in rows)
+
+    def limits(self) -> tuple[LimitUse, ...]:
+        """The limits that jobs run with or wait for, by kind and key."""
+        with self._reads.consistent() as ask:
+            return limit_uses(ask(SQL["limited"], {"most": LOOKED_AT_MAX}))
 
     def statistics(self) -> Statistics:
         """The numbers of the whole installation."""

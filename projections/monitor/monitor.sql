@@ -275,6 +275,18 @@ WITH page AS MATERIALIZED (
 -- include: described
 ORDER BY j.id
 
+-- name: limited
+-- The jobs with limits that run, and those that became ready first and of which an event tells more since then.
+SELECT j.id::text, j.state, j.changed_at, j.spec -> 'limits' AS limits, NULL AS event
+FROM jobs AS j
+WHERE j.state = 'Processing' AND j.spec -> 'limits' IS NOT NULL
+UNION ALL
+SELECT j.id::text, j.state, j.changed_at, j.spec -> 'limits' AS limits, h.events[j.version - h.version + 1] AS event
+FROM (SELECT * FROM jobs WHERE state = 'Enqueued' ORDER BY changed_at LIMIT %(most)s) AS j
+JOIN history AS h ON h.job = j.id AND j.version BETWEEN h.version AND h.last_version
+WHERE j.version > j.state_version AND j.spec -> 'limits' IS NOT NULL
+ORDER BY changed_at, id
+
 -- name: totals
 -- How many jobs ever ended in each way.
 SELECT state, sum(n)::bigint AS n FROM outcomes WHERE period = 'ever' GROUP BY state

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from joblog.projections.monitor.limits import waits_for
 from joblog.projections.monitor.models import (
     Continuation,
     HistoryEntry,
@@ -38,6 +39,7 @@ def details(row: Row, history: Sequence[Row], continuations: Iterable[Row], reje
     events = with_durations(history)
     return JobDetails(
         **_fields(row),
+        waits_for=waits_for(events) if row["state"] == State.ENQUEUED else None,
         progress=progress(events),
         lines=last_lines(events),
         spec=row["spec"],

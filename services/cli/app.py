@@ -99,6 +99,9 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "job": Target("cli.commands.jobs:app", "Show and change jobs.", JOBS),
     "bulk": Target("cli.commands.bulk:app", "Change many jobs in the background.", JOBS),
     "queue": Target("cli.commands.queues:app", "Show, pause, drain and resume queues.", WATCH),
+    "limits": Target(
+        "cli.commands.limits:app", "Show limits: which jobs run with each, and which wait for it.", WATCH
+    ),
     "workers": Target("cli.commands.watch:workers", "List the workers.", WATCH),
     "stats": Target("cli.commands.watch:stats", "Count the jobs in each state.", WATCH),
     "rejected": Target("cli.commands.watch:rejected", "Show commands that were rejected.", WATCH),
