@@ -411,7 +411,7 @@ class BatchStarted(BatchEvent):
 
 
 class BatchProgressed(BatchEvent):
-    """Jobs of the batch were created or ended; at most one a second."""
+    """Jobs of the batch were created or ended, at most once a second; or more are to be added to it."""
 
     type: Literal["batch.progressed"] = "batch.progressed"
 

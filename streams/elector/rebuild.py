@@ -54,6 +54,7 @@ class _Envelope(Struct):
 _envelope: Final = json.Decoder(_Envelope).decode
 _fields: Final = json.Decoder(dict[str, Raw]).decode
 _event: Final = json.Decoder(wire.JobEvent).decode
+_batch_event: Final = json.Decoder(wire.BatchEvent).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +164,8 @@ def _apply(fold: EventFold, message: Message, only: Collection[str] | None = Non
     if envelope.type.startswith("job.") and (only is None or envelope.subject in only):
         event = _read(bytes(envelope.data))
         fold.apply(envelope.subject, event, parse_time_ms(envelope.time), envelope.traceparent)
+    elif envelope.type.startswith("batch.") and only is None:
+        fold.batches.batch(envelope.subject, _batch_event(bytes(envelope.data)), parse_time_ms(envelope.time))
     elif only is None and message.partition() == fold.number:
         fold.controls.apply(envelope.type, bytes(envelope.data))
 

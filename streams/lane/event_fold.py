@@ -11,6 +11,7 @@ from typing import Final
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.states import FINAL_STATES, ContinueOn, State
+from joblog.streams.lane.batch_fold import BatchFold
 from joblog.streams.lane.control_fold import ControlFold
 from joblog.streams.lane.ended_jobs import BLOCK_MAX
 from joblog.streams.lane.features.continuations import PENDING_KEY
@@ -50,6 +51,8 @@ class EventFold:
         self.unknown: set[str] = set()
         #: To be given the lane's own events that are of no job.
         self.controls = ControlFold()
+        #: Given the events of batches by whoever reads them.
+        self.batches = BatchFold(number)
 
     def apply(self, job_id: str, event: wire.JobEvent, at_ms: int, traceparent: str | None) -> None:
         """One event of a job, of whatever lane; `at_ms` is when it was written."""
@@ -98,7 +101,8 @@ class EventFold:
             elif verdict(on, job.state) == "wait" and len(job.continuations) < CONTINUATIONS_MAX:
                 job.continuations = (*job.continuations, (child, on))
         records.update(self.jobs)
-        records.update((PENDING_KEY + parent, tuple(links)) for parent, links in pending.items())
+        records.update(self.batches.records(now_ms))
+        records.update((PENDING_KEY + parent, tuple(waits)) for parent, waits in pending.items())
         records.update((UNIQUE_KEY + place, period) for place, period in self._periods.items() if period[1] > now_ms)
         records.update((LIMIT_KEY + key, one) for key, one in self._limits.records(now_ms).items())
         ends = [(job.id, job.state.value, job.version) for job in self.ended.values()]
@@ -115,7 +119,7 @@ class EventFold:
     def _note_waiting(self, job_id: str, event: wire.JobEvent) -> None:
         if event.outcome is not None and event.parent is not None:
             self._waiting.get(job_id, {}).pop(event.parent, None)
-        if not is_transition(event):
+        if not is_transition(event) or self.batches.job(job_id, event):
             return
         if event.state is not State.AWAITING:
             self._waiting.pop(job_id, None)
@@ -129,4 +133,6 @@ class EventFold:
             self._waiting[job_id] = here
 
     def _waits(self) -> Iterator[tuple[str, str, ContinueOn]]:
-        return ((child, parent, on) for child, parents in self._waiting.items() for parent, on in parents.items())
+        for child, parents in self._waiting.items():
+            yield from ((child, parent, on) for parent, on in parents.items())
+        yield from (one for one in self.batches.waiting_for_jobs() if lane_of_job(one[1]) == self.number)

@@ -16,7 +16,9 @@ from joblog.streams.replay.stored import ReadEvent
 from msgspec import json
 
 #: The causes that electors name: a report's place, or what the passing of time brought. Commands have ids.
-_by_elector: Final = re.compile(r"(?:reports/\d+@|overdue/|lease/|gone/|deadline/)\d+").fullmatch
+_by_elector: Final = re.compile(
+    r"(?:reports/\d+@|overdue/|lease/|gone/|deadline/)\d+|started/[0-9a-f-]{36}"
+).fullmatch
 _by_deadline: Final = re.compile(r"deadline/\d+").fullmatch
 _spec: Final = json.Decoder(wire.JobSpec).decode
 

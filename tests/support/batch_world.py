@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job, new_job_id
 from joblog.streams.contract.states import DELETED, FAILED, FINAL_STATES, SUCCEEDED, State
+from joblog.streams.elector.lane_records import write_state
+from joblog.streams.lane.event_fold import EventFold
 from joblog.streams.lane.features.batch_owner import BatchOwner
 from joblog.streams.lane.features.batch_parts import BatchParts
 from joblog.streams.lane.features.batch_records import Batch
@@ -29,6 +31,7 @@ class BatchWorld(World):
         self.started_from_waiting: Counter[str] = Counter()
         #: Batches that may go on after they had ended: more was added, or an end was taken back.
         self.unsteady: set[str] = set()
+        self.at_ms: dict[tuple[str, int], int] = {}
         self._made = 0
 
     # --- what clients send ---
@@ -88,6 +91,8 @@ class BatchWorld(World):
         before = {key: self.folds[key].state for key, *_ in out.events if key in self.folds}
         super()._commit(number, out)
         for key, kind, _, data, _, _ in out.events:
+            if isinstance(data, wire.BatchEvent | wire.JobEvent):
+                self.at_ms[key, data.version] = self.now_ms
             if isinstance(data, wire.BatchEvent):
                 events = self.told[key]
                 assert data.version == len(events) + 1, (key, kind, data.version, len(events))
@@ -113,6 +118,20 @@ class BatchWorld(World):
         assert ends <= data.created
         if data.state in FINAL_STATES:
             assert ends == data.created
+
+    def rebuild(self, number: int) -> None:
+        """The `state` of a lane is lost, and made anew from the events of all lanes."""
+        fold = EventFold(number, 10_000)
+        for partition in self.partitions:
+            for key, kind, event, _ in partition.events:
+                if kind.startswith("job."):
+                    fold.apply(key, event, self.at_ms[key, event.version], None)
+        for batch_id, events in self.told.items():
+            for _, event in events:
+                fold.batches.batch(batch_id, event, self.at_ms[batch_id, event.version])
+        state = {key: write_state(value) for key, value in fold.state(self.now_ms).items()}
+        self.partitions[number].state = {key: value for key, value in state.items() if value is not None}
+        self.take_over(number)
 
     # --- what must be true ---
 

@@ -108,6 +108,7 @@ class BatchOwner:
         if not added(batch, command.addition, command.lanes, command.jobs):
             return Rejection("duplicate", f"this addition to batch {command.batch_id} was made before")
         self._touch(command.batch_id, batch, received.id, election, out)
+        self._event(command.batch_id, batch, "batch.progressed", None, election, out)
         return None
 
     def cancel(self, received: wire.Received, election: Election, out: LaneOutput) -> Rejection | None:

@@ -194,3 +194,18 @@ def test_whatever_happens_the_counts_are_exact_and_ends_are_told_once(seed: int)
                 story.world.check()
         story.world.until_quiet(ms=2_000)
         story.check_end()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_lane_that_was_rebuilt_from_events_goes_on_counting(seed: int) -> None:
+    for story_seed in range(1_000 + seed * 10, 1_010 + seed * 10):
+        story = Story(story_seed)
+        story.announce()
+        for step in range(STEPS):
+            story.random.choice(story.steps)()
+            if step % 60 == 30:
+                story.world.rebuild(story.random.randrange(LANES))
+                story.sent.clear()  # which additions were made before is not in the events
+                story.world.check()
+        story.world.until_quiet(ms=20_000)
+        story.check_end()
