@@ -97,6 +97,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
         "cli.commands.enqueue:enqueue", "Create a job, and print its id once Kafka has stored it.", JOBS
     ),
     "job": Target("cli.commands.jobs:app", "Show and change jobs.", JOBS),
+    "batch": Target("cli.commands.batches:app", "Show and cancel batches.", JOBS),
     "bulk": Target("cli.commands.bulk:app", "Change many jobs in the background.", JOBS),
     "queue": Target("cli.commands.queues:app", "Show, pause, drain and resume queues.", WATCH),
     "limits": Target(

@@ -125,8 +125,8 @@ class BatchFold:
     def _waiting_by_batch(self) -> defaultdict[str, list[tuple[str, ContinueOn]]]:
         """What waits for the end of each batch."""
         found: defaultdict[str, list[tuple[str, ContinueOn]]] = defaultdict(list)
-        for child, (parent, on) in self._waiting.items():
-            found[parent].append((child, on))
+        for child, (awaited, on) in self._waiting.items():
+            found[awaited].append((child, on))
         for child, told in self._told.items():
             parent, how = told.event.parent, told.event.on
             if told.event.state is AWAITING and parent is not None and how is not None and parent != told.event.batch:

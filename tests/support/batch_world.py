@@ -32,6 +32,7 @@ class BatchWorld(World):
         #: Batches that may go on after they had ended: more was added, or an end was taken back.
         self.unsteady: set[str] = set()
         self.at_ms: dict[tuple[str, int], int] = {}
+        self.rejections: list[tuple[str, str | None]] = []
         self._made = 0
 
     # --- what clients send ---
@@ -51,6 +52,7 @@ class BatchWorld(World):
         return [first, *made, *self._marks(batch_id, lanes)]
 
     def attach(self, batch_id: str, jobs: Sequence[int]) -> list[wire.Command]:
+        self.unsteady.add(batch_id)
         lanes = tuple(sorted(set(jobs)))
         first = wire.AttachToBatch(batch_id=batch_id, addition=self.an_id(0), lanes=lanes, jobs=len(jobs))
         made = self._jobs(batch_id, jobs, is_waiting=True)
@@ -91,6 +93,8 @@ class BatchWorld(World):
         before = {key: self.folds[key].state for key, *_ in out.events if key in self.folds}
         super()._commit(number, out)
         for key, kind, _, data, _, _ in out.events:
+            if isinstance(data, wire.CommandRejected):
+                self.rejections.append((data.code, data.job_id))
             if isinstance(data, wire.BatchEvent | wire.JobEvent):
                 self.at_ms[key, data.version] = self.now_ms
             if isinstance(data, wire.BatchEvent):

@@ -1,9 +1,14 @@
 """Batches over several lanes: created as one, counted exactly, waited for, whatever comes in whatever order."""
 
-from joblog.streams.contract.states import AWAITING, PROCESSING, SUCCEEDED, State
+from datetime import timedelta
+
+from joblog.streams.contract import wire
+from joblog.streams.contract.states import AWAITING, DELETED, PROCESSING, SUCCEEDED, State
+from joblog.streams.contract.timestamps import EPOCH
+from msgspec import json, structs
 
 from tests.support.batch_world import BatchWorld
-from tests.support.lane_world import LANES
+from tests.support.lane_world import LANES, QUEUES, RULES, done
 
 
 def kinds(world: BatchWorld, batch_id: str) -> list[str]:
@@ -49,3 +54,166 @@ def test_a_batch_that_waits_holds_its_jobs_back_until_its_parent_has_ended() -> 
     assert world.told[two.batch_id][0][1].state is State.AWAITING
     assert all(world.started_from_waiting[job] == 1 for job in world.members[two.batch_id])
     assert PROCESSING not in {fold.state for fold in world.folds.values()}
+
+
+def all_turns(world: BatchWorld, times: int = 4) -> None:
+    for _ in range(times):
+        for lane in range(LANES):
+            world.turn(lane, 100, 100)
+
+
+def test_a_cancelled_batch_runs_nothing_more_and_ends() -> None:
+    world = BatchWorld()
+    first, *rest = world.create([0, 1, 2])
+    world.announce(1)
+    world.send_all([first, *rest])
+    all_turns(world)
+    running = {run.job_id for _, run in world.runs}
+    attached = world.attach(first.batch_id, [0, 1])
+    waiter = world.waiter(first.batch_id, lane=0)
+    world.send_all([wire.CancelBatch(batch_id=first.batch_id, reason="wrong file"), *attached, waiter])
+    world.take_over(1)
+    world.until_quiet()
+    states = {job: world.folds[job].state for job in world.members[first.batch_id]}
+    assert {job for job, state in states.items() if state is SUCCEEDED} == running
+    assert {state for job, state in states.items() if job not in running} == {DELETED}
+    last = world.told[first.batch_id][-1][1]
+    assert (last.state, last.cancelled, last.total) == (DELETED, True, 5)
+    assert world.folds[waiter.job_id].state is DELETED
+
+
+def test_running_jobs_are_cancelled_if_that_is_asked_for() -> None:
+    world = BatchWorld()
+    first, *rest = world.create([0, 1])
+    world.announce(1)
+    world.send_all([first, *rest])
+    all_turns(world)
+    assert len(world.runs) == 2
+    world.send_all([wire.CancelBatch(batch_id=first.batch_id, running=True)])
+    all_turns(world)
+    assert {world.folds[job].state for job in world.members[first.batch_id]} == {DELETED}
+
+
+def test_a_cancel_is_one_report_to_each_lane_however_many_jobs_there_are() -> None:
+    world = BatchWorld()
+    first, *rest = world.create([n % LANES for n in range(300)])
+    world.send_all([first, *rest])
+    all_turns(world, 2)
+    before = sum(len(one.reports) for one in world.partitions)
+    world.send_all([wire.CancelBatch(batch_id=first.batch_id)])
+    world.turn(0, 100, 100)
+    assert sum(len(one.reports) for one in world.partitions) == before + LANES
+
+
+def test_an_outer_batch_ends_when_its_jobs_and_inner_batches_have() -> None:
+    world = BatchWorld()
+    outer = world.an_id(2)
+    inner = world.create([0, 1], lane=1, batch=outer)
+    made = world.create([0], batch_id=outer, inner=(inner[0],))
+    marks = made[-2:]
+    world.send_all([*made[:-2], *inner, *marks])
+    world.until_quiet()
+    assert kinds(world, outer) == ["batch.created", "batch.succeeded"]
+    assert (world.told[outer][-1][1].total, world.told[outer][-1][1].succeeded) == (2, 2)
+    ends = [next(data for kind, data in world.told[one] if kind == "batch.succeeded") for one in (inner[0].batch_id,)]
+    assert ends[0].batch == outer
+
+
+def test_a_cancel_reaches_the_batches_within() -> None:
+    world = BatchWorld()
+    outer = world.an_id(2)
+    inner = world.create([0, 1], lane=1, batch=outer)
+    made = world.create([0], batch_id=outer, inner=(inner[0],))
+    world.send_all([*made[:-2], *inner, *made[-2:]])
+    all_turns(world)
+    world.send_all([wire.CancelBatch(batch_id=outer)])
+    all_turns(world)
+    world.until_quiet()
+    assert world.told[inner[0].batch_id][-1][1].cancelled
+    assert {world.folds[job].state for job in world.members[inner[0].batch_id]} == {DELETED}
+    assert world.told[outer][-1][1].state is DELETED
+
+
+def test_an_ended_batch_goes_on_when_jobs_are_attached() -> None:
+    world = BatchWorld()
+    first, *rest = world.create([0])
+    world.send_all([first, *rest])
+    world.until_quiet()
+    world.send_all(world.attach(first.batch_id, [1, 2]))
+    world.until_quiet()
+    assert kinds(world, first.batch_id) == ["batch.created", "batch.succeeded", "batch.started", "batch.succeeded"]
+    assert world.told[first.batch_id][-1][1].total == 3
+
+
+def test_a_job_may_attach_others_to_its_own_batch_which_then_ends_after_them() -> None:
+    """The end of the job may be reported before the lanes have read what it attached."""
+    world = BatchWorld()
+    world.announce(1)
+    first, *rest = world.create([1])
+    world.send_all([first, *rest])
+    all_turns(world)
+    _, run = world.runs[-1]
+    world.send_all(world.attach(first.batch_id, [2]))
+    world.report(1, done(run.job_id, run.lease, "w"))
+    for _ in range(3):
+        world.turn(1, 100, 100)
+        world.turn(0, 0, 100)  # it reads reports, and has not come to the command
+    assert kinds(world, first.batch_id) == ["batch.created"]
+    world.until_quiet()
+    assert kinds(world, first.batch_id) == ["batch.created", "batch.succeeded"]
+
+
+def test_jobs_of_a_batch_that_was_never_created_run_and_a_rejection_says_so() -> None:
+    world = BatchWorld()
+    batch_id = world.an_id(2)
+    lost, held = world.an_id(0), world.an_id(1)
+    own = wire.Parent(batch_id, kind=wire.ParentKind.BATCH)
+    world.send_all([
+        wire.CreateJob("t", queue=QUEUES[0][0], job_id=lost, batch=batch_id),
+        wire.CreateJob("t", queue=QUEUES[1][0], job_id=held, batch=batch_id, parent=own),
+        waiter := world.waiter(batch_id, lane=0),
+    ])  # fmt: skip
+    world.until_quiet(ms=20_000)
+    assert world.folds[lost].state is SUCCEEDED
+    assert world.folds[held].state is DELETED
+    assert world.folds[waiter.job_id].state is DELETED
+    assert [code for code, job in world.rejections if job == batch_id] == ["unknown_batch"]
+
+
+def test_a_job_that_was_refused_keeps_its_batch_from_succeeding() -> None:
+    world = BatchWorld()
+    first, job, mark = world.create([0])
+    world.unsteady.add(first.batch_id)
+    world.send_all([first, structs.replace(job, queue=QUEUES[1][0]), mark])
+    world.until_quiet()
+    kind, last = world.told[first.batch_id][-1]
+    assert (kind, last.reason) == ("batch.deleted", "1 of 1 jobs were not created: see the rejected commands")
+
+
+def test_what_is_heard_of_a_forgotten_batch_is_harmless() -> None:
+    world = BatchWorld()
+    first, job, mark = world.create([1], lane=0)
+    world.send_all([first, job, mark])
+    world.until_quiet()
+    for number in range(LANES):
+        world.now_ms += RULES.batches_ms + 1 if not number else 0
+        world.turn(number, 10, 10)
+    all_turns(world)
+    assert world.batch(first.batch_id) is None
+    assert first.batch_id not in world.parts(world.lanes[1]).parts
+    fold = world.folds[job.job_id]
+    created_at = EPOCH + timedelta(milliseconds=fold.created_ms)
+    spec = json.decode(fold.spec, type=wire.JobSpec)
+    snapshot = wire.Snapshot(fold.version, fold.state, fold.attempt, "t", QUEUES[1][0], created_at, spec)
+    world.send_all([wire.RequeueJob(job_id=job.job_id, snapshot=snapshot)])
+    world.until_quiet(ms=20_000)
+    assert world.batch(first.batch_id) is None
+    assert world.rejections == []
+
+
+def test_jobs_of_a_batch_share_what_they_have_of_it_also_after_a_takeover() -> None:
+    world = BatchWorld()
+    world.send_all(world.create([0, 0, 0], is_waiting=False))
+    world.turn(0, 100, 100)
+    world.take_over(0)
+    assert len({id(job.extras) for job in world.lanes[0].jobs.values()}) == 1
