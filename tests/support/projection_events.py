@@ -91,6 +91,28 @@ class Story:
     def parameter_set(self, name: str, value: Any) -> Self:
         return self.event("job.parameter_set", self.state, name=name, value=value)
 
+    def priority_set(self, priority: int) -> Self:
+        return self.event("job.priority_set", self.state, note="priority_set", priority=priority)
+
+    def moved(self, queue: str) -> Self:
+        self.queue = queue
+        return self.event("job.moved", self.state, note="moved")
+
+
+def queue_event(kind: str, queue: str = "default", at: datetime = BEGINNING, **data: Any) -> bytes:
+    return cloud_event(kind, queue, at, {"queue": queue, **data})
+
+
+def bulk_events(operation: str, at: datetime = BEGINNING) -> list[bytes]:
+    """An operation that begins, advances and ends."""
+    one = {"operation": operation}
+    said = {"action": "requeue", "filter": {"task": "t", "q": "1e5"}, "fence": [5, 6, 7], "matched": 9, "rate": 2.5}
+    return [
+        cloud_event("bulk.started", operation, at, {**one, **said, "by": "ann", "reason": "r", "queue": "slow"}),
+        cloud_event("bulk.advanced", operation, at, {**one, "sent": 4, "cursor": operation}),
+        cloud_event("bulk.ended", operation, at, {**one, "sent": 9, "outcome": "cancelled", "by": "bob"}),
+    ]
+
 
 def worker_event(kind: str, worker: str = WORKER, at: datetime = BEGINNING, **data: Any) -> bytes:
     face = {"worker": worker, "queues": ["default"], "slots": 4, "tasks": ["demo.add"], "host": "host-1", "pid": 4711}

@@ -69,7 +69,8 @@ def test_what_is_not_in_the_tables_is_put_right_into_them(
 ) -> None:
     due = BEGINNING + timedelta(hours=1)
     long = Story(random=99, spec={"args": [1], "parameters": {"x": 1}}).enqueued().parameter_set("x", 2).processing()
-    long.failed(traversed=True).scheduled(due, retry=1).enqueued(retry=1).processing().failed()
+    long.priority_set(7).failed(traversed=True).scheduled(due, retry=1).enqueued(retry=1).processing().failed()
+    long.moved("slow").priority_set(-7)
     batch = records(long, *(Story(random=n, queue=f"q{n % 3}").enqueued().processing().succeeded() for n in range(9)))
 
     def twice(*_: object) -> None:
@@ -79,7 +80,18 @@ def test_what_is_not_in_the_tables_is_put_right_into_them(
     for start in range(0, len(batch), size):
         assert apply(tables, batch[start : start + size]) == []
     assert outcomes(stack, schema) == {"Succeeded": 9, "Failed": 1}
+    assert counts(stack, schema)["slow", "Failed"] == 1
+    assert rows(stack, schema, "SELECT priority FROM jobs WHERE queue = 'slow'") == [(-7,)]
     assert differences(stack.dsn, schema, batch) == []
+
+
+def test_a_priority_that_comes_with_the_next_run_is_kept(stack: StackAddresses, schema: str, tables: Tables) -> None:
+    story = Story().enqueued()
+    apply(tables, records(story))
+    story.priority_set(7).processing()
+    apply(tables, records(story)[1:])
+    assert rows(stack, schema, "SELECT priority, state::text FROM jobs") == [(7, "Processing")]
+    assert differences(stack.dsn, schema, records(story)) == []
 
 
 def test_a_job_that_moves_to_another_queue_is_counted_there(

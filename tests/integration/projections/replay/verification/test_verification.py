@@ -19,7 +19,7 @@ from joblog.streams.progress import Stopped
 from msgspec import json
 
 from tests.support import projection_settings
-from tests.support.projection_events import BEGINNING, Story, cloud_event, worker_event
+from tests.support.projection_events import BEGINNING, Story, bulk_events, cloud_event, queue_event, worker_event
 from tests.support.projection_settings import Setting, interleaved, jobs
 from tests.support.replay_world import ReplayWorld
 
@@ -58,9 +58,28 @@ def all_kinds_of_jobs() -> list[Story]:
         Story(lane=0, random=203).enqueued().processing().failed(traversed=True).scheduled(due, retry=1),
         Story(lane=1, random=204).enqueued().processing(),
         Story(lane=1, random=205, spec={"args": [], "parameters": {"a": 1}}).enqueued().parameter_set("b", None),
+        Story(lane=1, random=207).enqueued().priority_set(7).processing().priority_set(-1).moved("slow"),
+        Story(lane=2, random=208).scheduled(due).moved("slow").priority_set(3),
         Story(lane=1, random=206).enqueued().deleted().created_again(queue="other").enqueued().processing(),
     ]
     return stories
+
+
+def controls() -> list[tuple[int, bytes]]:
+    """Queues that are paused, drained and resumed in some lanes, and bulk operations."""
+    until = (BEGINNING + timedelta(days=9)).isoformat()
+    return [
+        (0, queue_event("queue.paused", by="ann", reason="why", until=until, drain=True)),
+        (1, queue_event("queue.paused", drain=True)),
+        (1, queue_event("queue.drained")),
+        (2, queue_event("queue.paused")),
+        (2, queue_event("queue.resumed")),
+        (2, queue_event("queue.paused", "other", by="bob")),
+        *((1, value) for value in bulk_events(new_job_id(1, 1, 1))),
+        *((2, value) for value in bulk_events(new_job_id(2, 1, 1))[:2]),
+        (0, bulk_events(new_job_id(0, 1, 1))[0]),
+        (0, bulk_events(new_job_id(0, 1, 2))[2]),  # its beginning is not in the log
+    ]
 
 
 @pytest.mark.parametrize("jobs_max", [60_000, 7])
@@ -69,7 +88,7 @@ def test_nothing_is_found_where_all_is_well(
 ) -> None:
     monkeypatch.setattr(log_pass, "JOBS_MAX", jobs_max)
     stories = all_kinds_of_jobs()
-    world.write([*interleaved(stories), (0, worker_event("worker.started"))])
+    world.write([*interleaved(stories), (0, worker_event("worker.started")), *controls()])
     world.apply()
     world.keep_state(stories)
     report = world.verify()
@@ -150,7 +169,7 @@ def test_a_command_may_leave_a_final_state(world: ReplayWorld) -> None:
 
 def test_faults_of_the_tables_are_named_with_both_sides(world: ReplayWorld) -> None:
     stories = jobs(40, 3)
-    world.write([*interleaved(stories), (0, worker_event("worker.started"))])
+    world.write([*interleaved(stories), (0, worker_event("worker.started")), *controls()])
     world.apply()
     changed, missing, extra = stories[0], stories[1], new_job_id(1, 1, 99)
     short, told = stories[2], stories[3]
@@ -169,11 +188,15 @@ def test_faults_of_the_tables_are_named_with_both_sides(world: ReplayWorld) -> N
         connection.execute("UPDATE counts SET n = n + 1 WHERE lane = 2 AND state = 'Succeeded' AND queue = 'q1'")
         connection.execute("UPDATE outcomes SET n = n + 1 WHERE lane = 0 AND period = 'day' AND state = 'Failed'")
         connection.execute("UPDATE workers SET slots = 99")
+        connection.execute("UPDATE paused_queues SET until = NULL WHERE lane = 0")
+        connection.execute("DELETE FROM bulk WHERE lane = 1")
     report = world.verify(with_state=False)
     found = named(report)
     assert found[Kind.JOB] == {changed.id, missing.id, extra}
     assert found[Kind.HISTORY] == {short.id, told.id}
-    assert found.keys() == {Kind.JOB, Kind.HISTORY, Kind.COUNTER, Kind.OUTCOME, Kind.WORKER}
+    assert found.keys() == {Kind.JOB, Kind.HISTORY, Kind.COUNTER, Kind.OUTCOME, Kind.WORKER, Kind.CONTROL}
+    controlled = [one for one in report.findings if one.kind is Kind.CONTROL]
+    assert [(one.lane, one.found is None) for one in controlled] == [(1, True), (0, False)]
     one = next(one for one in report.findings if one.job == changed.id)
     assert (one.log["priority"], one.found["priority"], one.found["spec"]) == (0, 3, {"args": [9]})
     counter = next(one for one in report.findings if one.kind is Kind.COUNTER)
