@@ -4,6 +4,7 @@ from typing import Final
 
 from tests.mutants import (
     clients,
+    control,
     electors,
     expiry,
     lanes,
@@ -22,6 +23,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *electors.MUTANTS,
     *lanes.MUTANTS,
     *clients.MUTANTS,
+    *control.MUTANTS,
     *roles.MUTANTS,
     *recurring.MUTANTS,
     *monitoring.MUTANTS,

@@ -154,6 +154,15 @@ class Projection:
         batch = placed([(0, value) for value in values], first_offset=self._tables.positions[0])
         assert self._tables.apply(Entries(batch), lambda: None) == []
 
+    def in_lanes(self, *values: tuple[int, bytes]) -> None:
+        """Values with their lanes."""
+        batch = []
+        following = dict(self._tables.positions)
+        for lane, value in values:
+            batch += placed([(lane, value)], first_offset=following[lane])
+            following[lane] += 1
+        assert self._tables.apply(Entries(sorted(batch, key=lambda one: one.lane)), lambda: None) == []
+
     def raw(self, value: bytes) -> None:
         self._tables.apply(Entries(placed([(0, value)], first_offset=self._tables.positions[0])), lambda: None)
 
