@@ -9,6 +9,7 @@ from joblog.services.cli.output import print_rows
 from joblog.services.cli.values import settings_of
 from joblog.services.doctor.doctor import Check, Level, examine
 from joblog.services.doctor.kafka import examine_kafka
+from joblog.services.doctor.outbox import examine_outbox
 from joblog.services.doctor.postgres import examine_postgres
 from joblog.services.doctor.this_process import durability, variables, versions
 
@@ -18,14 +19,15 @@ CHECKS: Final[Sequence[tuple[str, Check]]] = (
     ("rules", durability),
     ("Kafka", examine_kafka),
     ("Postgres", examine_postgres),
+    ("outbox", examine_outbox),
 )
 
 
 def doctor(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
     """Check the installation, and say how to fix what is wrong.
 
-    Checks settings, brokers, topics, electors, lanes, backlogs, dead letters, Postgres, clocks, workers and shards;
-    changes nothing. The exit code is 1 if a check fails.
+    Checks settings, brokers, topics, electors, lanes, backlogs, dead letters, Postgres, clocks, workers, shards
+    and an outbox; changes nothing. The exit code is 1 if a check fails.
 
     Example: joblog doctor --output json
     """

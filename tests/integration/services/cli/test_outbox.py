@@ -9,6 +9,8 @@ import pytest
 from joblog.projections.database import DatabaseAway
 from joblog.projections.outbox.rows import OutboxRows
 from joblog.services.cli.app import app
+from joblog.services.doctor.doctor import Level
+from joblog.services.doctor.outbox import examine_outbox
 from joblog.services.embedded.stack import StackAddresses
 from joblog.services.outbox.outbox import Outbox
 from joblog.services.settings.model import Settings
@@ -58,6 +60,8 @@ def test_an_outbox_is_made_looked_at_and_its_parked_rows_put_back_or_deleted(
     ]
     assert json.loads(parked[0]["value"])["id"] == jobs[0]
     assert jobs[0] in joblog("list").stdout
+    settings = Settings(outbox={"dsn": stack.dsn, "schema_name": schema})
+    assert [finding.level for finding in examine_outbox(settings)] == [Level.OK, Level.WARN]
     assert "1 rows are deleted" in joblog("discard", str(ids[0])).stderr
     with pytest.raises(JoblogError, match="1 of the rows are not parked"):
         joblog("retry", str(ids[0]))

@@ -1,13 +1,17 @@
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
+from joblog.projections.database import DatabaseAway
 from joblog.projections.monitor.models import LiveJobs, ParkedCode
+from joblog.projections.outbox.rows import Status
 from joblog.services.doctor.doctor import Finding, Level, examine, ok
 from joblog.services.doctor.kafka import broker_findings, internal_errors, replica_findings, setting_findings
+from joblog.services.doctor.outbox import examine_outbox
+from joblog.services.doctor.outbox import findings as outbox_findings
 from joblog.services.doctor.postgres import parked_records, skew, unserved_jobs
 from joblog.services.doctor.this_process import durability, variables, versions
 from joblog.services.settings.model import Settings
@@ -213,3 +217,20 @@ def test_dead_letters_that_cannot_be_read_to_the_end_are_a_warning_and_what_was_
 @pytest.mark.parametrize(("told", "apart"), [(10.0, 0), (10.5, 0), (11.0, 0), (8.0, 2), (14.0, 3)])
 def test_a_clock_is_off_by_what_lies_outside_of_the_question(told: float, apart: float) -> None:
     assert skew(datetime.fromtimestamp(told, UTC), 10.0, 11.0) == apart
+
+
+def test_rows_of_an_outbox_that_nobody_relays_are_found_and_those_that_are_parked() -> None:
+    now = datetime.now(UTC)
+    assert levels(outbox_findings(Status(0, None, 0), now)) == [(Level.OK, "outbox")]
+    assert levels(outbox_findings(Status(9, now - timedelta(seconds=5), 0), now)) == [(Level.OK, "outbox")]
+    assert levels(outbox_findings(Status(9, now - timedelta(seconds=31), 2), now)) == [
+        (Level.FAIL, "outbox"),
+        (Level.WARN, "outbox"),
+    ]
+
+
+def test_an_outbox_is_looked_for_where_it_is_said_to_be() -> None:
+    nowhere = "postgresql://me@127.0.0.1:1/x"
+    assert list(examine_outbox(Settings(postgres={"dsn": nowhere}))) == []
+    with pytest.raises(DatabaseAway):
+        list(examine_outbox(Settings(outbox={"dsn": nowhere})))
