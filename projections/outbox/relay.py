@@ -219,8 +219,15 @@ class Relay:
             self._health.beat()
 
     def _gauge(self, rows: OutboxRows) -> None:
-        self._gauged_at = time.monotonic()
-        status = rows.status()
+        """Look how many rows there are; where that takes too long, relaying them matters more."""
+        try:
+            status = rows.status()
+        except psycopg.errors.QueryCanceled as error:
+            self._meters.inc("joblog_db_errors_total", ROLE, database.sqlstate_class(error))
+            log.warning("outbox.gauges_late", extra={"reason": database.why(error)})
+            return
+        finally:
+            self._gauged_at = time.monotonic()
         oldest = time.time() if status.oldest is None else status.oldest.timestamp()
         self._meters.set("joblog_outbox_rows", status.waiting)
         self._meters.set("joblog_outbox_oldest_row_timestamp_seconds", oldest)
@@ -238,6 +245,8 @@ class Relay:
         error = state.outcome.exception()
         if isinstance(error, psycopg.Error):
             self._meters.inc("joblog_db_errors_total", ROLE, database.sqlstate_class(error))
+        if isinstance(error, NotCommitted):
+            self._meters.inc("joblog_kafka_errors_total", ROLE, error.code)
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         self._health.set_unready(reason)
         self._health.beat()

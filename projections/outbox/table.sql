@@ -30,6 +30,8 @@ BEGIN
         id uuid NOT NULL DEFAULT gen_random_uuid()
     );
     INSERT INTO "{schema}".outbox_identity DEFAULT VALUES;
+    -- Transactions that notify are committed one after the other. Where that costs too much, drop the trigger, and set
+    -- outbox.poll_s to how late a row may be.
     CREATE FUNCTION "{schema}".outbox_notify() RETURNS trigger LANGUAGE plpgsql AS $notify$
     BEGIN
         PERFORM pg_notify('joblog_outbox', TG_TABLE_SCHEMA);

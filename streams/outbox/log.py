@@ -28,17 +28,21 @@ INIT_S: Final = 2
 _WAIT_S: Final = TRANSACTION_TIMEOUT_S + 5
 #: What Kafka says of a record that it will never take.
 _REFUSALS: Final = frozenset(
-    {
-        KafkaError.MSG_SIZE_TOO_LARGE,
-        KafkaError.RECORD_LIST_TOO_LARGE,
-        KafkaError.INVALID_MSG,
-        KafkaError.INVALID_RECORD,
-    }
+    {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD}
 )
 
 
 class NotCommitted(JoblogError):
-    """The transaction failed, or nobody knows whether it did: open the log again, which tells."""
+    """The transaction failed, or nobody knows whether it did: open the log again, which tells.
+
+    - code: Kafka's name of the error, for metrics.
+    """
+
+    def __init__(self, reason: str, cause: Exception | None = None) -> None:
+        found = cause.args[0] if isinstance(cause, KafkaException) else None
+        why = cause if found is None else found.str()
+        super().__init__(reason if cause is None else f"{reason}: {why}")
+        self.code: Final[str] = "_STATE" if found is None else found.name()
 
 
 class RowsRefused(JoblogError):
@@ -71,7 +75,7 @@ class OutboxLog:
                     return None
             mark = self._last_mark(goes_on)
         except KafkaException as exc:
-            raise NotCommitted(f"the outbox cannot be opened: {_text(exc)}") from exc
+            raise NotCommitted("the outbox cannot be opened", exc) from exc
         self._producer = made
         return mark
 
@@ -90,7 +94,7 @@ class OutboxLog:
             _drop(producer)
             if refused:
                 raise RowsRefused(refused[0]) from exc
-            raise NotCommitted(f"the transaction failed: {_text(exc)}") from exc
+            raise NotCommitted("the transaction failed", exc) from exc
         except BaseException:
             _drop(producer)
             raise
@@ -135,7 +139,7 @@ def _is_initialised(producer: Producer) -> bool:
     except KafkaException as exc:
         if not exc.args[0].retriable():
             raise
-        log.warning("outbox.waiting_for_kafka", extra={"error": _text(exc)})
+        log.warning("outbox.waiting_for_kafka", extra={"error": exc.args[0].str()})
         producer.poll(0)  # what it logs would pile up in it
         return False
     return True
@@ -148,8 +152,3 @@ def _note_refusal(refused: list[str], error: KafkaError | None, _message: Any) -
 
 def _drop(producer: Producer) -> None:
     producer.purge(in_queue=True, in_flight=True, blocking=False)
-
-
-def _text(error: Exception) -> str:
-    found = error.args[0] if error.args else error
-    return found.str() if isinstance(found, KafkaError) else str(error)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Any
 
 import psycopg
 import pytest
@@ -118,7 +117,13 @@ class Log:
         self.world.do(commit, UNKNOWN)
 
 
-def relay_in(world: World, monkeypatch: pytest.MonkeyPatch, batch_max: int = 3, health: Any = None) -> Relay:
+def relay_in(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_max: int = 3,
+    health: Health | None = None,
+    meters: Meters | None = None,
+) -> Relay:
     monkeypatch.setattr(relaying, "OutboxRows", lambda *_: Rows(world))
     monkeypatch.setattr(relaying, "OutboxLog", lambda *_: Log(world))
     return Relay(
@@ -127,7 +132,7 @@ def relay_in(world: World, monkeypatch: pytest.MonkeyPatch, batch_max: int = 3, 
         2,
         "",
         "s",
-        meters=Meters(),
+        meters=meters or Meters(),
         health=health or Health("outbox"),
         batch_max=batch_max,
     )
@@ -203,3 +208,39 @@ def test_a_relay_that_stands_by_is_ready_and_relays_nothing(monkeypatch: pytest.
     assert world.log == []
     world.is_locked = False
     assert relay.step(_Now()) == 1
+
+
+def test_a_step_back_is_counted_by_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaying, "BACKOFF_FIRST_S", 0.001)
+    meters, health, stop = Meters(), Health("outbox"), Event()
+    world = World(["done", "done", "done", "unknown", "lost"])
+    world.commit(1)
+    relay = relay_in(world, monkeypatch, health=health, meters=meters)
+    monkeypatch.setattr(relay, "_wait", lambda *_: stop.set())
+    relay.run(stop)
+    assert world.log == [1]
+    assert meters.registry.get_sample_value("joblog_db_errors_total", {"role": "outbox", "sqlstate": "08"}) == 2
+    assert (health.ready, health.reason) == (False, "stopped")
+
+
+def test_what_kafka_says_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaying, "BACKOFF_FIRST_S", 0.001)
+    meters, stop = Meters(), Event()
+    world = World(["done", "done", "unknown", "done"])
+    world.commit(1)
+    relay = relay_in(world, monkeypatch, meters=meters)
+    monkeypatch.setattr(relay, "_wait", lambda *_: stop.set())
+    relay.run(stop)
+    assert world.log == [1]
+    assert meters.registry.get_sample_value("joblog_kafka_errors_total", {"role": "outbox", "code": "_STATE"}) == 1
+    assert meters.registry.get_sample_value("joblog_producer_rebuilds_total", {"role": "outbox"}) == 1
+
+
+def test_a_count_that_takes_too_long_does_not_stop_the_relay(monkeypatch: pytest.MonkeyPatch) -> None:
+    def canceled(_rows: Rows) -> Status:
+        raise psycopg.errors.QueryCanceled("too long")
+
+    monkeypatch.setattr(Rows, "status", canceled)
+    world = World()
+    world.commit(1)
+    assert relay_in(world, monkeypatch).step(Event()) == 1
