@@ -25,7 +25,8 @@ A relay that is killed before the commit in 2 has done nothing. One that is kill
 has left a mark by which c deletes what 3 did not. Older marks do not matter: 2 comes after 3 of the rows before. As
 the mark is kept for as long as the outbox is, it does not matter when the next relay starts, nor how many jobs the
 elector remembers. The lock only keeps twins from fencing each other in turn; that they cannot both commit is the
-fence's work.
+fence's work. It passes on when its session ends: with the process, after 30 s without a sign of life (a process that
+hangs, a machine that is gone), and with each step back, so that who cannot reach Kafka does not hold up who can.
 
 What is beyond this: a database that is restored from a backup, or that failed over and lost its last transactions,
 has rows again that are in the log. They are relayed again, and the elector rejects those jobs as duplicates while it
@@ -131,8 +132,7 @@ class Relay:
         if self._rows is None:
             self._rows = OutboxRows(self._dsn, self._schema)
         rows = self._rows
-        if time.monotonic() - self._gauged_at > GAUGES_S:
-            self._gauge(rows)
+        self._gauge(rows)
         if self._log is None:
             self._log = self._taken_over(rows, stop)
         if self._log is None:
@@ -164,7 +164,7 @@ class Relay:
             return None
         self._stands_by = False
         opened = OutboxLog(self._config, self._names, rows.identity)
-        mark = opened.open(self._goes_on(stop))
+        mark = opened.open(self._goes_on(rows, stop))
         if mark is None:
             opened.close()
             return None
@@ -217,9 +217,12 @@ class Relay:
             if rows.wait(min(left, STOP_S)):
                 return
             self._health.beat()
+            self._gauge(rows)  # which also lets the server hear of the session
 
     def _gauge(self, rows: OutboxRows) -> None:
-        """Look how many rows there are; where that takes too long, relaying them matters more."""
+        """Look now and then how many rows there are; where that takes too long, relaying them matters more."""
+        if time.monotonic() - self._gauged_at < GAUGES_S:
+            return
         try:
             status = rows.status()
         except psycopg.errors.QueryCanceled as error:
@@ -233,9 +236,10 @@ class Relay:
         self._meters.set("joblog_outbox_oldest_row_timestamp_seconds", oldest)
         self._meters.set("joblog_outbox_parked_rows", status.parked)
 
-    def _goes_on(self, stop: threading.Event) -> Callable[[], bool]:
+    def _goes_on(self, rows: OutboxRows, stop: threading.Event) -> Callable[[], bool]:
         def goes_on() -> bool:
             self._health.beat()
+            rows.ping()
             return not stop.is_set()
 
         return goes_on

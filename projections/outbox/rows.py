@@ -17,6 +17,9 @@ CHANNEL: Final = "joblog_outbox"
 COUNTED_MAX: Final = 100_000
 #: Rows are read until they have so many bytes: they are in memory, and go into one transaction of Kafka.
 BATCH_BYTES: Final = 16 * 1024 * 1024
+#: A session of which the server hears nothing for so long is ended by it, and its lock with it: that of a relay which
+#: hangs, or whose machine is gone.
+IDLE_S: Final = 30
 APPLICATION: Final = "joblog-outbox"
 
 
@@ -50,6 +53,7 @@ class OutboxRows:
         try:
             # Rows that are gone are in the log, and must not come back with a crash of the server.
             self._connection.execute("SET synchronous_commit TO on")
+            self._connection.execute(f"SET idle_session_timeout TO '{IDLE_S}s'")
             self._connection.execute(f"LISTEN {CHANNEL}")
             (self.identity,) = self._row("identity")
         except BaseException:
@@ -69,6 +73,10 @@ class OutboxRows:
     def lock(self) -> bool:
         """Whether this is the one relay of the outbox now; until the connection ends."""
         return bool(self._row("lock")[0])
+
+    def ping(self) -> None:
+        """Let the server hear of this session."""
+        self._connection.execute("SELECT")
 
     def wait(self, timeout_s: float) -> bool:
         """Whether somebody has committed rows within this time; returns when that is known."""

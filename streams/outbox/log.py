@@ -6,6 +6,7 @@ whose `init_transactions` ends what is open and fences every older relay of this
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
@@ -24,6 +25,8 @@ log: Final = logging.getLogger(__name__)
 
 #: How long to wait for the coordinator before looking whether to go on.
 INIT_S: Final = 2
+#: How long to try: another relay may reach brokers that do not answer here.
+OPEN_S: Final = 10
 #: Longer than the transaction's own time-out: the answer of the coordinator is worth waiting for.
 _WAIT_S: Final = TRANSACTION_TIMEOUT_S + 5
 #: What Kafka says of a record that it will never take.
@@ -70,9 +73,12 @@ class OutboxLog:
         self.close()
         try:
             made = clients.transactional_producer(self._config, self.transactional_id)
+            deadline = time.monotonic() + OPEN_S
             while not _is_initialised(made):
                 if not goes_on():
                     return None
+                if time.monotonic() > deadline:
+                    raise NotCommitted(f"no broker has opened the outbox for {OPEN_S} s")
             mark = self._last_mark(goes_on)
         except KafkaException as exc:
             raise NotCommitted("the outbox cannot be opened", exc) from exc

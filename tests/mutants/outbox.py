@@ -44,8 +44,15 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _LOG,
         '        self.transactional_id: Final = f"{names.prefix}outbox-{outbox_id}"\n',
         '        self.transactional_id: Final = f"{names.prefix}outbox-{outbox_id}-{id(self)}"\n',
-        f"{_BROKER}"
-        "::test_of_two_relays_one_stands_by_until_the_session_of_the_other_ends_and_a_zombie_commits_nothing",
+        f"{_BROKER}::test_a_relay_that_stands_by_takes_over_from_one_that_hangs_and_a_zombie_commits_nothing",
+    ),
+    mutant(
+        "outbox-idle",
+        "ending the session of a relay that hangs",
+        "projections/outbox/rows.py",
+        """            self._connection.execute(f"SET idle_session_timeout TO '{IDLE_S}s'")\n""",
+        "",
+        f"{_BROKER}::test_a_relay_that_stands_by_takes_over_from_one_that_hangs_and_a_zombie_commits_nothing",
     ),
     mutant(
         "outbox-end",

@@ -7,7 +7,9 @@ from threading import Event, Timer
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from joblog.projections.outbox import rows as rows_module
 from joblog.projections.outbox.relay import Relay
 from joblog.projections.outbox.rows import OutboxRows
 from joblog.streams.contract.ids import lane_of_job
@@ -70,10 +72,11 @@ def test_a_relay_that_is_killed_between_any_two_steps_leaves_everything_once_in_
     assert world.relayed() == jobs
 
 
-def test_of_two_relays_one_stands_by_until_the_session_of_the_other_ends_and_a_zombie_commits_nothing(
-    world: OutboxWorld, wait_until: Any
+def test_a_relay_that_stands_by_takes_over_from_one_that_hangs_and_a_zombie_commits_nothing(
+    world: OutboxWorld, wait_until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     health = Health("outbox")
+    monkeypatch.setattr(rows_module, "IDLE_S", 1)
     with world.connect(autocommit=True) as connection, closing(world.relay()) as zombie:
         jobs = [world.outbox(connection).enqueue("x")]
         relay_all(world, zombie)
@@ -81,11 +84,10 @@ def test_of_two_relays_one_stands_by_until_the_session_of_the_other_ends_and_a_z
         assert zombie._rows is not None
         assert zombie._log is not None
         taken = zombie._rows.waiting(10)  # and now it stands still
+        monkeypatch.undo()
         with world.relaying(health=health):
             wait_until(lambda: health.ready, DEADLINE_S, "the other relay to stand by")
             assert world.waiting() == 1
-            ended = "SELECT pg_terminate_backend(%s)"
-            connection.execute(ended, (zombie._rows._connection.info.backend_pid,))
             wait_until(lambda: world.waiting() == 0, DEADLINE_S, "the other relay to relay")
             with pytest.raises(NotCommitted):
                 zombie._log.send(taken)
@@ -109,10 +111,12 @@ def test_the_open_transaction_of_another_outbox_does_not_hide_the_mark(world: Ou
     done.join()
 
 
-def test_rows_that_can_never_be_relayed_are_parked_with_the_reason_and_the_others_go_on(world: OutboxWorld) -> None:
+def test_rows_that_can_never_be_relayed_are_parked_with_the_reason_and_the_others_go_on(
+    world: OutboxWorld, wait_until: Any
+) -> None:
     meters = Meters()
     too_many = OutboxWorld(world.kafka, world.dsn, world.names, world.lanes + 1, world.schema)
-    limit_records(world, LARGE)
+    limit_records(world, LARGE, wait_until)
     with world.connect(autocommit=True) as connection, closing(world.relay(meters=meters)) as relay:
         wrong = too_many.outbox(connection).enqueue("x")
         good = [world.outbox(connection).enqueue("x", n) for n in range(2)]
@@ -125,7 +129,7 @@ def test_rows_that_can_never_be_relayed_are_parked_with_the_reason_and_the_other
             assert list(parked) == [wrong, large]
             assert f"{world.lanes + 1} lanes, but there are {world.lanes}" in parked[wrong]
             assert "too large" in parked[large]
-            limit_records(world, 10 * LARGE)
+            limit_records(world, 10 * LARGE, wait_until)
             assert rows.discard([rows.parked(1)[0].id]) == 1
             assert rows.retry(None) == 1
         relay_all(world, relay)
@@ -139,12 +143,27 @@ def test_a_relay_without_an_outbox_says_how_to_make_one(world: OutboxWorld) -> N
         nowhere.relay().run(Event())
 
 
-def limit_records(world: OutboxWorld, size: int) -> None:
-    """Let the topic `commands` take records up to this size."""
+def limit_records(world: OutboxWorld, size: int, wait_until: Any) -> None:
+    """Let the topic `commands` take records up to this size, which the broker does a moment later."""
     change = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
     topic = ConfigResource(ResourceType.TOPIC, world.names.commands, incremental_configs=[change])
     client = clients.admin(world.kafka)
     client.incremental_alter_configs([topic])[topic].result(DEADLINE_S)
+    wait_until(lambda: takes(world, 2 * LARGE) == (size > 2 * LARGE), DEADLINE_S, "the limit")
+
+
+def takes(world: OutboxWorld, length: int) -> bool:
+    """Whether the topic takes a record of this length; it is written in a transaction that is not committed."""
+    errors: list[KafkaError | None] = []
+    producer = clients.transactional_producer(world.kafka, f"{world.names.prefix}probe")
+    producer.init_transactions(DEADLINE_S)
+    producer.begin_transaction()
+    for lane in range(world.lanes):
+        on_delivery = lambda error, _: errors.append(error)  # noqa: E731
+        producer.produce(world.names.commands, random_text(length // 2), b"probe", lane, on_delivery)
+    producer.flush(DEADLINE_S)
+    producer.abort_transaction(DEADLINE_S)
+    return errors == [None] * world.lanes
 
 
 def random_text(length: int) -> str:

@@ -64,6 +64,8 @@ class Rows:
         self.world.is_locked |= self.has_lock
         return self.has_lock
 
+    def ping(self) -> None: ...
+
     def wait(self, timeout_s: float) -> bool:
         return timeout_s > 0
 
