@@ -165,6 +165,23 @@ def life() -> Iterator[Scene]:
     yield scene.when(*(report for _, _, report in scene.out.reports))
     yield scene.when(succeeded("h", 2))
     yield scene.when(*(report for _, _, report in scene.out.reports))
+    yield from life_of_batches(scene)
+
+
+def life_of_batches(scene: Scene) -> Iterator[Scene]:
+    """An empty one that ends, is added to and cancelled; one that waits for a job, and one of which a job fails."""
+    one, two, three = id_of("1"), id_of("2"), id_of("3")
+    yield scene.when(wire.CreateBatch(batch_id=one, description="import"), Tick(0))
+    yield scene.when(wire.AttachToBatch(batch_id=one, addition=id_of("4"), jobs=1), Tick(0))
+    yield scene.when(wire.CancelBatch(batch_id=one), Tick(0))
+    yield scene.when(wire.CreateBatch(batch_id=two, parent=wire.Parent(id_of("h"))))
+    yield scene.when(*(report for _, _, report in scene.out.reports))
+    yield scene.when(*(report for _, _, report in scene.out.reports))
+    mark = wire.MarkBatch(batch_id=three, mark_id=id_of("5"))
+    job = create("z", batch=three, retry=NEVER)
+    yield scene.when(wire.CreateBatch(batch_id=three, lanes=(0,), jobs=1), job, mark)
+    yield scene.when(*(report for _, _, report in scene.out.reports), run_failed("z", 2))
+    yield scene.when(*(report for _, _, report in scene.out.reports), Tick(0))
 
 
 def elected() -> list[tuple[str, Any]]:
