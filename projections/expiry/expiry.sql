@@ -62,6 +62,8 @@ WITH chosen AS MATERIALIZED (
     DELETE FROM history WHERE job = ANY (ARRAY(SELECT id FROM chosen))
 ), unreturned AS (
     DELETE FROM returned WHERE job = ANY (ARRAY(SELECT id FROM chosen))
+), unlisted AS (
+    DELETE FROM batch_jobs WHERE job = ANY (ARRAY(SELECT id FROM chosen))
 ), kinds AS (
     SELECT lane, queue, task, state, count(*) AS n, max(changed_at) AS through
     FROM gone GROUP BY lane, queue, task, state
@@ -76,6 +78,18 @@ WITH chosen AS MATERIALIZED (
     SET through = greatest(expired.through, excluded.through), n = expired.n + excluded.n
 )
 SELECT coalesce(sum(n), 0)::bigint, max(through) FROM kinds
+
+-- name: expire_batches
+-- Delete the next batches that ended in this state before an instant.
+WITH gone AS (
+    DELETE FROM batches WHERE id = ANY (ARRAY(
+        SELECT id FROM batches
+        WHERE state = %(state)s::job_state AND changed_at < %(before)s::timestamptz
+            AND lane = ANY (%(lanes)s::smallint[])
+        LIMIT %(limit)s
+    )) RETURNING lane
+)
+SELECT count(*) FROM gone
 
 -- name: expire_outcomes
 -- Delete the next counts of ends that are too old.

@@ -138,3 +138,16 @@ def placed(values: Iterable[tuple[int, bytes | None]], first_offset: int = 0) ->
         following[lane] = offset + 1
         made.append(Record(lane, offset, int(BEGINNING.timestamp() * 1000) + offset, value))
     return made
+
+
+@dataclass
+class BatchStory(Story):
+    """A batch's events."""
+
+    def told(self, kind: str, state: str, **data: Any) -> Self:
+        self.version += 1
+        self.at += timedelta(seconds=1)
+        counts = {"total": 0, "created": 0, "succeeded": 0, "failed": 0, "deleted": 0}
+        whole = {"version": self.version, "state": state, "created_at": BEGINNING.isoformat(), **counts, **data}
+        self.values.append(cloud_event(kind, self.id, self.at, whole))
+        return self

@@ -11,6 +11,7 @@ from joblog.projections.replay.verification.findings import Finding, Kind, posit
 from joblog.projections.replay.verification.last_words import Worker, batch_row_words, fits
 from joblog.projections.replay.verification.tables import Snapshot
 from joblog.streams.contract.ids import lane_of_job
+from joblog.streams.contract.states import FINAL_STATES
 
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -106,16 +107,23 @@ def workers(snapshot: Snapshot, last: Mapping[str, Mapping[int, Worker]]) -> Ite
 def batches(
     snapshot: Snapshot, last: Mapping[str, list[Any]], members: Mapping[str, tuple[int, int]]
 ) -> Iterator[Finding]:
-    """Each must be as its last event says, and have the jobs that were created in it."""
+    """Each must be as its last event says, and have the jobs that were created in it; unless they have expired."""
+    is_expiring = bool(snapshot.expired)
     kept = {row[0]: batch_row_words(row[1:]) for row in snapshot.rows("batches")}
     for batch in sorted(last.keys() | kept.keys()):
+        if batch not in kept and is_expiring and last[batch][_STATE] in FINAL_STATES:
+            continue
         if last.get(batch) != kept.get(batch):
             yield _batch(batch, "is not as its last event says", last.get(batch), kept.get(batch))
     listed = {batch: (count, int(offsets)) for batch, count, offsets in snapshot.rows("members")}
     for batch in sorted(members.keys() | listed.keys()):
         wanted, found = members.get(batch, (0, 0)), listed.get(batch, (0, 0))
-        if wanted != found:
+        if wanted != found and not (is_expiring and found <= wanted):
             yield _batch(batch, "has not the jobs that were created in it", list(wanted), list(found))
+
+
+#: Where the state is in a row of `batches`, behind its id.
+_STATE: Final = 11
 
 
 def _batch(batch: str, what: str, log: Any, found: Any) -> Finding:

@@ -177,6 +177,9 @@ CREATE TABLE batch_jobs (
     PRIMARY KEY (batch, job, log_offset)
 );
 
+-- For expiry: a job that leaves `jobs` leaves this, too.
+CREATE INDEX batch_jobs_by_job ON batch_jobs (job);
+
 -- Commands that could not be done.
 CREATE TABLE rejected (
     lane       smallint NOT NULL,

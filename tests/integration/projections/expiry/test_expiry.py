@@ -20,7 +20,7 @@ from joblog.streams.contract.states import State
 from joblog.streams.metrics import Meters
 
 from tests.support import projection_settings
-from tests.support.projection_events import Story
+from tests.support.projection_events import BatchStory, Story
 from tests.support.projection_settings import Setting, WaitUntil, interleaved, jobs, running, sample
 from tests.support.replay_world import ReplayWorld
 
@@ -253,3 +253,26 @@ def test_tables_that_are_built_anew_have_not_what_has_expired(world: ReplayWorld
             assert monitor.job(new[0].id) is not None
     finally:
         drop_old(place)
+
+
+def test_a_batch_goes_as_its_jobs_do(world: ReplayWorld, tables: psycopg.Connection[Any]) -> None:
+    old = BatchStory(lane=1, random=50, at=AGO).told("batch.created", "Processing", total=2)
+    new = BatchStory(lane=1, random=51, at=NOW - timedelta(hours=1)).told("batch.created", "Processing", total=1)
+    gone = [Story(lane=n, random=n + 1, at=AGO, spec={"batch": old.id}) for n in range(2)]
+    kept = Story(lane=2, random=9, at=NOW - timedelta(hours=1), spec={"batch": new.id})
+    for story in (*gone, kept):
+        story.enqueued().processing().succeeded()
+    old.told("batch.succeeded", "Succeeded", total=2, created=2, succeeded=2)
+    world.write(interleaved([*gone, kept, old, new]))
+    world.apply()
+    assert found(world, "before") == []
+    passed(world)
+    assert [str(batch) for (batch,) in tables.execute("SELECT id FROM batches")] == [new.id]
+    assert [str(job) for (job,) in tables.execute("SELECT job FROM batch_jobs")] == [kept.id]
+    assert found(world) == []
+    tables.execute("UPDATE batches SET succeeded = 7")
+    tables.execute("INSERT INTO batch_jobs VALUES (%s, %s, 1)", [new.id, gone[0].id])
+    assert sorted(one.what.split(" ", 2)[2] for one in found(world, "after")) == [
+        "has not the jobs that were created in it",
+        "is not as its last event says",
+    ]
