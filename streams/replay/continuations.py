@@ -1,8 +1,8 @@
 """What becomes of a job whose parent would have ended otherwise: the parent's end as an input, put where it would be.
 
 An end of a parent that the lanes' rules pass on (streams/lane/verdicts.py) comes as long after it as the
-recorded one did. What no end explains stays as it is recorded: a parent that was unknown, or forgotten, or had too
-many continuations.
+recorded one did. What no end of a job explains stays as it is recorded: a parent that is a batch, was unknown or
+forgotten, or had too many continuations.
 """
 
 from collections.abc import Sequence

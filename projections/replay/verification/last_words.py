@@ -60,6 +60,11 @@ def batch_row_words(row: Sequence[Any]) -> list[Any]:
     return [_in_words(value) for value in row]
 
 
+def state_of_batch(words: Sequence[Any]) -> tuple[str, str]:
+    """The state of a batch, and when its last event was written."""
+    return words[11], words[1]
+
+
 def _in_words(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()

@@ -5,6 +5,7 @@ While the parent lives, its record in `state` names those that wait for it: one 
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from functools import reduce
 from itertools import groupby
 from operator import itemgetter
@@ -18,7 +19,7 @@ from joblog.projections.replay.verification.state_topic import Entry
 from joblog.projections.replay.verification.trace import Trace, joined, steps_of
 from joblog.streams.contract.relations import PARENT_PARAMETER
 from joblog.streams.contract.states import ContinueOn, State
-from joblog.streams.contract.timestamps import parse_time_ms
+from joblog.streams.contract.timestamps import parse_time_ms, time_ms
 from joblog.streams.lane.rules import LaneRules
 from joblog.streams.lane.verdicts import verdict
 from msgspec import Struct
@@ -80,6 +81,18 @@ def orphans(key: bytes, parent: Parent, waits: Iterable[Wait], now_ms: int) -> I
             child = job_of(wait.child)
             where = position(wait.lane, wait.offset)
             what = f"job {child} waits, but {why}"
+            yield Finding(kind=Kind.ORPHAN, lane=wait.lane, job=child, what=what, position=where)
+
+
+def batch_orphans(batch: str, state: str, changed_at: str, waits: Iterable[Wait], now_ms: int) -> Iterator[Finding]:
+    """Those of the waits for a batch that is in this state since then, as its last event says, that will not end."""
+    changed_ms = time_ms(datetime.fromisoformat(changed_at))
+    for wait in waits:
+        is_settled = now_ms - max(changed_ms, wait.since_ms) > ANSWER_MS
+        if is_settled and verdict(wait.on, State(state)) != "wait":
+            child = job_of(wait.child)
+            what = f"job {child} waits, but batch {batch} is {state} since {changed_at}, and no answer came"
+            where = position(wait.lane, wait.offset)
             yield Finding(kind=Kind.ORPHAN, lane=wait.lane, job=child, what=what, position=where)
 
 

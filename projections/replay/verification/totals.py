@@ -8,7 +8,7 @@ from typing import Any, Final
 from joblog.projections.projector.controls import ControlRows
 from joblog.projections.replay.verification.compare import Ends
 from joblog.projections.replay.verification.findings import Finding, Kind, position
-from joblog.projections.replay.verification.last_words import Worker, batch_row_words, fits
+from joblog.projections.replay.verification.last_words import Worker, batch_row_words, fits, state_of_batch
 from joblog.projections.replay.verification.tables import Snapshot
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.states import FINAL_STATES
@@ -111,7 +111,7 @@ def batches(
     is_expiring = bool(snapshot.expired)
     kept = {row[0]: batch_row_words(row[1:]) for row in snapshot.rows("batches")}
     for batch in sorted(last.keys() | kept.keys()):
-        if batch not in kept and is_expiring and last[batch][_STATE] in FINAL_STATES:
+        if batch not in kept and is_expiring and state_of_batch(last[batch])[0] in FINAL_STATES:
             continue
         if last.get(batch) != kept.get(batch):
             yield _batch(batch, "is not as its last event says", last.get(batch), kept.get(batch))
@@ -120,10 +120,6 @@ def batches(
         wanted, found = members.get(batch, (0, 0)), listed.get(batch, (0, 0))
         if wanted != found and not (is_expiring and found <= wanted):
             yield _batch(batch, "has not the jobs that were created in it", list(wanted), list(found))
-
-
-#: Where the state is in a row of `batches`, behind its id.
-_STATE: Final = 11
 
 
 def _batch(batch: str, what: str, log: Any, found: Any) -> Finding:

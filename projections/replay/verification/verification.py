@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from joblog.projections.projector.event_batch import Record
 from joblog.projections.replay.sorted_runs import Collected, SortedRuns
@@ -31,8 +31,9 @@ from joblog.projections.replay.verification.job_by_job import JobByJob, unexplai
 from joblog.projections.replay.verification.jobs import NAMED_MAX, Jobs
 from joblog.projections.replay.verification.lane_hashes import LaneHashes, Side, lane_hashes
 from joblog.projections.replay.verification.lane_sums import Sums, differing_lanes
+from joblog.projections.replay.verification.last_words import state_of_batch
 from joblog.projections.replay.verification.log_pass import LogPass
-from joblog.projections.replay.verification.orphans import orphans, unlisted, with_parents
+from joblog.projections.replay.verification.orphans import batch_orphans, orphans, unlisted, with_parents
 from joblog.projections.replay.verification.report import Found, Report
 from joblog.projections.replay.verification.sides import both_sides, events_of, specs
 from joblog.projections.replay.verification.state_check import spec_finding
@@ -222,11 +223,18 @@ class Verification:
             return
         now_ms = time.time_ns() // 1_000_000
         for key, parent, waits in with_parents((self._log.runs, self._tail.runs), self._state.jobs, jobs.waits):
-            lane = lane_of_job(job_of(key))
+            lane, batch = lane_of_job(job_of(key)), self._last_words_of_batch(job_of(key))
+            if batch is not None:
+                self._found.add(batch_orphans(job_of(key), *state_of_batch(batch), waits, now_ms))
+                continue
             # Of a parent in a lane that is not looked at, or whose first events are gone, nothing is known.
             if lane in self._only and (parent.trace is not None or not self._log.passed.begins.get(lane, 0)):
                 self._found.add(orphans(key, parent, waits, now_ms))
                 self._found.add(unlisted(key, parent, waits, now_ms, self._looked))
+
+    def _last_words_of_batch(self, batch: str) -> list[Any] | None:
+        """The last event of a batch, if there is one of this id."""
+        return self._tail.passed.batches.get(batch) or self._log.passed.batches.get(batch)
 
     def _find_letters(self) -> None:
         """Dead letters beside the events that reject their commands."""
