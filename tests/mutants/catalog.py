@@ -3,6 +3,7 @@
 from typing import Final
 
 from tests.mutants import (
+    batches,
     clients,
     control,
     electors,
@@ -33,4 +34,5 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *triggers.MUTANTS,
     *outbox.MUTANTS,
     *running.MUTANTS,
+    *batches.MUTANTS,
 )

@@ -125,7 +125,7 @@ class BatchWorld(World):
 
     def rebuild(self, number: int) -> None:
         """The `state` of a lane is lost, and made anew from the events of all lanes."""
-        fold = EventFold(number, 10_000)
+        fold = EventFold(number, 10_000, LANES)
         for partition in self.partitions:
             for key, kind, event, _ in partition.events:
                 if kind.startswith("job."):

@@ -1,14 +1,21 @@
 """Batches over several lanes: created as one, counted exactly, waited for, whatever comes in whatever order."""
 
 from datetime import timedelta
+from types import SimpleNamespace
 
+import pytest
 from joblog.streams.contract import wire
+from joblog.streams.contract.codec import encode
 from joblog.streams.contract.states import AWAITING, DELETED, PROCESSING, SUCCEEDED, State
 from joblog.streams.contract.timestamps import EPOCH
+from joblog.streams.elector import rebuild
+from joblog.streams.lane.event_fold import EventFold
+from joblog.streams.lane.features.batch_records import BATCH_KEY, Batch
 from msgspec import json, structs
 
 from tests.support.batch_world import BatchWorld
 from tests.support.lane_world import LANES, QUEUES, RULES, done
+from tests.support.scene import NOW
 
 
 def kinds(world: BatchWorld, batch_id: str) -> list[str]:
@@ -217,3 +224,38 @@ def test_jobs_of_a_batch_share_what_they_have_of_it_also_after_a_takeover() -> N
     world.turn(0, 100, 100)
     world.take_over(0)
     assert len({id(job.extras) for job in world.lanes[0].jobs.values()}) == 1
+
+
+def test_an_older_report_that_comes_again_changes_nothing() -> None:
+    world = BatchWorld()
+    first, *rest = world.create([1, 1])
+    world.send_all([first, *rest])
+    all_turns(world, 2)
+    older = next(one for one in world.partitions[0].reports if b'"batch.counted"' in one[0])
+    world.until_quiet()
+    world.partitions[0].reports.append(older)
+    world.until_quiet()
+    assert kinds(world, first.batch_id) == ["batch.created", "batch.succeeded"]
+
+
+def test_jobs_of_a_cancelled_batch_do_not_start_before_they_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("joblog.streams.lane.features.batch_parts.LOOKED_AT_MAX", 0)
+    world = BatchWorld()
+    first, *rest = world.create([0, 1, 2])
+    world.send_all([first, *rest, wire.CancelBatch(batch_id=first.batch_id)])
+    all_turns(world)
+    world.until_quiet()
+    assert world.runs == []
+    assert world.told[first.batch_id][-1][1].deleted == 3
+
+
+def test_the_events_of_batches_are_read_by_a_rebuild() -> None:
+    batch_id = BatchWorld().an_id(2)
+    fold = EventFold(2, 10, LANES)
+    data = wire.BatchEvent(1, AWAITING, EPOCH, 3, 0, 0, 0, 0, description="import", parent=batch_id, on=None)
+    event = wire.CloudEvent("1.0", "e", "/l", "batch.created", batch_id, "2027-01-15T08:00:00.000Z", data=data)
+    message = SimpleNamespace(value=lambda: encode(event), partition=lambda: 2)
+    rebuild._apply(fold, message)  # type: ignore[arg-type]
+    record = fold.state(NOW)[BATCH_KEY + batch_id]
+    assert isinstance(record, Batch)
+    assert (record.description, record.state, record.total, record.waits) == ("import", AWAITING, 3, True)
