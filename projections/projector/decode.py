@@ -87,7 +87,14 @@ class ControlFact(Struct, frozen=True):
     event: wire.QueueEvent | wire.BulkStarted | wire.BulkAdvanced | wire.BulkEnded
 
 
-Fact = JobFact | WorkerFact | BatchFact | RejectedFact | ControlFact
+class LimitFact(Struct, frozen=True):
+    """A limit was set. No table holds that: the limits that jobs use are read from the jobs themselves."""
+
+    at: str
+    event: wire.LimitEvent
+
+
+Fact = LimitFact | JobFact | WorkerFact | BatchFact | RejectedFact | ControlFact
 
 
 class _JobSpec(wire.JobSpec, frozen=True, forbid_unknown_fields=True):
@@ -154,6 +161,7 @@ _object: Final = json.Decoder(dict[str, Any]).decode
 _any: Final = json.Decoder().decode
 _worker_event: Final = json.Decoder(wire.WorkerEvent).decode
 _batch_event: Final = json.Decoder(wire.BatchEvent).decode
+_limit_event: Final = json.Decoder(wire.LimitEvent).decode
 _rejected: Final = json.Decoder(wire.CommandRejected).decode
 CONTROLS: Final[Mapping[str, json.Decoder[Any]]] = {
     **dict.fromkeys(("queue.paused", "queue.drained", "queue.resumed"), json.Decoder(wire.QueueEvent)),
@@ -161,7 +169,7 @@ CONTROLS: Final[Mapping[str, json.Decoder[Any]]] = {
     "bulk.advanced": json.Decoder(wire.BulkAdvanced),
     "bulk.ended": json.Decoder(wire.BulkEnded),
 }
-_KNOWN: Final = frozenset({*STATES, *WORKER_STATES, *BATCH_STATES, *CONTROLS, "command.rejected"})
+_KNOWN: Final = frozenset({*STATES, *WORKER_STATES, *BATCH_STATES, *CONTROLS, "limit.changed", "command.rejected"})
 _model: Final = TypeAdapter[events.Event](events.Event)
 _is_job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
 
@@ -264,6 +272,8 @@ def _rare_fact(kind: str, subject: str | None, at: str, data: bytes) -> Fact:
         return _batch_fact(kind, subject, at, _batch_event(data))
     if kind == "command.rejected":
         return RejectedFact(at, _rejected(data))
+    if kind == "limit.changed":
+        return LimitFact(at, _limit_event(data))
     if kind in CONTROLS:
         return ControlFact(kind, at, _checked(CONTROLS[kind].decode(data)))
     raise ValueError("type")

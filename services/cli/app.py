@@ -101,7 +101,9 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "bulk": Target("cli.commands.bulk:app", "Change many jobs in the background.", JOBS),
     "queue": Target("cli.commands.queues:app", "Show, pause, drain and resume queues.", WATCH),
     "limits": Target(
-        "cli.commands.limits:app", "Show limits: which jobs run with each, and which wait for it.", WATCH
+        "cli.commands.limits:app",
+        "Show limits: which jobs run with each, and which wait for it; and change them.",
+        WATCH,
     ),
     "workers": Target("cli.commands.watch:workers", "List the workers.", WATCH),
     "stats": Target("cli.commands.watch:stats", "Count the jobs in each state.", WATCH),

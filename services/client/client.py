@@ -19,6 +19,7 @@ from typing import Final, Self
 from joblog.services.client.batch_calls import BatchCalls
 from joblog.services.client.bulk import BulkOperations
 from joblog.services.client.checks import problems_of
+from joblog.services.client.limits import Limits
 from joblog.services.client.options import ClientFilter
 from joblog.services.client.queues import Queues
 from joblog.services.client.recurring import RecurringJobs
@@ -79,6 +80,8 @@ class Client(BatchCalls, AbstractContextManager["Client"]):
         self.recurring: Final = self._recurring(config, names, client_id)
         #: Pause, drain and resume queues.
         self.queues: Final = Queues(self.send, self._rules)
+        #: Change limits while jobs run.
+        self.limits: Final = Limits(self.send, self._rules)
         #: Let workers take no more jobs, or stop.
         self.workers: Final = Workers(self.send, self._rules)
         #: Change many jobs in the background.

@@ -1,7 +1,8 @@
-"""Commands that name no job: on queues, on workers, and on bulk operations, which change many jobs.
+"""Commands that name no job: on queues, on workers, on limits, and on bulk operations, which change many jobs.
 
 A command on a queue is sent to each lane in which the queue lives, one on a worker to its home lane, one on a bulk
-operation to the lane that its id names. Each belongs to the lane in whose partition it lies.
+operation to the lane that its id names, one on a limit to the lane that owns it. Each belongs to the lane in whose
+partition it lies.
 """
 
 import re
@@ -9,17 +10,21 @@ from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
 from joblog.streams.contract.fields import (
+    Capacity,
     Count,
     Instant,
     JobId,
     Json,
+    Key,
     Priority,
     QueueName,
     Rate,
     StrictMessage,
     Text,
+    TimeoutSeconds,
     WorkerId,
 )
+from joblog.streams.contract.relations import LimitKind, limit_problem
 from pydantic import Field, model_validator
 
 #: Lanes are at most so many (ids.LANES_MAX), and a fence has an offset for each.
@@ -157,4 +162,24 @@ class CancelBulk(Control):
     operation: JobId
 
 
-AnyControl = PauseQueue | DrainQueue | ResumeQueue | QuietWorker | StopWorker | StartBulk | AdvanceBulk | CancelBulk
+class SetLimit(Control):
+    """Let a limit have this capacity, and interval, whatever jobs say; without a capacity, as jobs say again."""
+
+    type: Literal["limit.set"] = "limit.set"
+    kind: LimitKind
+    key: Key
+    capacity: Capacity | None = None
+    interval_s: TimeoutSeconds | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.capacity is None and self.interval_s is not None:
+            raise ValueError("interval_s has no effect without a capacity")
+        if self.capacity is not None and (problem := limit_problem(self.kind, self.capacity, self.interval_s)):
+            raise ValueError(problem)
+        return self
+
+
+AnyControl = (
+    PauseQueue | DrainQueue | ResumeQueue | QuietWorker | StopWorker | StartBulk | AdvanceBulk | CancelBulk | SetLimit
+)

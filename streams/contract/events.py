@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from joblog.streams.contract.commands import JobSpec
 from joblog.streams.contract.controls import FENCES_MAX, BulkAction, BulkOutcome
 from joblog.streams.contract.fields import (
+    Capacity,
     Count,
     Instant,
     JobId,
@@ -21,9 +22,11 @@ from joblog.streams.contract.fields import (
     Share,
     TaskName,
     Text,
+    TimeoutSeconds,
     Version,
     WorkerId,
 )
+from joblog.streams.contract.relations import LimitKind
 from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.contract.states import ContinueOn, State
 from pydantic import Field, model_validator
@@ -308,6 +311,18 @@ class WorkerStopOrdered(WorkerOrdered):
     type: Literal["worker.stop_ordered"] = "worker.stop_ordered"
 
 
+class LimitChanged(Message):
+    """A limit has this capacity, and interval, from now on, whatever jobs say; without a capacity, as jobs say."""
+
+    type: Literal["limit.changed"] = "limit.changed"
+    kind: LimitKind
+    key: Key
+    capacity: Capacity | None = None
+    interval_s: TimeoutSeconds | None = None
+    by: Text | None = None
+    reason: Text | None = None
+
+
 class QueueEvent(Message):
     """What all events of a queue carry; each lane in which it lives writes its own."""
 
@@ -468,6 +483,7 @@ Event = Annotated[
     | QueuePaused
     | QueueDrained
     | QueueResumed
+    | LimitChanged
     | BulkStarted
     | BulkAdvanced
     | BulkEnded

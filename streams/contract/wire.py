@@ -267,6 +267,14 @@ class StopWorker(Control, frozen=True, kw_only=True):
     worker: WorkerId
 
 
+class SetLimit(Control, frozen=True, kw_only=True):
+    type: ClassVar[str] = "limit.set"
+    kind: LimitKind
+    key: Key
+    capacity: Capacity | None = None
+    interval_s: TimeoutSeconds | None = None
+
+
 Fence = Annotated[tuple[Count, ...], Meta(min_length=1, max_length=FENCES_MAX)]
 
 
@@ -298,7 +306,9 @@ class CancelBulk(Control, frozen=True, kw_only=True):
 
 #: Commands on a job that are decided alike.
 AnyChange = DeleteJob | RequeueJob | RescheduleJob | SetParameter | SetPriority | MoveJob
-AnyControl = PauseQueue | DrainQueue | ResumeQueue | QuietWorker | StopWorker | StartBulk | AdvanceBulk | CancelBulk
+AnyControl = (
+    PauseQueue | DrainQueue | ResumeQueue | QuietWorker | StopWorker | StartBulk | AdvanceBulk | CancelBulk | SetLimit
+)
 AnyBatchCommand = CreateBatch | AttachToBatch | MarkBatch | CancelBatch
 Command = CreateJob | AnyChange | AnyControl | AnyBatchCommand
 
@@ -619,6 +629,15 @@ class WorkerEvent(Wire, frozen=True):
     pid: Count
     started_at: Instant
     quiet: bool = False
+    by: Text | None = None
+    reason: Text | None = None
+
+
+class LimitEvent(Wire, frozen=True):
+    kind: LimitKind
+    key: Key
+    capacity: Capacity | None = None
+    interval_s: TimeoutSeconds | None = None
     by: Text | None = None
     reason: Text | None = None
 

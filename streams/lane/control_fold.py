@@ -6,11 +6,13 @@ from typing import Any, Final
 from joblog.streams.contract import wire
 from joblog.streams.lane.features.bulk import BULK_KEY, Operation, forgotten
 from joblog.streams.lane.features.queue_control import QUEUE_KEY, PausedQueue, paused_queue
+from joblog.streams.lane.limits.records import LimitId
 from joblog.streams.lane.output import StateValue
 from msgspec import json
 
 _DECODERS: Final[Mapping[str, json.Decoder[Any]]] = {
     **dict.fromkeys(("queue.paused", "queue.drained", "queue.resumed"), json.Decoder(wire.QueueEvent)),
+    "limit.changed": json.Decoder(wire.LimitEvent),
     "bulk.started": json.Decoder(wire.BulkStarted),
     "bulk.advanced": json.Decoder(wire.BulkAdvanced),
     "bulk.ended": json.Decoder(wire.BulkEnded),
@@ -22,6 +24,8 @@ class ControlFold:
 
     def __init__(self) -> None:
         self._queues: dict[str, PausedQueue] = {}
+        #: Limits that were set, as they were last.
+        self.limits: dict[LimitId, wire.LimitEvent] = {}
         self._bulk: dict[str, Operation] = {}
 
     def apply(self, kind: str, data: bytes) -> None:
@@ -30,7 +34,9 @@ class ControlFold:
         if decoder is None:
             return
         event = decoder.decode(data)
-        if kind == "queue.paused":
+        if kind == "limit.changed":
+            self.limits[event.kind, event.key] = event
+        elif kind == "queue.paused":
             self._queues[event.queue] = paused_queue(event)
         elif kind == "queue.drained":
             self._queues[event.queue] = PausedQueue(self._queues[event.queue].until_ms)

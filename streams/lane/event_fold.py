@@ -104,7 +104,9 @@ class EventFold:
         records.update(self.batches.records(now_ms))
         records.update((PENDING_KEY + parent, tuple(waits)) for parent, waits in pending.items())
         records.update((UNIQUE_KEY + place, period) for place, period in self._periods.items() if period[1] > now_ms)
-        records.update((LIMIT_KEY + key, one) for key, one in self._limits.records(now_ms).items())
+        records.update(
+            (LIMIT_KEY + key, one) for key, one in self._limits.records(now_ms, self.controls.limits).items()
+        )
         ends = [(job.id, job.state.value, job.version) for job in self.ended.values()]
         for block, start in enumerate(range(0, len(ends), BLOCK_MAX)):
             records[f"{ENDED_KEY}{block}"] = tuple(ends[start : start + BLOCK_MAX])

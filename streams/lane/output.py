@@ -13,6 +13,7 @@ EventData = (
     | wire.CommandRejected
     | wire.WorkerEvent
     | wire.QueueEvent
+    | wire.LimitEvent
     | wire.BulkStarted
     | wire.BulkAdvanced
     | wire.BulkEnded

@@ -1,4 +1,4 @@
-"""`joblog limits`: which jobs run with each limit, and which wait for it."""
+"""`joblog limits`: which jobs run with each limit, and which wait for it; and other capacities while they run."""
 
 from typing import Annotated, Any
 
@@ -6,7 +6,8 @@ import typer
 from joblog.services.cli.context import Output, OutputOption
 from joblog.services.cli.output import print_document, print_rows
 from joblog.services.cli.postgres import monitor_of
-from joblog.services.cli.values import settings_of
+from joblog.services.cli.values import ByOption, ReasonOption, parse_delay, settings_of, who
+from joblog.services.client.client import Client
 from joblog.streams.contract.relations import LimitKind
 from joblog.streams.errors import InvalidData
 
@@ -18,7 +19,7 @@ Key = Annotated[str, typer.Argument(help="The limit's key.")]
 
 @app.callback()
 def about_limits() -> None:
-    """Show limits: which jobs run with each, and which wait for it."""
+    """Show limits: which jobs run with each, and which wait; and change them."""
 
 
 @app.command("list")
@@ -57,6 +58,40 @@ def show(ctx: typer.Context, kind: Kind, key: Key, output: OutputOption = Output
     if waiting:
         print("\nwaiting")
         print_rows(waiting, ("id", "since", "tenant", "waits_for"), output)
+
+
+@app.command("set")
+def set_limit(
+    ctx: typer.Context,
+    kind: Kind,
+    key: Key,
+    capacity: Annotated[
+        int, typer.Argument(min=1, max=1_000_000, help="How many jobs run at a time, or start in an interval.")
+    ],
+    *,
+    per: Annotated[str | None, typer.Option(help="The interval of a rate: 1s, 15m, 2d.")] = None,
+    by: ByOption = None,
+    reason: ReasonOption = None,
+) -> None:
+    """Let a limit have another capacity, whatever its jobs say, until it is cleared.
+
+    Jobs that run go on. `joblog limits list` shows what the jobs say.
+
+    Example: joblog limits set sliding_window mail 10 --per 1s
+    """
+    interval = None if per is None else parse_delay(per)
+    with Client.from_settings(settings_of(ctx)) as client:
+        client.limits.set(kind, key, capacity, per=interval, by=who(by), reason=reason)
+
+
+@app.command()
+def clear(ctx: typer.Context, kind: Kind, key: Key, *, by: ByOption = None, reason: ReasonOption = None) -> None:
+    """Let a limit be as its jobs say, again.
+
+    Example: joblog limits clear sliding_window mail
+    """
+    with Client.from_settings(settings_of(ctx)) as client:
+        client.limits.clear(kind, key, by=who(by), reason=reason)
 
 
 def _holder(running: list[str]) -> str | None:

@@ -20,9 +20,9 @@ from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.relations import RATES, LimitKind
 from joblog.streams.contract.states import ENQUEUED, PROCESSING
 from joblog.streams.lane.extras import USES_LIMITS
-from joblog.streams.lane.feature import Feature, ReportHandler
+from joblog.streams.lane.feature import CommandHandler, Feature, ReportHandler
 from joblog.streams.lane.job import Job
-from joblog.streams.lane.limits.claims import Claim, Elsewhere, id_of, limits_of
+from joblog.streams.lane.limits.claims import Claim, Elsewhere, id_of, limits_of, owner_of
 from joblog.streams.lane.limits.owner import AHEAD_MS, Owner
 from joblog.streams.lane.limits.patience import Patience
 from joblog.streams.lane.limits.post import ASKER_KEY, Asker, Post
@@ -31,7 +31,7 @@ from joblog.streams.lane.limits.records import WAITS, Definition, Entry, LimitId
 from joblog.streams.lane.limits.words import named, waits_for
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
-from joblog.streams.lane.transitions import Election, Held
+from joblog.streams.lane.transitions import Election, Held, Rejection
 from msgspec import msgpack
 
 LIMIT_KEY: Final = "limit:"
@@ -165,6 +165,26 @@ class Limits(Feature):
         job = self.pipeline.store.jobs[job.id]
         if job.extras is not None and not job.extras.is_held:
             self.pipeline.apply(job, Held(what), f"{job.id}/{job.version}", election, out)
+
+    # --- commands ---
+
+    def commands(self) -> Mapping[type, CommandHandler]:
+        return {wire.SetLimit: self._set}
+
+    def _set(self, received: wire.Received, election: Election, out: LaneOutput) -> Rejection | None:
+        said = received.command
+        assert isinstance(said, wire.SetLimit)
+        limit = (said.kind, said.key)
+        owner = owner_of(limit, self.pipeline.lanes)
+        if owner != self.pipeline.number:
+            return Rejection("wrong_lane", f"lane {owner} owns the limit, and not lane {self.pipeline.number}")
+        interval_ms = 0 if said.interval_s is None else max(round(said.interval_s * 1000), 1)
+        self.owner.set(limit, said.capacity or 0, interval_ms, election.now_ms)
+        event = wire.LimitEvent(said.kind, said.key, said.capacity, said.interval_s, said.by, said.reason)
+        name = f"{said.kind}:{said.key}"
+        out.events.append((name, "limit.changed", f"{received.id}/limit.changed", event, received.id, None))
+        self._hand_out(election, out)
+        return None
 
     # --- what becomes of a job ---
 

@@ -5,6 +5,7 @@ them that it was rebuilt. It grants nothing before. Nor is what was asked: jobs 
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Final
 
 from joblog.streams.contract import wire
@@ -53,9 +54,24 @@ class LimitsFold:
         else:
             self._limits[job_id] = limits
 
-    def records(self, now_ms: int) -> dict[str, Struct]:
-        """The records of this lane."""
-        found: dict[str, Struct] = {}
+    def records(self, now_ms: int, changed: Mapping[LimitId, wire.LimitEvent]) -> dict[str, Struct]:
+        """The records of this lane; `changed` is how limits were last set."""
+        definitions = self._definitions(now_ms)
+        for limit, event in changed.items():
+            if event.capacity is not None:
+                interval_ms = 0 if event.interval_s is None else max(round(event.interval_s * 1000), 1)
+                known = definitions.setdefault(limit, Definition(*limit, event.capacity, max(interval_ms, 1)))
+                known.set_capacity, known.set_interval_ms = event.capacity, interval_ms
+        found: dict[str, Struct] = {limit_key(limit): known for limit, known in definitions.items()}
+        if self._askers:
+            found[SILENCE_KEY] = Silence(tuple(sorted(self._askers)))
+        if self._owners:  # an epoch that no lane has reached by counting
+            found[ASKER_KEY] = Asker(now_ms, tuple(sorted(self._owners)))
+        return found
+
+    def _definitions(self, now_ms: int) -> dict[LimitId, Definition]:
+        """The rates that still count."""
+        found: dict[LimitId, Definition] = {}
         for limit, (defined, starts) in self._starts.items():
             interval_ms = interval_ms_of(defined)
             counted = rate(defined.kind)
@@ -64,11 +80,7 @@ class LimitsFold:
                 counted.started(at_ms, False)
             if counted.idle_ms() > now_ms:
                 known = (defined.capacity, interval_ms)
-                found[limit_key(limit)] = Definition(*limit, *known, rate=counted.record())
-        if self._askers:
-            found[SILENCE_KEY] = Silence(tuple(sorted(self._askers)))
-        if self._owners:  # an epoch that no lane has reached by counting
-            found[ASKER_KEY] = Asker(now_ms, tuple(sorted(self._owners)))
+                found[limit] = Definition(*limit, *known, rate=counted.record())
         return found
 
     def _note(self, job_id: str) -> None:

@@ -3,9 +3,12 @@
 from typing import Any
 
 from joblog.streams.contract import wire
+from joblog.streams.contract.codec import encode
 from joblog.streams.contract.relations import LimitKind
-from joblog.streams.contract.wire import DeleteJob, Limit, RequeueJob
+from joblog.streams.contract.wire import DeleteJob, Limit, RequeueJob, SetLimit
+from joblog.streams.lane.event_fold import EventFold
 from joblog.streams.lane.features.limits import LIMIT_KEY, Limits
+from joblog.streams.lane.limits.claims import owner_of
 from joblog.streams.lane.limits.patience import KEPT_MS
 
 from tests.support.scene import Pause, Scene, Tick, create, id_of, name_of, released, succeeded, worker
@@ -112,3 +115,33 @@ def test_many_jobs_under_one_mutex_write_few_records_for_each_start() -> None:
     assert len(one.out.events) == 2
     assert len(one.out.state) <= 4
     assert not one.out.reports
+
+
+def test_a_limit_that_was_set_holds_over_what_jobs_say_until_it_is_cleared() -> None:
+    three = SetLimit(kind=LimitKind.SEMAPHORE, key="s", capacity=3, by="ann")
+    one = scene().given(limited("a", TWO), three, limited("b", TWO), limited("c", TWO), limited("d", TWO))
+    assert [job.id for job in one.lane.jobs.values() if job.worker] == [id_of(name) for name in "abc"]
+    one.reloaded().when(Tick(1), succeeded("a", 2)).and_assigned("w: run d, lease 3")
+    clear = SetLimit(kind=LimitKind.SEMAPHORE, key="s")
+    one.when(clear, limited("e", TWO), succeeded("b", 2)).and_assigned()
+    assert [(kind, data.capacity) for _, kind, _, data, *_ in one.out.events if kind == "limit.changed"] == [
+        ("limit.changed", None)
+    ]
+    one.when(succeeded("c", 2)).and_assigned("w: run e, lease 3")
+
+
+def test_a_limit_is_set_in_the_lane_that_owns_it() -> None:
+    limit = (LimitKind.MUTEX, "m")
+    other = (owner_of(limit, 3) + 1) % 3
+    one = Scene(number=other, lanes=3).when(SetLimit(kind=limit[0], key=limit[1], capacity=1))
+    assert [data.code for _, kind, _, data, *_ in one.out.events if kind == "command.rejected"] == ["wrong_lane"]
+
+
+def test_a_limit_that_was_set_is_folded_from_events() -> None:
+    fold = EventFold(0, 10, 1)
+    changed = wire.LimitEvent(LimitKind.SLIDING_WINDOW, "r", 5, 1.0)
+    fold.controls.apply("limit.changed", encode(changed))
+    known = fold.state(0)[f"{LIMIT_KEY}k:sliding_window:r"]
+    assert (known.set_capacity, known.set_interval_ms) == (5, 1000)
+    fold.controls.apply("limit.changed", encode(wire.LimitEvent(LimitKind.SLIDING_WINDOW, "r")))
+    assert fold.state(0) == {}
