@@ -102,7 +102,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "queue": Target("cli.commands.queues:app", "Show, pause, drain and resume queues.", WATCH),
     "limits": Target(
         "cli.commands.limits:app",
-        "Show limits: which jobs run with each, and which wait for it; and change them.",
+        "Show limits: which jobs run with each, and which wait; and change them.",
         WATCH,
     ),
     "workers": Target("cli.commands.watch:workers", "List the workers.", WATCH),

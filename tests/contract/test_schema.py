@@ -61,7 +61,10 @@ def test_a_name_of_a_schema_is_accepted(name: str) -> None:
 
 def test_every_event_of_the_contract_is_read() -> None:
     tags = set(TypeAdapter(events.Event).json_schema()["discriminator"]["mapping"])
-    assert tags == STATES.keys() | WORKER_STATES.keys() | BATCH_STATES.keys() | CONTROLS.keys() | {"command.rejected"}
+    assert tags == STATES.keys() | WORKER_STATES.keys() | BATCH_STATES.keys() | CONTROLS.keys() | {
+        "command.rejected",
+        "limit.changed",
+    }
 
 
 def test_what_a_type_of_event_requires_is_what_its_model_requires() -> None:
