@@ -91,7 +91,7 @@ class LimitFact(Struct, frozen=True):
     """A limit was set. No table holds that: the limits that jobs use are read from the jobs themselves."""
 
     at: str
-    event: wire.LimitEvent
+    event: wire.LimitChanged
 
 
 Fact = LimitFact | JobFact | WorkerFact | BatchFact | RejectedFact | ControlFact
@@ -161,7 +161,7 @@ _object: Final = json.Decoder(dict[str, Any]).decode
 _any: Final = json.Decoder().decode
 _worker_event: Final = json.Decoder(wire.WorkerEvent).decode
 _batch_event: Final = json.Decoder(wire.BatchEvent).decode
-_limit_event: Final = json.Decoder(wire.LimitEvent).decode
+_limit_event: Final = json.Decoder(wire.LimitChanged).decode
 _rejected: Final = json.Decoder(wire.CommandRejected).decode
 CONTROLS: Final[Mapping[str, json.Decoder[Any]]] = {
     **dict.fromkeys(("queue.paused", "queue.drained", "queue.resumed"), json.Decoder(wire.QueueEvent)),

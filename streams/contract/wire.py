@@ -633,7 +633,7 @@ class WorkerEvent(Wire, frozen=True):
     reason: Text | None = None
 
 
-class LimitEvent(Wire, frozen=True):
+class LimitChanged(Wire, frozen=True):
     kind: LimitKind
     key: Key
     capacity: Capacity | None = None

@@ -12,7 +12,7 @@ from msgspec import json
 
 _DECODERS: Final[Mapping[str, json.Decoder[Any]]] = {
     **dict.fromkeys(("queue.paused", "queue.drained", "queue.resumed"), json.Decoder(wire.QueueEvent)),
-    "limit.changed": json.Decoder(wire.LimitEvent),
+    "limit.changed": json.Decoder(wire.LimitChanged),
     "bulk.started": json.Decoder(wire.BulkStarted),
     "bulk.advanced": json.Decoder(wire.BulkAdvanced),
     "bulk.ended": json.Decoder(wire.BulkEnded),
@@ -25,7 +25,7 @@ class ControlFold:
     def __init__(self) -> None:
         self._queues: dict[str, PausedQueue] = {}
         #: Limits that were set, as they were last.
-        self.limits: dict[LimitId, wire.LimitEvent] = {}
+        self.limits: dict[LimitId, wire.LimitChanged] = {}
         self._bulk: dict[str, Operation] = {}
 
     def apply(self, kind: str, data: bytes) -> None:

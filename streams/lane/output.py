@@ -13,7 +13,7 @@ EventData = (
     | wire.CommandRejected
     | wire.WorkerEvent
     | wire.QueueEvent
-    | wire.LimitEvent
+    | wire.LimitChanged
     | wire.BulkStarted
     | wire.BulkAdvanced
     | wire.BulkEnded

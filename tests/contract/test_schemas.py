@@ -16,6 +16,7 @@ from joblog.services.client.templates import CreateTemplate, Rules
 from joblog.services.schemas import documents as schemas
 from joblog.streams.contract import commands, deadletters, wire
 from joblog.streams.contract.controls import BulkAction
+from joblog.streams.contract.relations import LimitKind
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, TOPICS, TopicNames
 from joblog.streams.elector.writer import Writer
 from jsonschema import Draft7Validator, Draft202012Validator, FormatChecker

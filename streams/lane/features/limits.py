@@ -180,7 +180,7 @@ class Limits(Feature):
             return Rejection("wrong_lane", f"lane {owner} owns the limit, and not lane {self.pipeline.number}")
         interval_ms = 0 if said.interval_s is None else max(round(said.interval_s * 1000), 1)
         self.owner.set(limit, said.capacity or 0, interval_ms, election.now_ms)
-        event = wire.LimitEvent(said.kind, said.key, said.capacity, said.interval_s, said.by, said.reason)
+        event = wire.LimitChanged(said.kind, said.key, said.capacity, said.interval_s, said.by, said.reason)
         name = f"{said.kind}:{said.key}"
         out.events.append((name, "limit.changed", f"{received.id}/limit.changed", event, received.id, None))
         self._hand_out(election, out)

@@ -54,7 +54,7 @@ class LimitsFold:
         else:
             self._limits[job_id] = limits
 
-    def records(self, now_ms: int, changed: Mapping[LimitId, wire.LimitEvent]) -> dict[str, Struct]:
+    def records(self, now_ms: int, changed: Mapping[LimitId, wire.LimitChanged]) -> dict[str, Struct]:
         """The records of this lane; `changed` is how limits were last set."""
         definitions = self._definitions(now_ms)
         for limit, event in changed.items():

@@ -139,9 +139,9 @@ def test_a_limit_is_set_in_the_lane_that_owns_it() -> None:
 
 def test_a_limit_that_was_set_is_folded_from_events() -> None:
     fold = EventFold(0, 10, 1)
-    changed = wire.LimitEvent(LimitKind.SLIDING_WINDOW, "r", 5, 1.0)
+    changed = wire.LimitChanged(LimitKind.SLIDING_WINDOW, "r", 5, 1.0)
     fold.controls.apply("limit.changed", encode(changed))
     known = fold.state(0)[f"{LIMIT_KEY}k:sliding_window:r"]
     assert (known.set_capacity, known.set_interval_ms) == (5, 1000)
-    fold.controls.apply("limit.changed", encode(wire.LimitEvent(LimitKind.SLIDING_WINDOW, "r")))
+    fold.controls.apply("limit.changed", encode(wire.LimitChanged(LimitKind.SLIDING_WINDOW, "r")))
     assert fold.state(0) == {}
