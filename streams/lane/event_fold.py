@@ -15,7 +15,7 @@ from joblog.streams.lane.batch_fold import BatchFold
 from joblog.streams.lane.control_fold import ControlFold
 from joblog.streams.lane.ended_jobs import BLOCK_MAX
 from joblog.streams.lane.features.continuations import PENDING_KEY
-from joblog.streams.lane.features.limits import LIMIT_KEY
+from joblog.streams.lane.features.limit_claims import LIMIT_KEY
 from joblog.streams.lane.features.memory import ENDED_KEY
 from joblog.streams.lane.features.unique_keys import UNIQUE_KEY, Period, period_end_ms, place_of
 from joblog.streams.lane.job import Job, evolve, is_transition, new_job

@@ -9,6 +9,7 @@ from tests.mutants import (
     electors,
     expiry,
     lanes,
+    limits,
     monitoring,
     outbox,
     recurring,
@@ -23,6 +24,7 @@ from tests.mutants.mutant import Mutant
 MUTANTS: Final[tuple[Mutant, ...]] = (
     *electors.MUTANTS,
     *lanes.MUTANTS,
+    *limits.MUTANTS,
     *clients.MUTANTS,
     *control.MUTANTS,
     *roles.MUTANTS,

@@ -19,9 +19,8 @@ from typing import Final
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job
-from joblog.streams.contract.relations import RATES
-from joblog.streams.lane.limits.line import Line, place_of
-from joblog.streams.lane.limits.rates import Rate, rate
+from joblog.streams.lane.limits.line import place_of
+from joblog.streams.lane.limits.rates import Rate
 from joblog.streams.lane.limits.records import (
     GRANTED,
     SILENCE_KEY,
@@ -35,41 +34,11 @@ from joblog.streams.lane.limits.records import (
     interval_ms_of,
     limit_key,
 )
+from joblog.streams.lane.limits.shared import Shared
 from msgspec import Struct
 
 #: A job of another lane gets the permit of a rate so long before its time, so that it is there in time.
 AHEAD_MS: Final = 500
-
-
-class Shared:
-    """One limit, as its owner knows it."""
-
-    __slots__ = ("definition", "entries", "holders", "is_resting", "is_written", "line", "rate", "wakes_ms")
-
-    def __init__(self, definition: Definition) -> None:
-        self.definition = definition
-        self.entries: dict[str, Entry] = {}
-        self.line = Line()
-        #: The permits that count against a capacity: given out, and not given back.
-        self.holders = 0
-        self.rate: Rate | None = rate(definition.kind, definition.rate) if definition.kind in RATES else None
-        self.is_written = self.is_resting = False
-        self.wakes_ms = 0
-        self.define(definition.capacity, definition.interval_ms)
-
-    @property
-    def capacity(self) -> int:
-        """How many it lets run, or start in an interval."""
-        return self.definition.set_capacity or self.definition.capacity
-
-    def define(self, capacity: int, interval_ms: int) -> bool:
-        """Take over what a job says of the limit; whether that is new."""
-        known = self.definition
-        is_new = (known.capacity, known.interval_ms) != (capacity, interval_ms)
-        known.capacity, known.interval_ms = capacity, interval_ms
-        if self.rate is not None:
-            self.rate.define(self.capacity, known.set_interval_ms or interval_ms)
-        return is_new
 
 
 class Owner:

@@ -7,7 +7,8 @@ from joblog.streams.contract.codec import encode
 from joblog.streams.contract.relations import LimitKind
 from joblog.streams.contract.wire import DeleteJob, Limit, RequeueJob, SetLimit
 from joblog.streams.lane.event_fold import EventFold
-from joblog.streams.lane.features.limits import LIMIT_KEY, Limits
+from joblog.streams.lane.features.limit_claims import LIMIT_KEY
+from joblog.streams.lane.features.limits import Limits
 from joblog.streams.lane.limits.claims import owner_of
 from joblog.streams.lane.limits.patience import KEPT_MS
 

@@ -1,0 +1,110 @@
+"""The defences of limits: against what lanes have forgotten, what comes too late, and what nobody gives back."""
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant, mutant
+
+_ALL: Final = "tests/unit/streams/lane/limits/test_properties.py"
+_RATES: Final = "tests/unit/streams/lane/limits/test_rates.py"
+_LANE: Final = "tests/unit/streams/lane/features/test_limits.py"
+_LINE: Final = "tests/unit/streams/lane/limits/test_line.py"
+
+MUTANTS: Final[tuple[Mutant, ...]] = (
+    mutant(
+        "limits-open-question",
+        "the check that an answer belongs to the last question",
+        "streams/lane/limits/post.py",
+        "return (answer.epoch, answer.ask) == (self._asker.epoch, ask)",
+        "return True",
+        _ALL,
+    ),
+    mutant(
+        "limits-forgotten",
+        "telling owners that what was asked before a take-over is void",
+        "streams/lane/limits/post.py",
+        "self._asker, self._forgotten = Asker(value.epoch + 1), value.lanes",
+        "self._asker, self._forgotten = Asker(value.epoch + 1), ()",
+        _ALL,
+    ),
+    mutant(
+        "limits-silence",
+        "the silence of an owner that was rebuilt until all lanes have told it who runs",
+        "streams/lane/limits/owner.py",
+        "if shared is None or self.silent:",
+        "if shared is None:",
+        _ALL,
+    ),
+    mutant(
+        "limits-rebuilt-holders",
+        "telling an owner that was rebuilt which jobs run",
+        "streams/lane/features/limits.py",
+        "if limit.kind not in RATES and self.post.is_owned_by(report.lane, limit):",
+        "if limit.kind in RATES and self.post.is_owned_by(report.lane, limit):",
+        _ALL,
+    ),
+    mutant(
+        "limits-not-before",
+        "the wait for the time from which a rate's permit holds",
+        "streams/lane/features/limit_claims.py",
+        "if claim.from_ms > election.now_ms:",
+        "if claim.from_ms > election.now_ms + 10_000:",
+        _ALL,
+    ),
+    mutant(
+        "limits-reserved",
+        "the place that a permit has in its window until the job starts",
+        "streams/lane/limits/rates.py",
+        "beyond = self._occupied + self._reserved - self._capacity",
+        "beyond = self._occupied - self._capacity",
+        _RATES,
+        _ALL,
+    ),
+    mutant(
+        "limits-give-back",
+        "giving back permits with which no worker starts the job",
+        "streams/lane/features/limits.py",
+        "        self._give_back(election, out)\n",
+        "",
+        _LANE,
+    ),
+    mutant(
+        "limits-granted-and-gone",
+        "the check that a permit was not given back before its job heard of it",
+        "streams/lane/features/limit_claims.py",
+        "if not self.owner.has_granted(entry):  # it was given back at once",
+        "if entry is None:",
+        _ALL,
+    ),
+    mutant(
+        "limits-fixed-order",
+        "the order in which all jobs take their limits",
+        "streams/lane/limits/claims.py",
+        "return tuple(sorted(first.values(), key=lambda limit: (limit.kind in RATES, limit.kind, limit.key)))",
+        "return tuple(first.values())",
+        _ALL,
+    ),
+    mutant(
+        "limits-clock-ahead",
+        "the correction of a window that a clock far ahead has occupied",
+        "streams/lane/limits/rates.py",
+        "if heap and heap[0] > latest_ms + SKEW_MS:",
+        "if heap and heap[0] > latest_ms + SKEW_MS * 10_000:",
+        _RATES,
+    ),
+    mutant(
+        "limits-stale-places",
+        "dropping the places of jobs that have left a line",
+        "streams/lane/limits/line.py",
+        "            self._drop_stale(tenant)\n",
+        "            pass\n",
+        _LINE,
+    ),
+    mutant(
+        "limits-told-once",
+        "telling only once what a job waits for",
+        "streams/lane/features/limit_claims.py",
+        "if job.extras is not None and not job.extras.is_held:",
+        "if job.extras is not None:",
+        _LANE,
+    ),
+)
