@@ -1,5 +1,7 @@
 """Limits over several lanes and workers, as those who run the jobs see them, while an elector is killed."""
 
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from itertools import pairwise
 from pathlib import Path
@@ -8,9 +10,12 @@ from typing import Any
 import pytest
 from joblog.services.client.client import Client
 from joblog.services.client.options import Call, JobOptions
-from joblog.streams.contract.commands import Limit
+from joblog.services.tasks.limits import Limit
 from joblog.streams.contract.ids import lane_of_queue
-from joblog.streams.contract.relations import LimitKind
+from msgspec import json
+
+from tests.support.log_comparison import read_log
+from tests.support.redecided import decided_anew
 
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(180)]
 
@@ -65,13 +70,34 @@ def test_jobs_of_one_key_never_run_at_once_although_an_elector_is_killed(
     told = Counter(event["type"] for events in one.events().values() for event in events)
     assert told["job.succeeded"] == JOBS
     assert told["job.held"] > JOBS // 10
+    assert decided_anew(one.kafka, one.names, one.lanes) == sum(told.values())
+    change_a_limit(one, wait_until)
+
+
+def change_a_limit(installation: Any, wait_until: Any) -> None:
+    """From the command line, for all lanes to see."""
+    command = ["limits", "set", "sliding_window", "mail", "10", "--per", "1s", "--by", "ann"]
+    subprocess.run(
+        [sys.executable, "-m", "joblog.services.cli", *command],
+        env=installation.environment(),
+        cwd=installation.home,
+        check=True,
+        timeout=60,
+    )
+
+    def changed() -> list[dict[str, Any]]:
+        log = [json.decode(one.value) for one in read_log(installation.kafka, installation.names, LANES)]
+        return [event["data"] for event in log if event["type"] == "limit.changed"]
+
+    wait_until(changed, 30, "the limit to be changed")
+    assert changed() == [{"kind": "sliding_window", "key": "mail", "capacity": 10, "interval_s": 1.0, "by": "ann"}]
 
 
 def enqueue(client: Client, count: int) -> list[str]:
     found = []
     for number in range(count):
         key = KEYS[number % len(KEYS)]
-        options = JobOptions(queue=QUEUES[number % LANES], limits=[Limit(kind=LimitKind.MUTEX, key=key)])
+        options = JobOptions(queue=QUEUES[number % LANES], limits=[Limit.mutex(key)])
         found.append(client.create("book", Call((key,)), options))
     return found
 
