@@ -133,6 +133,7 @@ def _verdict(turn: Turn, lane: int, *, forwarded: bool = False) -> Verdict:
     events: Sequence[tuple[str, str, str, Any, str | None, str | None]] = turn.outputs[lane].events
     key, kind, _, data, cause, _ = events[0]
     if not isinstance(data, wire.CommandRejected):
-        return Verdict(Outcome.TAKEN, cause, key, lane, kind, forwarded=forwarded)
+        job_id = key if isinstance(data, wire.JobEvent) else None
+        return Verdict(Outcome.TAKEN, cause, job_id, lane, kind, forwarded=forwarded)
     outcome = Outcome.DUPLICATE if data.code == "duplicate" else Outcome.REFUSED
     return Verdict(outcome, data.command_id, data.job_id, lane, kind, data.code, data.reason, forwarded)

@@ -60,20 +60,19 @@ def input_of(job: Job, event: ReadEvent, cause: str) -> Any:
         return EXPIRED
     if event.name is not None:
         return wire.SetParameter(job_id=job.id, name=event.name, value=event.value, reason=event.reason)
-    if event.note is not None:
-        noted = _NOTED.get(event.note)
-        return None if noted is None else noted(job, event)
     found = (_BY_ELECTOR if by_elector(cause) else _BY_COMMAND).get(event.state) or _BY_WORKER.get(event.state)
     return None if found is None else found(job, event)
 
 
 def _noted(job: Job, event: ReadEvent) -> Any:
+    """What led to an event that leaves the job in its state."""
     if event.outcome is not None and event.parent is not None:
         return ParentNoted(event.parent, event.outcome, event.reason or "")
-    if event.note == "held":
-        return Held(event.waits_for or "")
-    if event.note != "progressed":
-        return None
+    found = _NOTED.get(event.note or "")
+    return None if found is None else found(job, event)
+
+
+def _progressed(job: Job, event: ReadEvent) -> wire.RunProgressed:
     return wire.RunProgressed(
         job_id=job.id,
         lease=job.lease,
@@ -151,6 +150,8 @@ _NOTED: Final[Mapping[str, Callable[[Job, ReadEvent], Any]]] = {
     "priority_set": lambda job, event: wire.SetPriority(
         job_id=job.id, priority=event.priority or 0, reason=event.reason
     ),
+    "held": lambda _job, event: Held(event.waits_for or ""),
+    "progressed": _progressed,
     "moved": lambda job, event: wire.MoveJob(job_id=job.id, queue=event.queue, reason=event.reason),
 }
 #: By the state that an event leads to: what workers report, what else electors find, what commands say.

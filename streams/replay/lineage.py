@@ -7,12 +7,14 @@ import re
 from typing import Final
 
 from joblog.streams.contract.states import State
+from joblog.streams.lane.job import NOTE_TYPES
 from joblog.streams.replay.inputs import by_elector
 from msgspec import DecodeError, Struct, json
 
 #: How much earlier than its id says a redrive may have begun, by the clocks of the brokers.
 CLOCKS_MS: Final = 600_000
-_PARAMETER_SET: Final = "job.parameter_set"
+#: What commands add to a job without moving it.
+_ADDED: Final = frozenset({"job.parameter_set", *NOTE_TYPES.values()}) - {"job.moved"}
 #: Where commands lead to; electors do so, too, but name another cause.
 _BY_COMMANDS: Final = frozenset({State.ENQUEUED, State.SCHEDULED, State.DELETED})
 #: A redrive's id: its time (unix milliseconds), and what tells it from others of that time.
@@ -128,5 +130,5 @@ class Lineage:
             fate.started = record.data.attempt > fate.before
             by_undo = cause.startswith(self._undo)
             fate.undone |= by_undo
-            is_move = state in _BY_COMMANDS and record.type != _PARAMETER_SET
+            is_move = state in _BY_COMMANDS and record.type not in _ADDED
             fate.moved |= is_move and not (by_undo or by_elector(cause))

@@ -17,7 +17,7 @@ from tests.support.redecided import decided_anew
 
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(240)]
 
-JOBS = 120
+JOBS = 80
 NEVER = JobOptions(retry=RetryPolicy.none())
 
 
@@ -47,7 +47,7 @@ def test_queues_workers_and_many_jobs_do_as_they_are_told(installation: Any, wai
     with installation.client() as client, Monitor(installation.dsn, installation.schema) as monitor:
         a_drained_queue_stands_still(installation, wait_until, client, monitor)
         jobs = each_job_is_requeued_once(installation, wait_until, client, monitor)
-        a_cancelled_operation_leaves_the_rest(installation, wait_until, monitor, jobs)
+        a_cancelled_operation_leaves_the_rest(installation, wait_until, client, monitor, jobs)
         a_worker_is_quieted_and_stopped(installation, wait_until, client, monitor)
     joblog(installation, "replay", "verify")
     assert decided_anew(installation.kafka, installation.names, installation.lanes)
@@ -98,13 +98,13 @@ def each_job_is_requeued_once(installation: Any, wait_until: Any, client: Client
 
 
 def a_cancelled_operation_leaves_the_rest(
-    installation: Any, wait_until: Any, monitor: Monitor, jobs: list[str]
+    installation: Any, wait_until: Any, client: Client, monitor: Monitor, jobs: list[str]
 ) -> None:
     wait_until(lambda: set(monitor.states(jobs).values()) == {State.FAILED}, 60, "all jobs to fail again")
     slow = ("bulk", "set-priority", "--task", "bad", "--priority", "3", "--rate", "10", "--yes")
     operation = joblog(installation, *slow).stdout.strip()
     wait_until(lambda: (one := monitor.bulk.operation(operation)) and one.sent, 30, "a page")
-    joblog(installation, "bulk", "cancel", operation, "--reason", "enough")
+    client.bulk.cancel(operation, reason="enough")
     wait_until(lambda: (one := monitor.bulk.operation(operation)) and one.state == "cancelled", 30, "the end")
     ended = monitor.bulk.operation(operation)
     assert ended is not None

@@ -87,7 +87,7 @@ def begin(
 ) -> None:
     action = BulkAction((ctx.info_name or "").replace("-", "_"))
     if problem := bulk_problem(action, to, priority):
-        raise InvalidData(problem.replace("queue", "--to", 1) if "queue" in problem else problem)
+        raise InvalidData(problem.replace(": queue", ": --to").replace(": priority", ": --priority"))
     check_filled(worker=worker, search=search)
     queue_name(to)
     wanted = JobFilter(
@@ -110,6 +110,8 @@ def begin(
         found = monitor.bulk.matched(wanted, settings.lanes)
         note(f"{found.jobs} jobs match")
         if not found.jobs:
+            if output is Output.JSON:
+                print_document({"operation": None, "matched": 0}, output)
             return
         _confirm(action, found.jobs, yes=yes)
         with Client.from_settings(settings) as client:
@@ -124,7 +126,10 @@ def begin(
                 by=who(by),
                 reason=reason,
             )
-        print(operation)
+        if output is Output.TABLE:
+            print(operation)
+        elif not follow:
+            print_document({"operation": operation, "matched": found.jobs}, output)
         if follow:
             raise typer.Exit(_followed(monitor, operation, output))
     note(f"`joblog bulk follow {operation}` shows how far it is, `joblog bulk cancel {operation}` ends it")
@@ -132,9 +137,10 @@ def begin(
 
 for _action, _help in _ACTIONS.items():
     _example = {BulkAction.MOVE: " --to slow", BulkAction.SET_PRIORITY: " --priority 10"}.get(_action, "")
+    _state = State.ENQUEUED if _example else State.FAILED
     _name = _action.value.replace("_", "-")
     app.command(
-        _name, help=f"{_help}\n\nExample: joblog bulk {_name} --state Enqueued --task images.shrink{_example}"
+        _name, help=f"{_help}\n\nExample: joblog bulk {_name} --state {_state} --task images.shrink{_example}"
     )(begin)
 
 

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable
+from datetime import datetime
+from math import inf
 from typing import Annotated, Final
 
 import typer
@@ -98,7 +100,7 @@ def pause(
     Example: joblog queue pause images --reason "the disk is full" --for 1h
     """
     _checked(queue)
-    instant = parse_due(for_, until)
+    instant = _instant(for_, until)
     with Client.from_settings(settings_of(ctx)) as client:
         client.queues.pause(queue, until=instant, by=who(by), reason=reason)
     note(f"{queue} will be paused{f' until {instant.isoformat()}' if instant else ''}: `joblog queue show {queue}`")
@@ -122,7 +124,10 @@ def drain(
     queue: Name,
     *,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until none of its jobs runs; needs Postgres.")] = False,
-    timeout: Annotated[float, typer.Option(min=0, help="With --wait: give up after so many seconds.")] = 3600.0,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0, help="With --wait: give up after so many seconds.", show_default="never"),
+    ] = None,
     for_: For = None,
     until: Until = None,
     reason: ReasonOption = None,
@@ -137,7 +142,9 @@ def drain(
     Example: joblog queue drain images --wait --reason "deployment"
     """
     _checked(queue)
-    settings, instant = settings_of(ctx), parse_due(for_, until)
+    if not wait and (timeout is not None or output is not Output.TABLE):
+        raise InvalidData("--timeout and --output have no effect without --wait: add it, or leave them out")
+    settings, instant = settings_of(ctx), _instant(for_, until)
     with Client.from_settings(settings) as client:
         if not wait:
             client.queues.drain(queue, until=instant, by=who(by), reason=reason)
@@ -160,9 +167,18 @@ def _is_drained(now: LanePause | None, before: LanePause | None) -> bool:
     return now is not None and now.state == "drained" and (before is None or now.since != before.since)
 
 
-def _waited(monitor: Monitor, queue: str, is_drained: Callable[[], bool], timeout_s: float, output: Output) -> int:
+def _instant(for_: str | None, until: str | None) -> datetime | None:
+    """When a pause ends; None if somebody has to resume the queue."""
+    if for_ is not None and until is not None:
+        raise InvalidData("give --for or --until, not both")
+    return parse_due(for_, until)
+
+
+def _waited(
+    monitor: Monitor, queue: str, is_drained: Callable[[], bool], timeout_s: float | None, output: Output
+) -> int:
     """Wait, and show how many jobs run; returns the exit code."""
-    deadline, most = time.monotonic() + timeout_s, 0
+    deadline, most = time.monotonic() + (inf if timeout_s is None else timeout_s), 0
     try:
         with shown(output) as told:
             while not is_drained():

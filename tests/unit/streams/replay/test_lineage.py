@@ -89,8 +89,11 @@ def test_a_job_that_another_redrive_or_a_command_put_back_later_is_theirs() -> N
 def test_electors_and_parameters_do_not_take_a_job_away_from_its_redrive() -> None:
     released = event("a", State.ENQUEUED, "reports/0@1", version=6)
     named = event("a", State.ENQUEUED, "c-1", version=7).replace(b"job.enqueued", b"job.parameter_set")
-    fate = after(put_back(), released, named).put_back["a"]
-    assert (fate.moved, fate.version) == (False, 7)
+    hurried = event("a", State.ENQUEUED, "c-2", version=8).replace(b"job.enqueued", b"job.priority_set")
+    fate = after(put_back(), released, named, hurried).put_back["a"]
+    assert (fate.moved, fate.version) == (False, 8)
+    moved = event("a", State.ENQUEUED, "c-3", version=9).replace(b"job.enqueued", b"job.moved")
+    assert after(put_back(), moved).put_back["a"].moved
 
 
 def test_the_commands_of_a_redrive_are_known_by_their_ids() -> None:
