@@ -128,6 +128,18 @@ def test_jobs_that_gave_way_to_others_of_their_key_are_decided_as_before(log: Lo
     assert decided(log) == []
 
 
+def test_where_a_job_was_moved_and_its_priority_are_decided_as_before(log: Log) -> None:
+    a = id_of("a")
+    log.given(create("a", priority=1), create("b", run_at=_at(60_000)))
+    log.when(wire.SetPriority(job_id=a, priority=0, reason="r"), wire.MoveJob(job_id=a, queue="q1", reason="m"))
+    log.when(wire.MoveJob(job_id=id_of("b"), queue="q1"), worker(queues=("q1",)))
+    log.when(wire.SetPriority(job_id=a, priority=-9)).when(succeeded("a", 4))
+    snapshot = wire.Snapshot(6, State.SUCCEEDED, 1, "t", "q1", EPOCH, wire.JobSpec(priority=1), priority=-9)
+    log.when(wire.RequeueJob(job_id=a, snapshot=snapshot)).when(wire.SetPriority(job_id=a, priority=3))
+    assert [one.event.note for one in log.stored if one.job_id == a].count("priority_set") == 3
+    assert decided(log) == []
+
+
 def test_every_event_counts_as_decided(log: Log) -> None:
     log.given(worker(), create("a"), succeeded("a", 2))
     lane = Redecision(CHAIN)
