@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from joblog.services.cli.app import app
+from joblog.services.client.client import Client
 from joblog.services.doctor.doctor import Level
 from joblog.services.doctor.lanes import examine_lanes
 from joblog.services.settings.model import Settings
@@ -18,6 +19,9 @@ from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig, producer
 from joblog.streams.metrics import Meters
 from typer.testing import CliRunner
+
+from tests.support.log_comparison import read_log
+from tests.support.scene import queue_in
 
 pytestmark = pytest.mark.broker
 
@@ -112,6 +116,10 @@ def test_a_lane_that_is_set_aside_is_a_failure_of_the_doctor_that_names_what_hel
     settings = Settings.load()
     assert [one.level for one in examine_lanes(settings)] == [Level.OK]
     sender = producer(kafka, "test")
+    paused = queue_in(1, 2)
+    with Client(kafka, topics, 2) as client:
+        client.queues.pause(paused)
+        wait_until(lambda: types_of(kafka, topics, paused) == ["queue.paused"], 30, "the queue to be paused")
     elector.stop()
     sender.produce(topics.state, b"\xc1", "some-job", 0)
     sender.produce(topics.state, b"\xc1", LANE_KEY, 1)
@@ -133,3 +141,12 @@ def test_a_lane_that_is_set_aside_is_a_failure_of_the_doctor_that_names_what_hel
     assert (dry["dry_run"], dry["live"]) == (True, 0)
     lanes_command("rebuild", "1", documents=True)
     wait_until(lambda: [one.level for one in examine_lanes(settings)] == [Level.OK], 30, "both to work")
+    with Client(kafka, topics, 2) as client:
+        client.queues.resume(paused)  # rejected if the state that was made anew did not know that it is paused
+    both = ["queue.paused", "queue.resumed"]
+    wait_until(lambda: types_of(kafka, topics, paused) == both, 30, "the queue to be resumed")
+
+
+def types_of(kafka: KafkaConfig, names: TopicNames, subject: str) -> list[str]:
+    events = [json.loads(record.value or b"") for record in read_log(kafka, names, 2)]
+    return [event["type"] for event in events if event.get("subject") == subject]

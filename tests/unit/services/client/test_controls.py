@@ -1,0 +1,133 @@
+"""Commands on queues, workers and many jobs: to which lanes they go, and what a client refuses at once."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from joblog.services.client.bulk import BulkOperations
+from joblog.services.client.changes import check_move
+from joblog.services.client.queues import Queues
+from joblog.services.client.templates import CommandRecord, Rules
+from joblog.services.client.workers import Workers
+from joblog.streams.contract.codec import read_command
+from joblog.streams.contract.ids import lane_of_job, lane_of_queue, new_job_id
+from joblog.streams.contract.wire import CancelBulk, DrainQueue, PauseQueue, QuietWorker, StartBulk, StopWorker
+from joblog.streams.errors import InvalidData
+
+RULES = Rules(8, {"hot": 3}, "/test", 10_000, {"hot": 4})
+JOB = new_job_id(lane_of_queue("images", 8), 1, 1)
+
+
+class Sent:
+    """What was sent, in its order: the lane, and the command."""
+
+    def __init__(self) -> None:
+        self.records: list[CommandRecord] = []
+
+    def __call__(self, records: Sequence[CommandRecord]) -> None:
+        self.records += records
+
+    @property
+    def lanes(self) -> list[int | None]:
+        return [record.lane for record in self.records]
+
+    @property
+    def commands(self) -> list[Any]:
+        return [read_command(record.value, None).command for record in self.records]
+
+
+@pytest.fixture
+def sent() -> Sent:
+    return Sent()
+
+
+def test_a_queue_is_paused_in_each_lane_that_it_lives_or_lived_in(sent: Sent) -> None:
+    until = datetime(2027, 1, 1, tzinfo=UTC)
+    Queues(sent, RULES).pause("hot", until=until, by="ann", reason="why")
+    first = lane_of_queue("hot", 8)
+    assert sent.lanes == [(first + n) % 8 for n in range(4)]
+    assert sent.commands == [PauseQueue(queue="hot", until=until, by="ann", reason="why")] * 4
+    assert len({record.value for record in sent.records}) == 4  # each has an id of its own
+
+
+def test_another_queue_is_drained_and_resumed_in_its_only_lane(sent: Sent) -> None:
+    queues = Queues(sent, RULES)
+    queues.drain("images")
+    queues.resume("images", by="bob")
+    assert sent.lanes == [lane_of_queue("images", 8)] * 2
+    assert sent.commands[0] == DrainQueue(queue="images")
+
+
+@pytest.mark.parametrize(
+    ("name", "until"),
+    [("Images", None), ("images", datetime(2027, 1, 1)), ("x" * 101, None)],  # noqa: DTZ001
+)
+def test_what_cannot_be_paused_is_refused_at_once(sent: Sent, name: str, until: datetime | None) -> None:
+    with pytest.raises(InvalidData):
+        Queues(sent, RULES).pause(name, until=until)
+    assert sent.records == []
+
+
+def test_an_order_goes_to_the_lane_that_the_workers_id_names(sent: Sent) -> None:
+    workers = Workers(sent, RULES)
+    workers.quiet("web-1:4711:0a1b2c3d@7", by="ann")
+    workers.stop("web@1:5:0a1b2c3d@0")
+    assert sent.lanes == [7, 0]
+    assert sent.commands == [
+        QuietWorker(worker="web-1:4711:0a1b2c3d@7", by="ann"),
+        StopWorker(worker="web@1:5:0a1b2c3d@0"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "worker", ["web-1", "web-1:4711:0a1b2c3d", "web-1:4711:0a1b2c3d@8", "web-1:4711:0a1b2c3d@1x"]
+)
+def test_an_id_that_names_no_lane_is_refused(sent: Sent, worker: str) -> None:
+    with pytest.raises(InvalidData, match="joblog workers"):
+        Workers(sent, RULES).quiet(worker)
+
+
+def test_an_operation_is_sent_to_the_lane_of_its_id(sent: Sent) -> None:
+    bulk = BulkOperations(sent, RULES)
+    operation = bulk.start("delete", {"task": "t"}, 3, [1] * 8, reason="why")
+    again = bulk.start("delete", {"task": "t"}, 3, [1] * 8, operation=operation)
+    bulk.cancel(operation)
+    assert again == operation
+    assert sent.lanes == [lane_of_job(operation)] * 3
+    first, _, last = sent.commands
+    assert isinstance(first, StartBulk)
+    assert (first.operation, first.filter, first.fence, first.rate) == (operation, {"task": "t"}, (1,) * 8, 200.0)
+    assert last == CancelBulk(operation=operation)
+
+
+@pytest.mark.parametrize(
+    ("action", "fields", "said"),
+    [
+        ("move", {}, "queue is missing"),
+        ("delete", {"queue": "slow"}, "queue has no effect"),
+        ("set_priority", {}, "priority"),
+        ("requeue", {"priority": 1}, "priority"),
+        ("delete", {"rate": 0}, "rate"),
+        ("eat", {}, "action"),
+    ],
+)
+def test_an_operation_that_makes_no_sense_is_refused(
+    sent: Sent, action: str, fields: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InvalidData, match=said):
+        BulkOperations(sent, RULES).start(action, {}, 3, [1] * 8, **fields)
+    assert sent.records == []
+
+
+def test_a_job_is_moved_to_a_queue_of_its_lane_only() -> None:
+    lane = lane_of_job(JOB)
+    here = next(f"q{n}" for n in range(99) if lane_of_queue(f"q{n}", 8) == lane)
+    elsewhere = next(f"q{n}" for n in range(99) if lane_of_queue(f"q{n}", 8) != lane)
+    check_move(JOB, here, RULES)
+    with pytest.raises(InvalidData, match="delete the job, and create it anew"):
+        check_move(JOB, elsewhere, RULES)
+    with pytest.raises(InvalidData, match="write images"):
+        check_move(JOB, "Images", RULES)
+    shard = new_job_id((lane_of_queue("hot", 8) + 3) % 8, 1, 1)
+    check_move(shard, "hot", RULES)
