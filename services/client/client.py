@@ -85,7 +85,7 @@ class Client(BatchCalls, AbstractContextManager["Client"]):
         #: Let workers take no more jobs, or stop.
         self.workers: Final = Workers(self.send, self._rules)
         #: Change many jobs in the background.
-        self.bulk: Final = BulkOperations(self.send, self._rules)
+        self.bulk: Final = self._bulk()
 
     @classmethod
     def from_settings(cls, settings: Settings, *, filters: Sequence[ClientFilter] = ()) -> Self:
@@ -114,6 +114,9 @@ class Client(BatchCalls, AbstractContextManager["Client"]):
 
     def _recurring(self, config: KafkaConfig, names: TopicNames, client_id: str) -> RecurringJobs:
         return RecurringJobs(config, names, self._rules.lanes, client_id, self.create)
+
+    def _bulk(self) -> BulkOperations:
+        return BulkOperations(self.send, self._rules)
 
     def close(self) -> None:
         """Close the connections, after the calls of other threads that are in progress."""

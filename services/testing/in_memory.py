@@ -7,6 +7,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Final, NoReturn
 
 from joblog.projections.monitor.models import JobDetails, Rejected
+from joblog.services.client.bulk import BulkOperations
 from joblog.services.client.client import Client
 from joblog.services.client.job_commands import AnyTask
 from joblog.services.client.options import DEFAULT_OPTIONS, Call, ClientFilter, JobOptions, due_at, name_of
@@ -15,7 +16,7 @@ from joblog.services.client.sending import Sender, TogetherSender
 from joblog.services.client.templates import CommandRecord
 from joblog.services.tasks.task import Task
 from joblog.services.testing.assertions import Assertions
-from joblog.services.testing.broker import Broker
+from joblog.services.testing.broker import Broker, NotSimulated
 from joblog.services.testing.inline_worker import InlineWorker
 from joblog.services.testing.told import EventLog
 from joblog.services.worker.filters import WorkerFilter
@@ -113,6 +114,9 @@ class InMemoryJoblog(Assertions, Client):
 
     def _recurring(self, config: KafkaConfig, names: TopicNames, client_id: str) -> RecurringJobs:
         return _NoRecurring(config, names, len(self._broker.lanes), client_id, self.create)
+
+    def _bulk(self) -> BulkOperations:
+        return _NoBulk(self.send, self.rules)
 
     # --- time ---
 
@@ -282,7 +286,7 @@ class InMemoryJoblog(Assertions, Client):
     def snapshot(self, job_id: str) -> dict[str, Any]:
         """What `requeue`, `reschedule` and `delete` need for a job that has ended, as `Monitor.snapshot` gives it."""
         job = self.job(job_id)
-        names = ("version", "state", "attempt", "task", "queue", "spec", "parameters")
+        names = ("version", "state", "attempt", "task", "queue", "spec", "parameters", "priority")
         return {**{name: getattr(job, name) for name in names}, "created_at": job.created_at.isoformat()}
 
     def __exit__(
@@ -299,7 +303,7 @@ class _OneByOne:
 
     def send(self, records: Sequence[CommandRecord]) -> None:
         for record in records:
-            self._broker.command(lane_of_job(record.job_id), record.value)
+            self._broker.command(lane_of_job(record.job_id) if record.lane is None else record.lane, record.value)
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -320,6 +324,13 @@ class _NoRecurring(RecurringJobs):
 
     def _send(self, _recurring_id: str, _aspects: Sequence[tuple[Any, Any]]) -> NoReturn:
         self._read(None)
+
+
+class _NoBulk(BulkOperations):
+    """Nobody is there to work an operation off."""
+
+    def start(self, *_: Any, **__: Any) -> NoReturn:
+        raise NotSimulated("bulk operations are not simulated: change each of joblog.jobs(...) instead")
 
 
 def _raise_for(job: JobDetails) -> None:

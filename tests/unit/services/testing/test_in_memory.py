@@ -326,6 +326,19 @@ def test_recurring_definitions_are_refused(joblog: InMemoryJoblog) -> None:
         joblog.recurring.add_or_update("nightly", echo, "@daily")
 
 
+def test_queues_are_paused_and_bulk_operations_are_refused(joblog: InMemoryJoblog) -> None:
+    ids = joblog.enqueue_many(echo, [((n,), {}) for n in range(3)])
+    queue = joblog.job(ids[0]).queue
+    joblog.queues.pause(queue, until=joblog.now + timedelta(seconds=30))
+    joblog.set_priority(ids[2], 9)
+    assert joblog.run_all() == []
+    joblog.advance(31)
+    assert [one.id for one in joblog.run_all()] == [ids[2], ids[0], ids[1]]
+    assert joblog.snapshot(ids[2])["priority"] == 9
+    with pytest.raises(JoblogError, match="not simulated"):
+        joblog.bulk.start("delete", {}, 1, [1])
+
+
 def test_hundreds_of_jobs_take_no_time(joblog: InMemoryJoblog) -> None:
     began = time.process_time()
     joblog.enqueue_many(echo, [((n,), {}) for n in range(300)])
