@@ -262,7 +262,12 @@ METRICS: Final[tuple[Metric, ...]] = (
         roles=_HOOKS,
         values={"result": ("returned", "raised")},
     ),
-    Metric("joblog_hook_late_seconds", "gauge", "From the broker's time of the last event to its end", roles=_HOOKS),
+    Metric(
+        "joblog_hook_told_timestamp_seconds",
+        "gauge",
+        "Broker's time of the last event of which all hooks know",
+        roles=_HOOKS,
+    ),
     # projector
     Metric("joblog_projection_events_total", "counter", "Events applied to Postgres", roles=_PROJECTOR),
     Metric("joblog_projection_lag_records", "gauge", "Events not applied yet", ("partition",), roles=_PROJECTOR),

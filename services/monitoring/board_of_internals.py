@@ -136,8 +136,8 @@ INTERNALS: Final = Board(
             (
                 Panel("Calls", "Calls of hooks a second.", "ops",
                       ((rate("joblog_hook_calls_total", "hook, result"), "{{hook}} {{result}}"),)),
-                Panel("Lateness", "From the broker's time of the last event to when its hooks were done.", "s",
-                      (("max by (instance) (joblog_hook_late_seconds)", "{{instance}}"),)),
+                Panel("Age of the last event", "Time since the last event of which all hooks know.", "s",
+                      (("time() - max by (instance) (joblog_hook_told_timestamp_seconds)", "{{instance}}"),)),
             ),
         ),
         Row(

@@ -66,7 +66,7 @@ class TransitionReader:
         self._next: dict[int, int] = {}
         self._committed: dict[int, int] = {}
         self._commit_at = 0.0
-        self._late_s = 0.0
+        self._told_ms = 0
         #: The lane of the record that is being handled; records that came while it was.
         self._handled: int | None = None
         self._early: deque[Any] = deque()
@@ -118,8 +118,7 @@ class TransitionReader:
             self._handled = None
         if lane in self._next:  # it may have gone and come back meanwhile
             self._next[lane] = max(self._next[lane], message.offset() + 1)
-        _, written_ms = message.timestamp()
-        self._late_s = max(0.0, time.time() - written_ms / 1000)
+        _, self._told_ms = message.timestamp()
 
     # --- what calling needs ---
 
@@ -200,7 +199,8 @@ class TransitionReader:
 
     def _commit(self) -> None:
         """Commit what is done, without waiting; what fails is committed with the next, or done again."""
-        self._meters.set("joblog_hook_late_seconds", self._late_s)
+        if self._told_ms:
+            self._meters.set("joblog_hook_told_timestamp_seconds", self._told_ms / 1000)
         self._commit_at = time.monotonic() + COMMIT_S
         undone = {lane: offset for lane, offset in self._next.items() if self._committed.get(lane) != offset}
         if not undone:
