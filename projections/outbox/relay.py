@@ -121,7 +121,7 @@ class Relay:
             self._health.set_unready("stopped")
 
     def step(self, stop: threading.Event) -> int:
-        """Relay what is there, or wait for rows; returns how many were relayed."""
+        """Relay what is there, or wait for rows; returns how many were there."""
         self._health.beat()
         try:
             return self._step(stop)
@@ -138,12 +138,12 @@ class Relay:
         if self._log is None:
             stop.wait(STOP_S)
             return 0
-        found = self._sendable(rows, rows.waiting(1 if self._one_by_one else self._batch_max))
-        if found:
-            self._relay(rows, self._log, found)
-        else:
+        read = rows.waiting(1 if self._one_by_one else self._batch_max)
+        if not read:
             self._wait(rows, stop)
-        return len(found)
+        elif found := self._sendable(rows, read):
+            self._relay(rows, self._log, found)
+        return len(read)
 
     def close(self) -> None:
         """Drop both connections, and with them the lock; the next step begins anew."""
@@ -251,6 +251,8 @@ class Relay:
             self._meters.inc("joblog_db_errors_total", ROLE, database.sqlstate_class(error))
         if isinstance(error, NotCommitted):
             self._meters.inc("joblog_kafka_errors_total", ROLE, error.code)
+        if isinstance(error, SystemError):
+            self._meters.inc("joblog_internal_errors_total", ROLE)
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         self._health.set_unready(reason)
         self._health.beat()
@@ -261,4 +263,6 @@ class Relay:
 def _passes(error: BaseException) -> bool:
     if isinstance(error, psycopg.Error):
         return database.is_passing(error)
-    return isinstance(error, NotCommitted)
+    # Kafka's client may leave an exception set when a producer that was given up is freed; Python reports that as
+    # SystemError in whatever comes next.
+    return isinstance(error, NotCommitted | SystemError)

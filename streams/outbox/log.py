@@ -96,7 +96,8 @@ class OutboxLog:
         refused: list[str] = []
         try:
             self._commit(producer, rows, refused)
-        except (KafkaException, BufferError) as exc:
+        except (KafkaException, BufferError, SystemError) as exc:
+            # The client may log while its exception is set, which Python reports as SystemError.
             _drop(producer)
             if refused:
                 raise RowsRefused(refused[0]) from exc

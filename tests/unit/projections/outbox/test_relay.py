@@ -246,3 +246,14 @@ def test_a_count_that_takes_too_long_does_not_stop_the_relay(monkeypatch: pytest
     world = World()
     world.commit(1)
     assert relay_in(world, monkeypatch).step(Event()) == 1
+
+
+def test_rows_behind_parked_ones_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.commit(1, 2)
+    world.rows[1] = world.rows[1]._replace(lanes=9)
+    relay = relay_in(world, monkeypatch, batch_max=1)
+    monkeypatch.setattr(relay, "_wait", lambda *_: pytest.fail("there are rows"))
+    relay.step(Event())
+    relay.step(Event())
+    assert (world.log, [*world.parked]) == ([2], [1])
