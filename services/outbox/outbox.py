@@ -125,6 +125,8 @@ class AsyncOutbox:
     requeue = _written(JobCommands.requeue)
     reschedule = _written(JobCommands.reschedule)
     set_parameter = _written(JobCommands.set_parameter)
+    set_priority = _written(JobCommands.set_priority)
+    move = _written(JobCommands.move)
 
     async def send(self, records: Sequence[CommandRecord]) -> None:
         """Add commands to the transaction."""
