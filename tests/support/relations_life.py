@@ -1,16 +1,17 @@
-"""A random life of several lanes whose jobs share limits and unique keys, and wait for each other."""
+"""A random life of several lanes whose jobs share limits and keys, belong to batches, and wait for each other."""
 
 from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
 from joblog.streams.contract import wire
-from joblog.streams.contract.ids import lane_of_job, new_job_id
-from joblog.streams.contract.relations import LimitKind, Need, UniquePolicy, UniqueUntil
+from joblog.streams.contract.ids import lane_of_job
+from joblog.streams.contract.relations import LimitKind, Need, ParentKind, UniquePolicy, UniqueUntil
 from joblog.streams.contract.retry import Curve, Retry
 from joblog.streams.contract.states import FINAL_STATES, ContinueOn, State
-from msgspec import Raw
+from msgspec import Raw, structs
 
+from tests.support.batch_world import BatchWorld
 from tests.support.lane_world import LANES, QUEUES, World, done
 from tests.support.relations_audit import Audit
 from tests.support.scene import BOOM, STARTED_AT
@@ -31,7 +32,7 @@ SLOTS: Final = 4
 TURNS_TO_END: Final = 3_000
 
 
-class RelationsWorld(World):
+class RelationsWorld(BatchWorld):
     """The world, audited after each event."""
 
     def __init__(self) -> None:
@@ -49,14 +50,15 @@ class Life:
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
         self.world = RelationsWorld()
-        self._made = 0
+        self.batches: list[str] = []
         self._runs_told = 0
         self._running: list[tuple[str, wire.RunJob]] = []
         self._steps: list[tuple[int, Callable[[], None]]] = [
             (30, self._turn),
             (3, self._lose_a_turn),
             (2, self._take_over),
-            (12, self._create),
+            (10, self._create),
+            (1, self._create_batch),
             (14, self._run_ends),
             (3, self._change),
             (8, self._wait),
@@ -71,9 +73,20 @@ class Life:
 
     def end(self) -> None:
         """All that is left ends, and no limit is left held."""
-        self.world.settle(lambda: self._announce(WORKERS), TURNS_TO_END)
+        self.world.settle(lambda: self._announce(WORKERS), TURNS_TO_END, checked_each=50)
+        self.world.until_quiet()
         assert all(job.state in FINAL_STATES for job in self.world.folds.values())
         assert not any(self.world.audit.holders.values())
+        self._check_batches()
+
+    def _check_batches(self) -> None:
+        """Each has ended, and counts what became of its jobs, as the log tells it."""
+        for batch_id in self.batches:
+            last = self.world.told[batch_id][-1][1]
+            states = [self.world.state(one) for one in self.world.members[batch_id]]
+            ends = [states.count(state) for state in (State.SUCCEEDED, State.FAILED, State.DELETED)]
+            assert [last.succeeded, last.failed, last.deleted] == ends
+            assert last.state in FINAL_STATES
 
     # --- electors ---
 
@@ -91,19 +104,31 @@ class Life:
 
     def _create(self) -> None:
         lane = self.random.randrange(LANES)
-        self._made += 1
-        job_id = new_job_id(lane, self.world.now_ms, self._made)
-        fields: dict[str, Any] = {"queue": QUEUES[lane][0], "job_id": job_id, "retry": RETRY}
-        fields["priority"] = self.random.choice((0, 0, 1))
+        fields = {"queue": QUEUES[lane][0], "job_id": self.world.an_id(lane), **self._features()}
+        if self.batches and self.random.random() < 0.1:
+            fields["parent"] = wire.Parent(self.random.choice(self.batches), ContinueOn.ENDED, ParentKind.BATCH)
+        elif len(self.world.folds) > 3 and self.random.random() < 0.1:
+            fields["parents"] = self._parents()
+        self.world.send(wire.CreateJob("t", **fields), lane)
+
+    def _create_batch(self) -> None:
+        """Jobs in several lanes, in one transaction."""
+        lanes = [self.random.randrange(LANES) for _ in range(6)]
+        first, *rest = self.world.create(lanes, self.random.randrange(LANES))
+        self.batches.append(first.batch_id)
+        self.world.unsteady.add(first.batch_id)  # some of its jobs may be refused for their keys
+        jobs = [structs.replace(one, **self._features()) if isinstance(one, wire.CreateJob) else one for one in rest]
+        self.world.send_all([first, *jobs])
+
+    def _features(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {"retry": RETRY, "priority": self.random.choice((0, 0, 1))}
         kind = self.random.random()
-        if kind < 0.6 and LIMITS:
+        if kind < 0.6:
             fields["limits"] = tuple(self.random.sample(LIMITS, self.random.choice((1, 1, 1, 2, 3))))
         elif kind < 0.8:
             policy = self.random.choice((UniquePolicy.REJECT, UniquePolicy.EXISTING, UniquePolicy.REPLACE))
             fields["unique"] = wire.Unique(self.random.choice("ab"), policy, UniqueUntil.END)
-        elif kind < 0.9 and len(self.world.folds) > 3:
-            fields["parents"] = self._parents()
-        self.world.send(wire.CreateJob("t", **fields), lane)
+        return fields
 
     def _parents(self) -> wire.Parents:
         known = self.random.sample(sorted(self.world.folds)[-20:], 2)
