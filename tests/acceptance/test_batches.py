@@ -9,16 +9,18 @@ import pytest
 from joblog.projections.monitor.monitor import Monitor
 from joblog.services.cli.app import app
 from joblog.services.client.options import JobOptions
-from joblog.streams.contract.states import AWAITING, SUCCEEDED
+from joblog.streams.contract.states import AWAITING, SUCCEEDED, ContinueOn
 from joblog.streams.contract.topics import TopicNames
 from msgspec import json
 from typer.testing import CliRunner
 
 from tests.acceptance.conftest import Installation
 from tests.support.log_comparison import read_log
+from tests.support.redecided import decided_anew
 from tests.support.scene import queue_in
+from tests.support.verified import verified
 
-pytestmark = [pytest.mark.broker, pytest.mark.database]
+pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(420)]
 
 LANES = 4
 QUEUES = [queue_in(lane, LANES) for lane in range(LANES)]
@@ -82,3 +84,38 @@ def test_a_batch_is_counted_exactly_while_an_elector_is_killed(wide: Installatio
     result = CliRunner().invoke(app, ["replay", "verify", "--output", "json"], env=environment)
     assert result.exit_code == 0, result.output
     assert json.decode(result.stdout.splitlines()[-1])["holds"] is True
+
+
+def test_ten_thousand_jobs_end_with_exact_counts_while_every_role_is_killed(
+    wide: Installation, killer: Any, wait_until: Any, tmp_path: Path
+) -> None:
+    roles = ["elector-a", "worker-1", "projector", "delays", "elector-b", "worker-2"]
+    for role in roles:
+        wide.start(role)
+    monitor = Monitor(wide.dsn, wide.schema)
+    with wide.client() as client, monitor:
+        with client.batch("ten thousand") as batch:
+            for queue in QUEUES:
+                batch.enqueue_many("ok", [((n,), {}) for n in range(2_440)], JobOptions(queue=queue))
+                batch.enqueue_many("flaky", [((), {})] * 30, JobOptions(queue=queue))
+                batch.enqueue_many("bad", [((), {})] * 30, JobOptions(queue=queue))
+        chaos = killer(wide, roles, 1.0)
+        chaos.start()
+        ended = client.continue_batch(batch.id, "ok", 0, on=ContinueOn.ENDED, options=JobOptions(queue=QUEUES[1]))
+        wait_until(lambda: not chaos.is_alive() or chaos.error, 120, "the killing to end")
+        assert not chaos.error, chaos.error
+        wait_until(lambda: (seen := monitor.job(ended)) and seen.state is SUCCEEDED, 240, "the continuation")
+        seen = monitor.batch(batch.id)
+        assert seen is not None
+        assert (seen.total, seen.created, seen.pending) == (10_000, 10_000, 0)
+        assert (seen.succeeded, seen.failed, seen.deleted) == (9_880, 120, 0)
+    log = wide.events()
+    assert set(log) == {ended, *batch.job_ids}
+    last = Counter(log[job][-1]["type"] for job in batch.job_ids)
+    assert last == {"job.succeeded": 9_880, "job.failed": 120}
+    assert [event["type"] for event in log[ended]].count("job.processing") == 1
+    assert max(wide.runs().values()) == 1, "no attempt began twice"
+    assert wide.kills == Counter(roles)
+    assert decided_anew(wide.kafka, wide.names, wide.lanes) == sum(map(len, log.values()))
+    wait_until(lambda: not wide.differences(), 60, "Postgres to equal the log")
+    assert verified(wide, tmp_path / "verified").findings == []
