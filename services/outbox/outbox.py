@@ -19,6 +19,7 @@ from itertools import islice
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from joblog.projections.outbox.table import create_statement, insert_statement
+from joblog.services.client.batch_calls import BatchCalls
 from joblog.services.client.checks import problems_of
 from joblog.services.client.job_commands import JobCommands
 from joblog.services.client.options import ClientFilter, JobDraft
@@ -36,8 +37,8 @@ R = TypeVar("R")
 ROWS_MAX: Final = 1_000
 
 
-class Outbox(JobCommands):
-    """The calls of a Client that create and change jobs, written into the caller's transaction.
+class Outbox(BatchCalls):
+    """The calls of a Client that create and change jobs and batches, written into the caller's transaction.
 
     Each call adds rows at once, and returns the ids that the jobs will have. It commits nothing, rolls nothing back,
     sends nothing to Kafka, and raises what the driver raises. A savepoint that is rolled back takes its jobs along.
@@ -64,13 +65,17 @@ class Outbox(JobCommands):
         for parameters in _batches(records, self._rules.lanes):
             self._execute(self._insert, parameters)
 
+    def send_together(self, records: Sequence[CommandRecord], job_ids: Sequence[str]) -> None:  # noqa: ARG002
+        """Add the commands of a batch: they are committed together as all others of the transaction."""
+        self.send(records)
+
     @staticmethod
     def create_table(connection: Any, *, schema: str = "joblog_outbox") -> None:
         """Make the table in the caller's transaction, unless it is there; what `joblog outbox create` does."""
         executing(connection)(create_statement(schema), None)
 
 
-class _Gathered(JobCommands):
+class _Gathered(BatchCalls):
     """Commands and what the filters are still to be told of them, gathered to be written a moment later."""
 
     def __init__(self, rules: Rules, filters: Sequence[ClientFilter]) -> None:
@@ -81,6 +86,9 @@ class _Gathered(JobCommands):
     def send(self, records: Sequence[CommandRecord]) -> None:
         self.records.extend(records)
 
+    def send_together(self, records: Sequence[CommandRecord], job_ids: Sequence[str]) -> None:  # noqa: ARG002
+        self.send(records)
+
     def _tell(self, job_id: str, draft: JobDraft, filters: Sequence[ClientFilter]) -> None:
         self._created.append((job_id, draft, filters))
 
@@ -90,9 +98,9 @@ class _Gathered(JobCommands):
 
 
 def _written(
-    method: Callable[Concatenate[JobCommands, P], R],
+    method: Callable[Concatenate[_Gathered, P], R],
 ) -> "Callable[Concatenate[AsyncOutbox, P], Awaitable[R]]":
-    """The call of an AsyncOutbox that does what this one of JobCommands does."""
+    """The call of an AsyncOutbox that does what this one of an Outbox does."""
 
     @wraps(method)
     async def call(outbox: "AsyncOutbox", /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -106,7 +114,10 @@ def _written(
 
 
 class AsyncOutbox:
-    """An Outbox whose calls are awaited: for an AsyncConnection of psycopg or SQLAlchemy, or an AsyncSession."""
+    """An Outbox whose calls are awaited: for an AsyncConnection of psycopg or SQLAlchemy, or an AsyncSession.
+
+    It creates no batches: a batch's block is not awaited.
+    """
 
     def __init__(
         self, connection: Any, settings: Settings | None = None, *, filters: Sequence[ClientFilter] = ()
@@ -127,6 +138,8 @@ class AsyncOutbox:
     set_parameter = _written(JobCommands.set_parameter)
     set_priority = _written(JobCommands.set_priority)
     move = _written(JobCommands.move)
+    continue_batch = _written(BatchCalls.continue_batch)
+    cancel_batch = _written(BatchCalls.cancel_batch)
 
     async def send(self, records: Sequence[CommandRecord]) -> None:
         """Add commands to the transaction."""

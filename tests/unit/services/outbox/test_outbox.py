@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
+from joblog.services.client.batch_calls import BatchCalls
 from joblog.services.client.client import Client
-from joblog.services.client.job_commands import JobCommands
 from joblog.services.client.options import Call, CreationCancelled, JobDraft, JobOptions
 from joblog.services.client.templates import CommandRecord
 from joblog.services.outbox.outbox import ROWS_MAX, AsyncOutbox, Outbox
@@ -184,7 +185,7 @@ def test_an_async_outbox_refuses_it_at_the_first_call(connection: Any, why: str)
         asyncio.run(AsyncOutbox(connection, SETTINGS).enqueue("x"))
 
 
-def every_call(outbox: JobCommands) -> None:
+def every_call(outbox: BatchCalls) -> None:
     """Each public call, with a job id so that it can be repeated."""
     named = JobOptions(job_id=JOB)
     outbox.enqueue("x", 1, options=named, key="k")
@@ -196,6 +197,9 @@ def every_call(outbox: JobCommands) -> None:
     outbox.requeue(JOB)
     outbox.reschedule(JOB, at=datetime(2030, 1, 1, tzinfo=UTC))
     outbox.set_parameter(JOB, "name", 1)
+    outbox.set_priority(JOB, 5)
+    outbox.continue_batch(JOB, "x", options=named)
+    outbox.cancel_batch(JOB)
 
 
 class Sent(Client):
@@ -218,13 +222,30 @@ def test_the_commands_are_those_of_a_client() -> None:
         every_call(client)
         sent = contents(client.kept)
     assert contents(written(connection)) == sent
-    assert len(sent) == 10
+    assert len(sent) == 13
 
 
 def test_an_async_outbox_has_the_same_calls() -> None:
-    public = {name for name in dir(JobCommands) if not name.startswith("_")} - {"rules"}
+    of_batches = {"batch", "attach", "send_together"}
+    public = {name for name in dir(BatchCalls) if not name.startswith("_")} - {"rules"} - of_batches
     assert public <= set(dir(AsyncOutbox))
     assert [name for name in public if not asyncio.iscoroutinefunction(getattr(AsyncOutbox, name))] == []
+
+
+def test_a_batch_is_written_at_the_end_of_its_block_and_not_at_all_if_that_raises() -> None:
+    connection = Psycopg()
+    outbox = Outbox(connection, SETTINGS)
+    with outbox.batch("import") as batch:
+        jobs = batch.enqueue_many("x", [((n,), {}) for n in range(3)])
+        assert connection.runs == []
+    rows = written(connection)
+    kinds = [json.decode(row.value)["type"] for row in rows]
+    assert (kinds[0], kinds[1:4], kinds[4:]) == ("batch.create", ["job.create"] * 3, ["batch.mark"])
+    assert [row.job_id for row in rows[1:4]] == jobs
+    with suppress(KeyError), outbox.batch() as failed:
+        failed.enqueue("x")
+        raise KeyError
+    assert written(connection) == rows
 
 
 def test_nothing_is_written_of_a_call_that_is_refused() -> None:
