@@ -14,9 +14,9 @@ from tests.support.outbox_world import OutboxWorld, outbox_of
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(120)]
 
 RELAYS = ["outbox-1", "outbox-2"]
-WRITERS = 3
+WRITERS = 2
 KILLS = 4
-PAUSE_S = 0.7
+PAUSE_S = 0.5
 
 
 class Writer(threading.Thread):
