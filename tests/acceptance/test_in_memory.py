@@ -60,7 +60,7 @@ def told(job: JobDetails, names: dict[str, str]) -> list[Any]:
             data["exception"] = {name: data["exception"][name] for name in ("type", "message", "types")}
         history.append((one.version, one.type, one.state, one.traversed, one.attempt, named(one.reason), named(data)))
     rejected = [(one.code, named(one.reason)) for one in job.rejected]
-    facts = (job.state, job.queue, job.args, job.result, job.parameters, job.retry, job.parent_state)
+    facts = (job.state, job.queue, job.args, job.result, named(job.parameters), job.retry, job.parent_state)
     return [facts, history, rejected, sorted((named(one.id), one.state) for one in job.continuations)]
 
 
