@@ -94,6 +94,9 @@ class Limits(LimitClaims):
 
     def _on_asked(self, report: wire.LimitAsked, _cause: str, election: Election, out: LaneOutput) -> None:
         known = id_of(report.limit)
+        if not self._is_from_elsewhere(report.limit, report.job_id):
+            self._is_stale(report, out)
+            return
         question, place = (report.epoch, report.ask), (report.priority, report.created_ms)
         entry = Entry(*known, report.job_id, *question, report.limit.tenant, *place)
         self.owner.ask(report.limit, entry, election.now_ms)
@@ -110,11 +113,15 @@ class Limits(LimitClaims):
         self._hand_out(election, out)
 
     def _on_started(self, report: wire.LimitStarted, _cause: str, election: Election, out: LaneOutput) -> None:
+        if not self._is_from_elsewhere(report.limit, report.job_id):
+            self._is_stale(report, out)
+            return
         self.owner.started(report.limit, report.job_id, report.at_ms, election.now_ms)
         self._hand_out(election, out)
 
     def _on_released(self, report: wire.LimitReleased, _cause: str, election: Election, out: LaneOutput) -> None:
-        if not self.owner.release((report.kind, report.key), report.job_id, election.now_ms):
+        is_own = lane_of_job(report.job_id) == self.pipeline.number
+        if is_own or not self.owner.release((report.kind, report.key), report.job_id, election.now_ms):
             self._is_stale(report, out)
         self._hand_out(election, out)
 
@@ -141,15 +148,25 @@ class Limits(LimitClaims):
             return None
         return other
 
-    def _is_stale(self, report: wire.LimitReport, out: LaneOutput) -> None:
+    def _is_from_elsewhere(self, limit: wire.Limit, job_id: str) -> bool:
+        """Whether this lane owns the limit, and the job is another lane's: its own jobs do not ask by reports."""
+        return self.post.is_own(limit) and lane_of_job(job_id) != self.pipeline.number
+
+    def _is_stale(self, report: wire.Report, out: LaneOutput) -> None:
         out.counts["joblog_stale_reports_total", str(type(report).__struct_config__.tag)] += 1
 
     def _on_forgotten(self, report: wire.LimitsForgotten, _cause: str, election: Election, out: LaneOutput) -> None:
+        if report.lane == self.pipeline.number:
+            self._is_stale(report, out)
+            return
         self.owner.reset(report.lane, election.now_ms)
         self._hand_out(election, out)
 
     def _on_rebuilt(self, report: wire.LimitsRebuilt, _cause: str, election: Election, out: LaneOutput) -> None:
         """An owner knows nothing of this lane's jobs: tell it which run, withdraw all others, and ask again."""
+        if report.lane == self.pipeline.number:
+            self._is_stale(report, out)
+            return
         for job_id, claim in tuple(self.claims.items()):
             asked = claim.limits[: claim.got + claim.is_waiting]
             if any(self.post.is_owned_by(report.lane, limit) for limit in asked):

@@ -146,3 +146,31 @@ def test_a_limit_that_was_set_is_folded_from_events() -> None:
     assert (known.set_capacity, known.set_interval_ms) == (5, 1000)
     fold.controls.apply("limit.changed", encode(wire.LimitChanged(LimitKind.SLIDING_WINDOW, "r")))
     assert fold.state(0) == {}
+
+
+def test_reports_that_no_lane_writes_are_counted_and_change_nothing() -> None:
+    one = scene().given(limited("a"), limited("b"))
+    here = {"job_id": id_of("b"), "kind": LimitKind.MUTEX, "key": "m"}
+    asked = {"epoch": 0, "ask": 1}
+    reports = [
+        wire.LimitAsked(job_id=id_of("b"), limit=MUTEX, priority=0, created_ms=0, **asked),
+        wire.LimitStarted(job_id=id_of("b"), limit=MUTEX, at_ms=0),
+        wire.LimitReleased(**here),
+        wire.LimitGranted(**here, **asked, from_ms=0),
+        wire.LimitWaits(**here, **asked, waits_for="?"),
+        wire.LimitsForgotten(lane=0),
+        wire.LimitsRebuilt(lane=0),
+    ]
+    one.when(*reports).and_assigned()
+    assert sum(one.out.counts.values()) == len(reports)
+    one.when(succeeded("a", 2)).and_assigned("w: run b, lease 3")
+
+
+def test_a_lane_that_does_not_own_a_limit_does_not_grant_it() -> None:
+    other = (owner_of((LimitKind.MUTEX, "m"), 3) + 1) % 3
+    asking = wire.LimitAsked(
+        job_id=id_of("a", (other + 1) % 3), limit=MUTEX, epoch=0, ask=1, priority=0, created_ms=0
+    )
+    one = Scene(number=other, lanes=3).when(asking)
+    assert not one.out.reports
+    assert not one.out.state
