@@ -7,7 +7,11 @@ from typing import Any
 from joblog.services.client.changes import control_record
 from joblog.services.client.templates import CommandRecord, Rules
 from joblog.streams.contract.controls import SetLimit
-from joblog.streams.contract.relations import LimitKind
+from joblog.streams.contract.fields import is_queue, wrong_queue
+from joblog.streams.contract.ids import lane_of_shard
+from joblog.streams.contract.relations import LimitKind, LimitScope
+from joblog.streams.contract.shards import shards_of
+from joblog.streams.errors import InvalidData
 from joblog.streams.lane.limits.claims import owner_of
 
 Send = Callable[[Sequence[CommandRecord]], None]
@@ -43,6 +47,37 @@ class Limits:
     def clear(self, kind: LimitKind, key: str, *, by: str | None = None, reason: str | None = None) -> None:
         """Let a limit be as the jobs say that use it, again."""
         self._tell(kind, key, {"by": by, "reason": reason})
+
+    def set_queue(
+        self,
+        queue: str,
+        kind: LimitKind,
+        capacity: int,
+        *,
+        per: timedelta | float | None = None,
+        by: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Give all jobs of a queue a limit, whatever limits they have themselves, until `clear_queue`.
+
+        It holds for jobs that start after it. A queue has one such limit: another one takes its place. If the queue
+        is spread over several lanes (shards), each of them counts for itself.
+        """
+        interval_s = per / timedelta(seconds=1) if isinstance(per, timedelta) else per
+        fields = {"kind": kind, "capacity": capacity, "interval_s": interval_s, "by": by, "reason": reason}
+        self._tell_queue(queue, fields)
+
+    def clear_queue(self, queue: str, *, by: str | None = None, reason: str | None = None) -> None:
+        """Take the limit of a queue away."""
+        self._tell_queue(queue, {"kind": LimitKind.MUTEX, "by": by, "reason": reason})
+
+    def _tell_queue(self, queue: str, fields: dict[str, Any]) -> None:
+        if not is_queue(queue):
+            raise InvalidData(wrong_queue(queue))
+        rules = self._rules
+        said = {"key": queue, "scope": LimitScope.QUEUE, **fields}
+        for shard in range(shards_of(queue, rules.shards, rules.shards_before).served):
+            self._send([control_record(SetLimit, said, rules, queue, lane_of_shard(queue, rules.lanes, shard))])
 
     def _tell(self, kind: LimitKind, key: str, fields: dict[str, Any]) -> None:
         lane = owner_of((kind, key), self._rules.lanes)

@@ -23,8 +23,10 @@ from joblog.streams.contract.fields import (
     Text,
     TimeoutSeconds,
     WorkerId,
+    is_queue,
+    wrong_queue,
 )
-from joblog.streams.contract.relations import LimitKind, limit_problem
+from joblog.streams.contract.relations import LimitKind, LimitScope, limit_problem
 from pydantic import Field, model_validator
 
 #: Lanes are at most so many (ids.LANES_MAX), and a fence has an offset for each.
@@ -163,16 +165,23 @@ class CancelBulk(Control):
 
 
 class SetLimit(Control):
-    """Let a limit have this capacity, and interval, whatever jobs say; without a capacity, as jobs say again."""
+    """Let a limit have this capacity, and interval, whatever jobs say; without a capacity, as jobs say again.
+
+    With the scope `queue`, the key is the name of a queue, all of whose jobs have the limit, in each of its lanes for
+    itself; a queue has one such limit, and none without a capacity.
+    """
 
     type: Literal["limit.set"] = "limit.set"
     kind: LimitKind
     key: Key
     capacity: Capacity | None = None
     interval_s: TimeoutSeconds | None = None
+    scope: LimitScope = LimitScope.KEY
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.scope is LimitScope.QUEUE and not is_queue(self.key):
+            raise ValueError(wrong_queue(self.key))
         if self.capacity is None and self.interval_s is not None:
             raise ValueError("interval_s has no effect without a capacity")
         if self.capacity is not None and (problem := limit_problem(self.kind, self.capacity, self.interval_s)):

@@ -26,7 +26,7 @@ from joblog.streams.contract.fields import (
     Version,
     WorkerId,
 )
-from joblog.streams.contract.relations import LimitKind
+from joblog.streams.contract.relations import LimitKind, LimitScope
 from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.contract.states import ContinueOn, State
 from pydantic import Field, model_validator
@@ -319,6 +319,7 @@ class LimitChanged(Message):
     key: Key
     capacity: Capacity | None = None
     interval_s: TimeoutSeconds | None = None
+    scope: LimitScope = LimitScope.KEY
     by: Text | None = None
     reason: Text | None = None
 

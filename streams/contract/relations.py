@@ -34,6 +34,13 @@ class LimitKind(StrEnum):
     TOKEN_BUCKET = "token_bucket"  # noqa: S105 - no password
 
 
+class LimitScope(StrEnum):
+    """What a limit is for: the jobs that name its key, or all jobs of a queue, whose name is the key."""
+
+    KEY = "key"
+    QUEUE = "queue"
+
+
 #: The limits that count starts in an interval; the others count the jobs that run.
 RATES: Final = frozenset({LimitKind.FIXED_WINDOW, LimitKind.SLIDING_WINDOW, LimitKind.TOKEN_BUCKET})
 #: How many limits one job may have.

@@ -29,6 +29,7 @@ from joblog.streams.contract.relations import (
     LIMITS_MAX,
     PARENTS_MAX,
     LimitKind,
+    LimitScope,
     Need,
     ParentKind,
     UniquePolicy,
@@ -273,6 +274,7 @@ class SetLimit(Control, frozen=True, kw_only=True):
     key: Key
     capacity: Capacity | None = None
     interval_s: TimeoutSeconds | None = None
+    scope: LimitScope = LimitScope.KEY
 
 
 Fence = Annotated[tuple[Count, ...], Meta(min_length=1, max_length=FENCES_MAX)]
@@ -638,6 +640,7 @@ class LimitChanged(Wire, frozen=True):
     key: Key
     capacity: Capacity | None = None
     interval_s: TimeoutSeconds | None = None
+    scope: LimitScope = LimitScope.KEY
     by: Text | None = None
     reason: Text | None = None
 

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from joblog.streams.contract import wire
+from joblog.streams.contract.relations import LimitScope
 from joblog.streams.lane.features.bulk import BULK_KEY, Operation, forgotten
 from joblog.streams.lane.features.queue_control import QUEUE_KEY, PausedQueue, paused_queue
+from joblog.streams.lane.features.queue_limits import queue_limit
+from joblog.streams.lane.limits.gate import QueueLimit
 from joblog.streams.lane.limits.records import LimitId
 from joblog.streams.lane.output import StateValue
 from msgspec import json
@@ -26,6 +29,7 @@ class ControlFold:
         self._queues: dict[str, PausedQueue] = {}
         #: Limits that were set, as they were last.
         self.limits: dict[LimitId, wire.LimitChanged] = {}
+        self.queue_limits: dict[str, QueueLimit] = {}
         self._bulk: dict[str, Operation] = {}
 
     def apply(self, kind: str, data: bytes) -> None:
@@ -35,7 +39,7 @@ class ControlFold:
             return
         event = decoder.decode(data)
         if kind == "limit.changed":
-            self.limits[event.kind, event.key] = event
+            self._note_limit(event)
         elif kind == "queue.paused":
             self._queues[event.queue] = paused_queue(event)
         elif kind == "queue.drained":
@@ -48,6 +52,14 @@ class ControlFold:
                 del self._bulk[one]
         else:
             self._bulk[event.operation] = Operation(event.sent if kind == "bulk.advanced" else 0)
+
+    def _note_limit(self, event: wire.LimitChanged) -> None:
+        if event.scope is LimitScope.KEY:
+            self.limits[event.kind, event.key] = event
+        elif event.capacity is None:
+            self.queue_limits.pop(event.key, None)
+        else:
+            self.queue_limits[event.key] = queue_limit(event)
 
     def state(self) -> dict[str, StateValue]:
         """The records."""

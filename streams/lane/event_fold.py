@@ -17,6 +17,7 @@ from joblog.streams.lane.ended_jobs import BLOCK_MAX
 from joblog.streams.lane.features.continuations import PENDING_KEY
 from joblog.streams.lane.features.limit_claims import LIMIT_KEY
 from joblog.streams.lane.features.memory import ENDED_KEY
+from joblog.streams.lane.features.queue_limits import QUEUE_LIMIT_KEY, spent
 from joblog.streams.lane.features.unique_keys import UNIQUE_KEY, Period, period_end_ms, place_of
 from joblog.streams.lane.job import Job, evolve, is_transition, new_job
 from joblog.streams.lane.limits.fold import LimitsFold
@@ -102,6 +103,8 @@ class EventFold:
                 job.continuations = (*job.continuations, (child, on))
         records.update(self.jobs)
         records.update(self.batches.records(now_ms))
+        queue_limits = self.controls.queue_limits.items()
+        records.update((QUEUE_LIMIT_KEY + queue, spent(limit, now_ms)) for queue, limit in queue_limits)
         records.update((PENDING_KEY + parent, tuple(waits)) for parent, waits in pending.items())
         records.update((UNIQUE_KEY + place, period) for place, period in self._periods.items() if period[1] > now_ms)
         records.update(

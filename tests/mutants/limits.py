@@ -7,6 +7,7 @@ from tests.mutants.mutant import Mutant, mutant
 _ALL: Final = "tests/unit/streams/lane/limits/test_properties.py"
 _RATES: Final = "tests/unit/streams/lane/limits/test_rates.py"
 _LANE: Final = "tests/unit/streams/lane/features/test_limits.py"
+_REBUILD: Final = "tests/unit/streams/lane/limits/test_rebuild.py"
 _LINE: Final = "tests/unit/streams/lane/limits/test_line.py"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
@@ -32,7 +33,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "streams/lane/limits/owner.py",
         "if shared is None or self.silent:",
         "if shared is None:",
-        _ALL,
+        _REBUILD,
     ),
     mutant(
         "limits-rebuilt-holders",
@@ -40,7 +41,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "streams/lane/features/limits.py",
         "if limit.kind not in RATES and self.post.is_owned_by(report.lane, limit):",
         "if limit.kind in RATES and self.post.is_owned_by(report.lane, limit):",
-        _ALL,
+        _REBUILD,
     ),
     mutant(
         "limits-not-before",

@@ -94,5 +94,43 @@ def clear(ctx: typer.Context, kind: Kind, key: Key, *, by: ByOption = None, reas
         client.limits.clear(kind, key, by=who(by), reason=reason)
 
 
+@app.command("set-queue")
+def set_queue_limit(
+    ctx: typer.Context,
+    queue: Annotated[str, typer.Argument(help="The queue's name.")],
+    kind: Kind,
+    capacity: Annotated[
+        int, typer.Argument(min=1, max=1_000_000, help="How many jobs run at a time, or start in an interval.")
+    ],
+    *,
+    per: Annotated[str | None, typer.Option(help="The interval of a rate: 1s, 15m, 2d.")] = None,
+    by: ByOption = None,
+    reason: ReasonOption = None,
+) -> None:
+    """Give all jobs of a queue a limit, until it is cleared; in each of its lanes, if it is spread over several.
+
+    Example: joblog limits set-queue images semaphore 4
+    """
+    interval = None if per is None else parse_delay(per)
+    with Client.from_settings(settings_of(ctx)) as client:
+        client.limits.set_queue(queue, kind, capacity, per=interval, by=who(by), reason=reason)
+
+
+@app.command("clear-queue")
+def clear_queue_limit(
+    ctx: typer.Context,
+    queue: Annotated[str, typer.Argument(help="The queue's name.")],
+    *,
+    by: ByOption = None,
+    reason: ReasonOption = None,
+) -> None:
+    """Take the limit of a queue away.
+
+    Example: joblog limits clear-queue images
+    """
+    with Client.from_settings(settings_of(ctx)) as client:
+        client.limits.clear_queue(queue, by=who(by), reason=reason)
+
+
 def _holder(running: list[str]) -> str | None:
     return running[0] if len(running) == 1 else None

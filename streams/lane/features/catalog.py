@@ -11,6 +11,7 @@ from joblog.streams.lane.features.failed_jobs import FailedJobs
 from joblog.streams.lane.features.limits import Limits
 from joblog.streams.lane.features.memory import Memory
 from joblog.streams.lane.features.queue_control import QueueControl
+from joblog.streams.lane.features.queue_limits import QueueLimits
 from joblog.streams.lane.features.times import Times
 from joblog.streams.lane.features.unique_keys import UniqueKeys
 from joblog.streams.lane.features.workers import Workers
@@ -23,6 +24,7 @@ FEATURES: Final[tuple[type[Feature], ...]] = (
     Continuations,
     UniqueKeys,
     Limits,
+    QueueLimits,
     QueueControl,
     BulkOperations,
     Batches,

@@ -17,10 +17,11 @@ from typing import Any, ClassVar
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job
-from joblog.streams.contract.relations import RATES
+from joblog.streams.contract.relations import RATES, LimitScope
 from joblog.streams.contract.states import PROCESSING
 from joblog.streams.lane.feature import CommandHandler, ReportHandler
 from joblog.streams.lane.features.limit_claims import LIMIT_KEY, LimitClaims
+from joblog.streams.lane.features.queue_limits import set_queue_limit
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.limits.claims import Elsewhere, id_of, limits_of, owner_of
 from joblog.streams.lane.limits.post import Asker
@@ -67,13 +68,17 @@ class Limits(LimitClaims):
     def _set(self, received: wire.Received, election: Election, out: LaneOutput) -> Rejection | None:
         said = received.command
         assert isinstance(said, wire.SetLimit)
+        if said.scope is LimitScope.QUEUE:
+            return set_queue_limit(self.pipeline, received, said, out)
         limit = (said.kind, said.key)
         owner = owner_of(limit, self.pipeline.lanes)
         if owner != self.pipeline.number:
             return Rejection("wrong_lane", f"lane {owner} owns the limit, and not lane {self.pipeline.number}")
         interval_ms = 0 if said.interval_s is None else max(round(said.interval_s * 1000), 1)
         self.owner.set(limit, said.capacity or 0, interval_ms, election.now_ms)
-        event = wire.LimitChanged(said.kind, said.key, said.capacity, said.interval_s, said.by, said.reason)
+        event = wire.LimitChanged(
+            said.kind, said.key, said.capacity, said.interval_s, said.scope, said.by, said.reason
+        )
         name = f"{said.kind}:{said.key}"
         out.events.append((name, "limit.changed", f"{received.id}/limit.changed", event, received.id, None))
         self._hand_out(election, out)

@@ -15,6 +15,7 @@ from joblog.streams.lane.feature import CommandHandler, Feature, ReportHandler
 from joblog.streams.lane.features.slots import WorkerRegistry, WorkerSlots
 from joblog.streams.lane.filters import policy_of
 from joblog.streams.lane.job import Job
+from joblog.streams.lane.limits.gate import Gate
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.queue import ReadyQueue
@@ -222,7 +223,8 @@ class Workers(Feature):
         """
         if self._apart:
             self._release_suspects()
-        queues, paused = self.pipeline.store.ready, self.pipeline.store.paused
+        store = self.pipeline.store
+        queues, paused, gates = store.ready, store.paused, store.gates
         for queue in tuple(queues):
             if out.budget.is_spent:
                 break
@@ -231,14 +233,26 @@ class Workers(Feature):
             names = self.registry.serving(queue)
             if names:
                 ready = queues[queue]
-                self._fill(ready, names, election, out)
+                gate = gates.get(queue) if gates else None
+                if gate is not None:
+                    gate.running = self._running(queue)
+                self._fill(ready, names, gate, election, out)
                 if not ready and queues.get(queue) is ready:
                     del queues[queue]
         self.is_unfilled = out.budget.is_spent and bool(queues)
 
-    def _fill(self, ready: ReadyQueue, names: deque[str], election: Election, out: LaneOutput) -> None:
+    def _running(self, queue: str) -> int:
+        """How many jobs of a queue run."""
+        jobs = self.pipeline.store.jobs
+        return sum(jobs[job_id].queue == queue for _, worker in self.registry for job_id in worker.held)
+
+    def _fill(
+        self, ready: ReadyQueue, names: deque[str], gate: Gate | None, election: Election, out: LaneOutput
+    ) -> None:
         jobs, idle = self.pipeline.store.jobs, 0  # workers in a row that have no room, or know none of the tasks
         while idle < len(names) and not out.budget.is_spent:
+            if gate is not None and not gate.is_open(election.now_ms):
+                return
             worker = self.registry.get(names[0])
             if len(names) > 1:
                 names.rotate(-1)
@@ -257,6 +271,8 @@ class Workers(Feature):
                 found = worker if job.lost < SUSPECT_LOSSES else self._without_suspect(job, names)
                 if found is not None:
                     self._start(job, found, election, out)
+                    if gate is not None and job.id in found.held:
+                        gate.started(election.now_ms)
                 else:
                     self.pipeline.store.hold(job)
                     self._apart.append(job.id)
