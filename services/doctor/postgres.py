@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from joblog.projections import database
-from joblog.projections.monitor.models import LiveJobs, ParkedCode
+from joblog.projections.monitor.models import LiveJobs, ParkedCode, Queue
 from joblog.projections.monitor.monitor import Monitor
 from joblog.projections.schema import schema
 from joblog.services.doctor.doctor import Finding, fail, ok, warn
@@ -90,6 +90,7 @@ def _queues(monitor: Monitor) -> Iterator[Finding]:
                 f"{waiting} jobs wait in queue {queue.name}, which no worker serves",
                 f"joblog worker --tasks ... --queues {queue.name}",
             )
+    yield from paused_queues(queues)
     running = [worker for worker in monitor.workers() if worker.state == "running"]
     if running:
         slots = sum(worker.slots for worker in running)
@@ -100,6 +101,21 @@ def _queues(monitor: Monitor) -> Iterator[Finding]:
         yield warn("workers", "none is running", "joblog worker --tasks myapp.tasks")
     known = {task for worker in running for task in worker.tasks}
     yield from _unknown_tasks(monitor, known)
+
+
+def paused_queues(queues: Iterable[Queue]) -> Iterator[Finding]:
+    """Queues of which no job starts because somebody has said so."""
+    for queue in queues:
+        if (pause := queue.pause) is not None:
+            by = f" by {pause.paused_by}" if pause.paused_by else ""
+            why = f" ({pause.reason})" if pause.reason else ""
+            until = f" until {pause.until:%Y-%m-%d %H:%M}Z" if pause.until is not None else ""
+            since, waiting = f"{pause.since:%Y-%m-%d %H:%M}Z", queue.counts[State.ENQUEUED]
+            yield warn(
+                "queues",
+                f"{queue.name} is {pause.state} since {since}{until}{by}{why}: {waiting} jobs wait",
+                f"joblog queue resume {queue.name}",
+            )
 
 
 def _unknown_tasks(monitor: Monitor, known: set[str]) -> Iterator[Finding]:

@@ -6,17 +6,18 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from joblog.projections.database import DatabaseAway
-from joblog.projections.monitor.models import LiveJobs, ParkedCode
+from joblog.projections.monitor.models import LiveJobs, ParkedCode, Queue, QueuePause
 from joblog.projections.outbox.rows import Status
 from joblog.services.doctor.doctor import Finding, Level, examine, ok
 from joblog.services.doctor.kafka import broker_findings, internal_errors, replica_findings, setting_findings
 from joblog.services.doctor.outbox import examine_outbox
 from joblog.services.doctor.outbox import findings as outbox_findings
-from joblog.services.doctor.postgres import parked_records, skew, unserved_jobs
+from joblog.services.doctor.postgres import parked_records, paused_queues, skew, unserved_jobs
 from joblog.services.doctor.this_process import durability, variables, versions
 from joblog.services.settings.model import Settings
 from joblog.streams.contract import deadletters
 from joblog.streams.contract.ids import lane_of_queue, lane_of_shard
+from joblog.streams.contract.states import State
 from joblog.streams.contract.topics import COMMANDS, TOPICS, TopicNames
 
 
@@ -172,6 +173,19 @@ def test_jobs_in_lanes_that_are_not_served_fail_with_the_setting_that_helps() ->
     # What the fix says is a setting, with which nothing is left behind.
     settings = Settings(lanes=8, queue_shards={"hot": 2}, queue_shards_before={"hot": 4})
     assert levels(unserved_jobs(jobs, settings.shards_served, 8)) == [(Level.OK, "shards")]
+
+
+def test_a_paused_queue_is_a_warning_that_says_who_paused_it_and_why() -> None:
+    at = datetime(2027, 1, 1, 8, tzinfo=UTC)
+    said = {"since": at, "until": at + timedelta(hours=1), "paused_by": "ann", "reason": "the disk is full"}
+    pause = QueuePause(state="drained", lanes=1, **said)
+    queue = {"counts": dict.fromkeys(State, 0) | {State.ENQUEUED: 7}, "oldest_waiting_s": 1.0, "first_jobs": ()}
+    queues = [Queue(name="q", workers=1, **queue), Queue(name="images", workers=1, pause=pause, **queue)]
+    (finding,) = paused_queues(queues)
+    assert finding.finding == (
+        "images is drained since 2027-01-01 08:00Z until 2027-01-01 09:00Z by ann (the disk is full): 7 jobs wait"
+    )
+    assert (finding.level, finding.fix) == (Level.WARN, "joblog queue resume images")
 
 
 def test_parked_records_are_a_warning_and_internal_errors_fail() -> None:
