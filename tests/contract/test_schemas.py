@@ -155,7 +155,7 @@ def life() -> Iterator[Scene]:
         yield scene.when(Tick(10_000))
     mutex = wire.Limit(LimitKind.MUTEX, "m")
     yield scene.when(wire.SetLimit(kind=mutex.kind, key="m", capacity=1))
-    yield scene.when(worker(slots=3, home=True), create("g", limits=(mutex,)), create("h", limits=(mutex,)))
+    yield scene.when(worker(slots=3, home=True), create("x", limits=(mutex,)), create("y", limits=(mutex,)))
     yield scene.when(wire.QuietWorker(worker="w", by="ann"), wire.StopWorker(worker="w"))
     yield scene.when(wire.WorkerStopping(worker="w"))
     yield scene.when(create("e"), wire.SetPriority(job_id=id_of("e"), priority=7))
@@ -164,7 +164,7 @@ def life() -> Iterator[Scene]:
     bulk = {"operation": id_of("o")}
     yield scene.when(wire.StartBulk(**bulk, action=BulkAction.DELETE, fence=(5,), matched=2, rate=1.0))
     yield scene.when(wire.AdvanceBulk(**bulk, before=0, sent=1, cursor=A), wire.CancelBulk(**bulk))
-    yield scene.when(worker(slots=3), create("h"), create("i"))
+    yield scene.when(worker(slots=9), create("h"), create("i"))
     yield scene.when(create("j", parents=wire.Parents((id_of("h"), id_of("i")))))
     yield scene.when(*(report for _, _, report in scene.out.reports))
     yield scene.when(succeeded("h", 2))
