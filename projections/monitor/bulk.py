@@ -65,10 +65,12 @@ class BulkQuestions:
 
     def matched(self, wanted: JobFilter, lanes: int) -> Matched:
         """How many jobs a filter finds, and how far each lane was applied at that moment."""
+        document = filter_document(wanted)
         with self._reads.consistent() as ask:
             [row] = ask(_SQL["matched"], wanted.parameters())
             offsets = {one["lane"]: one["next_offset"] for one in ask(_SQL["offsets"], {})}
-        return Matched(jobs=row["jobs"], fence=tuple(offsets.get(lane, 0) for lane in range(lanes)))
+        fence = tuple(offsets.get(lane, 0) for lane in range(lanes))
+        return Matched(jobs=row["jobs"], fence=fence, filter=document)
 
     def operations(self, *, state: str | None = None, limit: int = 50) -> tuple[BulkOperation, ...]:
         """The operations, the last started first."""

@@ -414,7 +414,11 @@ class BulkOperation(Answer):
 
 
 class Matched(Answer):
-    """How many jobs a filter finds, and how far each lane was applied at that moment."""
+    """How many jobs a filter finds, and how far each lane was applied at that moment; `Client.bulk.start` takes it.
+
+    - filter: as the command `bulk.start` has it.
+    """
 
     jobs: int
     fence: tuple[int, ...]
+    filter: dict[str, Any]

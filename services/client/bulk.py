@@ -2,9 +2,9 @@
 
 ::
 
-    wanted = JobFilter(state=State.FAILED, task="images.shrink")
-    found = monitor.bulk.matched(wanted, settings.lanes)
-    operation = client.bulk.start("requeue", filter_document(wanted), found.jobs, found.fence, reason="fixed")
+    found = monitor.bulk.matched(JobFilter(state=State.FAILED, task="images.shrink"), settings.lanes)
+    print(found.jobs)
+    operation = client.bulk.start("requeue", found, reason="the disk was replaced")
 
 A projector works through the jobs that the filter found; `monitor.bulk.operation(operation)` shows how far it is.
 """
@@ -12,7 +12,7 @@ A projector works through the jobs that the filter found; `monitor.bulk.operatio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from joblog.services.client.changes import control_record
 from joblog.services.client.templates import CommandRecord, Rules, check_job_id
@@ -25,6 +25,17 @@ Send = Callable[[Sequence[CommandRecord]], None]
 RATE: Final = 200.0
 
 
+class Chosen(Protocol):
+    """The jobs of an operation, as the monitor's `Matched` has them."""
+
+    @property
+    def jobs(self) -> int: ...
+    @property
+    def fence(self) -> Sequence[int]: ...
+    @property
+    def filter(self) -> Mapping[str, Any]: ...
+
+
 class BulkOperations:
     """`client.bulk`; thread-safe. Raises InvalidData for what the contract does not allow, and NotAcknowledged."""
 
@@ -34,9 +45,7 @@ class BulkOperations:
     def start(
         self,
         action: BulkAction | str,
-        wanted: Mapping[str, Any],
-        matched: int,
-        fence: Sequence[int],
+        found: Chosen,
         *,
         queue: str | None = None,
         priority: int | None = None,
@@ -47,15 +56,15 @@ class BulkOperations:
     ) -> str:
         """Begin an operation, and return its id; to repeat a call that was not acknowledged, give its `operation`.
 
-        - wanted: a filter as `filter_document` writes it; matched, fence: what `monitor.bulk.matched` said of it.
+        - found: what `monitor.bulk.matched` has counted: the filter, and since when a job must have stayed as it was.
         - queue: where to move the jobs, or to requeue them. priority: for set_priority. rate: jobs a second.
         """
         one = operation or new_job_id(secrets.randbelow(self._rules.lanes), time.time_ns() // 1_000_000)
         said = {
             "action": action,
-            "filter": dict(wanted),
-            "matched": matched,
-            "fence": tuple(fence),
+            "filter": dict(found.filter),
+            "matched": found.jobs,
+            "fence": tuple(found.fence),
             "queue": queue,
             "priority": priority,
             "rate": rate,

@@ -102,8 +102,7 @@ def begin(
         changed_after=_instant(changed_after),
         changed_before=_instant(changed_before),
     )
-    document = filter_document(wanted)
-    if bool(document) == all_jobs:
+    if bool(filter_document(wanted)) == all_jobs:
         raise InvalidData("give a filter such as --state Failed --task images.shrink, or else --all, and not both")
     settings = settings_of(ctx)
     with monitor_of(settings) as monitor:
@@ -117,9 +116,7 @@ def begin(
         with Client.from_settings(settings) as client:
             operation = client.bulk.start(
                 action,
-                document,
-                found.jobs,
-                found.fence,
+                found,
                 queue=to,
                 priority=priority,
                 rate=rate,

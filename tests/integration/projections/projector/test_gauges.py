@@ -9,7 +9,7 @@ from joblog.projections.projector.tables import Tables
 from joblog.streams.metrics import Meters
 
 from tests.support import projection_settings
-from tests.support.projection_events import BEGINNING, Story, placed, records, worker_event
+from tests.support.projection_events import BEGINNING, Story, placed, queue_event, records, worker_event
 from tests.support.projection_settings import Setting, WaitUntil, apply, interleaved, jobs, running, sample, write
 
 dsn = projection_settings.dsn
@@ -25,6 +25,7 @@ def test_gauges_are_what_the_tables_hold_and_lose_what_is_gone(tables: Tables) -
     third = Story(random=3, queue="b").scheduled(BEGINNING + timedelta(hours=1))
     apply(tables, records(first, second, third))
     worker = [(0, worker_event("worker.started", queues=["a", "c"])), (0, worker_event("worker.started", "host-2:1"))]
+    worker += [(0, queue_event("queue.paused", "a")), (0, queue_event("queue.paused", "c"))]
     apply(tables, placed(worker, first_offset=3))
     meters = Meters(role="projector")
     tables.gauge(meters)
@@ -42,14 +43,19 @@ def test_gauges_are_what_the_tables_hold_and_lose_what_is_gone(tables: Tables) -
     assert sample(meters, "joblog_workers") == 2
     assert sample(meters, "joblog_slots") == 8
     assert [sample(meters, "joblog_queue_workers", queue=queue) for queue in ("a", "c", "default")] == [1, 1, 1]
+    assert [sample(meters, "joblog_queue_paused", queue=queue) for queue in ("a", "b", "c")] == [1, None, 1]
 
     for story in (first, second):
         story.values.clear()
         story.processing().succeeded()
-    apply(tables, records(first, second, first_offset=5))
-    stopped = [(0, worker_event("worker.stopped", at=BEGINNING + timedelta(minutes=5)))]
-    apply(tables, placed(stopped, first_offset=9))
+    apply(tables, records(first, second, first_offset=7))
+    stopped = [
+        (0, queue_event("queue.resumed", "c")),
+        (0, worker_event("worker.stopped", at=BEGINNING + timedelta(minutes=5))),
+    ]
+    apply(tables, placed(stopped, first_offset=11))
     tables.gauge(meters)
+    assert [sample(meters, "joblog_queue_paused", queue=queue) for queue in ("a", "c")] == [1, None]
     assert sample(meters, "joblog_jobs", queue="a", state="Enqueued") == 0
     assert sample(meters, oldest, queue="a") is None
     assert sample(meters, "joblog_workers") == 1

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from joblog.projections.monitor.models import Matched
 from joblog.services.client.bulk import BulkOperations
 from joblog.services.client.changes import check_move
 from joblog.services.client.queues import Queues
@@ -16,6 +17,7 @@ from joblog.streams.contract.wire import CancelBulk, DrainQueue, PauseQueue, Qui
 from joblog.streams.errors import InvalidData
 
 RULES = Rules(8, {"hot": 3}, "/test", 10_000, {"hot": 4})
+FOUND = Matched(jobs=3, fence=(1,) * 8, filter={"task": "t"})
 JOB = new_job_id(lane_of_queue("images", 8), 1, 1)
 
 
@@ -90,8 +92,8 @@ def test_an_id_that_names_no_lane_is_refused(sent: Sent, worker: str) -> None:
 
 def test_an_operation_is_sent_to_the_lane_of_its_id(sent: Sent) -> None:
     bulk = BulkOperations(sent, RULES)
-    operation = bulk.start("delete", {"task": "t"}, 3, [1] * 8, reason="why")
-    again = bulk.start("delete", {"task": "t"}, 3, [1] * 8, operation=operation)
+    operation = bulk.start("delete", FOUND, reason="why")
+    again = bulk.start("delete", FOUND, operation=operation)
     bulk.cancel(operation)
     assert again == operation
     assert sent.lanes == [lane_of_job(operation)] * 3
@@ -116,7 +118,7 @@ def test_an_operation_that_makes_no_sense_is_refused(
     sent: Sent, action: str, fields: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(InvalidData, match=said):
-        BulkOperations(sent, RULES).start(action, {}, 3, [1] * 8, **fields)
+        BulkOperations(sent, RULES).start(action, FOUND, **fields)
     assert sent.records == []
 
 

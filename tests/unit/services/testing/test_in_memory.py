@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
+from joblog.projections.monitor.models import Matched
 from joblog.services import (
     Call,
     CancellationToken,
@@ -336,7 +337,7 @@ def test_queues_are_paused_and_bulk_operations_are_refused(joblog: InMemoryJoblo
     assert [one.id for one in joblog.run_all()] == [ids[2], ids[0], ids[1]]
     assert joblog.snapshot(ids[2])["priority"] == 9
     with pytest.raises(JoblogError, match="not simulated"):
-        joblog.bulk.start("delete", {}, 1, [1])
+        joblog.bulk.start("delete", Matched(jobs=1, fence=(1,), filter={}))
 
 
 def test_hundreds_of_jobs_take_no_time(joblog: InMemoryJoblog) -> None:
