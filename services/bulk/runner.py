@@ -34,7 +34,7 @@ from joblog.streams.replay.log import EventReader
 log = logging.getLogger(__name__)
 
 #: How often the table is looked at for operations, in seconds, and how long to wait after an error.
-LOOK_S: Final = 0.5
+LOOK_S: Final = 1.0
 RETRY_S: Final = 2.0
 #: An operation that this process has ended is looked at again if the tables do not say so within this time.
 BELIEVED_S: Final = 30.0
