@@ -1,6 +1,7 @@
 """The contract: every message on every topic, and how it is read and written. Pure, and the base of all packages.
 
 - commands, events: the public messages, as pydantic models; deploy/ holds the schemas that are generated from them.
+- controls: commands on queues, workers and bulk operations, which name no job.
 - wire: the same messages as msgspec structs, for the path that every job takes; and the private ones (reports,
   assignments, timers), which exist as structs only.
 - codec, cloudevents: records to commands and reports. unreadable: what can still be told from a broken one.
