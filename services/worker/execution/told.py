@@ -70,7 +70,7 @@ class Told:
                 return None
             lines = tuple(line for line, _ in self._lines)
             if self._dropped:
-                lines = (f"({self._dropped} lines were dropped here: more than a report holds)", *lines)
+                lines = (f"(lines dropped here, more than a report holds: {self._dropped})", *lines)
             taken = Taken(self._progress, self._text, lines)
             self._progress = self._text = None
             self._lines.clear()

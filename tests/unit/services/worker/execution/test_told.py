@@ -17,6 +17,9 @@ from joblog.streams.contract.fields import LINES_MAX
 from joblog.streams.contract.wire import RunJob
 from msgspec import Raw
 
+#: Stands for a line that is too long.
+LONG = "(long)"
+CUT = "(lines dropped here, more than a report holds"
 JOB = RunJob(job_id="j", lease=1, attempt=1, lane=0, task="t", queue="q", spec=Raw(b"{}"), ready_ms=1)
 
 
@@ -30,8 +33,9 @@ def test_the_last_progress_and_all_lines_are_taken_once() -> None:
     assert told.take(6.0) is None
 
 
-@given(st.lists(st.text(max_size=50) | st.just("é" * LINE_BYTES_MAX), max_size=300))
-def test_a_report_is_bounded_and_says_how_many_lines_are_missing(texts: list[str]) -> None:
+@given(st.lists(st.text(max_size=50) | st.just(LONG), max_size=300))
+def test_a_report_is_bounded_and_says_how_many_lines_are_missing(given_texts: list[str]) -> None:
+    texts = ["é" * LINE_BYTES_MAX if text == LONG else text for text in given_texts]
     told, lines = Told(), [line for text in texts for line in text.splitlines() or [""]]
     for text in texts:
         told.logged(text)
@@ -42,14 +46,24 @@ def test_a_report_is_bounded_and_says_how_many_lines_are_missing(texts: list[str
     assert taken is not None
     assert len(taken.lines) <= LINES_MAX
     assert sum(len(line.encode()) for line in taken.lines) <= BYTES_MAX + 100
-    dropped = len(lines) - len(taken.lines)
-    if dropped:
-        assert taken.lines[0] == f"({dropped + 1} lines were dropped here: more than a report holds)"
-        assert len(taken.lines) > 1
-    ends = [line[:10] for line in lines[-len(taken.lines) + bool(dropped) :]]
-    assert [line[:10].replace("\ufffd", "?") for line in taken.lines[bool(dropped) :]] == [
-        end.replace("\0", "?").replace("\ufffd", "?") for end in ends
-    ]
+    is_cut = taken.lines[0].startswith(CUT)
+    kept = taken.lines[is_cut:]
+    dropped = len(lines) - len(kept)
+    assert is_cut == (dropped > 0)
+    assert not is_cut or taken.lines[0] == f"{CUT}: {dropped})"
+    ends = [line[:10].replace("\0", "?") for line in lines[dropped:]]
+    assert [line[:10].replace("\ufffd", "?") for line in kept] == [end.replace("\ufffd", "?") for end in ends]
+
+
+@pytest.mark.parametrize(("line", "kept"), [("short", LINES_MAX - 1), ("x" * LINE_BYTES_MAX, 16)])
+def test_the_oldest_lines_go_where_there_are_too_many_or_too_long_ones(line: str, kept: int) -> None:
+    told = Told()
+    for number in range(200):
+        told.logged(f"{number:03d}{line}")
+    taken = told.take(0.0)
+    assert taken is not None
+    assert taken.lines[0] == f"{CUT}: {200 - kept})"
+    assert [text[:3] for text in taken.lines[1:]] == [f"{number:03d}" for number in range(200 - kept, 200)]
 
 
 def test_what_postgres_cannot_keep_is_replaced() -> None:
