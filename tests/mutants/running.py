@@ -42,8 +42,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "deadline-cancel",
         "the cancellation of a run at its deadline",
         "streams/lane/features/workers.py",
-        "isinstance(what, wire.Change | Expired)",
-        "isinstance(what, wire.Change)",
+        "_CANCELLING: Final = (wire.Change, Expired)",
+        "_CANCELLING: Final = (wire.Change,)",
         _TIMES,
     ),
     mutant(

@@ -23,6 +23,8 @@ from joblog.streams.lane.transitions import Election, Expired, Lost, Rejection, 
 from msgspec import Raw, msgpack, structs
 
 WORKER_KEY: Final = "worker:"
+#: What moves a job while its run goes on, which has to be told.
+_CANCELLING: Final = (wire.Change, Expired)
 #: The event of a worker whose lease ran out.
 LOST: Final = "worker.lost"
 
@@ -209,7 +211,7 @@ class Workers(Feature):
         """Free the slot of a job that left Processing; where that was not its run's end, cancel the worker's run."""
         if job.state is PROCESSING:
             return
-        if isinstance(what, wire.Change | Expired):
+        if isinstance(what, _CANCELLING):
             worker = self.registry.get(before.worker or "")
             if worker is not None:
                 cancel = wire.CancelJob(job_id=job.id, lease=before.lease, reason=f"The job is {job.state}")
