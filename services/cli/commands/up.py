@@ -68,6 +68,10 @@ def up(
         str | None,
         typer.Option(help="Also run the triggers of these modules, comma-separated.", show_default="none"),
     ] = None,
+    hooks: Annotated[
+        str | None,
+        typer.Option(help="Also run the hooks of these modules, comma-separated.", show_default="none"),
+    ] = None,
     outbox: Annotated[
         bool, typer.Option("--outbox", help="Also make an outbox in this Postgres, and run its relay.")
     ] = False,
@@ -82,7 +86,11 @@ def up(
     Example: joblog up --tasks myapp.tasks --queues critical,default
     """
     settings = settings_of(
-        ctx, **given(directory=directory), worker=given(tasks=tasks, queues=queues), triggers=given(modules=triggers)
+        ctx,
+        **given(directory=directory),
+        worker=given(tasks=tasks, queues=queues),
+        triggers=given(modules=triggers),
+        hooks=given(modules=hooks),
     )
     for is_wrong, what in (
         (
@@ -93,6 +101,7 @@ def up(
         (only_stack and queues is not None, "--queues has no effect with --only-stack, which runs no worker"),
         (only_stack and monitor, "--monitor has no effect with --only-stack, which runs no roles"),
         (only_stack and triggers is not None, "--triggers has no effect with --only-stack, which runs no roles"),
+        (only_stack and hooks is not None, "--hooks has no effect with --only-stack, which runs no roles"),
         (only_stack and outbox, "--outbox has no effect with --only-stack, which runs no roles"),
         (
             outbox and settings.outbox.dsn is not None,
@@ -107,6 +116,8 @@ def up(
         look_for(name, "tasks")
     for name in settings.triggers.modules:
         look_for(name, "triggers")
+    for name in settings.hooks.modules:
+        look_for(name, "hooks")
     if settings.triggers.modules and find_spec("faust") is None:
         raise SettingsError(f"triggers need the package faust: {installing('faust')}")
     if monitor:
@@ -160,6 +171,8 @@ def _roles(
         arguments["worker"] = ["worker", "--tasks", ",".join(settings.worker.tasks), *queued]
     if settings.triggers.modules:
         arguments["triggers"] = ["triggers", "--modules", ",".join(settings.triggers.modules)]
+    if settings.hooks.modules:
+        arguments["hooks"] = ["hooks", "--modules", ",".join(settings.hooks.modules)]
     if outbox:
         arguments["outbox"] = ["outbox"]
     ports = choose_ports(directory / "http-ports.json", dict.fromkeys(arguments, None), note)

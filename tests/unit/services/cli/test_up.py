@@ -76,6 +76,12 @@ def test_triggers_run_if_modules_are_given(place: Path) -> None:
     assert "triggers" not in {role.name for role in _roles(place, Settings.load())}
 
 
+def test_hooks_run_if_modules_are_given(place: Path) -> None:
+    role = _roles(place, Settings.load(hooks={"modules": "x,y"}))[-1]
+    assert role.arguments == ["hooks", "--modules", "x,y"]
+    assert "hooks" not in {role.name for role in _roles(place, Settings.load())}
+
+
 def test_the_relay_of_an_outbox_runs_if_it_is_wanted(place: Path) -> None:
     assert _roles(place, Settings.load(), outbox=True)[-1].arguments == ["outbox"]
     assert "outbox" not in {role.name for role in _roles(place, Settings.load())}
