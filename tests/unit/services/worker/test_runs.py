@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from joblog.services.tasks.context import CancellationToken, JobContext, current_job
+from joblog.services.tasks.context import CancellationToken, Cause, JobCancelled, JobContext, current_job
 from joblog.services.tasks.task import TaskRegistry, task
 from joblog.services.worker.assignments import Unreadable, read_assignment
 from joblog.services.worker.execution.loop import LoopExecutor
 from joblog.services.worker.execution.performing import Performer
 from joblog.services.worker.execution.processes import ProcessRuns
-from joblog.services.worker.execution.results import Failed, Succeeded
+from joblog.services.worker.execution.results import Failed, Succeeded, describe
 from joblog.services.worker.execution.run import Leases, Run, clock, known_tasks
 from joblog.services.worker.execution.threads import ThreadExecutor
 from joblog.services.worker.filters import Ended, WorkerFilter
@@ -499,6 +499,32 @@ def test_a_task_may_allow_a_shorter_result_only(more: Bench) -> None:
     assert bench.report(2).result_omitted == "the result has 6 bytes of JSON, more than the 5 allowed"
 
 
+@task("apart", isolation="process")
+def apart() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("cause", "raised", "kind"),
+    [
+        (Cause.SHUTDOWN, JobCancelled("shutdown"), RunReleased),
+        (Cause.SHUTDOWN, asyncio.CancelledError(), RunReleased),
+        (Cause.SHUTDOWN, ValueError("no"), RunFailed),
+        (None, JobCancelled("of its own accord"), RunFailed),
+    ],
+)
+def test_a_process_that_ends_as_the_stop_of_its_worker_asks_gives_its_job_back(
+    more: Bench, monkeypatch: pytest.MonkeyPatch, cause: Cause | None, raised: BaseException, kind: type
+) -> None:
+    def perform(_self: ProcessRuns, run: Run, _timeout_s: float | None) -> Failed:
+        if cause is not None:
+            run.stop(cause)
+        return Failed(describe(raised))
+
+    monkeypatch.setattr(ProcessRuns, "perform", perform)
+    more.assign("apart")
+    assert type(more.report()) is kind
+
+
 @task("talk")
 def talk(job: JobContext, fails: bool) -> None:
     job.log("a line")
@@ -507,7 +533,7 @@ def talk(job: JobContext, fails: bool) -> None:
         raise ValueError("no")
 
 
-MORE_TASKS = TaskRegistry.of(own_filters, small, talk)
+MORE_TASKS = TaskRegistry.of(own_filters, small, apart, talk)
 
 
 @pytest.fixture
