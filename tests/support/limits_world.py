@@ -4,12 +4,11 @@ from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import new_job_id
 from joblog.streams.contract.relations import RATES, LimitKind
-from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.states import State
 from joblog.streams.contract.timestamps import EPOCH
 from joblog.streams.contract.wire import Limit
@@ -41,13 +40,11 @@ class LimitsWorld(World):
         self.log: list[tuple[str, wire.JobEvent, int]] = []
         self._number = 0
 
-    def create(self, lane: int, *limits: Limit, priority: int = 0, retry: Retry | None = None) -> str:
+    def create(self, lane: int, *limits: Limit, **fields: Any) -> str:
         job_id = new_job_id(lane, self.now_ms, len(self.limits_of))
         self.limits_of[job_id] = limits
         queue = QUEUES[lane][0]
-        self.send(
-            wire.CreateJob("t", queue=queue, job_id=job_id, limits=limits, priority=priority, retry=retry), lane
-        )
+        self.send(wire.CreateJob("t", queue=queue, job_id=job_id, limits=limits, **fields), lane)
         return job_id
 
     def announce(self, lane: int, slots: int, name: str = "w") -> None:
@@ -157,7 +154,11 @@ def chaos(world: LimitsWorld, random: Random, steps: int) -> None:
 def _create(world: LimitsWorld, random: Random, lane: int) -> None:
     chosen = random.sample(list(world.limits.values()), random.choice((1, 1, 1, 2, 3)))
     limits = [structs.replace(limit, tenant=random.choice((None, "x", "y"))) for limit in chosen]
-    world.create(lane, *limits, priority=random.choice((0, 0, 0, 5, UNWANTED)))
+    lasts_s = random.choice((None, None, None, None, 0.5, 3.0))
+    deadline = None if lasts_s is None else EPOCH + timedelta(milliseconds=world.now_ms + round(lasts_s * 1000))
+    expires_in_s = random.choice((None, None, None, 0.3, 2.0))
+    priority = random.choice((0, 0, 0, 5, UNWANTED))
+    world.create(lane, *limits, priority=priority, deadline=deadline, expires_in_s=expires_in_s)
 
 
 def _end(world: LimitsWorld, random: Random, lane: int) -> None:
