@@ -34,6 +34,8 @@ COMMIT_S: Final = 1.0
 #: How long a function may go on when the process stops.
 GRACE_S: Final = 10.0
 ANSWER_S: Final = 10.0
+#: Errors of one kind are logged this often at most; all are counted.
+LOG_INTERVAL_S: Final = 10.0
 
 Start = Literal["earliest", "latest"]
 
@@ -66,6 +68,7 @@ class TransitionReader:
         self._next: dict[int, int] = {}
         self._committed: dict[int, int] = {}
         self._commit_at = 0.0
+        self._log_at: dict[str, float] = {}
         self._told_ms = 0
         #: The lane of the record that is being handled; records that came while it was.
         self._handled: int | None = None
@@ -252,4 +255,7 @@ class TransitionReader:
 
     def _count(self, error: KafkaError) -> None:
         self._meters.inc("joblog_kafka_errors_total", ROLE, error.name())
-        log.warning("hooks.kafka.error", extra={"code": error.name(), "error": error.str()})
+        # A broker that is away is reported several times a second.
+        if time.monotonic() >= self._log_at.get(error.name(), 0):
+            self._log_at[error.name()] = time.monotonic() + LOG_INTERVAL_S
+            log.warning("hooks.kafka.error", extra={"code": error.name(), "error": error.str()})
