@@ -118,7 +118,7 @@ def _take(row: JobRow, fact: JobFact) -> None:
     if fact.created_with is not None:
         row.spec = event.spec
         row.created_with = fact.created_with
-    if event.on is not None:
+    if event.on is not None and event.outcome is None:
         row.parent, row.on = event.parent, event.on
 
 

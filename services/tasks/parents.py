@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 from joblog.streams.contract import wire
 from joblog.streams.contract.relations import PARENT_PARAMETER
-from joblog.streams.contract.states import State
+from joblog.streams.contract.states import FINAL_STATES, State
 
 
 class ParentEnd(msgspec.Struct, frozen=True):
@@ -31,7 +31,7 @@ class _Outcome(msgspec.Struct):
     omitted: str | None = None
 
 
-_outcome: Final = msgspec.json.Decoder(_Outcome | None).decode
+_outcome: Final = msgspec.json.Decoder(_Outcome).decode
 _parameters: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -39,7 +39,9 @@ def ends_of(parameters: bytes | msgspec.Raw) -> Mapping[str, ParentEnd]:
     """The parents that have ended, by id, of a job with these parameters."""
     ends = {}
     for name, value in _parameters(parameters).items():
-        if name.startswith(PARENT_PARAMETER) and (told := _outcome(value)) is not None:
-            parent = name.removeprefix(PARENT_PARAMETER)
+        if name.startswith(PARENT_PARAMETER):
+            told, parent = _outcome(value), name.removeprefix(PARENT_PARAMETER)
+            if told.state is not None and told.state not in FINAL_STATES:
+                continue  # it was requeued
             ends[parent] = ParentEnd(parent, told.state, told.result, told.exception, told.omitted)
     return ends

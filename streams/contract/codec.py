@@ -191,12 +191,11 @@ def _is_create(create: wire.CreateJob) -> bool:
 
 def _check_report(report: wire.AnyReport) -> None:
     """Refuse ids and names that are none, what Postgres cannot store, and a result that nobody can read."""
-    if isinstance(report, wire.RunSucceeded | wire.ParentEnded):
-        if report.result is not wire.NO_RAW:
-            _check_carried(report.result, "result")
-        if isinstance(report, wire.ParentEnded):
-            _check_names(_is_job_id, "a job id", report.job_id, report.parent)
-    elif isinstance(report, wire.ContinuationAdded | wire.BatchAwaited):
+    if isinstance(report, wire.RunSucceeded | wire.ParentEnded) and report.result is not wire.NO_RAW:
+        _check_carried(report.result, "result")
+    if isinstance(report, wire.ParentEnded | wire.ParentRequeued):
+        _check_names(_is_job_id, "a job id", report.job_id, report.parent)
+    elif isinstance(report, wire.ContinuationAdded | wire.ContinuationUnmet | wire.BatchAwaited):
         _check_names(_is_job_id, "a job id", report.job_id, report.child)
     elif isinstance(report, wire.LimitReport):
         _check_names(_is_job_id, "a job id", report.job_id)

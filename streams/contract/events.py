@@ -71,7 +71,7 @@ class FirstEvent(JobEvent):
 class Outcome(Message):
     """How a parent ended, as its continuation was told, and can read in its run.
 
-    - state: None if nobody knows it: it was never created, or ended too long ago.
+    - state: None if nobody knows it: it was never created, or ended too long ago. No final one if it was requeued.
     - omitted: why result or exception are left out although there may be some.
     """
 
@@ -115,7 +115,8 @@ class JobScheduled(FirstEvent):
 class JobAwaiting(FirstEvent):
     """The job waits for its parent to end, and after that until `due`, if that still lies ahead.
 
-    Without `parent` and `on` it waits for several, which its spec names.
+    Without `parent` and `on` it waits for several, which its spec names. One that was deleted waits again when its
+    parent is requeued; of one with several, `parent` is that one, and `outcome` says that it has not ended.
     """
 
     type: Literal["job.awaiting"] = "job.awaiting"
@@ -123,6 +124,7 @@ class JobAwaiting(FirstEvent):
     parent: JobId | None = None
     on: ContinueOn | None = None
     due: Instant | None = None
+    outcome: Outcome | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -177,10 +179,11 @@ class JobFailed(FirstEvent):
 
 
 class JobDeleted(FirstEvent):
-    """The job will not run (again)."""
+    """The job will not run (again). Of a continuation, `parent` is the one whose end did not meet the condition."""
 
     type: Literal["job.deleted"] = "job.deleted"
     state: Literal[State.DELETED] = State.DELETED
+    parent: JobId | None = None
 
 
 class JobParameterSet(JobEvent):
@@ -228,7 +231,10 @@ class JobProgressed(JobEvent):
 
 
 class JobParentEnded(JobEvent):
-    """One of several parents ended; the job's state stays, until its condition is met, or cannot be met any more."""
+    """One of several parents ended; the job's state stays, until its condition is met, or cannot be met any more.
+
+    An `outcome` that is no end says that the parent was requeued.
+    """
 
     type: Literal["job.parent_ended"] = "job.parent_ended"
     note: Literal["parent_ended"] = "parent_ended"

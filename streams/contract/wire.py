@@ -438,6 +438,20 @@ class Outcome(Wire, frozen=True):
     omitted: Text | None = None
 
 
+class ContinuationUnmet(Report, frozen=True, kw_only=True, tag="continuation.unmet"):
+    """From the lane of a continuation to that of its parent: the end of `job_id` was not what `child` waits for."""
+
+    job_id: JobId
+    child: JobId
+
+
+class ParentRequeued(Report, frozen=True, kw_only=True, tag="parent.requeued"):
+    """From the lane of a parent to that of a continuation whose condition its end had not met: wait again."""
+
+    job_id: JobId
+    parent: JobId
+
+
 class ParentEnded(Report, frozen=True, kw_only=True, tag="parent.ended"):
     """From the lane of a parent to that of its continuation: run, or be deleted. The rest is as in Outcome."""
 
@@ -558,6 +572,8 @@ AnyReport = (
     | WorkerStopping
     | ContinuationAdded
     | ParentEnded
+    | ContinuationUnmet
+    | ParentRequeued
     | LimitAsked
     | LimitStarted
     | LimitReleased

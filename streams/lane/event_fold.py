@@ -5,7 +5,7 @@ An elector never needs this: it keeps `state` in the transactions that write the
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from joblog.streams.contract import wire
@@ -15,13 +15,16 @@ from joblog.streams.lane.batch_fold import BatchFold
 from joblog.streams.lane.control_fold import ControlFold
 from joblog.streams.lane.ended_jobs import BLOCK_MAX
 from joblog.streams.lane.features.continuations import PENDING_KEY
+from joblog.streams.lane.features.former_continuations import FORMER_KEY
 from joblog.streams.lane.features.limit_claims import LIMIT_KEY
 from joblog.streams.lane.features.memory import ENDED_KEY
 from joblog.streams.lane.features.queue_limits import QUEUE_LIMIT_KEY, spent
 from joblog.streams.lane.features.unique_keys import UNIQUE_KEY, Period, period_end_ms, place_of
+from joblog.streams.lane.features.unmet_continuations import UNMET_KEY
 from joblog.streams.lane.job import Job, evolve, is_transition, new_job
 from joblog.streams.lane.limits.fold import LimitsFold
 from joblog.streams.lane.output import StateValue
+from joblog.streams.lane.parents_fold import ParentsFold
 from joblog.streams.lane.verdicts import CONTINUATIONS_MAX, verdict
 from msgspec import json
 
@@ -43,8 +46,7 @@ class EventFold:
         self._limits = LimitsFold(number, lanes, kept)
         self.jobs: dict[str, Job] = {}
         self.ended: OrderedDict[str, Job] = OrderedDict()
-        #: Continuations that wait, in whatever lane: their parents in this lane, and what they wait for.
-        self._waiting: dict[str, dict[str, ContinueOn]] = {}
+        self.waits = ParentsFold(number)
         self._kept = kept
         #: Unique keys that are held for a period, the last claim of each.
         self._periods: dict[str, Period] = {}
@@ -57,7 +59,8 @@ class EventFold:
 
     def apply(self, job_id: str, event: wire.JobEvent, at_ms: int, traceparent: str | None) -> None:
         """One event of a job, of whatever lane; `at_ms` is when it was written."""
-        self._note_waiting(job_id, event)
+        if not is_transition(event) or not self.batches.job(job_id, event):
+            self.waits.apply(job_id, event)
         self._limits.apply(job_id, event, at_ms)
         if lane_of_job(job_id) != self.number:
             return
@@ -110,6 +113,9 @@ class EventFold:
         records.update(
             (LIMIT_KEY + key, one) for key, one in self._limits.records(now_ms, self.controls.limits).items()
         )
+        records.update((UNMET_KEY + child, (self.ended[child],)) for child in self.waits.unmet if child in self.ended)
+        former = self.waits.former().items()
+        records.update((FORMER_KEY + parent, children) for parent, children in former if parent not in self.jobs)
         ends = [(job.id, job.state.value, job.version) for job in self.ended.values()]
         for block, start in enumerate(range(0, len(ends), BLOCK_MAX)):
             records[f"{ENDED_KEY}{block}"] = tuple(ends[start : start + BLOCK_MAX])
@@ -121,23 +127,6 @@ class EventFold:
             if until_ms:
                 self._periods[place_of(created)] = (created.id, until_ms)
 
-    def _note_waiting(self, job_id: str, event: wire.JobEvent) -> None:
-        if event.outcome is not None and event.parent is not None:
-            self._waiting.get(job_id, {}).pop(event.parent, None)
-        if not is_transition(event) or self.batches.job(job_id, event):
-            return
-        if event.state is not State.AWAITING:
-            self._waiting.pop(job_id, None)
-        elif event.parent is not None and event.on is not None:
-            self._wait(job_id, event.on, (event.parent,))
-        elif event.spec is not None and (parents := _spec(event.spec).parents) is not None:
-            self._wait(job_id, parents.on, parents.job_ids)
-
-    def _wait(self, job_id: str, on: ContinueOn, parents: Iterable[str]) -> None:
-        if here := {parent: on for parent in parents if lane_of_job(parent) == self.number}:
-            self._waiting[job_id] = here
-
     def _waits(self) -> Iterator[tuple[str, str, ContinueOn]]:
-        for child, parents in self._waiting.items():
-            yield from ((child, parent, on) for parent, on in parents.items())
+        yield from self.waits
         yield from (one for one in self.batches.waiting_for_jobs() if lane_of_job(one[1]) == self.number)

@@ -5,7 +5,7 @@ from typing import Final
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.relations import OUTCOME_BYTES_MAX, PARENT_PARAMETER, Need
-from joblog.streams.contract.states import ContinueOn, State
+from joblog.streams.contract.states import FINAL_STATES, ContinueOn, State
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.verdicts import Verdict, verdict
 from msgspec import Raw, json, structs
@@ -15,7 +15,7 @@ NOTES_BYTES_MAX: Final = 262_144
 NO_ROOM: Final = f"the results of all parents have more than {NOTES_BYTES_MAX} bytes"
 
 _parameters: Final = json.Decoder(dict[str, Raw]).decode
-_outcome: Final = json.Decoder(wire.Outcome | None).decode
+_outcome: Final = json.Decoder(wire.Outcome).decode
 
 
 def several(job: Job) -> wire.Parents | None:
@@ -31,14 +31,34 @@ def waits_for(job: Job, parent: str) -> bool:
     return parent in parents.job_ids and parent not in ends(job)
 
 
+def parents_of(job: Job) -> dict[str, ContinueOn]:
+    """The parents of a job, and for which end of each it waits, or waited."""
+    parents = several(job)
+    if parents is not None:
+        return dict.fromkeys(parents.job_ids, parents.on)
+    return {} if job.parent is None or job.on is None else {job.parent: job.on}
+
+
 def ends(job: Job) -> dict[str, State | None]:
     """The parents that have ended, as far as the job was told; None for those of which nobody knows how."""
     found = {}
     if PARENT_PARAMETER.encode() in job.parameters:
         for name, value in _parameters(job.parameters).items():
-            if name.startswith(PARENT_PARAMETER) and (outcome := _outcome(value)) is not None:
-                found[name.removeprefix(PARENT_PARAMETER)] = outcome.state
+            if name.startswith(PARENT_PARAMETER):
+                state = _outcome(value).state
+                if is_end(state):
+                    found[name.removeprefix(PARENT_PARAMETER)] = state
     return found
+
+
+def is_end(state: State | None) -> bool:
+    """Whether the state in a note says how a parent ended, and not that it was requeued."""
+    return state is None or state in FINAL_STATES
+
+
+def requeued(parent: str) -> str:
+    """The line in the continuation's history."""
+    return f"Job {parent} was requeued"
 
 
 def condition(parents: wire.Parents, ended: Mapping[str, State | None]) -> Verdict:

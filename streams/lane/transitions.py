@@ -19,10 +19,10 @@ from joblog.streams.contract.states import (
     SUCCEEDED,
     State,
 )
-from joblog.streams.contract.timestamps import time_ms
-from joblog.streams.lane.extras import USES_UNIQUE
+from joblog.streams.contract.timestamps import format_time, time_ms
+from joblog.streams.lane.extras import AFTER_BATCH, USES_UNIQUE
 from joblog.streams.lane.job import Job, deleted, enqueued, failed, is_transition, new_job, scheduled
-from joblog.streams.lane.parents import condition, ends, several, told, waits_for
+from joblog.streams.lane.parents import condition, ends, is_end, parents_of, requeued, several, told, waits_for
 from joblog.streams.lane.times import ended, over_at
 from msgspec import Struct, structs
 
@@ -63,7 +63,7 @@ class Held(Struct, frozen=True, gc=False):
 
 
 class ParentNoted(Struct, frozen=True, gc=False):
-    """One of the job's parents ended; the others decide with it what becomes of the job."""
+    """One of the job's parents ended; the others decide with it what becomes of the job. Or it was requeued."""
 
     parent: str
     outcome: wire.Outcome
@@ -105,6 +105,7 @@ TRANSITIONS: Final[Mapping[type, tuple[frozenset[State], State | None]]] = {
     wire.JobDue: (frozenset({SCHEDULED}), ENQUEUED),
     wire.ParentEnded: (frozenset({AWAITING}), ENQUEUED),  # or Scheduled, or Deleted: condition not met
     ParentNoted: (frozenset({AWAITING}), None),
+    wire.ParentRequeued: (frozenset({DELETED}), AWAITING),
     Assigned: (frozenset({ENQUEUED}), PROCESSING),
     Held: (frozenset({ENQUEUED}), None),
     wire.RunSucceeded: (frozenset({PROCESSING}), SUCCEEDED),
@@ -167,14 +168,33 @@ def _on_parent_ended(job: Job, what: wire.ParentEnded, now_ms: int) -> wire.JobE
             return Rejection("stale", "the job waits for other parents")
         run, outcome = found == "run", None
     if not run:
-        return deleted(job, what.reason)
+        event = deleted(job, what.reason)
+        return structs.replace(event, parent=what.parent) if by_condition(job, what) else event
     event = scheduled(job, job.due_ms, what.reason) if job.due_ms > now_ms else enqueued(job, what.reason)
     return event if outcome is None else structs.replace(event, parent=what.parent, outcome=outcome)
 
 
+def by_condition(job: Job, what: Any) -> bool:
+    """Whether the input is an end of a job, and not of a batch, and so may be undone by a requeue of that job."""
+    if not isinstance(what, wire.ParentEnded) or what.state not in FINAL_STATES:
+        return False
+    return job.extras is None or not (job.extras.uses & AFTER_BATCH or job.parent == job.extras.batch is not None)
+
+
+def _on_parent_requeued(job: Job, what: wire.ParentRequeued, now_ms: int) -> wire.JobEvent | Rejection:
+    """A continuation that was deleted waits again; of several parents, this one has not ended any more."""
+    parents = parents_of(job)
+    if what.parent not in parents:
+        return Rejection("stale", "the job waits for other parents")
+    reason, due = requeued(what.parent), format_time(job.due_ms) if job.due_ms > now_ms else None
+    event = wire.JobEvent(job.version + 1, AWAITING, job.attempt, job.queue, job.task, reason, due=due)
+    outcome = None if several(job) is None else wire.Outcome(ENQUEUED)
+    return structs.replace(event, parent=what.parent, on=parents[what.parent], outcome=outcome)
+
+
 def _on_parent_noted(job: Job, what: ParentNoted, _now_ms: int) -> wire.JobEvent | Rejection:
-    if not waits_for(job, what.parent):
-        return Rejection("stale", "the job knows already how this parent ended, or does not wait for it")
+    if waits_for(job, what.parent) is not is_end(what.outcome.state) or what.parent not in parents_of(job):
+        return Rejection("stale", "the job knows that already, or does not wait for this parent")
     return wire.JobEvent(
         job.version + 1,
         job.state,
@@ -367,6 +387,7 @@ _PROPOSALS: Final[Mapping[type, Callable[[Job, Any, int], wire.JobEvent | Reject
     wire.JobDue: _on_due,
     wire.ParentEnded: _on_parent_ended,
     ParentNoted: _on_parent_noted,
+    wire.ParentRequeued: _on_parent_requeued,
     Assigned: _on_assigned,
     Held: _on_held,
     wire.RunSucceeded: _on_succeeded,

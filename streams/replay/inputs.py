@@ -135,8 +135,8 @@ def _parent_ended(job: Job, event: ReadEvent) -> wire.ParentEnded:
     run, told, parents = event.state is not State.DELETED, event.outcome or wire.Outcome(None), several(job)
     return wire.ParentEnded(
         job_id=job.id,
-        parent=(job.parent or "") if parents is None else parents.job_ids[0],
-        state=told.state,
+        parent=event.parent or ((job.parent or "") if parents is None else parents.job_ids[0]),
+        state=State.DELETED if event.parent is not None and not run else told.state,
         run=run,
         reason=event.reason or "",
         result=told.result,
@@ -164,6 +164,7 @@ _BY_ELECTOR: Final[Mapping[State, Callable[[Job, ReadEvent], Any]]] = {
     State.ENQUEUED: _made_ready,
     State.SCHEDULED: _parent_ended,
     State.DELETED: _parent_ended,
+    State.AWAITING: lambda job, event: wire.ParentRequeued(job_id=job.id, parent=event.parent or ""),
 }
 _BY_COMMAND: Final[Mapping[State, Callable[[Job, ReadEvent], Any]]] = {
     State.ENQUEUED: _requeued,

@@ -21,6 +21,7 @@ _KINDS: Final[Mapping[str, type]] = {
         Lost,
         Expired,
         wire.ParentEnded,
+        wire.ParentRequeued,
         ParentNoted,
         wire.DeleteJob,
         wire.RequeueJob,

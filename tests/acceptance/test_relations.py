@@ -72,6 +72,8 @@ def test_keys_and_parents_hold_through_a_takeover(installation: Any, wait_until:
         doomed = client.continue_with([never, parents[0]], "told")
         client.delete(never)
         assert "condition was not met" in str(ends(doomed, DELETED).reason)
+        client.requeue(never, snapshot=monitor.snapshot(never))
+        assert result(ends(doomed, SUCCEEDED))[never] == ["Succeeded", 9, None]
         wait_until(lambda: all(one.state in FINAL_STATES for one in monitor.jobs().items), 20, "all to end")
     assert installation.differences() == []
     assert decided_anew(installation.kafka, installation.names, installation.lanes) > 40

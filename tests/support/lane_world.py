@@ -22,7 +22,7 @@ from joblog.streams.lane.filters import FilterChain, RetryFilter
 from joblog.streams.lane.job import Job, deleted, evolve, is_transition, new_job
 from joblog.streams.lane.lane import Lane
 from joblog.streams.lane.output import LaneOutput
-from joblog.streams.lane.parents import condition, ends, several
+from joblog.streams.lane.parents import condition, ends, parents_of, several
 from joblog.streams.lane.rules import LaneRules
 from joblog.streams.lane.times import over_at
 from joblog.streams.lane.transitions import Election
@@ -189,7 +189,8 @@ class World:
         assert event.version == before.version + 1
         if before.state in FINAL_STATES and event.state is not before.state and not self._is_traversed(before):
             allowed = {"job.requeue", "job.reschedule"} | ({"job.delete"} if before.state is State.FAILED else set())
-            assert self.kinds[str(cause)] in allowed
+            waits_again = before.state is State.DELETED and event.state is State.AWAITING
+            assert waits_again or self.kinds[str(cause)] in allowed
         self._check_cause(before, event, str(cause))
         if event.state is State.PROCESSING and is_transition(event):
             assert not 0 < over_at(before) <= self.now_ms
@@ -212,6 +213,9 @@ class World:
         elif isinstance(report, wire.ParentEnded):
             assert before.state is State.AWAITING
             self._check_parents(before, event, report)
+        elif isinstance(report, wire.ParentRequeued):
+            assert before.state in {State.DELETED, State.AWAITING}
+            assert report.parent in parents_of(before)
 
     def _check_parents(self, before: Job, event: wire.JobEvent, report: wire.ParentEnded) -> None:
         """A job goes on when its parent ended, or as many of its parents as it needs."""

@@ -83,7 +83,8 @@ def _leases(job: str, life: list[Step]) -> Iterator[Finding]:
 def _finals(job: str, life: list[Step]) -> Iterator[Finding]:
     final: Step | None = None
     for step in _once(life):
-        if final is not None and not step.commanded:
+        waits_again = final is not None and final.type == "job.deleted" and step.type == "job.awaiting"
+        if final is not None and not step.commanded and not waits_again:
             ended = f"{final.type} at {position(final.lane, final.offset)}"
             yield _finding(Kind.LEFT_FINAL, job, step, f"{step.type} follows {ended}, and no command led to it")
         if step.type not in NO_TRANSITIONS:

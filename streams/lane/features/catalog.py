@@ -8,12 +8,14 @@ from joblog.streams.lane.features.batches import Batches
 from joblog.streams.lane.features.bulk import BulkOperations
 from joblog.streams.lane.features.continuations import Continuations
 from joblog.streams.lane.features.failed_jobs import FailedJobs
+from joblog.streams.lane.features.former_continuations import FormerContinuations
 from joblog.streams.lane.features.limits import Limits
 from joblog.streams.lane.features.memory import Memory
 from joblog.streams.lane.features.queue_control import QueueControl
 from joblog.streams.lane.features.queue_limits import QueueLimits
 from joblog.streams.lane.features.times import Times
 from joblog.streams.lane.features.unique_keys import UniqueKeys
+from joblog.streams.lane.features.unmet_continuations import UnmetContinuations
 from joblog.streams.lane.features.workers import Workers
 
 FEATURES: Final[tuple[type[Feature], ...]] = (
@@ -22,6 +24,8 @@ FEATURES: Final[tuple[type[Feature], ...]] = (
     Workers,
     Times,
     Continuations,
+    UnmetContinuations,
+    FormerContinuations,
     UniqueKeys,
     Limits,
     QueueLimits,

@@ -41,6 +41,8 @@ class Continuations(Feature):
         super().__init__(pipeline)
         self.pending: dict[str, Links] = {}
         self._recent = RecentEnds()
+        #: So many of this turn's events are among the recent ends already.
+        self._taken = 0
 
     def load(self, key: str, value: Any, clock_ms: int) -> None:
         self.pending[key] = value
@@ -93,10 +95,20 @@ class Continuations(Feature):
     def forgotten(self, job: Job, out: LaneOutput) -> None:
         """Report the end to those that still wait: a Failed job that is no longer kept will not be requeued here."""
         for child, on in job.continuations:
-            self._report_end(job.id, job.state, child, on, self._recent.get(job.id, job.version), out)
+            self._report_end(job.id, job.state, child, on, self._at_hand(job.id, job.version, out), out)
 
     def turn_ended(self, out: LaneOutput) -> None:
-        self._recent.take(out.events)
+        self._take(out)
+        self._taken = 0
+
+    def _take(self, out: LaneOutput) -> None:
+        self._recent.take(out.events[self._taken :] if self._taken else out.events)
+        self._taken = len(out.events)
+
+    def _at_hand(self, job_id: str, version: int, out: LaneOutput) -> wire.JobEvent | None:
+        """The event with which a job ended, in this turn or a while ago."""
+        self._take(out)
+        return self._recent.get(job_id, version)
 
     def tick(self, caught_up: bool, election: Election, out: LaneOutput) -> None:
         """Give up on parents that were not created in time."""
@@ -112,7 +124,7 @@ class Continuations(Feature):
             return
         remembered = self.pipeline.ended.get(link.job_id)
         if remembered is not None:
-            event = self._recent.get(link.job_id, remembered[1])
+            event = self._at_hand(link.job_id, remembered[1], out)
             self._report_end(link.job_id, remembered[0], link.child, link.on, event, out)
             return
         # The parent's create command may not have been read yet: it is in another partition.
@@ -126,7 +138,7 @@ class Continuations(Feature):
 
     def _wait_or_report(self, parent: Job, child: str, on: ContinueOn, out: LaneOutput) -> None:
         if verdict(on, parent.state) != "wait":
-            event = self._recent.get(parent.id, parent.version)
+            event = self._at_hand(parent.id, parent.version, out)
             self._report_end(parent.id, parent.state, child, on, event, out)
         elif (child, on) in parent.continuations:
             pass  # reported twice

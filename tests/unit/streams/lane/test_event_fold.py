@@ -1,7 +1,7 @@
 """`state` follows from the events: a lane that is folded from them is the lane that wrote them."""
 
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,18 +9,24 @@ from joblog.streams.contract import wire
 from joblog.streams.contract.controls import BulkAction
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.relations import Need, UniquePolicy, UniqueUntil
-from joblog.streams.contract.states import ContinueOn, State
+from joblog.streams.contract.states import FINAL_STATES, ContinueOn, State
+from joblog.streams.contract.timestamps import EPOCH
 from joblog.streams.elector.lane_records import read_state, write_state
 from joblog.streams.lane.control_fold import ControlFold
 from joblog.streams.lane.event_fold import EventFold
+from joblog.streams.lane.feature import Feature
+from joblog.streams.lane.features.former_continuations import FormerContinuations
 from joblog.streams.lane.features.memory import ENDED_KEY
 from joblog.streams.lane.features.unique_keys import UniqueKeys
+from joblog.streams.lane.features.unmet_continuations import UnmetContinuations
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.lane import Lane
-from msgspec import json
+from msgspec import Raw, json
 
 from tests.support.lane_world import LANES, RULES, World, done, facts, queue_in
 from tests.support.scene import NOW, Scene, create, id_of, worker
+
+F = TypeVar("F", bound=Feature)
 
 
 def folded(world: World, number: int, kept: int = 10_000) -> EventFold:
@@ -43,8 +49,19 @@ def lane_of(fold: EventFold) -> Lane:
     return lane
 
 
+def feature(kind: type[F], lane: Lane) -> F:
+    return next(one for one in lane.features if isinstance(one, kind))
+
+
+def called_back(lane: Lane, world: World) -> set[tuple[str, str]]:
+    """Which continuations wait again when which job is requeued, as far as they still can."""
+    children = feature(FormerContinuations, lane).children.items()
+    unmet = {job for one in world.lanes for job in feature(UnmetContinuations, one).jobs}
+    return {(parent, child) for parent, named in children for child in named if child in unmet}
+
+
 def unique_keys(lane: Lane) -> tuple[object, object]:
-    keys = next(one for one in lane.features if isinstance(one, UniqueKeys))
+    keys = feature(UniqueKeys, lane)
     return {place: sorted(claims) for place, claims in keys.claims.items()}, keys.periods
 
 
@@ -69,6 +86,14 @@ def act(world: World, index: int, step: tuple[int, int, bool], steps: list[tuple
             ids = (named(index - 1, steps), named(index - 2, steps))
             parent = {"parents": wire.Parents(ids, need=need)}
         world.send(create(chr(ord("a") + index), lane=lane, lanes=LANES, **parent), lane)
+    elif what == 3 and other and (ended := world.folds.get(named(index // 2, steps))) is not None:
+        known = wire.Snapshot(
+            ended.version, ended.state, ended.attempt, ended.task, ended.queue,
+            EPOCH + timedelta(milliseconds=ended.created_ms), json.decode(ended.spec, type=wire.JobSpec),
+            json.decode(ended.parameters, type=dict[str, Raw]),
+        )  # fmt: skip
+        again = wire.RequeueJob(job_id=ended.id, snapshot=known if ended.state in FINAL_STATES else None)
+        world.send(again, lane_of_job(ended.id))
     elif what == 3:
         world.send(wire.DeleteJob(job_id=named(index // 2, steps)), lane_of_job(named(index // 2, steps)))
     else:
@@ -106,6 +131,8 @@ def test_a_lane_that_is_folded_from_its_events_is_the_lane_that_wrote_them(
             waiting = {one for one in job.continuations if world.folds[one[0]].state is State.AWAITING}
             assert set(made.jobs[key].continuations) == waiting
         assert unique_keys(made) == unique_keys(lane)
+        assert feature(UnmetContinuations, made).jobs.keys() == feature(UnmetContinuations, lane).jobs.keys()
+        assert called_back(made, world) == called_back(lane, world)
         for job_id, fold in world.folds.items():
             if lane_of_job(job_id) == number:
                 assert made.ended.get(job_id) == lane.ended.get(job_id), fold

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 from joblog.streams.contract import wire
-from joblog.streams.contract.states import FINAL_STATES, State
+from joblog.streams.contract.states import FINAL_STATES, ContinueOn, State
 from joblog.streams.contract.wire import JobEvent
 from joblog.streams.lane.extras import USES_TIMES, Extras
 from joblog.streams.lane.filters import FilterChain
@@ -43,6 +43,7 @@ INPUTS: dict[type, Any] = {
     wire.JobDue: wire.JobDue(job_id=ID, version=5),
     wire.ParentEnded: ENDED_WELL,
     ParentNoted: ParentNoted(PARENT, wire.Outcome(State.SUCCEEDED), "go"),
+    wire.ParentRequeued: wire.ParentRequeued(job_id=ID, parent=PARENT),
     Assigned: Assigned("w"),
     Held: Held("mutex m"),
     wire.RunSucceeded: SUCCEEDED,
@@ -68,7 +69,9 @@ def test_every_input_has_a_row_in_the_table() -> None:
 @pytest.mark.parametrize("state", State)
 def test_an_input_is_heard_in_the_states_of_its_row_and_leads_to_its_candidate(kind: type, state: State) -> None:
     heard_in, candidate = TRANSITIONS[kind]
-    decision = decide(in_state(state, extras=AT_ITS_DEADLINE), INPUTS[kind], NO_FILTERS)
+    decision = decide(
+        in_state(state, extras=AT_ITS_DEADLINE, parent=PARENT, on=ContinueOn.SUCCEEDED), INPUTS[kind], NO_FILTERS
+    )
     if (kind, state) == (Expired, State.PROCESSING):
         candidate = State.FAILED
     if state in heard_in:
@@ -82,7 +85,7 @@ def test_an_input_is_heard_in_the_states_of_its_row_and_leads_to_its_candidate(k
 
 @pytest.mark.parametrize("state", sorted(FINAL_STATES))
 def test_only_people_wake_what_has_ended(state: State) -> None:
-    heard = {kind for kind, (heard_in, _) in TRANSITIONS.items() if state in heard_in}
+    heard = {kind for kind, (heard_in, _) in TRANSITIONS.items() if state in heard_in} - {wire.ParentRequeued}
     people = {wire.RequeueJob, wire.RescheduleJob}
     failed = people | {wire.DeleteJob, wire.SetParameter, wire.SetPriority, wire.MoveJob}
     assert heard == (failed if state is State.FAILED else people)
@@ -113,7 +116,7 @@ def test_only_people_wake_what_has_ended(state: State) -> None:
         (
             in_state(State.AWAITING, due_ms=LATER_MS),
             structs.replace(ENDED_WELL, run=False, reason="no"),
-            event(State.DELETED, reason="no"),
+            event(State.DELETED, reason="no", parent=PARENT),
         ),
         (in_state(State.ENQUEUED), Assigned("w2"), event(State.PROCESSING, attempt=2, worker="w2", lease=6)),
         (

@@ -97,6 +97,28 @@ def test_what_several_parents_led_to_is_decided_as_before(log: Log, need: Need) 
     assert same_without_change(log)
 
 
+def test_continuations_that_wait_again_are_decided_as_before(log: Log) -> None:
+    log.given(create("a"), create("b"), create("c", on="a"), create("d", on="a"))
+    delivered(log)
+    log.given(create("e", parents=wire.Parents((id_of("a"), id_of("b")), need=Need.ANY)))
+    delivered(log)
+    log.given(wire.DeleteJob(job_id=id_of("d")), wire.DeleteJob(job_id=id_of("a")))
+    delivered(log)
+    known = wire.Snapshot(2, State.DELETED, 0, "t", "q0", _at(0), wire.JobSpec())
+    log.given(wire.RequeueJob(job_id=id_of("a"), snapshot=known))
+    delivered(log)
+    log.given(worker(), succeeded("a", 4))
+    log.given(succeeded("a", 4))
+    delivered(log)
+    states = [str(one.event.note or one.event.state) for one in log.stored if one.job_id in {id_of("c"), id_of("e")}]
+    assert states.count("Deleted") == 1
+    assert states.count("Awaiting") == 3
+    assert states.count("parent_ended") == 3
+    assert {one.event.state for one in log.stored if one.job_id == id_of("d")} == {"Awaiting", "Deleted"}
+    assert decided(log) == []
+    assert same_without_change(log)
+
+
 def test_a_condition_that_was_decided_otherwise_is_a_difference(log: Log) -> None:
     log.given(create("a"), create("b"), create("c", parents=wire.Parents((id_of("a"), id_of("b")))))
     early = wire.JobEvent(2, State.ENQUEUED, 0, "q0", "t", "too early")

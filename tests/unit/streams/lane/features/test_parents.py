@@ -80,6 +80,14 @@ def test_a_result_is_at_hand_for_a_continuation_that_comes_after_the_end() -> No
     assert told(scene, "c")[A]["exception"]["message"] == "no"
 
 
+def test_a_result_is_at_hand_for_a_continuation_that_is_heard_of_in_the_same_turn() -> None:
+    scene = Scene().given(worker(), create("a"), create("c", on="a"))
+    links = [report for _, _, report in scene.out.reports]
+    scene.when(with_result("a", 2, "x"), *links)
+    delivered(scene)
+    assert told(scene, "c") == {A: {"state": "Succeeded", "result": "x"}}
+
+
 def test_after_a_takeover_the_continuation_is_told_that_the_result_is_not_at_hand() -> None:
     scene = Scene().given(worker(), create("a")).given(with_result("a", 2, "x")).reloaded()
     delivered(scene.given(worker(), create("c", on="a")))
