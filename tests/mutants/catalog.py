@@ -14,6 +14,7 @@ from tests.mutants import (
     outbox,
     recurring,
     redrives,
+    relations,
     replay,
     roles,
     running,
@@ -37,4 +38,5 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *outbox.MUTANTS,
     *running.MUTANTS,
     *batches.MUTANTS,
+    *relations.MUTANTS,
 )

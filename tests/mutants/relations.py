@@ -1,0 +1,96 @@
+"""The defences of unique keys and of parents: one job lives, and what comes late or again changes nothing."""
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant, mutant
+
+_FEATURES: Final = "tests/unit/streams/lane/features"
+_KEYS: Final = f"{_FEATURES}/test_unique_keys.py"
+_PARENTS: Final = f"{_FEATURES}/test_parents.py"
+_REVIVALS: Final = f"{_FEATURES}/test_revivals.py"
+_UNIQUE: Final = "streams/lane/features/unique_keys.py"
+_UNMET: Final = "streams/lane/features/unmet_continuations.py"
+_TRANSITIONS: Final = "streams/lane/transitions.py"
+
+MUTANTS: Final[tuple[Mutant, ...]] = (
+    mutant(
+        "unique-lane",
+        "the refusal of a key in a lane that does not decide about it",
+        _UNIQUE,
+        "        if wrong := self._wrong_lane(job):\n            return wrong\n",
+        "",
+        _KEYS,
+    ),
+    mutant(
+        "unique-requeue",
+        "the refusal to bring a job back whose key another one has",
+        _UNIQUE,
+        "return _taken(job, others[0]) if others else self._wrong_lane(job)",
+        "return self._wrong_lane(job)",
+        _KEYS,
+    ),
+    mutant(
+        "unique-filter",
+        "the look whether a filter kept the job that was to give way",
+        _UNIQUE,
+        "if unique.policy is not UniquePolicy.DEBOUNCE or not self._runs(other):",
+        "if False:",
+        _KEYS,
+    ),
+    mutant(
+        "unique-periods",
+        "the limit of keys that are held for a period",
+        _UNIQUE,
+        "len(self.periods) >= PERIODS_MAX and place not in self.periods",
+        "False",
+        _KEYS,
+    ),
+    mutant(
+        "parent-told-twice",
+        "the look whether a parent's end is noted already",
+        _TRANSITIONS,
+        "if waits_for(job, what.parent) is not is_end(what.outcome.state) or what.parent not in parents_of(job):",
+        "if what.parent not in parents_of(job):",
+        _PARENTS,
+    ),
+    mutant(
+        "parent-parameters",
+        "the refusal of a command that sets how a parent ended",
+        _TRANSITIONS,
+        "    if what.name.startswith(PARENT_PARAMETER):\n        return RESERVED\n",
+        "",
+        _PARENTS,
+    ),
+    mutant(
+        "parents-room",
+        "the bound of all results that a job is handed",
+        "streams/lane/parents.py",
+        "if len(job.parameters) + len(json.encode(outcome)) > NOTES_BYTES_MAX:",
+        "if False:",
+        _PARENTS,
+    ),
+    mutant(
+        "revival-moved",
+        "that a continuation is no longer kept once somebody has moved it",
+        _UNMET,
+        "if self.jobs.pop(job.id, None) is not None:",
+        "if job.id in self.jobs:",
+        _REVIVALS,
+    ),
+    mutant(
+        "revival-key",
+        "the look whether another job has the key of a continuation that comes back",
+        _UNMET,
+        "return self._may_come_back(job, election) and pipeline",
+        "return pipeline",
+        _REVIVALS,
+    ),
+    mutant(
+        "revival-kept",
+        "the limit of deleted continuations that are kept",
+        _UNMET,
+        "while len(self.jobs) > self.pipeline.rules.failed_kept:",
+        "while False:",
+        _REVIVALS,
+    ),
+)
