@@ -71,6 +71,10 @@ class Printer:
         state = Text(job.state, style=STYLES[job.state])
         self._line(SURVEY, "recurring", state, Text(found(job.result), "dim"))
 
+    def album(self, name: str, kind: str, state: State, text: str) -> None:
+        """What became of a batch, a mutex or a job that was cancelled."""
+        self._line(name, kind, Text(state, style=STYLES[state]), Text(text, "dim"))
+
     def results(self, results: Sequence[Result]) -> None:
         """The history of every run, and a summary of all at the end."""
         for result in results:

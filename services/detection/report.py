@@ -8,6 +8,7 @@ from typing import Any
 
 from joblog.projections.monitor.models import JobDetails
 from joblog.projections.replay.verification.report import Report
+from joblog.services.detection.album import Album
 from joblog.services.detection.proof import proven
 from joblog.services.detection.stage import SLOTS, Stage
 from joblog.services.detection.stories import PlannedRun
@@ -54,11 +55,12 @@ def document(
     timings: Mapping[str, float],
     results: Sequence[Result],
     surveys: Surveys,
+    album: Album,
     proof: Report,
 ) -> dict[str, Any]:
     """The document that `--output json` prints."""
     return {
-        "ok": is_as_expected(results, surveys, proof),
+        "ok": is_as_expected(results, surveys, album, proof),
         "bootstrap_servers": stage.kafka.bootstrap_servers,
         "topic_prefix": stage.names.prefix,
         "schema": stage.schema,
@@ -70,13 +72,15 @@ def document(
         "metrics": stage.metrics,
         "runs": [_run(result) for result in results],
         "surveys": {"states": surveys.states, "complaints": list(surveys.complaints())},
+        "album": album.document(),
         "verification": proven(proof),
     }
 
 
-def is_as_expected(results: Sequence[Result], surveys: Surveys, proof: Report) -> bool:
-    """Whether all runs ended as their stories say, surveys were made, and the log's verification found nothing."""
-    return proof.holds and not surveys.complaints() and not any(result.complaints() for result in results)
+def is_as_expected(results: Sequence[Result], surveys: Surveys, album: Album, proof: Report) -> bool:
+    """Whether all ended as their stories say, surveys and album were made, and the verification found nothing."""
+    complaints = (surveys.complaints(), album.complaints(), *(result.complaints() for result in results))
+    return proof.holds and not any(complaints)
 
 
 def _run(result: Result) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Final
 from joblog.projections.monitor.models import JobDetails
 from joblog.projections.monitor.monitor import Monitor
 from joblog.services.client.client import Client
+from joblog.services.detection.album import Album
 from joblog.services.detection.console import Printer
 from joblog.services.detection.manager import RETRIES, RUN_DELAY, JobManager, manage, run_of
 from joblog.services.detection.monitor import RunMonitor, Step
@@ -77,6 +78,7 @@ class Show:
     monitor: Monitor
     runs: RunMonitor
     surveys: Surveys
+    album: Album
     managing: Future[None]
 
     def wait_until_ready(self) -> None:
@@ -89,7 +91,7 @@ class Show:
             )
 
     def request(self) -> None:
-        """Define the surveys, tell of every upload that has ended, request the other runs, and withdraw some."""
+        """Define the surveys, tell of uploads, request the other runs, withdraw some, and begin the album."""
         define(self.client, self.stage.directory, self.minute)
         for run in self.planned:
             photograph = self.uploads.begin(run)
@@ -101,6 +103,7 @@ class Show:
         for run in self.planned:
             if run.story.withdrawn:
                 self.producer.send(RunWithdrawn(run_id=run.run_id))
+        self.album.begin([run.story.photograph for run in self.planned])
 
     def watch(self) -> None:
         """Watch until all runs and some surveys have ended, or the deadline has passed."""
@@ -120,7 +123,7 @@ class Show:
         return [Result(run, *self.runs.jobs_of(run.run_id)) for run in self.planned]
 
     def _have_ended(self) -> bool:
-        return self.runs.ended == len(self.planned) and self.surveys.is_enough
+        return self.runs.ended == len(self.planned) and self.surveys.is_enough and self.album.has_ended
 
     def _is_ready(self) -> bool:
         if self.stage.unready():
@@ -142,6 +145,7 @@ class Show:
             self.managing.result()
         self.runs.look(at_ended=at_ended)
         self.surveys.look()
+        self.album.look()
         time.sleep(_LOOK_S)
 
 
@@ -160,11 +164,12 @@ def opened(stage: Stage, planned: Sequence[PlannedRun], minute: timedelta, print
         teller = cleanup.enter_context(closing(RequestProducer(stage.kafka, stage.names.prefix + UPLOADS)))
         client = cleanup.enter_context(Client(stage.kafka, stage.names, stage.lanes, name="detection-manager"))
         surveys = Surveys(monitor, printer.survey)
+        album = Album(client, monitor, stage.directory, printer.album)
         manager = JobManager(client, stage.lanes, stage.directory, minute, runs.watch)
         threads = cleanup.enter_context(ThreadPoolExecutor(1, "detection-manager"))
         cleanup.callback(stop.set)
         managing = threads.submit(manage, manager, stage.kafka, topic, f"{stage.names.prefix}manager", stop)
-        yield Show(stage, planned, minute, uploads, client, producer, teller, monitor, runs, surveys, managing)
+        yield Show(stage, planned, minute, uploads, client, producer, teller, monitor, runs, surveys, album, managing)
 
 
 def reactions(printer: Printer, uploads: Uploads) -> dict[State, Callable[[Step], None]]:

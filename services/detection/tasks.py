@@ -1,15 +1,30 @@
-"""The three tasks of the detection service; `DetectionServer` is a worker that knows them."""
+"""The tasks of the detection service; `DetectionServer` is a worker that knows them."""
 
 import shutil
+import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from joblog.services.detection import vision
-from joblog.services.detection.names import CLEANUP_QUEUE, CLEANUP_TASK, RUN_ID, RUN_QUEUE, RUN_TASK, SURVEY_TASK
-from joblog.services.detection.workspace import ARRIVING, Workspace, remove_scratch
+from joblog.services.detection.names import (
+    ALBUM_TASK,
+    CLEANUP_QUEUE,
+    CLEANUP_TASK,
+    PAGE_TASK,
+    PANORAMA_TASK,
+    RUN_ID,
+    RUN_QUEUE,
+    RUN_TASK,
+    SURVEY_TASK,
+)
+from joblog.services.detection.workspace import ARRIVING, Workspace, content_of, remove_scratch
 from joblog.services.tasks.context import JobContext
 from joblog.services.tasks.task import task
+
+#: The panorama's strips, and how long each takes.
+STRIPS: Final = 300
+STRIP_S: Final = 0.1
 
 
 # In threads of the worker: the detectors hold Python's lock for a quarter of a second at most (8 threads, 2 cores).
@@ -46,3 +61,32 @@ def survey(workspace: Path) -> dict[str, int]:
         "arrived": sum(one.suffix != ARRIVING for one in rooms.uploads.iterdir()),
         "marked": len(list(rooms.results.iterdir())),
     }
+
+
+@task(PAGE_TASK, queue=CLEANUP_QUEUE, timeout=timedelta(minutes=1))
+def add_page(photograph: str, workspace: Path, context: JobContext) -> dict[str, int]:
+    """Add a photograph to the album. Its jobs share a mutex: two at once would lose a page."""
+    rooms = Workspace(workspace)
+    source = rooms.scratch(context.job_id)
+    source.mkdir(parents=True, exist_ok=True)
+    copy = source / photograph
+    copy.write_bytes(content_of(photograph))
+    pages = vision.add_page(rooms.album, vision.read(copy))
+    remove_scratch(source)
+    return {"pages": pages}
+
+
+@task(ALBUM_TASK, queue=CLEANUP_QUEUE, timeout=timedelta(minutes=1))
+def close_album(workspace: Path) -> dict[str, int]:
+    """Count the pages of the album, when all of them are in it."""
+    return {"pages": vision.pages_of(Workspace(workspace).album)}
+
+
+@task(PANORAMA_TASK, queue=CLEANUP_QUEUE, timeout=timedelta(minutes=1))
+def make_panorama(workspace: Path, context: JobContext) -> None:
+    """Work for half a minute, strip by strip, unless it is told to stop."""
+    for strip in range(STRIPS):
+        context.progress(strip / STRIPS, f"strip {strip} of {STRIPS}")
+        if context.cancellation.wait(STRIP_S):
+            Workspace(workspace).stopped.write_text(str(time.time()))
+            context.cancellation.raise_if_cancelled()

@@ -17,7 +17,7 @@ from skimage.filters import threshold_local
 from skimage.io import imread, imsave
 from skimage.measure import label, regionprops
 from skimage.segmentation import clear_border
-from skimage.transform import rescale
+from skimage.transform import rescale, resize
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Light: TypeAlias = NDArray[np.float64]
@@ -33,6 +33,8 @@ _SHAPE_SHARE: Final = 1 / 500
 _SHAPE_CONTRAST: Final = 0.03
 #: At most so many of each kind are reported one by one, the largest first; the counts include all.
 _LISTED_MAX: Final = 10
+#: Width and height of a page of the album.
+PAGE_PIXELS: Final = 128
 
 
 class Box(NamedTuple):
@@ -161,6 +163,22 @@ def save_marked(photograph: Photograph, detection: Detection, path: Path) -> Non
     for face in detection.faces:
         _frame(marked, face)
     imsave(path, marked, check_contrast=False)
+
+
+def add_page(album: Path, photograph: Photograph) -> int:
+    """Put a small copy of the photograph beside those that are in the album; returns how many it has then.
+
+    The album is read, made longer, and written: whoever does so at the same time loses a page.
+    """
+    page = (resize(photograph.pixels, (PAGE_PIXELS, PAGE_PIXELS), anti_aliasing=True) * 255).astype(np.uint8)
+    pages = np.hstack((imread(album), page)) if album.exists() else page
+    imsave(album, pages, check_contrast=False)
+    return pages_of(album)
+
+
+def pages_of(album: Path) -> int:
+    """How many pages an album has."""
+    return int(imread(album).shape[1]) // PAGE_PIXELS
 
 
 def _frame(pixels: Pixels, box: Box, line: int = 3) -> None:

@@ -29,6 +29,16 @@ class Workspace:
     def results(self) -> Path:
         return self.root / "results"
 
+    @property
+    def album(self) -> Path:
+        """One picture with all photographs, side by side."""
+        return self.results / "album.png"
+
+    @property
+    def stopped(self) -> Path:
+        """Where the run that is cancelled writes when it stopped, in seconds since 1970."""
+        return self.root / "panorama.stopped"
+
     def scratch(self, run_id: str) -> Path:
         """The directory for temporary files of a run."""
         return self.root / "scratch" / run_id
@@ -42,10 +52,15 @@ class Workspace:
         return self.uploads / f"{run_id}{Path(photograph).suffix}"
 
 
+def content_of(photograph: str) -> bytes:
+    """One of scikit-image's photographs, as a file."""
+    with as_file(files(skimage.data).joinpath(photograph)) as source:
+        return source.read_bytes()
+
+
 def upload(photograph: str, target: Path, *, share: float = 1.0) -> None:
     """Put one of scikit-image's photographs, or its first `share`, at `target`, atomically."""
-    with as_file(files(skimage.data).joinpath(photograph)) as source:
-        content = source.read_bytes()
+    content = content_of(photograph)
     arriving = target.with_suffix(ARRIVING)
     arriving.write_bytes(content[: int(len(content) * share)])
     arriving.rename(target)

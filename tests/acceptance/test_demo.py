@@ -67,9 +67,19 @@ def test_every_run_ends_as_its_story_says(directory: Path) -> None:
     check_recovery(runs["late upload"])
     check_withdrawal(runs["withdrawn"])
     assert told["surveys"]["states"]["Succeeded"] >= 2
-    check_verification(told["verification"], 2 * len(STORIES) + 2)
+    check_album(told["album"])
+    check_verification(told["verification"], 3 * len(STORIES) + 4)
     assert set(told["metrics"]) == {"projector", "elector", "delays", "worker", "triggers", "recurring"}
     assert relatives_of(directory) == []
+
+
+def check_album(told: dict[str, Any]) -> None:
+    """A batch of pages that waited for each other, what it was for, and a run that was cancelled."""
+    assert told["complaints"] == []
+    assert (told["batch"]["total"], told["batch"]["succeeded"]) == (len(STORIES), len(STORIES))
+    assert told["pages"] == len(STORIES)
+    assert all(waited.startswith("mutex album") for waited in told["waited"].values())
+    assert told["stopped_s"] < 5
 
 
 def check_verification(told: dict[str, Any], jobs: int) -> None:

@@ -21,7 +21,7 @@ from joblog.services.detection.report import document, is_as_expected
 from joblog.services.detection.show import Show, opened
 from joblog.services.detection.stage import SLOTS, set_up
 from joblog.services.detection.stories import STORIES, plan
-from joblog.services.detection.surveys import Surveys, interval_of
+from joblog.services.detection.surveys import interval_of
 from joblog.services.detection.uploads import UPLOADS
 from joblog.services.detection.workspace import Workspace
 from joblog.services.roles.logs import configure_logs
@@ -57,8 +57,9 @@ def demo(
 
     It starts Kafka and Postgres, an elector, a delays process, a projector, a worker, a trigger and a recurring
     process; uploads photographs, whose events the trigger turns into detection runs; requests other runs on a Kafka
-    topic; counts the photographs every two minutes by a recurring job; and shows every step. Then it verifies the
-    log. Everything stays up until Ctrl-C, so that you can try other commands.
+    topic; counts the photographs every two minutes by a recurring job; puts them into an album by a batch of jobs
+    that share a mutex; cancels a long job while it runs; and shows every step. Then it verifies the log. Everything
+    stays up until Ctrl-C, so that you can try other commands.
 
     Example: joblog demo --exit --output json
     """
@@ -105,16 +106,21 @@ def perform(show: Show, printer: Printer, output: Output) -> int:
     results = show.results()
     printer.results(results)
     proof = verified(stage)
-    conclude(show.surveys, proof, printer)
+    conclude(show, proof, printer)
     if output is Output.JSON:
-        made = document(stage, show.minute, timings, results, show.surveys, proof)
+        made = document(stage, show.minute, timings, results, show.surveys, show.album, proof)
         print(msgspec.json.encode(made).decode(), flush=True)
-    return OK if is_as_expected(results, show.surveys, proof) else ERROR
+    return OK if is_as_expected(results, show.surveys, show.album, proof) else ERROR
 
 
-def conclude(surveys: Surveys, proof: Report, printer: Printer) -> None:
-    """Print what became of the recurring job, and of the log's verification."""
+def conclude(show: Show, proof: Report, printer: Printer) -> None:
+    """Print what became of the album and the recurring job, and of the log's verification."""
+    surveys = show.surveys
     printer.head("The rest")
+    for name, fact in show.album.facts().items():
+        printer.fact(name, fact)
+    for complaint in show.album.complaints():
+        printer.fact("", f"not as expected: {complaint}")
     states = ", ".join(f"{count} {state}" for state, count in surveys.states.items()) or "none has ended"
     printer.fact("Surveys", "; ".join((states, *surveys.complaints())))
     printer.fact("Verified", told(proof))
@@ -140,6 +146,8 @@ def introduce(show: Show, printer: Printer) -> None:
     )
     waits = ", ".join(f"{minute_s * 2**retry:g}" for retry in range(RETRIES))
     printer.fact("Retries", f"after 1, 2 and 4 minutes; a minute lasts {minute_s:g} s here, so after {waits} s")
+    printer.fact("Album", "a batch of one page for each photograph; a mutex on the album lets them work one by one")
+    printer.fact("Panorama", "half a minute of work, which is cancelled when it has begun")
     printer.head("What happens")
 
 

@@ -5,9 +5,9 @@ import msgspec
 import pytest
 from joblog.services.detection import vision
 from joblog.services.detection.stories import STORIES, Upload, plan
-from joblog.services.detection.tasks import clean_up, run_detection
+from joblog.services.detection.tasks import add_page, clean_up, close_album, make_panorama, run_detection
 from joblog.services.detection.workspace import TRUNCATED_SHARE, Workspace, upload
-from joblog.services.tasks.context import JobContext
+from joblog.services.tasks.context import JobCancelled, JobContext
 from joblog.streams.contract.states import State
 from joblog.streams.contract.wire import RunJob
 
@@ -95,3 +95,18 @@ def test_runs_of_a_plan_have_ids_of_their_own_and_tell_the_stories_in_turn() -> 
     runs = plan(16)
     assert len({one.run_id for one in runs}) == 16
     assert [one.story for one in runs] == [*STORIES, *STORIES, *STORIES[:2]]
+
+
+def test_pages_are_added_to_the_album_one_by_one(workspace: Workspace) -> None:
+    told = [add_page(photograph, workspace.root, context()) for photograph in ("coins.png", "rocket.jpg")]
+    assert told == [{"pages": 1}, {"pages": 2}]
+    assert close_album(workspace.root) == {"pages": 2}
+    assert not workspace.scratch(context().job_id).exists()
+
+
+def test_the_panorama_stops_when_it_is_told_to(workspace: Workspace) -> None:
+    cancelled = context()
+    cancelled.cancellation.cancel("cancelled: not needed")
+    with pytest.raises(JobCancelled):
+        make_panorama(workspace.root, cancelled)
+    assert float(workspace.stopped.read_text()) > 0
