@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.relations import OUTCOME_BYTES_MAX
+from joblog.streams.contract.wire import NO_RAW
 
 #: Ends in one generation, and bytes of what they carry.
 ENDS_MAX: Final = 1_000
@@ -28,12 +29,19 @@ class RecentEnds:
 
     def take(self, events: Iterable[tuple[str, str, str, Any, str | None, str | None]]) -> None:
         """Keep those of a turn's events that end jobs."""
-        for job_id, event in [(key, data) for key, kind, _, data, _, _ in events if kind in _ENDS]:
-            self._last[job_id] = event
-            size = len(bytes(event.result)) if event.exception is None else len(event.exception.details)
-            self._bytes += min(size, OUTCOME_BYTES_MAX)
-            if len(self._last) >= ENDS_MAX or self._bytes >= BYTES_MAX:
-                self._before, self._last, self._bytes = self._last, {}, 0
+        last = self._last
+        for written in events:
+            kind = written[1]
+            if kind not in _ENDS:
+                continue
+            event = last[written[0]] = written[3]
+            if event.result is not NO_RAW:
+                self._bytes += min(memoryview(event.result).nbytes, OUTCOME_BYTES_MAX)
+            elif event.exception is not None:
+                self._bytes += min(len(event.exception.details), OUTCOME_BYTES_MAX)
+            if len(last) >= ENDS_MAX or self._bytes >= BYTES_MAX:
+                self._before, self._last, self._bytes = last, {}, 0
+                last = self._last
 
     def get(self, job_id: str, version: int) -> wire.JobEvent | None:
         """The event with which the job ended, if it is at hand."""
