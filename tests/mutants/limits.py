@@ -7,6 +7,7 @@ from tests.mutants.mutant import Mutant, mutant
 _ALL: Final = "tests/unit/streams/lane/limits/test_properties.py"
 _RATES: Final = "tests/unit/streams/lane/limits/test_rates.py"
 _LANE: Final = "tests/unit/streams/lane/features/test_limits.py"
+_QUEUES: Final = "tests/unit/streams/lane/features/test_queue_limits.py"
 _REBUILD: Final = "tests/unit/streams/lane/limits/test_rebuild.py"
 _LINE: Final = "tests/unit/streams/lane/limits/test_line.py"
 
@@ -99,6 +100,14 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "            self._drop_stale(tenant)\n",
         "            pass\n",
         _LINE,
+    ),
+    mutant(
+        "limits-of-queues",
+        "the look at the limit of a queue before one of its jobs starts",
+        "streams/lane/features/workers.py",
+        "if gate is not None and not gate.is_open(election.now_ms):",
+        "if gate is None and names is None:",
+        _QUEUES,
     ),
     mutant(
         "limits-told-once",

@@ -5,15 +5,18 @@ from typing import Any
 
 import pytest
 from joblog.services.cli.limits import parse_limits
+from joblog.services.client.limits import Limits
 from joblog.services.client.options import Call, JobOptions, drafted
-from joblog.services.client.templates import CreateTemplate, Rules
+from joblog.services.client.templates import CommandRecord, CreateTemplate, Rules
 from joblog.services.tasks.limits import Limit, has_places
 from joblog.services.tasks.task import task
 from joblog.streams.contract.codec import read_command
-from joblog.streams.contract.relations import LimitKind
+from joblog.streams.contract.ids import lane_of_shard
+from joblog.streams.contract.relations import LimitKind, LimitScope
 from joblog.streams.contract.wire import CreateJob
 from joblog.streams.contract.wire import Limit as Written
 from joblog.streams.errors import InvalidData, SettingsError
+from joblog.streams.lane.limits.claims import owner_of
 
 RULES = Rules(2, {}, "/test", 1000)
 
@@ -119,3 +122,36 @@ def test_the_command_line_writes_limits_with_their_numbers() -> None:
 def test_the_command_line_says_how_a_limit_is_written(given: Any, said: str) -> None:
     with pytest.raises(InvalidData, match=said):
         parse_limits(*given)
+
+
+def test_limits_are_changed_in_the_lanes_that_decide_about_them() -> None:
+    rules = Rules(4, {"hot": 3}, "/test", 1000)
+    sent: list[CommandRecord] = []
+    limits = Limits(sent.extend, rules)
+    limits.set(LimitKind.SLIDING_WINDOW, "mail", 10, per=timedelta(seconds=2), by="ann")
+    limits.clear(LimitKind.SLIDING_WINDOW, "mail")
+    limits.set_queue("hot", LimitKind.SEMAPHORE, 4)
+    limits.clear_queue("images")
+    said: list[Any] = [read_command(one.value, None).command for one in sent]
+    assert [(one.kind, one.key, one.capacity, one.interval_s, one.scope) for one in said] == [
+        (LimitKind.SLIDING_WINDOW, "mail", 10, 2.0, LimitScope.KEY),
+        (LimitKind.SLIDING_WINDOW, "mail", None, None, LimitScope.KEY),
+        *[(LimitKind.SEMAPHORE, "hot", 4, None, LimitScope.QUEUE)] * 3,
+        (LimitKind.MUTEX, "images", None, None, LimitScope.QUEUE),
+    ]
+    owner = owner_of((LimitKind.SLIDING_WINDOW, "mail"), 4)
+    shards = [lane_of_shard("hot", 4, shard) for shard in range(3)]
+    assert [one.lane for one in sent] == [owner, owner, *shards, lane_of_shard("images", 4, 0)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda limits: limits.set(LimitKind.SLIDING_WINDOW, "mail", 10), "needs interval_s"),
+        (lambda limits: limits.set(LimitKind.MUTEX, "m", 2), "a mutex has the capacity 1"),
+        (lambda limits: limits.set_queue("no queue", LimitKind.MUTEX, 1), "no queue"),
+    ],
+)
+def test_a_change_that_no_limit_can_have_is_refused(change: Any, said: str) -> None:
+    with pytest.raises(InvalidData, match=said):
+        change(Limits(lambda _: None, RULES))
