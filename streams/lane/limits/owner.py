@@ -130,6 +130,7 @@ class Owner:
             return
         if before is not None:
             self._drop(shared, before)
+            shared = self._known(entry.limit, limit.capacity, interval_ms_of(limit))
         shared.entries[entry.job_id] = entry
         shared.line.add(entry.tenant, place_of(entry.priority, entry.created_ms, entry.job_id))
         self._write(entry)
