@@ -80,10 +80,24 @@ def test_a_batch_is_counted_exactly_while_an_elector_is_killed(wide: Installatio
         assert [event["data"]["version"] for event in events] == list(range(1, len(events) + 1))
     kinds = [event["type"] for event in told[second.id] if event["type"] != "batch.progressed"]
     assert kinds == ["batch.created", "batch.started", "batch.succeeded"]
-    environment = {name: value for name, value in wide.environment().items() if name.startswith("JOBLOG_")}
-    result = CliRunner().invoke(app, ["replay", "verify", "--output", "json"], env=environment)
-    assert result.exit_code == 0, result.output
-    assert json.decode(result.stdout.splitlines()[-1])["holds"] is True
+    assert call(wide, "replay", "verify")[-1]["holds"] is True
+    [shown] = call(wide, "batch", "show", first.id)
+    assert (shown["succeeded"], shown["pending"], shown["description"]) == (1_000, 0, "a thousand")
+    assert [one["id"] for one in call(wide, "batch", "list", "--state", "Succeeded")] == [second.id, first.id]
+    assert len(call(wide, "batch", "jobs", second.id, "--state", "Succeeded")) == 20
+    [sent] = call(wide, "batch", "cancel", second.id, "--reason", "late")
+    assert sent == {"command": "batch.cancel", "batch_id": second.id}
+    with Monitor(wide.dsn, wide.schema) as monitor:
+        wait_until(lambda: (seen := monitor.batch(second.id)) and seen.cancelled, 30, "the cancelled batch")
+    assert call(wide, "batch", "show", first.job_ids[0], code=1) == []
+
+
+def call(installation: Installation, *arguments: str, code: int = 0) -> list[Any]:
+    """The documents that a command prints."""
+    environment = {name: value for name, value in installation.environment().items() if name.startswith("JOBLOG_")}
+    result = CliRunner().invoke(app, [*arguments, "--output", "json"], env=environment)
+    assert result.exit_code == code, result.output
+    return [json.decode(line) for line in result.stdout.splitlines()]
 
 
 def test_ten_thousand_jobs_end_with_exact_counts_while_every_role_is_killed(

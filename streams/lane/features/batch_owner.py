@@ -15,11 +15,19 @@ from joblog.streams.contract.relations import ParentKind
 from joblog.streams.contract.states import AWAITING, DELETED, FAILED, PROCESSING, SUCCEEDED, State
 from joblog.streams.contract.timestamps import EPOCH
 from joblog.streams.lane.features.batch_parts import BatchParts
-from joblog.streams.lane.features.batch_records import BATCH_KEY, NOTHING, Batch, added, is_open, state_of
+from joblog.streams.lane.features.batch_records import (
+    BATCH_KEY,
+    NOTHING,
+    WAITING_MAX,
+    Batch,
+    added,
+    is_open,
+    state_of,
+)
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.transitions import Election, Rejection
-from joblog.streams.lane.verdicts import CONTINUATIONS_MAX, verdict
+from joblog.streams.lane.verdicts import verdict
 
 #: How often an event tells the progress of a batch, milliseconds.
 PROGRESS_MS: Final = 1_000
@@ -153,8 +161,8 @@ class BatchOwner:
         batch = self._known_or_new(link.job_id, election)
         if (link.child, link.on) in batch.waiting:
             return
-        if len(batch.waiting) >= CONTINUATIONS_MAX:
-            why = f"Batch {link.job_id} has {CONTINUATIONS_MAX} continuations already"
+        if len(batch.waiting) >= WAITING_MAX:
+            why = f"Batch {link.job_id} has {WAITING_MAX} continuations already"
             self._report_end(link.job_id, None, link.child, False, why, out)
             return
         batch.waiting = (*batch.waiting, (link.child, link.on))

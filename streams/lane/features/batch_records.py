@@ -20,6 +20,9 @@ PART: Final = "/part"
 #: Additions that are remembered, to know them again when they are repeated.
 ADDITIONS_MAX: Final = 100
 
+#: Jobs and batches that may wait for one: they are in its record, which is written in each turn that changes it.
+WAITING_MAX: Final = 1_000
+
 #: Of a batch in one lane: created, succeeded, failed, deleted, how many additions are complete there, and the number
 #: of the report that says so.
 Counts = tuple[int, int, int, int, int, int]
