@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from joblog.streams.contract import wire
+from joblog.streams.contract.codec import encode
 from joblog.streams.contract.ids import lane_of_job, new_job_id
 from joblog.streams.contract.states import DELETED, FAILED, FINAL_STATES, SUCCEEDED, State
+from joblog.streams.contract.timestamps import format_time
 from joblog.streams.elector.lane_records import write_state
 from joblog.streams.lane.event_fold import EventFold
 from joblog.streams.lane.features.batch_owner import BatchOwner
@@ -14,8 +16,10 @@ from joblog.streams.lane.features.batch_parts import BatchParts
 from joblog.streams.lane.features.batch_records import Batch
 from joblog.streams.lane.features.batches import Batches
 from joblog.streams.lane.lane import Lane
+from joblog.streams.replay.redecision import Difference, differences
+from joblog.streams.replay.stored import stored_event
 
-from tests.support.lane_world import LANES, QUEUES, World, done
+from tests.support.lane_world import LANES, QUEUES, World, chain, done
 from tests.support.scene import NOW, STARTED_AT
 
 
@@ -166,6 +170,19 @@ class BatchWorld(World):
 
     def _count(self, counts: Any, lane: int, batch_id: str, state: State) -> None:
         counts[lane, batch_id].update(["created"] + ([state] if state in FINAL_STATES else []))
+
+    def decided_otherwise(self) -> list[Difference]:
+        """The events of jobs that come out otherwise when they are decided anew from the log."""
+        found: list[Difference] = []
+        for partition in self.partitions:
+            stored = []
+            for key, kind, event, cause in partition.events:
+                if kind.startswith("job."):
+                    time = format_time(self.at_ms[key, event.version])
+                    said = wire.CloudEvent("1.0", "e", "/l", kind, key, time, None, cause, None, event)
+                    stored.append(stored_event(encode(said)))
+            found += differences((one for one in stored if one is not None), chain())
+        return found
 
     # --- the end ---
 

@@ -190,10 +190,11 @@ def test_whatever_happens_the_counts_are_exact_and_ends_are_told_once(seed: int)
         story.announce()
         for step in range(STEPS):
             story.random.choice(story.steps)()
-            if step % 8 == 0:
+            if step % 16 == 0:
                 story.world.check()
         story.world.until_quiet(ms=2_000)
         story.check_end()
+        assert story.world.decided_otherwise() == []
 
 
 @pytest.mark.parametrize("seed", range(2))
