@@ -42,6 +42,9 @@ class BatchParts:
         #: What is to be started, or looked at since its batch is cancelled or unknown, with the reason to delete it.
         self._to_start: deque[tuple[str, list[str]]] = deque()
         self._to_delete: deque[tuple[list[str], dict[str, str]]] = deque()
+        #: All jobs of the lane, as far as they are still to be looked at, and whether to begin anew after that.
+        self._all: list[str] = []
+        self._again = False
 
     # --- loading ---
 
@@ -58,7 +61,7 @@ class BatchParts:
             if part is not None and part.is_started:
                 self._start(batch)
         if self.cancelled:
-            self._look_at(list(self.pipeline.store.jobs), self.cancelled)
+            self._look_at_all()
 
     def waits(self, batch: str, member: str) -> None:
         """Note that a job, or an inner batch, waits for its batch to start."""
@@ -155,7 +158,7 @@ class BatchParts:
             part.cancelled, part.running = report.reason, part.running or report.running
             self.waiting.pop(batch, None)
             self.cancelled[batch] = report.reason
-            self._look_at(list(self.pipeline.store.jobs), self.cancelled)
+            self._look_at_all()
         out.state[f"{BATCH_KEY}{batch}{PART}"] = part
         return True
 
@@ -191,6 +194,14 @@ class BatchParts:
 
     # --- deleting ---
 
+    def _look_at_all(self) -> None:
+        """Look for jobs of cancelled batches; one list of all jobs at a time, for there may be millions."""
+        if self._all:
+            self._again = True
+        else:
+            self._all = list(self.pipeline.store.jobs)
+            self._look_at(self._all, self.cancelled)
+
     def _look_at(self, ids: list[str], reasons: dict[str, str]) -> None:
         """Have those of these jobs deleted whose batch is among these."""
         if ids:
@@ -203,6 +214,9 @@ class BatchParts:
             job = jobs.get(ids.pop())
             if not ids:
                 self._to_delete.popleft()
+                if ids is self._all and self._again:
+                    self._again = False
+                    self._look_at_all()
             looked_at += 1
             batch = None if job is None or job.extras is None else job.extras.batch
             if job is not None and batch is not None and batch in reasons and self._is_to_go(job, batch):

@@ -259,3 +259,19 @@ def test_the_events_of_batches_are_read_by_a_rebuild() -> None:
     record = fold.state(NOW)[BATCH_KEY + batch_id]
     assert isinstance(record, Batch)
     assert (record.description, record.state, record.total, record.waits) == ("import", AWAITING, 3, True)
+
+
+def test_batches_that_are_cancelled_one_after_the_other_are_all_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("joblog.streams.lane.features.batch_parts.LOOKED_AT_MAX", 3)
+    world = BatchWorld()
+    batches = [world.create([1] * 5) for _ in range(4)]
+    for one in batches:
+        world.send_all(one)
+    all_turns(world, 2)
+    for one in batches:
+        world.send_all([wire.CancelBatch(batch_id=one[0].batch_id)])
+        world.turn(0, 100, 100)
+        world.turn(1, 100, 100)
+    all_turns(world, 30)
+    assert {fold.state for fold in world.folds.values()} == {DELETED}
+    assert len(world.folds) == 20

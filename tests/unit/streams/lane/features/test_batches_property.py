@@ -183,7 +183,7 @@ class Story:
             assert FAILED in known
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_whatever_happens_the_counts_are_exact_and_ends_are_told_once(seed: int) -> None:
     for story_seed in range(seed * 10, seed * 10 + 10):
         story = Story(story_seed)
