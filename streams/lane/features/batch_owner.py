@@ -5,15 +5,12 @@ second: an end counts when everything in the lane's topics is read, so that jobs
 its own end are known. The records of ended batches are kept for a while, since jobs may be attached or requeued.
 """
 
-from collections.abc import Iterable
-from datetime import timedelta
 from typing import Final
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.relations import ParentKind
-from joblog.streams.contract.states import AWAITING, DELETED, FAILED, PROCESSING, SUCCEEDED, State
-from joblog.streams.contract.timestamps import EPOCH
+from joblog.streams.contract.states import AWAITING, FAILED, PROCESSING, State
 from joblog.streams.lane.features.batch_parts import BatchParts
 from joblog.streams.lane.features.batch_records import (
     BATCH_KEY,
@@ -24,22 +21,27 @@ from joblog.streams.lane.features.batch_records import (
     is_open,
     state_of,
 )
+from joblog.streams.lane.features.batch_words import (
+    EVENTS,
+    numbers,
+    release,
+    report_end,
+    tell,
+    tell_started,
+    unfit,
+    unknown,
+    why,
+    write_event,
+    write_unknown,
+)
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.transitions import Election, Rejection
-from joblog.streams.lane.verdicts import verdict
 
 #: How often an event tells the progress of a batch, milliseconds.
 PROGRESS_MS: Final = 1_000
 #: How long an end is put off while the lane is behind, milliseconds.
 BEHIND_MS: Final = 10_000
-
-_EVENTS: Final = {
-    PROCESSING: "batch.started",
-    SUCCEEDED: "batch.succeeded",
-    FAILED: "batch.failed",
-    DELETED: "batch.deleted",
-}
 
 
 class BatchOwner:
@@ -77,7 +79,7 @@ class BatchOwner:
         assert isinstance(command, wire.CreateBatch)
         batch_id, parent, outer = command.batch_id, command.parent, command.batch
         others = (*([parent.job_id] if parent is not None else ()), *([outer] if outer is not None else ()))
-        if rejected := self._unfit(batch_id, others, command.lanes):
+        if rejected := unfit(self.pipeline.lanes, batch_id, others, command.lanes):
             return rejected
         batch = self._known_or_new(batch_id, election)
         if batch.is_created:
@@ -93,7 +95,7 @@ class BatchOwner:
         if outer is not None:
             self.parts.moved(outer, None, batch.state, out)
         if parent is None:
-            self._tell_started(batch_id, batch, out)
+            tell_started(batch_id, batch, out)
         elif parent.kind is ParentKind.BATCH and parent.job_id == outer:
             self.parts.created_waiting(outer, batch_id)
         else:
@@ -108,11 +110,11 @@ class BatchOwner:
         """Expect more jobs in a batch."""
         command = received.command
         assert isinstance(command, wire.AttachToBatch)
-        if rejected := self._unfit(command.batch_id, (), command.lanes):
+        if rejected := unfit(self.pipeline.lanes, command.batch_id, (), command.lanes):
             return rejected
         batch = self.batches.get(command.batch_id)
         if batch is None or not batch.is_created:
-            return _unknown(command.batch_id)
+            return unknown(command.batch_id)
         if not added(batch, command.addition, command.lanes, command.jobs):
             return Rejection("duplicate", f"this addition to batch {command.batch_id} was made before")
         self._touch(command.batch_id, batch, received.id, election, out)
@@ -125,7 +127,7 @@ class BatchOwner:
         assert isinstance(command, wire.CancelBatch)
         batch = self.batches.get(command.batch_id)
         if batch is None or not batch.is_created:
-            return _unknown(command.batch_id)
+            return unknown(command.batch_id)
         if batch.cancelled is not None and (batch.running or not command.running):
             return Rejection("duplicate", f"batch {command.batch_id} is cancelled already")
         reason = command.reason or f"Batch {command.batch_id} was cancelled"
@@ -140,20 +142,20 @@ class BatchOwner:
         batch_id, lane = report.job_id, report.lane
         if batch_id not in self.batches and report.number > 1:
             out.counts["joblog_stale_reports_total", "batch.counted"] += 1
-            self._tell(batch_id, [lane], "forgotten", f"Batch {batch_id} is no longer kept", out)
+            tell(batch_id, [lane], "forgotten", f"Batch {batch_id} is no longer kept", out)
             return
         batch = self._known_or_new(batch_id, election)
         if batch.parts.get(lane, NOTHING)[5] >= report.number:
             out.counts["joblog_stale_reports_total", "batch.counted"] += 1
             return
         if lane not in batch.parts and batch.cancelled is not None:
-            self._tell(batch_id, [lane], "cancelled", batch.cancelled, out, running=batch.running)
+            tell(batch_id, [lane], "cancelled", batch.cancelled, out, running=batch.running)
         counts = report.created, report.succeeded, report.failed, report.deleted, report.marks, report.number
         batch.parts = {**batch.parts, lane: counts}
         if report.asks and batch.cancelled is None:
             batch.asking = tuple(dict.fromkeys((*batch.asking, lane)))
             if batch.is_created and not batch.waits:
-                self._tell_started(batch_id, batch, out)
+                tell_started(batch_id, batch, out)
         self._touch(batch_id, batch, cause, election, out)
 
     def awaited(self, link: wire.BatchAwaited, cause: str, election: Election, out: LaneOutput) -> None:
@@ -162,8 +164,8 @@ class BatchOwner:
         if (link.child, link.on) in batch.waiting:
             return
         if len(batch.waiting) >= WAITING_MAX:
-            why = f"Batch {link.job_id} has {WAITING_MAX} continuations already"
-            self._report_end(link.job_id, None, link.child, False, why, out)
+            text = f"Batch {link.job_id} has {WAITING_MAX} continuations already"
+            report_end(link.job_id, None, link.child, False, text, out)
             return
         batch.waiting = (*batch.waiting, (link.child, link.on))
         self._touch(link.job_id, batch, cause, election, out)
@@ -232,13 +234,13 @@ class BatchOwner:
         if is_end and not caught_up and silent_ms < BEHIND_MS:
             return
         if state is not batch.state:
-            self._enter(batch_id, batch, state, _why(batch, state), election, out)
-        elif batch.shown != _numbers(batch):
+            self._enter(batch_id, batch, state, why(batch, state), election, out)
+        elif batch.shown != numbers(batch):
             if election.now_ms - batch.event_ms < PROGRESS_MS:
                 return
             self._event(batch_id, batch, "batch.progressed", None, election, out)
         if is_end and batch.waiting:
-            self._release(batch_id, batch, out)
+            release(batch_id, batch, out)
         if batch.is_complete or batch.waits or is_pending:
             del self._touched[batch_id]
 
@@ -250,29 +252,14 @@ class BatchOwner:
         self._ends_of(before).pop(batch_id, None)
         if not is_open(batch):
             self._ends_of(state)[batch_id] = election.now_ms
-        self._event(batch_id, batch, _EVENTS[state], reason, election, out)
+        self._event(batch_id, batch, EVENTS[state], reason, election, out)
         if batch.outer is not None:
             self.parts.moved(batch.outer, before, state, out)
-
-    def _release(self, batch_id: str, batch: Batch, out: LaneOutput) -> None:
-        """Report the end to those whose condition is decided; the others wait, for a Failed job may be requeued."""
-        left = []
-        for child, on in batch.waiting:
-            outcome = verdict(on, batch.state)
-            if outcome == "wait":
-                left.append((child, on))
-            else:
-                text = f"Batch {batch_id} ended as {batch.state}"
-                why = text if outcome == "run" else f"Continuation condition was not met: {_lowered(text)}"
-                self._report_end(batch_id, batch.state, child, outcome == "run", why, out)
-        if len(left) < len(batch.waiting):
-            batch.waiting = tuple(left)
-            out.state[BATCH_KEY + batch_id] = batch
 
     def _start(self, batch_id: str, batch: Batch, reason: str, election: Election, out: LaneOutput) -> None:
         batch.waits = False
         self._enter(batch_id, batch, PROCESSING, reason, election, out)
-        self._tell_started(batch_id, batch, out)
+        tell_started(batch_id, batch, out)
 
     def _cancel(
         self, batch_id: str, batch: Batch, reason: str, running: bool, election: Election, out: LaneOutput
@@ -281,7 +268,7 @@ class BatchOwner:
         if batch.state is AWAITING:
             batch.state = PROCESSING
         self._event(batch_id, batch, "batch.cancelled", reason, election, out)
-        self._tell(batch_id, batch.parts, "cancelled", reason, out, running=batch.running)
+        tell(batch_id, batch.parts, "cancelled", reason, out, running=batch.running)
 
     # --- the end of a record ---
 
@@ -298,10 +285,7 @@ class BatchOwner:
     def _give_up(self, batch_id: str, batch: Batch, election: Election, out: LaneOutput) -> None:
         text = f"Batch {batch_id} is unknown: it was never created, or ended too long ago"
         if batch.parts:
-            data = wire.CommandRejected("unknown_batch", text, None, None, batch_id)
-            event_id = f"{batch_id}/unknown@{election.now_ms}"
-            out.events.append((batch_id, "command.rejected", event_id, data, None, None))
-            out.counts["joblog_commands_rejected_total", "unknown_batch"] += 1
+            write_unknown(batch_id, text, election.now_ms, out)
         self._drop(batch_id, batch, None, text, out)
 
     def _drop(self, batch_id: str, batch: Batch, state: State | None, reason: str, out: LaneOutput) -> None:
@@ -309,11 +293,11 @@ class BatchOwner:
         self._touched.pop(batch_id, None)
         out.state[BATCH_KEY + batch_id] = None
         for child, _ in batch.waiting:
-            self._report_end(batch_id, state, child, False, reason, out)
-        self._tell(batch_id, batch.parts, "forgotten", reason, out)
+            report_end(batch_id, state, child, False, reason, out)
+        tell(batch_id, batch.parts, "forgotten", reason, out)
         out.budget.spend(2 + len(batch.parts), 0)
 
-    # --- what is written ---
+    # --- records ---
 
     def _touch(self, batch_id: str, batch: Batch, cause: str | None, election: Election, out: LaneOutput) -> None:
         """Note that the batch has changed."""
@@ -330,87 +314,7 @@ class BatchOwner:
     def _ends_of(self, state: State) -> dict[str, int]:
         return self._failed if state is FAILED else self._ended
 
-    def _unfit(self, batch_id: str, others: Iterable[str], lanes: tuple[int, ...]) -> Rejection | None:
-        if batch_id in others:
-            return Rejection("invalid", "a batch cannot wait for itself, or be within itself")
-        for lane in lanes:
-            if lane >= self.pipeline.lanes:
-                return Rejection("invalid", f"there is no lane {lane}, only {self.pipeline.lanes} of them")
-        return unknown_lane(self.pipeline.lanes, *others)
-
-    def _tell_started(self, batch_id: str, batch: Batch, out: LaneOutput) -> None:
-        self._tell(batch_id, batch.asking, "started", "", out)
-        batch.asking = ()
-
-    def _tell(
-        self, batch_id: str, lanes: Iterable[int], what: str, reason: str, out: LaneOutput, *, running: bool = False
-    ) -> None:
-        for lane in lanes:
-            told = wire.BatchTold(job_id=batch_id, what=what, running=running, reason=reason)  # type: ignore[arg-type]
-            out.reports.append((lane, batch_id, told))
-
-    def _report_end(
-        self, batch_id: str, state: State | None, child: str, run: bool, reason: str, out: LaneOutput
-    ) -> None:
-        report = wire.ParentEnded(job_id=child, parent=batch_id, state=state, run=run, reason=reason)
-        out.reports.append((lane_of_job(child), child, report))
-
     def _event(
         self, batch_id: str, batch: Batch, kind: str, reason: str | None, election: Election, out: LaneOutput
     ) -> None:
-        batch.version += 1
-        batch.event_ms = election.now_ms
-        batch.shown = _numbers(batch)
-        created, succeeded, failed, deleted = batch.counts
-        data = wire.BatchEvent(
-            batch.version,
-            batch.state,
-            EPOCH + timedelta(milliseconds=batch.at_ms),
-            batch.total,
-            created,
-            succeeded,
-            failed,
-            deleted,
-            batch.cancelled is not None,
-            reason,
-            batch.description,
-            batch.outer,
-            batch.parent,
-            batch.on,
-        )
-        cause = self._touched.get(batch_id)
-        out.events.append((batch_id, kind, f"{batch_id}/{batch.version}", data, cause, None))
-        out.state[BATCH_KEY + batch_id] = batch
-        out.budget.spend(2, 0)
-
-
-def unknown_lane(lanes: int, *ids: str) -> Rejection | None:
-    """Why ids cannot be reported to; None if their lanes are there."""
-    for one in ids:
-        if lane_of_job(one) >= lanes:
-            return Rejection("invalid", f"{one} names lane {lane_of_job(one)}, and there are only {lanes}")
-    return None
-
-
-def _numbers(batch: Batch) -> tuple[int, ...]:
-    return (*batch.counts, batch.total)
-
-
-def _why(batch: Batch, state: State) -> str | None:
-    """The line that an event of this state says."""
-    created = batch.counts[0]
-    if state is PROCESSING:
-        return "Jobs were added or requeued"
-    if batch.gave_up:
-        return "Not everything that was to be added came in time"
-    if state is DELETED and created < batch.total:
-        return f"{batch.total - created} of {batch.total} jobs were not created: see the rejected commands"
-    return batch.cancelled if state is DELETED else None
-
-
-def _lowered(text: str) -> str:
-    return text[0].lower() + text[1:]
-
-
-def _unknown(batch_id: str) -> Rejection:
-    return Rejection("unknown_batch", f"no such batch: {batch_id} was never created, or ended too long ago")
+        write_event(batch_id, batch, kind, reason, self._touched.get(batch_id), election.now_ms, out)

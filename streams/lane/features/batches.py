@@ -1,8 +1,8 @@
 """Batches: jobs that are created together, counted together, and may be waited for, and cancelled, as one.
 
-The lane that a batch's id names keeps its record (batch_owner.py). The lanes of its jobs count these, and report what
-they have counted once in a turn (batch_parts.py). Both are the same feature, since an inner batch is counted in the
-lane of its record as a job is, in the turn that creates it.
+The lane that a batch's id names keeps its record (batch_owner.py; what it says is in batch_words.py). The lanes of
+its jobs count these, and report what they have counted once in a turn (batch_parts.py). Both are the same feature,
+since an inner batch is counted in the lane of its record as a job is, in the turn that creates it.
 
 An addition to a batch is one transaction of a client: the jobs, behind them a mark in each of their lanes, and in the
 batch's lane which lanes these are. A batch has not ended before the counts of all of them are there, marks included,
@@ -16,9 +16,10 @@ from joblog.streams.contract import wire
 from joblog.streams.lane.extras import USES_BATCH
 from joblog.streams.lane.feature import CommandHandler, Feature, ReportHandler
 from joblog.streams.lane.features import parent_reports
-from joblog.streams.lane.features.batch_owner import BatchOwner, unknown_lane
+from joblog.streams.lane.features.batch_owner import BatchOwner
 from joblog.streams.lane.features.batch_parts import BatchParts
 from joblog.streams.lane.features.batch_records import BATCH_KEY, PART, Batch, Part
+from joblog.streams.lane.features.batch_words import unknown_lane
 from joblog.streams.lane.job import Job, waits_for_start
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
