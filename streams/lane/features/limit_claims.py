@@ -75,8 +75,10 @@ class LimitClaims(Feature):
             other.limit = limit
             other.add(job, limit.tenant)
             self._ask_for(other, job, out)
-            if job.id not in other.asked:
-                self._tell(job, waits_for(known, other.waits_for), election, out)
+            if other.waits_for is None:
+                other.untold.append(job.id)
+            elif job.id not in other.asked:
+                self._tell(job, other.waits_for, election, out)
             return False
         entry = Entry(*known, job.id, 0, 0, limit.tenant, job.priority, job.created_ms)
         self.owner.ask(limit, entry, election.now_ms)
@@ -234,4 +236,4 @@ class LimitClaims(Feature):
     def _waits_for(self, limit: LimitId) -> str:
         shared = self.owner.get(limit)
         holders = [entry.job_id for entry in shared.entries.values() if entry.status != WAITS] if shared else []
-        return waits_for(limit, None, holders)
+        return waits_for(limit, holders)

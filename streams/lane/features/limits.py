@@ -142,7 +142,10 @@ class Limits(LimitClaims):
         other = self._asked(report, out)
         if other is not None:
             other.waits_for = report.waits_for
-            self._tell(self.pipeline.store.jobs[report.job_id], report.waits_for, election, out)
+            untold, other.untold = [report.job_id, *other.untold], []
+            for job_id in untold:
+                if job_id in other.asked or job_id in other.line:
+                    self._tell(self.pipeline.store.jobs[job_id], report.waits_for, election, out)
 
     def _asked(self, report: wire.LimitGranted | wire.LimitWaits, out: LaneOutput) -> Elsewhere | None:
         """Whose question a report answers, if it is still open. Its owner hears of all others that they are void."""

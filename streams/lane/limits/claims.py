@@ -75,16 +75,18 @@ class Elsewhere:
     """A limit that another lane owns, and the jobs of this lane that wait for it.
 
     - asked: those that asked its owner -> the number of the question, and the job as it was then.
-    - waits_for: what its owner said last of those that have to wait.
+    - waits_for: what its owner said last of those that have to wait; untold: jobs that wait without having asked,
+      of which no event says yet what they wait for, because the owner has said nothing.
     """
 
-    __slots__ = ("asked", "limit", "line", "waits_for")
+    __slots__ = ("asked", "limit", "line", "untold", "waits_for")
 
     def __init__(self, limit: wire.Limit) -> None:
         self.limit = limit
         self.line = Line()
         self.asked: dict[str, tuple[int, Job]] = {}
         self.waits_for: str | None = None
+        self.untold: list[str] = []
 
     def __bool__(self) -> bool:
         return bool(self.asked or self.line)

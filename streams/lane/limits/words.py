@@ -10,10 +10,8 @@ def named(kind: LimitKind, key: str) -> str:
     return f"{kind.replace('_', ' ')} {key}"
 
 
-def waits_for(limit: tuple[LimitKind, str], told: str | None, holders: Sequence[str] = ()) -> str:
-    """What a job waits for; `told` is what its owner said of another one."""
-    if told is not None:
-        return told
+def waits_for(limit: tuple[LimitKind, str], holders: Sequence[str]) -> str:
+    """What a job waits for, and who has it."""
     name = named(*limit)
     if len(holders) == 1:
         return f"{name}, held by job {holders[0]}"

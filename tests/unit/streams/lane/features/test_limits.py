@@ -12,7 +12,7 @@ from joblog.streams.lane.features.limits import Limits
 from joblog.streams.lane.limits.claims import owner_of
 from joblog.streams.lane.limits.patience import KEPT_MS
 
-from tests.support.scene import Pause, Scene, Tick, create, id_of, name_of, released, succeeded, worker
+from tests.support.scene import Pause, Scene, Tick, create, id_of, name_of, queue_in, released, succeeded, worker
 
 MUTEX = Limit(LimitKind.MUTEX, "m")
 TWO = Limit(LimitKind.SEMAPHORE, "s", 2)
@@ -174,3 +174,18 @@ def test_a_lane_that_does_not_own_a_limit_does_not_grant_it() -> None:
     one = Scene(number=other, lanes=3).when(asking)
     assert not one.out.reports
     assert not one.out.state
+
+
+def test_those_behind_the_ones_that_ask_another_lane_are_told_what_its_owner_says() -> None:
+    lane = (owner_of((LimitKind.MUTEX, "m"), 3) + 1) % 3
+    queue = queue_in(lane, 3)
+    names = "abcdefgh"
+    one = Scene(number=lane, lanes=3).given(worker(slots=9, queues=(queue,)))
+    one.when(*(create(name, lane=lane, lanes=3, queue=queue, limits=(MUTEX,)) for name in names))
+    asked = [said for _, _, said in one.out.reports if isinstance(said, wire.LimitAsked)]
+    assert 0 < len(asked) < len(names)
+    assert told(one) == []
+    here = {"kind": LimitKind.MUTEX, "key": "m", "epoch": asked[0].epoch, "ask": asked[0].ask}
+    one.when(wire.LimitWaits(job_id=asked[0].job_id, **here, waits_for="mutex m, held by job x"))
+    waiting = dict.fromkeys(names, "mutex m, held by job x")
+    assert dict(told(one)) == waiting
