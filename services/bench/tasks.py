@@ -3,6 +3,7 @@
 import time
 
 from joblog.services.tasks.task import task
+from joblog.streams.contract.commands import Unique
 
 QUEUE = "bench"
 
@@ -10,6 +11,11 @@ QUEUE = "bench"
 @task("bench.noop", queue=QUEUE)
 def noop(_text: str) -> None:
     """Do nothing: everything around a job is measured."""
+
+
+@task("bench.keyed", queue=QUEUE, unique=Unique(key="{key}"))
+def keyed(_text: str, key: str) -> None:
+    """Do nothing, under a unique key."""
 
 
 @task("bench.stamp", queue=QUEUE)

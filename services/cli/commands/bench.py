@@ -10,6 +10,7 @@ import typer
 from joblog.projections.replay.rebuild.share import BESIDE
 from joblog.services.bench.beside import beside
 from joblog.services.bench.election import election, waiting
+from joblog.services.bench.features import FEATURES, feature
 from joblog.services.bench.latency import delays, latency, latency_under_load
 from joblog.services.bench.measurement import Measurement
 from joblog.services.bench.processes import Cluster
@@ -108,6 +109,19 @@ def throughput_command(
     for postgres in (False, True):
         with cluster() as one:
             yield from throughput(one, jobs, timeout, postgres=postgres)
+
+
+@_command("features")
+def features_command(
+    cluster: Clusters, jobs: JobsOption = 50_000, timeout: TimeoutOption = TIMEOUT_S
+) -> Iterator[Measurement]:
+    """Jobs per second into the log of jobs with a mutex, with unique keys, in a batch, and plain ones beside them.
+
+    Example: joblog bench features --embedded
+    """
+    for name in FEATURES:
+        with cluster() as one:
+            yield from feature(one, name, jobs, timeout)
 
 
 @_command("latency")
@@ -233,7 +247,7 @@ def replay_command(
 def all_command(
     cluster: Clusters, jobs: JobsOption = 100_000, timeout: TimeoutOption = TIMEOUT_S
 ) -> Iterator[Measurement]:
-    """Run all benchmarks except `waiting`; latency is also measured at half the throughput.
+    """Run all benchmarks except `waiting` and `features`; latency is also measured at half the throughput.
 
     Example: joblog bench all --embedded --output json
     """
