@@ -516,15 +516,20 @@ class LimitWaits(LimitReport, frozen=True, kw_only=True, tag="limit.waits"):
 
 
 class LimitsForgotten(Report, frozen=True, kw_only=True, tag="limits.forgotten"):
-    """To an owner: what this lane asked for, and has not started, is void."""
+    """To an owner: what this lane asked for, and has not started, is void.
+
+    With `rebuild` it answers that LimitsRebuilt, after one LimitStarted for each job that runs.
+    """
 
     lane: Count
+    rebuild: Count = 0
 
 
 class LimitsRebuilt(Report, frozen=True, kw_only=True, tag="limits.rebuilt"):
-    """From an owner that was rebuilt: say that what you asked for is void, and ask again."""
+    """From an owner that was rebuilt: say which jobs run, and that what you asked for is void; and ask again."""
 
     lane: Count
+    rebuild: Count
 
 
 class BatchAwaited(Report, frozen=True, kw_only=True, tag="batch.awaited"):

@@ -37,6 +37,14 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _REBUILD,
     ),
     mutant(
+        "limits-answer-to-rebuild",
+        "the check that a lane answers the owner's last rebuild",
+        "streams/lane/limits/owner.py",
+        "if lane in self.silent and rebuild == self.rebuild:",
+        "if lane in self.silent:",
+        _REBUILD,
+    ),
+    mutant(
         "limits-rebuilt-holders",
         "telling an owner that was rebuilt which jobs run",
         "streams/lane/features/limits.py",

@@ -167,7 +167,7 @@ class Limits(LimitClaims):
         if report.lane == self.pipeline.number:
             self._is_stale(report, out)
             return
-        self.owner.reset(report.lane, election.now_ms)
+        self.owner.reset(report.lane, report.rebuild, election.now_ms)
         self._hand_out(election, out)
 
     def _on_rebuilt(self, report: wire.LimitsRebuilt, _cause: str, election: Election, out: LaneOutput) -> None:
@@ -186,7 +186,7 @@ class Limits(LimitClaims):
                     if limit.kind not in RATES and self.post.is_owned_by(report.lane, limit):
                         self.post.send(limit, wire.LimitStarted(job_id=job.id, limit=limit, at_ms=0), out)
         self.post.forget(out)
-        self.post.withdraw(report.lane, out)
+        self.post.withdraw(report.lane, out, report.rebuild)
         self._hand_out(election, out)
 
     # --- time ---
@@ -202,7 +202,9 @@ class Limits(LimitClaims):
         if self._is_rebuilt:
             self._is_rebuilt = False
             for lane in sorted(self.owner.silent):
-                out.reports.append((lane, str(lane), wire.LimitsRebuilt(lane=self.pipeline.number)))
+                out.reports.append(
+                    (lane, str(lane), wire.LimitsRebuilt(lane=self.pipeline.number, rebuild=self.owner.rebuild))
+                )
         self.owner.wake(election.now_ms)
         while self._later and self._later[0][0] <= election.now_ms:
             self._release(heappop(self._later)[1])

@@ -64,7 +64,7 @@ class LimitsFold:
                 known.set_capacity, known.set_interval_ms = event.capacity, interval_ms
         found: dict[str, Struct] = {limit_key(limit): known for limit, known in definitions.items()}
         if self._askers:
-            found[SILENCE_KEY] = Silence(tuple(sorted(self._askers)))
+            found[SILENCE_KEY] = Silence(tuple(sorted(self._askers)), now_ms)
         if self._owners:  # an epoch that no lane has reached by counting
             found[ASKER_KEY] = Asker(now_ms, tuple(sorted(self._owners)))
         return found

@@ -57,6 +57,7 @@ class Owner:
         self.granted: deque[Entry] = deque()
         self.changed: dict[str, Struct | None] = {}
         self.silent: set[int] = set()
+        self.rebuild = 0
 
     def __len__(self) -> int:
         return len(self._shared)
@@ -79,7 +80,7 @@ class Owner:
     def load(self, value: Entry | Definition | Silence) -> None:
         """Load a record; entries may come before the limit that they are for."""
         if isinstance(value, Silence):
-            self.silent = set(value.lanes)
+            self.silent, self.rebuild = set(value.lanes), value.rebuild
         elif isinstance(value, Definition):
             limit = (value.kind, value.key)
             before = self._shared.get(limit)
@@ -178,16 +179,19 @@ class Owner:
             shared.line.add(entry.tenant, place_of(priority, created_ms, job_id))
             self._write(entry)
 
-    def reset(self, lane: int, now_ms: int) -> None:
-        """A lane has forgotten what it asked for: drop its jobs that have not started."""
+    def reset(self, lane: int, rebuild: int, now_ms: int) -> None:
+        """A lane has forgotten what it asked for: drop its jobs that have not started.
+
+        If it says so as an answer to this owner's rebuild, it has also said before which of its jobs run.
+        """
         for limit, shared in self.limits():
             for entry in tuple(shared.entries.values()):
                 if entry.status != STARTED and lane_of_job(entry.job_id) == lane:
                     self._drop(shared, entry)
             self.settle(limit, now_ms)
-        if lane in self.silent:
+        if lane in self.silent and rebuild == self.rebuild:
             self.silent.discard(lane)
-            self.changed[SILENCE_KEY] = Silence(tuple(sorted(self.silent))) if self.silent else None
+            self.changed[SILENCE_KEY] = Silence(tuple(sorted(self.silent)), rebuild) if self.silent else None
             if not self.silent:
                 for limit, _ in self.limits():
                     self.settle(limit, now_ms)

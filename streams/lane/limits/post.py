@@ -85,6 +85,6 @@ class Post:
             self._forgotten = ()
             out.state[self._key] = self._asker
 
-    def withdraw(self, lane: int, out: LaneOutput) -> None:
-        """Tell one owner that what it was asked is void."""
-        out.reports.append((lane, str(lane), wire.LimitsForgotten(lane=self._number)))
+    def withdraw(self, lane: int, out: LaneOutput, rebuild: int = 0) -> None:
+        """Tell one owner that what it was asked is void, in answer to its rebuild if there was one."""
+        out.reports.append((lane, str(lane), wire.LimitsForgotten(lane=self._number, rebuild=rebuild)))

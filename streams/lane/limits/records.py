@@ -52,9 +52,13 @@ class Definition(Struct, array_like=True, gc=False, tag="limit"):
 
 
 class Silence(Struct, array_like=True, gc=False, tag="silence"):
-    """The record of an owner that was rebuilt: it grants nothing until these lanes have said what they ask for."""
+    """The record of an owner that was rebuilt: it grants nothing until these lanes have said what they ask for.
+
+    - rebuild: which rebuild that was: an answer to another one does not count.
+    """
 
     lanes: tuple[int, ...]
+    rebuild: int
 
 
 def entry_key(entry: Entry) -> str:

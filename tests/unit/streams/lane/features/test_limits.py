@@ -159,7 +159,7 @@ def test_reports_that_no_lane_writes_are_counted_and_change_nothing() -> None:
         wire.LimitGranted(**here, **asked, from_ms=0),
         wire.LimitWaits(**here, **asked, waits_for="?"),
         wire.LimitsForgotten(lane=0),
-        wire.LimitsRebuilt(lane=0),
+        wire.LimitsRebuilt(lane=0, rebuild=1),
     ]
     one.when(*reports).and_assigned()
     assert sum(one.out.counts.values()) == len(reports)

@@ -33,7 +33,7 @@ def forged(random: Random, world: LimitsWorld) -> wire.AnyReport:
             wire.LimitGranted(**named, **asked, from_ms=world.now_ms),
             wire.LimitWaits(**named, **asked, waits_for="?"),
             wire.LimitsForgotten(lane=lane),
-            wire.LimitsRebuilt(lane=lane),
+            wire.LimitsRebuilt(lane=lane, rebuild=1),
         ]
     )
 

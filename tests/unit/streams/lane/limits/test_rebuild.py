@@ -26,6 +26,8 @@ def test_it_grants_nothing_until_other_lanes_have_said_which_of_their_jobs_run()
     assert world.held[id_of(MUTEX)] == {runs}
     waits = world.create(OWNER, MUTEX)
     turns(world, OWNER)
+    world.take_over(OTHER)
+    world.turn(OTHER, 0, 0)  # what it says of itself lies before what it will be asked, and is no answer
     world.rebuild(OWNER)
     world.announce(OWNER, 5)
     turns(world, OWNER)  # nobody has told it that the other lane's job runs
