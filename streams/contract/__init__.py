@@ -17,7 +17,7 @@ message has the struct only. Never rename a field or use its name for something 
 golden file beside the old one (`job.create.2.json`). Readers of events and reports ignore unknown fields; commands
 with an unknown field are refused, so electors are upgraded before the clients that write it.
 
-A message gets a new type: a model with its own `type`, a member of `Command` or `Event`, its struct in wire.py, its
+A message gets a new type: a model with its own `type`, a member of `Command` or `Event`, its struct in wire, its
 row where it is handled (README, "How to add something"), a golden file. Unknown types are parked, so readers are
 upgraded before writers.
 

@@ -1,4 +1,4 @@
-"""The msgspec structs of wire.py against the pydantic models that define the contract."""
+"""The msgspec structs of wire against the pydantic models that define the contract."""
 
 import inspect
 from collections.abc import Iterator
