@@ -6,7 +6,7 @@ from typing import Final
 
 from joblog.services.client.options import Call
 from joblog.services.client.templates import CommandRecord, CreateTemplate, Rules
-from joblog.services.settings.model import ARGS_BYTES_MAX
+from joblog.services.settings.roles import ARGS_BYTES_MAX
 from joblog.streams.contract.fields import WORKER_PATTERN, is_queue, wrong_queue
 from joblog.streams.contract.ids import LANES_MAX
 from joblog.streams.errors import InvalidData
