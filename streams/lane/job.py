@@ -94,10 +94,10 @@ NOTE_TYPES: Final[Mapping[str, str]] = {
 
 
 def event_type(event: wire.JobEvent) -> str:
-    """The CloudEvent type that an event is written under."""
+    """The CloudEvent type that an event is written under; empty for a note that nobody writes."""
     if event.note is None:
         return EVENT_TYPES[event.state] if event.name is None else "job.parameter_set"
-    return NOTE_TYPES[event.note]
+    return NOTE_TYPES.get(event.note, "")
 
 
 def is_transition(event: wire.JobEvent) -> bool:

@@ -27,7 +27,7 @@ from joblog.services.tasks.task import ArgumentsError
 from joblog.services.worker.assignments import Assignments, ReadProgress, Unreadable
 from joblog.services.worker.execution.arguments import read_call
 from joblog.streams.contract import wire
-from joblog.streams.contract.codec import encode, read_report
+from joblog.streams.contract.codec import encode, read_command, read_report
 from joblog.streams.contract.ids import lane_of_queue
 from joblog.streams.contract.record_headers import readable_headers
 from joblog.streams.contract.states import State
@@ -53,6 +53,12 @@ RECORDS: Final = int(os.environ.get("JOBLOG_FUZZ_RECORDS", "100000"))
 BATCH: Final = 50
 #: The largest number in a column of type integer.
 INTEGER_MAX: Final = 2**31 - 1
+#: Reports that may lead to no event.
+WITHOUT_EVENTS: Final = (
+    *(wire.WorkerAnnounced, wire.WorkerStopping, wire.ContinuationAdded, wire.ContinuationUnmet, wire.ParentRequeued),
+    *(wire.LimitReport, wire.LimitsForgotten, wire.LimitsRebuilt),
+    *(wire.BatchAwaited, wire.BatchCounted, wire.BatchTold),
+)
 DEAD: Final = NAMES.of(DEADLETTERS)
 
 
@@ -209,7 +215,7 @@ def outcome(taken: Taken) -> str:
         if taken.parked:
             assert kinds == ["command.rejected"]
             return f"parked {taken.parked[0]}"
-        assert taken.is_forwarded != bool(kinds)
+        assert taken.is_forwarded != bool(kinds) or is_of_a_batch(taken.record)
         if taken.is_forwarded:
             return "forwarded"
         assert kinds == ["command.rejected"] or "command.rejected" not in kinds
@@ -223,8 +229,14 @@ def outcome(taken: Taken) -> str:
         return "stale"
     if not kinds:
         report = read_report(taken.record.value_)
-        assert isinstance(report, wire.WorkerAnnounced | wire.WorkerStopping | wire.ContinuationAdded)
+        assert isinstance(report, WITHOUT_EVENTS)
     return "decided"
+
+
+def is_of_a_batch(record: Record) -> bool:
+    """Whether it is a command of which events tell only when the turn has ended, if at all."""
+    received = read_command(record.value_, readable_headers(record))  # type: ignore[arg-type]
+    return isinstance(received.command, wire.BatchCommand)
 
 
 def pack(events: list[Event]) -> None:

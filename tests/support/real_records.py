@@ -15,11 +15,16 @@ from msgspec import Raw, json
 
 from tests.support.memory_broker import NAMES, MemoryBroker, MemoryElector
 from tests.support.mutations import Written
+from tests.support.real_features import Features
 from tests.support.scene import BOOM, NOW, STARTED_AT, queue_in
 
 LANES: Final = 2
 QUEUES: Final = [queue_in(lane, LANES) for lane in range(LANES)]
 RESULTS: Final = [b"1", b'"done"', b'{"faces":[1,2.5,null],"text":"a\\nb"}', '"größe"'.encode(), b"null", b"[[],{}]"]
+CHANGES: Final[list[Any]] = [
+    *(wire.DeleteJob, wire.RequeueJob, wire.RescheduleJob, wire.SetParameter),
+    *(wire.SetPriority, wire.MoveJob),
+]
 DELAYS_MS: Final = [-5_000, 0, 500, 5_000, 90_000, 3_700_000, 30 * 86_400_000]
 
 
@@ -33,6 +38,7 @@ class Producers:
         #: Jobs that commands may name, and the runs of the worker that are not reported yet.
         self.jobs: list[str] = []
         self.runs: list[wire.RunJob] = []
+        self.features = Features(random, QUEUES)
         self._count = 0
         self._read = 0
 
@@ -40,9 +46,11 @@ class Producers:
 
     def command(self) -> Written:
         """A command in either mode."""
-        kind = self.random.choices(["create", "change", "revive"], [5, 4, 1])[0]
-        if kind == "create" or not self.jobs:
-            said: Any = self._create()
+        kind = self.random.choices(["create", "change", "revive", "control"], [5, 4, 1, 2])[0]
+        if kind == "control":
+            said: Any = self.features.command(self.broker.now_ms, self.worker)
+        elif kind == "create" or not self.jobs:
+            said = self._create()
         else:
             said = self._change(with_snapshot=kind == "revive")
         return self.sent(said)
@@ -78,6 +86,8 @@ class Producers:
             }
         if random.random() < 0.3:
             fields |= {"parameters": {"p": Raw(random.choice(RESULTS))}, "priority": 5, "timeout_s": 60.0}
+        if random.random() < 0.5:
+            fields |= self.features.of_a_job(self.jobs, self.broker.now_ms)
         return wire.CreateJob(random.choice(["t", "t", "rare"]), **fields)
 
     def new_id(self, lane: int) -> str:
@@ -93,7 +103,10 @@ class Producers:
             fields |= {"expected_version": random.randint(1, 3), "expected_state": random.choice(list(State))}
         if random.random() < 0.3:
             fields["reason"] = "because of größe"
-        kind = random.choice([wire.DeleteJob, wire.RequeueJob, wire.RescheduleJob, wire.SetParameter])
+        kind = random.choice(CHANGES)
+        if kind in {wire.SetPriority, wire.MoveJob}:
+            name, value = ("priority", 5) if kind is wire.SetPriority else ("queue", random.choice(QUEUES))
+            return kind(**fields, **{name: value})
         if kind is wire.SetParameter:
             fields |= {"name": random.choice("pq"), "value": json.decode(random.choice(RESULTS))}
         elif with_snapshot:
@@ -174,7 +187,9 @@ class Producers:
                 self.runs.append(run)
         said = {"job_id": run.job_id, "lease": run.lease, "worker": self.worker}
         ended = {"duration_ms": random.choice([0.0, 1.5, 1e6]), "started_ms": self.broker.now_ms}
-        match random.choice(["well", "well", "badly", "back"]):
+        match random.choice(["well", "well", "well", "badly", "back", "progress"]):
+            case "progress":
+                return self.features.progressed(said)
             case "well":
                 omitted = random.choice([None, None, "too long"])
                 return wire.RunSucceeded(**said, **ended, result=Raw(random.choice(RESULTS)), result_omitted=omitted)
@@ -206,6 +221,8 @@ class Producers:
     def _of_lanes(self) -> wire.AnyReport:
         parent, child = (self._any_job() for _ in range(2))
         on = self.random.choice(list(ContinueOn))
+        if self.random.random() < 0.6:
+            return self.features.report(parent, child, self.random.randrange(LANES))
         if self.random.random() < 0.5:
             return wire.ContinuationAdded(job_id=parent, child=child, on=on)
         return wire.ParentEnded(job_id=child, parent=parent, state=State.SUCCEEDED, run=True, reason="it ended")
