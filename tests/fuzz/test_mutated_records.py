@@ -215,7 +215,7 @@ def outcome(taken: Taken) -> str:
         if taken.parked:
             assert kinds == ["command.rejected"]
             return f"parked {taken.parked[0]}"
-        assert taken.is_forwarded != bool(kinds) or is_of_a_batch(taken.record)
+        assert taken.is_forwarded != bool(kinds) or leads_to_nothing(taken.record)
         if taken.is_forwarded:
             return "forwarded"
         assert kinds == ["command.rejected"] or "command.rejected" not in kinds
@@ -233,10 +233,10 @@ def outcome(taken: Taken) -> str:
     return "decided"
 
 
-def is_of_a_batch(record: Record) -> bool:
-    """Whether it is a command of which events tell only when the turn has ended, if at all."""
+def leads_to_nothing(record: Record) -> bool:
+    """Whether it is a command that events tell of only when the turn has ended, or that may be said twice."""
     received = read_command(record.value_, readable_headers(record))  # type: ignore[arg-type]
-    return isinstance(received.command, wire.BatchCommand)
+    return isinstance(received.command, wire.BatchCommand | wire.AdvanceBulk)
 
 
 def pack(events: list[Event]) -> None:
