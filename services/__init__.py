@@ -11,6 +11,7 @@ from joblog.services.client.options import Call, ClientFilter, CreationCancelled
 from joblog.services.hooks.hook import Hook, on_transition
 from joblog.services.settings.model import Settings
 from joblog.services.tasks.context import CancellationToken, JobContext, current_job
+from joblog.services.tasks.limits import Limit
 from joblog.services.tasks.parents import ParentEnd
 from joblog.services.tasks.recurring import recurring
 from joblog.services.tasks.task import Task, TaskRegistry, task
@@ -18,7 +19,7 @@ from joblog.services.triggers.jobs import Job
 from joblog.services.triggers.trigger import Trigger, trigger
 from joblog.streams.contract.commands import Parents, Unique
 from joblog.streams.contract.recurring import Misfire, Overlap
-from joblog.streams.contract.relations import Need, UniquePolicy, UniqueUntil
+from joblog.streams.contract.relations import LimitKind, Need, UniquePolicy, UniqueUntil
 from joblog.streams.contract.retry import Curve, OnExceeded, RetryPolicy
 from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.hooks.transition import Transition
@@ -40,6 +41,8 @@ __all__ = [
     "JobDraft",
     "JobOptions",
     "LatencyTimeout",
+    "Limit",
+    "LimitKind",
     "Misfire",
     "Need",
     "OnExceeded",
