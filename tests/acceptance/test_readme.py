@@ -5,23 +5,35 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
 from joblog.services.detection.requests import create_topic
 from joblog.streams.kafka import clients
 
+from tests.support.outbox_world import outbox_of
+from tests.support.readme import BEYOND_MEMORY, README, code, examples
+
 pytestmark = [pytest.mark.broker, pytest.mark.database]
 
-README = Path(__file__).parents[2] / "README.md"
+#: What the examples for which Joblog in memory is too little are given: a job that failed, and tables of theirs.
+BEFORE = """
+from datetime import UTC, datetime, timedelta
+from joblog.projections.monitor import Monitor
+from joblog.services import *
 
-
-def code(name: str) -> str:
-    """The block of Python that begins with a comment of this file's name."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-    (found,) = (block for block in blocks if block.startswith(f"# {name}"))
-    return str(found)
+settings = Settings.load()
+dsn = settings.dsn() + "?options=-csearch_path%3D" + settings.postgres.schema_name
+monday = datetime.now(UTC) + timedelta(days=1)
+client, monitor = Client.from_settings(settings), Monitor(settings.dsn(), settings.postgres.schema_name)
+failed = client.enqueue("images.shrink", options=JobOptions(queue="images", retry=RetryPolicy.none()))
+assert monitor.wait_for(failed, {State.FAILED}, timeout_s=30)
+with monitor, client:
+"""
+AFTER = """
+    print(failed, client.recurring.get("hourly").is_paused(datetime.now(UTC)))
+"""
 
 
 def test_the_ten_lines_of_code_do_what_they_say(installation: Any) -> None:
@@ -47,6 +59,48 @@ def test_the_ten_lines_of_code_do_what_they_say(installation: Any) -> None:
     assert "is public, by job" in (home / "worker-1.log").read_text()
     ends = [events[-1]["type"] for events in installation.events().values()]
     assert sorted(ends) == ["job.scheduled", "job.succeeded", "job.succeeded"]
+
+
+def test_recurring_jobs_bulk_operations_and_an_outbox_do_what_they_say(
+    installation: Any, wait_until: Callable[..., Any]
+) -> None:
+    world = outbox_of(installation)
+    world.create()
+    with world.connect() as connection:
+        connection.execute(f"CREATE TABLE {installation.schema}.orders (id int)")
+    (installation.home / "tasks.py").write_text(code("tasks.py"))
+    installation.extra |= {"JOBLOG_WORKER__TASKS": "tasks", "JOBLOG_OUTBOX__SCHEMA_NAME": installation.schema}
+    for role in ("elector", "projector", "worker-1", "outbox"):
+        installation.start(role)
+    needed = [one for several in examples().values() for one in several if any(name in one for name in BEYOND_MEMORY)]
+    assert len(needed) == len(BEYOND_MEMORY)
+    (installation.home / "more.py").write_text(BEFORE + indent("\n".join(needed), "    ") + AFTER)
+    done = subprocess.run(
+        [sys.executable, "more.py"],
+        cwd=installation.home,
+        env=installation.environment(),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    failed, is_paused = done.stdout.split()
+    assert is_paused == "True"
+    types = wait_until(lambda: requeued(installation, failed), 30, "the failed job to be put back, and to fail again")
+    assert types.count("job.enqueued") == 2
+    (confirmed,) = wait_until(lambda: tasks_of(installation, "orders.confirm"), 30, "the job of the transaction")
+    assert confirmed["data"]["spec"]["args"] == [4711]
+
+
+def requeued(installation: Any, job: str) -> list[str]:
+    types = [event["type"] for event in installation.events()[job]]
+    return types if types.count("job.failed") == 2 else []
+
+
+def tasks_of(installation: Any, task: str) -> list[dict[str, Any]]:
+    """The first events of the jobs of a task."""
+    return [events[0] for events in installation.events().values() if events[0]["data"]["task"] == task]
 
 
 def test_the_trigger_makes_a_job_of_an_event(installation: Any, wait_until: Callable[..., Any]) -> None:
