@@ -1,7 +1,6 @@
 """What the README shows is what happens."""
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from joblog.services.detection.requests import create_topic
 from joblog.streams.kafka import clients
 
 from tests.support.outbox_world import outbox_of
-from tests.support.readme import BEYOND_MEMORY, README, code, examples
+from tests.support.readme import BEYOND_MEMORY, code, examples
 
 pytestmark = [pytest.mark.broker, pytest.mark.database]
 
@@ -126,9 +125,3 @@ def ended(installation: Any) -> list[list[dict[str, Any]]]:
     """The events of all jobs, once all have ended."""
     jobs = list(installation.events().values())
     return jobs if jobs and all(events[-1]["type"] == "job.succeeded" for events in jobs) else []
-
-
-def test_every_link_leads_somewhere() -> None:
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text("utf-8"))
-    assert len(links) > 20
-    assert [link for link in links if not (README.parent / link).exists()] == []

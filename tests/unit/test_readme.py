@@ -1,6 +1,7 @@
 """What the README shows of single capabilities works, on a Joblog in memory."""
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
@@ -15,7 +16,7 @@ from joblog.services import State, task
 from joblog.services.hooks.hook import HookRegistry
 from joblog.services.testing import InMemoryJoblog
 
-from tests.support.readme import BEYOND_MEMORY, code, examples, run
+from tests.support.readme import BEYOND_MEMORY, README, code, examples, run
 
 #: What the examples call `paths`.
 PATHS = ["a.png", "b.png"]
@@ -137,3 +138,9 @@ def test_the_example_of_a_test_passes(joblog: InMemoryJoblog) -> None:
     names: dict[str, Any] = {}
     run(code("test_pictures.py"), names)
     names["test_a_picture_is_published_once_it_was_shrunk"](joblog)
+
+
+def test_every_link_leads_somewhere() -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text("utf-8"))
+    assert len(links) > 20
+    assert [link for link in links if not (README.parent / link).exists()] == []
