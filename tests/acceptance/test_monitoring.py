@@ -106,6 +106,7 @@ def test_all_queries_find_what_they_are_for(
         # A queue of which nobody takes the jobs, so that there is an oldest one.
         with installation.client() as client:
             client.enqueue("ok", 1, options=JobOptions(queue="nobody"))
+            client.queues.pause("nobody", reason="nobody takes its jobs")
         all_find_data(asked, list(map(as_grafana_asks, well)), WELL_S, wait_until)
         all_find_data(asked, [record.expr for record in RECORDS], WELL_S, wait_until)
         all_find_data(asked, [record.name for record in RECORDS], WELL_S, wait_until)

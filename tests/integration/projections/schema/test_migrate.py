@@ -121,7 +121,7 @@ def test_a_projector_waits_for_a_postgres_that_is_away() -> None:
     settings = Settings.load(postgres={"dsn": "postgresql://me@127.0.0.1:1/nothing"})
     projector = wiring_projector.projector(settings)(Meters(), Health("projector"))
     with pytest.raises(psycopg.OperationalError):
-        projector.role._prepare()
+        projector.role._projector._prepare()
 
 
 def test_migrating_leaves_the_logging_of_the_process_alone(stack: StackAddresses, schema: str) -> None:

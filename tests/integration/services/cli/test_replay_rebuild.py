@@ -56,6 +56,8 @@ def environment(place: Place) -> dict[str, str]:
         "JOBLOG_POSTGRES__SCHEMA_NAME": place.schema,
         "JOBLOG_TOPIC_PREFIX": place.names.prefix,
         "JOBLOG_LANES": str(place.lanes),
+        # The events are old, and their rows are to stay.
+        **{f"JOBLOG_EXPIRY__{state}": "off" for state in ("SUCCEEDED", "DELETED", "FAILED")},
     }
 
 
@@ -88,6 +90,7 @@ def test_from_the_plan_to_the_end_of_the_old_tables(
     steps = [json.loads(line) for line in said.splitlines()]
     assert list(dict.fromkeys(one["step"] for one in steps)) == [
         "filling",
+        "expiring",
         "verifying: reading the log",
         "swapping",
     ]
