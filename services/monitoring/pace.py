@@ -1,7 +1,8 @@
 """How fast time goes by in rules: as in operation, or faster, for a test that cannot wait for hours.
 
 Durations are divided, and all else of an expression stays: the metrics, labels, operators and limits. These are
-durations: the ranges in brackets, `for`, and the age at the end of an expression that begins with `time() -`.
+durations: the ranges in brackets, `for`, and the age at the end of an expression that begins with `time() -`, or
+before the `unless` with which it ends.
 """
 
 import math
@@ -11,7 +12,7 @@ from typing import Final
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 _RANGE: Final = re.compile(r"\[(\d+)([smh])\]")
-_AGE: Final = re.compile(r"^(time\(\) - .+ > )(\d+)$")
+_AGE: Final = re.compile(r"^(time\(\) - .+? > )(\d+)( unless .+)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,9 @@ class Pace:
         if self.times == 1:
             return text
         shorter = _RANGE.sub(lambda match: f"[{self._divided(match[1], match[2], self.range_min_s)}s]", text)
-        return _AGE.sub(lambda match: f"{match[1]}{self._divided(match[2], 's', self.age_min_s)}", shorter)
+        return _AGE.sub(
+            lambda match: f"{match[1]}{self._divided(match[2], 's', self.age_min_s)}{match[3] or ''}", shorter
+        )
 
     def lasts(self, text: str) -> str:
         """How long an expression must hold."""
