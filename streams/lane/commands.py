@@ -27,7 +27,8 @@ def create(lane: Pipeline, received: wire.Received, election: Election, out: Lan
         return Rejection("wrong_lane", f"queue {command.queue} does not live in lane {lane.number} of the job id")
     if job_id in lane.store.jobs or lane.ended.get(job_id) is not None:
         return Rejection("duplicate", f"job {job_id} exists already")
-    if rejected := _unfit(command, job_id, lane.lanes):
+    is_related = command.parent is not None or command.parents is not None or command.batch is not None
+    if (is_related or command.parameters) and (rejected := _unfit(command, job_id, lane.lanes)):
         return rejected
     spec = _encode(
         wire.JobSpec(

@@ -126,11 +126,12 @@ class Lane:
     def command(self, received: wire.Received, offset: int, election: Election, out: LaneOutput) -> None:
         """Decide a command that belongs here; `offset` is where it is in the lane's partition of `commands`."""
         kind = type(received.command)
-        if kind in self._commands:
+        if kind is wire.CreateJob:
+            rejected = commands.create(self.pipeline, received, election, out)
+        elif kind in self._commands:
             rejected = self._commands[kind](received, election, out)
         else:
-            decide = commands.create if kind is wire.CreateJob else commands.change
-            rejected = decide(self.pipeline, received, election, out)
+            rejected = commands.change(self.pipeline, received, election, out)
         if rejected is not None:
             self.reject(rejected, received, offset, out)
 

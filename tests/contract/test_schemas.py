@@ -20,6 +20,7 @@ from joblog.streams.contract.relations import LimitKind
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, TOPICS, TopicNames
 from joblog.streams.elector.writer import Writer
 from jsonschema import Draft7Validator, Draft202012Validator, FormatChecker
+from msgspec import Raw
 
 from tests.support.messages import COMMAND, EVENT, Data, enveloped
 from tests.support.scene import NEVER, STARTED_AT, Scene, Tick, create, id_of, run_failed, succeeded, worker
@@ -142,7 +143,7 @@ def life() -> Iterator[Scene]:
     scene = Scene()
     yield scene.when(create("a", run_at=STARTED_AT.replace(hour=9)), create("b", on="a"))
     yield scene.when(*(report for _, _, report in scene.out.reports))
-    yield scene.when(create("c", parameters={"p": wire.Raw(b"1")}, args=wire.Raw(b"[1]")), worker(home=True))
+    yield scene.when(create("c", parameters={"p": Raw(b"1")}, args=Raw(b"[1]")), worker(home=True))
     yield scene.when(create("c"), wire.SetParameter(job_id=A, name="p", value=[1]))
     yield scene.when(wire.DeleteJob(job_id=id_of("c")))
     yield scene.when(wire.RequeueJob(job_id=A))

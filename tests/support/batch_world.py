@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from joblog.streams.contract import wire
 from joblog.streams.contract.codec import encode
 from joblog.streams.contract.ids import lane_of_job, new_job_id
+from joblog.streams.contract.relations import ParentKind
 from joblog.streams.contract.states import DELETED, FAILED, FINAL_STATES, SUCCEEDED, State
 from joblog.streams.contract.timestamps import format_time
 from joblog.streams.elector.lane_records import write_state
@@ -64,11 +65,11 @@ class BatchWorld(World):
         return [first, *made, *self._marks(batch_id, lanes)]
 
     def waiter(self, batch_id: str, lane: int, **said: Any) -> wire.CreateJob:
-        parent = wire.Parent(batch_id, kind=wire.ParentKind.BATCH, **said)
+        parent = wire.Parent(batch_id, kind=ParentKind.BATCH, **said)
         return wire.CreateJob("t", queue=QUEUES[lane][0], job_id=self.an_id(lane), parent=parent)
 
     def _jobs(self, batch_id: str, lanes: Sequence[int], *, is_waiting: bool) -> list[wire.CreateJob]:
-        parent = wire.Parent(batch_id, kind=wire.ParentKind.BATCH) if is_waiting else None
+        parent = wire.Parent(batch_id, kind=ParentKind.BATCH) if is_waiting else None
         return [
             wire.CreateJob("t", queue=QUEUES[lane][0], job_id=self.an_id(lane), batch=batch_id, parent=parent)
             for lane in lanes

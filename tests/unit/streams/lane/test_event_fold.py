@@ -141,7 +141,7 @@ def test_a_lane_that_is_folded_from_its_events_is_the_lane_that_wrote_them(
 def test_only_so_many_ended_jobs_are_remembered_and_a_later_event_of_another_is_unknown() -> None:
     fold = EventFold(0, 1, LANES)
     for name in "ab":
-        spec = wire.Raw(b"{}")
+        spec = Raw(b"{}")
         fold.apply(id_of(name), wire.JobEvent(1, State.ENQUEUED, 0, "q", "t", spec=spec), NOW, None)
         fold.apply(id_of(name), wire.JobEvent(2, State.DELETED, 0, "q", "t"), NOW, None)
     assert list(fold.state(NOW)) == [f"{ENDED_KEY}0"]
@@ -150,7 +150,7 @@ def test_only_so_many_ended_jobs_are_remembered_and_a_later_event_of_another_is_
     assert fold.unknown == {id_of("a")}
     fold.apply(id_of("b"), wire.JobEvent(3, State.ENQUEUED, 0, "q", "t"), NOW, "trace")
     again = EventFold(0, 1, LANES)
-    again.apply(id_of("a"), wire.JobEvent(1, State.ENQUEUED, 0, "q", "t", spec=wire.Raw(b"{}")), NOW, "trace")
+    again.apply(id_of("a"), wire.JobEvent(1, State.ENQUEUED, 0, "q", "t", spec=Raw(b"{}")), NOW, "trace")
     fold.take(again)
     assert not fold.unknown
     assert set(fold.jobs) == {id_of("a"), id_of("b")}
@@ -160,7 +160,7 @@ def test_only_so_many_ended_jobs_are_remembered_and_a_later_event_of_another_is_
 def test_a_continuation_whose_parent_nobody_has_created_waits_for_it() -> None:
     fold = EventFold(0, 1, LANES)
     awaiting = wire.JobEvent(
-        1, State.AWAITING, 0, "q", "t", spec=wire.Raw(b"{}"), parent=id_of("p"), on=ContinueOn.SUCCEEDED
+        1, State.AWAITING, 0, "q", "t", spec=Raw(b"{}"), parent=id_of("p"), on=ContinueOn.SUCCEEDED
     )
     fold.apply(id_of("c", 1), awaiting, NOW, None)
     assert fold.state(7) == {f"pending:{id_of('p')}": ((id_of("c", 1), "succeeded", 7),)}

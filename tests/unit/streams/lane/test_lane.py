@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import new_job_id
-from joblog.streams.contract.states import State
+from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.contract.wire import JobDue, RequeueJob, RescheduleJob, SetParameter, Timer
 from joblog.streams.lane.job import Job, scheduled
 from joblog.streams.lane.lane import OVERDUE_MAX
@@ -254,7 +254,7 @@ def test_a_failed_job_that_was_requeued_is_not_forgotten() -> None:
 
 def test_what_waited_for_a_failed_job_is_deleted_when_that_is_forgotten() -> None:
     scene = Scene(rules=LaneRules(failed_ms=1000)).given(worker(), create("a", retry=NEVER), create("b", on="a"))
-    scene.given(wire.ContinuationAdded(job_id=A, child=B, on=wire.ContinueOn.SUCCEEDED)).given(run_failed("a", 2))
+    scene.given(wire.ContinuationAdded(job_id=A, child=B, on=ContinueOn.SUCCEEDED)).given(run_failed("a", 2))
     scene.when(Tick(1001)).and_told("lane 0: b does not run, a is Failed")
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from joblog.streams.contract import wire
 from joblog.streams.contract.codec import encode
+from joblog.streams.contract.relations import ParentKind
 from joblog.streams.contract.states import AWAITING, DELETED, PROCESSING, SUCCEEDED, State
 from joblog.streams.contract.timestamps import EPOCH
 from joblog.streams.elector import rebuild
@@ -174,7 +175,7 @@ def test_jobs_of_a_batch_that_was_never_created_run_and_a_rejection_says_so() ->
     world = BatchWorld()
     batch_id = world.an_id(2)
     lost, held = world.an_id(0), world.an_id(1)
-    own = wire.Parent(batch_id, kind=wire.ParentKind.BATCH)
+    own = wire.Parent(batch_id, kind=ParentKind.BATCH)
     world.send_all([
         wire.CreateJob("t", queue=QUEUES[0][0], job_id=lost, batch=batch_id),
         wire.CreateJob("t", queue=QUEUES[1][0], job_id=held, batch=batch_id, parent=own),

@@ -6,6 +6,8 @@ from random import Random
 import pytest
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job
+from joblog.streams.contract.relations import ParentKind
+from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.states import AWAITING, DELETED, FAILED, FINAL_STATES, SUCCEEDED, ContinueOn
 from joblog.streams.lane.verdicts import verdict
 from msgspec import json
@@ -44,7 +46,7 @@ class Story:
     def a_parent(self) -> wire.Parent | None:
         on = self.random.choice(list(ContinueOn))
         if self.batches and self.random.random() < 0.3:
-            return wire.Parent(self.random.choice(self.batches), on, wire.ParentKind.BATCH)
+            return wire.Parent(self.random.choice(self.batches), on, ParentKind.BATCH)
         jobs = [one for one, fold in self.world.folds.items() if fold.extras is None]
         return wire.Parent(self.random.choice(jobs), on) if jobs and self.random.random() < 0.2 else None
 
@@ -60,7 +62,7 @@ class Story:
         """A batch within another, which may wait, and then the inner one waits with it."""
         outer = self.world.an_id(self.random.randrange(LANES))
         parent = self.a_parent()
-        held = {} if parent is None else {"parent": wire.Parent(outer, kind=wire.ParentKind.BATCH)}
+        held = {} if parent is None else {"parent": wire.Parent(outer, kind=ParentKind.BATCH)}
         inner = self.world.create(self.lanes(), self.random.randrange(LANES), batch=outer, **held)
         said = {} if parent is None else {"parent": parent}
         made = self.world.create(self.lanes(), 0, batch_id=outer, inner=(inner[0],), **said)
@@ -114,7 +116,7 @@ class Story:
             report: wire.AnyReport = done(run.job_id, run.lease, worker)
             if self.random.random() < 0.15:
                 said = {"job_id": run.job_id, "lease": run.lease, "worker": worker}
-                never = wire.Retry(attempts=0)
+                never = Retry(attempts=0)
                 report = wire.RunFailed(**said, exception=BOOM, duration_ms=1.0, started_ms=NOW, retry=never)
             self.world.report(lane_of_job(run.job_id), report)
 
