@@ -15,6 +15,7 @@ from joblog.services.client.options import due_at
 from joblog.services.settings.model import Settings
 from joblog.services.settings.values import duration_s
 from joblog.streams.contract.fields import TASK_PATTERN, is_queue, wrong_queue
+from joblog.streams.contract.states import State
 from joblog.streams.errors import InvalidData
 from msgspec import DecodeError, json
 
@@ -22,6 +23,14 @@ Queues = Annotated[
     str | None,
     typer.Option(help="Queues in order of preference, comma-separated.", show_default="those of the tasks"),
 ]
+#: Which jobs a command is about.
+StatesOption = Annotated[
+    list[State] | None,
+    typer.Option(case_sensitive=False, metavar="STATE", help=f"{', '.join(State)}; may be repeated."),
+]
+OfQueueOption = Annotated[str | None, typer.Option(help="Only jobs of this queue.")]
+OfTaskOption = Annotated[str | None, typer.Option(help="Only jobs of this task.")]
+OfWorkerOption = Annotated[str | None, typer.Option(help="Only jobs of this worker.")]
 ReasonOption = Annotated[str | None, typer.Option("--reason", help="Why; kept in the log.")]
 ByOption = Annotated[
     str | None, typer.Option("--by", help="Who; kept in the log.", show_default="the user's and the host's name")

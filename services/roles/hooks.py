@@ -6,9 +6,10 @@ from joblog.services.roles.topics import on_checked_topics
 from joblog.services.settings.model import Settings
 from joblog.streams.errors import SettingsError
 from joblog.streams.health import Health
-from joblog.streams.hooks.calling import ROLE, Patience
+from joblog.streams.hooks.calling import ROLE
 from joblog.streams.hooks.reader import TransitionReader
 from joblog.streams.metrics import Meters
+from joblog.streams.patience import Patience
 
 
 def hooks(settings: Settings) -> Builder:

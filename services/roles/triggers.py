@@ -9,7 +9,8 @@ from joblog.services.triggers.trigger import TriggerRegistry
 from joblog.streams.errors import SettingsError
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
-from joblog.streams.triggers.handling import ROLE, Patience
+from joblog.streams.patience import Patience
+from joblog.streams.triggers.handling import ROLE
 from joblog.streams.triggers.process import Triggers
 
 

@@ -33,7 +33,6 @@ def _interval(text: str) -> str:
 KeptFor = Annotated[str, AfterValidator(_kept)]
 TaskName = Annotated[str, StringConstraints(pattern=TASK_PATTERN)]
 _Name = Literal["succeeded", "deleted", "failed"]
-Overrides = Mapping[_Name, KeptFor]
 
 
 class ExpirySettings(SecretFiles):

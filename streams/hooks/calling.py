@@ -7,12 +7,12 @@ turn; a record that is no event is parked at once.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from joblog.streams.contract import deadletters
 from joblog.streams.errors import ContractError
 from joblog.streams.hooks.transition import Transition, read_transition
+from joblog.streams.patience import Patience
 
 log = logging.getLogger(__name__)
 
@@ -56,19 +56,6 @@ class Surroundings(Protocol):
 
     def park(self, record: Record, code: str, reason: str) -> None:
         """Return when the dead letter is written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How often a hook is called for a transition before that is parked, and the delays between (seconds)."""
-
-    attempts: int = 5
-    delay_s: float = 1.0
-    delay_max_s: float = 30.0
-
-    def delay_after(self, attempt: int) -> float:
-        """The delay after the attempt of this number (from 1): it doubles from one to the next."""
-        return min(self.delay_s * 2.0 ** min(attempt - 1, 60), self.delay_max_s)
 
 
 class Calling:

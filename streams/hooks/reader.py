@@ -18,12 +18,13 @@ from typing import Any, Final, Literal
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.health import Health
-from joblog.streams.hooks.calling import ROLE, Calling, Hook, Patience, Record, Stopped
+from joblog.streams.hooks.calling import ROLE, Calling, Hook, Record, Stopped
 from joblog.streams.hooks.parking import Parking
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.bounded import Bounded, Hung
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
+from joblog.streams.patience import Patience
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ Kafka in trouble is neither's fault: sending waits for it (writing.py), and noth
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 from joblog.streams.contract import deadletters
@@ -18,6 +17,7 @@ from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.record_headers import is_name
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import ContractError
+from joblog.streams.patience import Patience
 from joblog.streams.triggers.incoming import IncomingEvent, read_event
 from joblog.streams.triggers.records import Outgoing, Record, TooLarge
 
@@ -57,19 +57,6 @@ class TriggerFunction(Protocol):
 
     async def commands(self, event: IncomingEvent, returned: Any) -> Sequence[Command]:
         """The commands for what was returned. Raises ContractError if that is not jobs, or none that can be made."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How often a function is called for an event before the event is parked, and the delays between (seconds)."""
-
-    attempts: int = 5
-    delay_s: float = 1.0
-    delay_max_s: float = 30.0
-
-    def delay_after(self, attempt: int) -> float:
-        """The delay after the attempt of this number (from 1): it doubles from one to the next."""
-        return min(self.delay_s * 2.0 ** min(attempt - 1, 60), self.delay_max_s)
 
 
 class Handling:

@@ -19,7 +19,8 @@ from joblog.streams.health import Health
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
-from joblog.streams.triggers.handling import ROLE, WAITING_FOR_TOPICS, Handling, Patience, TriggerFunction
+from joblog.streams.patience import Patience
+from joblog.streams.triggers.handling import ROLE, WAITING_FOR_TOPICS, Handling, TriggerFunction
 from joblog.streams.triggers.intake import Session
 from joblog.streams.triggers.starts import begin_at_end
 from joblog.streams.triggers.writing import Writer

@@ -23,7 +23,8 @@ from joblog.streams.contract.record_headers import size_of
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.contract.wire import CreateJob
 from joblog.streams.metrics import Meters
-from joblog.streams.triggers.handling import Handling, Patience
+from joblog.streams.patience import Patience
+from joblog.streams.triggers.handling import Handling
 from joblog.streams.triggers.incoming import IncomingEvent, read_event
 from joblog.streams.triggers.records import Outgoing, Record
 

@@ -16,7 +16,11 @@ from joblog.services.cli.postgres import monitor_of
 from joblog.services.cli.progress import STOPPED, shown
 from joblog.services.cli.values import (
     ByOption,
+    OfQueueOption,
+    OfTaskOption,
+    OfWorkerOption,
     ReasonOption,
+    StatesOption,
     check_filled,
     parse_instant,
     queue_name,
@@ -36,7 +40,6 @@ app = typer.Typer(no_args_is_help=True)
 
 Operation = Annotated[str, typer.Argument(metavar="OPERATION", help="The operation's id, as it was printed.")]
 Follow = Annotated[bool, typer.Option("--follow", help="Wait for the end, and show how far it is.")]
-_STATES: Final = ", ".join(State)
 #: How often the tables are looked at by whoever follows, seconds; and how long the numbers must stay as they are.
 LOOK_S: Final = 0.3
 SETTLED_S: Final = 1.0
@@ -60,13 +63,10 @@ def about() -> None:
 def begin(
     ctx: typer.Context,
     *,
-    state: Annotated[
-        list[State] | None,
-        typer.Option(case_sensitive=False, metavar="STATE", help=f"{_STATES}; may be repeated."),
-    ] = None,
-    queue: Annotated[str | None, typer.Option(help="Only jobs of this queue.")] = None,
-    task: Annotated[str | None, typer.Option(help="Only jobs of this task.")] = None,
-    worker: Annotated[str | None, typer.Option(help="Only jobs of this worker.")] = None,
+    state: StatesOption = None,
+    queue: OfQueueOption = None,
+    task: OfTaskOption = None,
+    worker: OfWorkerOption = None,
     search: Annotated[str | None, typer.Option(help="A part of the last exception's type and text.")] = None,
     retrying: Annotated[bool, typer.Option("--retrying", help="Only jobs that wait for a retry.")] = False,
     created_after: Annotated[str | None, typer.Option(help="Created at this time or later (ISO 8601).")] = None,

@@ -10,7 +10,17 @@ from joblog.services.cli.commands.follow import follow
 from joblog.services.cli.context import JobIdArgument, LimitOption, Output, OutputOption, note
 from joblog.services.cli.output import print_block, print_document, print_rows, shown
 from joblog.services.cli.postgres import monitor_of
-from joblog.services.cli.values import check_filled, parse_due, queue_name, settings_of, task_name
+from joblog.services.cli.values import (
+    OfQueueOption,
+    OfTaskOption,
+    OfWorkerOption,
+    StatesOption,
+    check_filled,
+    parse_due,
+    queue_name,
+    settings_of,
+    task_name,
+)
 from joblog.services.client.client import Client
 from joblog.services.settings.model import Settings
 from joblog.streams.contract.fields import PRIORITY_MAX
@@ -109,13 +119,10 @@ def _told(data: Mapping[str, Any]) -> str:
 def list_jobs(
     ctx: typer.Context,
     *,
-    state: Annotated[
-        list[State] | None,
-        typer.Option(case_sensitive=False, metavar="STATE", help=f"{_STATES}; may be repeated."),
-    ] = None,
-    queue: Annotated[str | None, typer.Option(help="Only jobs of this queue.")] = None,
-    task: Annotated[str | None, typer.Option(help="Only jobs of this task.")] = None,
-    worker: Annotated[str | None, typer.Option(help="Only jobs of this worker.")] = None,
+    state: StatesOption = None,
+    queue: OfQueueOption = None,
+    task: OfTaskOption = None,
+    worker: OfWorkerOption = None,
     search: Annotated[str | None, typer.Option(help="A job id, or a part of the last exception's text.")] = None,
     order: Annotated[
         Order,

@@ -15,6 +15,10 @@ app = typer.Typer(no_args_is_help=True)
 
 Kind = Annotated[LimitKind, typer.Argument(case_sensitive=False, help="The kind of limit.")]
 Key = Annotated[str, typer.Argument(help="The limit's key.")]
+Capacity = Annotated[
+    int, typer.Argument(min=1, max=1_000_000, help="How many jobs run at a time, or start in an interval.")
+]
+PerOption = Annotated[str | None, typer.Option(help="The interval of a rate: 1s, 15m, 2d.")]
 
 
 @app.callback()
@@ -65,11 +69,9 @@ def set_limit(
     ctx: typer.Context,
     kind: Kind,
     key: Key,
-    capacity: Annotated[
-        int, typer.Argument(min=1, max=1_000_000, help="How many jobs run at a time, or start in an interval.")
-    ],
+    capacity: Capacity,
     *,
-    per: Annotated[str | None, typer.Option(help="The interval of a rate: 1s, 15m, 2d.")] = None,
+    per: PerOption = None,
     by: ByOption = None,
     reason: ReasonOption = None,
 ) -> None:
@@ -99,11 +101,9 @@ def set_queue_limit(
     ctx: typer.Context,
     queue: Annotated[str, typer.Argument(help="The queue's name.")],
     kind: Kind,
-    capacity: Annotated[
-        int, typer.Argument(min=1, max=1_000_000, help="How many jobs run at a time, or start in an interval.")
-    ],
+    capacity: Capacity,
     *,
-    per: Annotated[str | None, typer.Option(help="The interval of a rate: 1s, 15m, 2d.")] = None,
+    per: PerOption = None,
     by: ByOption = None,
     reason: ReasonOption = None,
 ) -> None:

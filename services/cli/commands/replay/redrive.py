@@ -14,7 +14,16 @@ from joblog.services.cli.files import stoppable
 from joblog.services.cli.output import print_document, print_rows
 from joblog.services.cli.postgres import hinted
 from joblog.services.cli.progress import shown
-from joblog.services.cli.values import check_filled, parse_clock, parse_rate, queue_name, settings_of, task_name
+from joblog.services.cli.values import (
+    OfQueueOption,
+    OfTaskOption,
+    check_filled,
+    parse_clock,
+    parse_rate,
+    queue_name,
+    settings_of,
+    task_name,
+)
 from joblog.services.replay import redriving
 from joblog.services.replay.redriving import Choice, Plan, check_id
 from joblog.streams.contract.states import State
@@ -35,8 +44,8 @@ def redrive(
     exception: Annotated[
         str | None, typer.Option(help="Only those whose last exception is of this type, with or without module.")
     ] = None,
-    task: Annotated[str | None, typer.Option(help="Only jobs of this task.")] = None,
-    queue: Annotated[str | None, typer.Option(help="Only jobs of this queue.")] = None,
+    task: OfTaskOption = None,
+    queue: OfQueueOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many, the oldest first.")] = None,
     rate: RateOption = "100/s",
     mapping: Annotated[

@@ -9,8 +9,9 @@ from joblog.streams.contract import wire
 from joblog.streams.contract.codec import encode
 from joblog.streams.contract.states import State
 from joblog.streams.errors import SettingsError
-from joblog.streams.hooks.calling import HOOK_RAISED, Calling, Patience, Record, Stopped
+from joblog.streams.hooks.calling import HOOK_RAISED, Calling, Record, Stopped
 from joblog.streams.hooks.transition import Transition, read_transition
+from joblog.streams.patience import Patience
 from msgspec import Raw
 
 from tests.support.jobs import BOOM, ID, NOW_TEXT, event

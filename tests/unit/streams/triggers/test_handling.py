@@ -9,8 +9,9 @@ from joblog.streams.contract.ids import new_job_id
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import InvalidData
 from joblog.streams.metrics import Meters
+from joblog.streams.patience import Patience
 from joblog.streams.triggers import handling
-from joblog.streams.triggers.handling import Command, Handling, Patience
+from joblog.streams.triggers.handling import Command, Handling
 from joblog.streams.triggers.incoming import IncomingEvent
 from joblog.streams.triggers.records import Outgoing, Record, TooLarge
 

@@ -5,7 +5,7 @@ from joblog.streams.contract.topics import TopicNames
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
-from joblog.streams.triggers.handling import Patience
+from joblog.streams.patience import Patience
 from joblog.streams.triggers.process import Triggers
 
 
