@@ -5,15 +5,13 @@ A report is read by its struct only.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from datetime import MAXYEAR, MINYEAR, datetime
-from functools import lru_cache
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, get_args
 
 from joblog.streams.contract import commands, wire
 from joblog.streams.contract.cloudevents import DEPTH_MAX, DIGITS_MAX, Headers, check_text, explained, read_envelope
-from joblog.streams.contract.fields import JOB_ID_PATTERN, QUEUE_PATTERN, TASK_PATTERN, WORKER_PATTERN
-from joblog.streams.contract.relations import limit_problem, unique_problem
+from joblog.streams.contract.report_checks import check_report
+from joblog.streams.contract.shapes import is_job_id, is_limit, is_queue, is_task, is_time, is_unique, match_job_id
 from joblog.streams.contract.unreadable import NOT_READABLE
 from joblog.streams.contract.upcast import upcast_command
 from joblog.streams.errors import InvalidData, UndecodableRecord, UnknownType
@@ -113,7 +111,7 @@ def read_report(value: bytes | None) -> wire.AnyReport:
         report = _report.decode(value)
         if BACKSLASH in value and b"\\u0000" in value:  # a number is found four times as fast as a byte string
             check_text(_any(value))
-        _check_report(report)
+        check_report(report)
     except StructError as error:
         raise InvalidData(str(error)) from error
     except NOT_READABLE as error:
@@ -176,107 +174,33 @@ def _is_create(create: wire.CreateJob) -> bool:
         for one in create.parameters.values():
             json.decode(one)
     return (
-        _is_queue(create.queue)
-        and _is_task(create.task)
-        and (create.job_id is None or _job_id(create.job_id) is not None)
-        and (create.parent is None or _is_job_id(create.parent.job_id))
-        and (create.run_at is None or _is_time(create.run_at))
-        and (create.deadline is None or _is_time(create.deadline))
-        and (create.batch is None or _is_job_id(create.batch))
-        and (create.parents is None or (create.parent is None and all(map(_is_job_id, create.parents.job_ids))))
-        and (not create.limits or all(map(_is_limit, create.limits)))
-        and (create.unique is None or _is_unique(create.unique))
+        is_queue(create.queue)
+        and is_task(create.task)
+        and (create.job_id is None or match_job_id(create.job_id) is not None)
+        and (create.parent is None or is_job_id(create.parent.job_id))
+        and (create.run_at is None or is_time(create.run_at))
+        and (create.deadline is None or is_time(create.deadline))
+        and (create.batch is None or is_job_id(create.batch))
+        and (create.parents is None or (create.parent is None and all(map(is_job_id, create.parents.job_ids))))
+        and (not create.limits or all(map(is_limit, create.limits)))
+        and (create.unique is None or is_unique(create.unique))
     )
-
-
-def _check_report(report: wire.AnyReport) -> None:
-    """Refuse ids and names that are none, what Postgres cannot store, and a result that nobody can read."""
-    if isinstance(report, wire.RunSucceeded | wire.ParentEnded) and report.result is not wire.NO_RAW:
-        _check_carried(report.result, "result")
-    if isinstance(report, wire.ParentEnded | wire.ParentRequeued):
-        _check_names(_is_job_id, "a job id", report.job_id, report.parent)
-    elif isinstance(report, wire.ContinuationAdded | wire.ContinuationUnmet | wire.BatchAwaited):
-        _check_names(_is_job_id, "a job id", report.job_id, report.child)
-    elif isinstance(report, wire.LimitReport):
-        _check_names(_is_job_id, "a job id", report.job_id)
-        if isinstance(report, wire.LimitAsked | wire.LimitStarted) and not _is_limit(report.limit):
-            raise InvalidData(f"{report.limit.kind} {report.limit.key:.100} is no limit")
-    elif isinstance(report, wire.BatchCounted | wire.BatchTold):
-        _check_names(_is_job_id, "the id of a batch", report.job_id)
-    elif isinstance(report, wire.WorkerAnnounced):
-        _check_names(_is_worker, "the id of a worker", report.worker)
-        _check_names(_is_queue, "the name of a queue", *report.queues, *report.all_queues)
-        _check_names(_is_task, "the name of a task", *report.tasks, *report.policies)
-        if not _is_time(report.started_at):
-            raise InvalidData("started_at lies beyond the calendar")
-
-
-def _check_carried(value: Raw, where: str) -> None:
-    """Refuse JSON that no reader could decode: text that is not UTF-8, numbers out of range, too much depth."""
-    try:
-        said, text = _any(value), bytes(value)
-    except NOT_READABLE as error:
-        raise InvalidData(f"{where}: {error}") from error
-    if text.count(b"[") + text.count(b"{") >= DEPTH_MAX:
-        check_text({where: said})
-
-
-def _check_names(is_one: Callable[[str], bool], what: str, *names: str) -> None:
-    for name in names:
-        if not is_one(name):
-            raise InvalidData(f"{name!r:.100} is not {what}")
 
 
 def _is_change(change: wire.Change) -> bool:
     if getattr(change, "snapshot", None) is not None:
         return False  # rare, and much to check
     return (
-        _is_job_id(change.job_id)
-        and (not isinstance(change, wire.RequeueJob) or change.queue is None or _is_queue(change.queue))
-        and (not isinstance(change, wire.RescheduleJob) or _is_time(change.run_at))
-        and (not isinstance(change, wire.MoveJob) or _is_queue(change.queue))
+        is_job_id(change.job_id)
+        and (not isinstance(change, wire.RequeueJob) or change.queue is None or is_queue(change.queue))
+        and (not isinstance(change, wire.RescheduleJob) or is_time(change.run_at))
+        and (not isinstance(change, wire.MoveJob) or is_queue(change.queue))
     )
 
 
 _any: Final = json.Decoder().decode
 _array: Final = json.Decoder(list[Any]).decode
 _object: Final = json.Decoder(dict[str, Any]).decode
-# In all of these `$` would let a line end follow; a full match does not.
-_job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
-_queue: Final = re.compile(QUEUE_PATTERN).fullmatch
-_task: Final = re.compile(TASK_PATTERN).fullmatch
-_worker: Final = re.compile(WORKER_PATTERN).fullmatch
-
-
-def _is_time(instant: datetime) -> bool:
-    """Whether an instant stays within the calendar in any zone."""
-    return MINYEAR < instant.year < MAXYEAR
-
-
-def _is_limit(limit: wire.Limit) -> bool:
-    return limit_problem(limit.kind, limit.capacity, limit.interval_s) is None
-
-
-def _is_unique(unique: wire.Unique) -> bool:
-    return unique_problem(unique.policy, unique.until, unique.period_s, unique.wait_s) is None
-
-
-def _is_job_id(text: str) -> bool:
-    return _job_id(text) is not None
-
-
-@lru_cache(maxsize=10_000)
-def _is_queue(text: str) -> bool:
-    return _queue(text) is not None
-
-
-@lru_cache(maxsize=10_000)
-def _is_task(text: str) -> bool:
-    return _task(text) is not None
-
-
-def _is_worker(text: str) -> bool:
-    return _worker(text) is not None
 
 
 def _check_size(value: bytes) -> None:

@@ -7,11 +7,12 @@ from joblog.streams.contract.ids import hashed_job_id, lane_of_job
 from joblog.streams.contract.relations import PARENT_PARAMETER
 from joblog.streams.contract.shards import wrong_lane
 from joblog.streams.contract.states import FINAL_STATES
-from joblog.streams.lane.job import Job, first_event, new_job, revived
+from joblog.streams.lane.extras import extras_of
+from joblog.streams.lane.job import Job, first_event, job_with, revived
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.transitions import RESERVED, Election, Rejection, elected_first
-from msgspec import Raw, json
+from msgspec import Raw, json, structs
 
 _encode: Final = json.Encoder().encode
 
@@ -27,40 +28,51 @@ def create(lane: Pipeline, received: wire.Received, election: Election, out: Lan
         return Rejection("wrong_lane", f"queue {command.queue} does not live in lane {lane.number} of the job id")
     if job_id in lane.store.jobs or lane.ended.get(job_id) is not None:
         return Rejection("duplicate", f"job {job_id} exists already")
-    is_related = command.parent is not None or command.parents is not None or command.batch is not None
-    if (is_related or command.parameters) and (rejected := _unfit(command, job_id, lane.lanes)):
+    extras = extras_of(command, election.now_ms)
+    if (extras is not None or command.parent is not None or command.parameters) and (
+        rejected := _unfit(command, job_id, lane.lanes)
+    ):
         return rejected
-    spec = _encode(
-        wire.JobSpec(
-            command.args,
-            command.kwargs,
-            command.priority,
-            command.retry,
-            command.timeout_s,
-            Raw(_encode(command.parameters)) if command.parameters else wire.EMPTY_OBJECT,
-            command.parent,
-            command.idempotency_key,
-            command.parents,
-            command.limits,
-            command.unique,
-            command.batch,
-            command.deadline,
-            command.expires_in_s,
-        )
-    )
+    spec = _encode(_spec(command) if extras is None else _spec_with_extras(command))
     now_ms = election.now_ms
     event = first_event(command, spec, now_ms)
     if event.state in election.watched:
         event = elected_first(job_id, event, command, election)
-    job = new_job(job_id, event, spec, command.priority, now_ms, command)
+    job = job_with(job_id, event, spec, command.priority, now_ms, extras)
     if received.traceparent is not None:
         job.traceparent = received.traceparent
-    if job.extras is not None:
-        for creating in lane.hooks.creating(job.extras.uses):
+    if extras is not None:
+        for creating in lane.hooks.creating(extras.uses):
             if rejected := creating(job, received.id, election, out):
                 return rejected
     lane.add(job, event, received.id, election, out)
     return None
+
+
+def _spec(command: wire.CreateJob) -> wire.JobSpec:
+    """The facts of a job that uses no feature of its own."""
+    return wire.JobSpec(
+        command.args,
+        command.kwargs,
+        command.priority,
+        command.retry,
+        command.timeout_s,
+        Raw(_encode(command.parameters)) if command.parameters else wire.EMPTY_OBJECT,
+        command.parent,
+        command.idempotency_key,
+    )
+
+
+def _spec_with_extras(command: wire.CreateJob) -> wire.JobSpec:
+    return structs.replace(
+        _spec(command),
+        parents=command.parents,
+        limits=command.limits,
+        unique=command.unique,
+        batch=command.batch,
+        deadline=command.deadline,
+        expires_in_s=command.expires_in_s,
+    )
 
 
 def change(lane: Pipeline, received: wire.Received, election: Election, out: LaneOutput) -> Rejection | None:

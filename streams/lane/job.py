@@ -163,10 +163,15 @@ def new_job(
     created: wire.CreateJob | wire.JobSpec,
 ) -> Job:
     """The job that its first event creates; `created` is the command or the spec, which is what `spec` says."""
+    return job_with(job_id, event, spec, priority, at_ms, extras_of(created, at_ms))
+
+
+def job_with(job_id: str, event: wire.JobEvent, spec: bytes, priority: int, at_ms: int, extras: Extras | None) -> Job:
+    """As `new_job`, where the extras are known."""
     # Queue and task names repeat: one object of each is enough for a million jobs.
     job = Job(job_id, intern(event.queue), intern(event.task), event.state, 1, event.attempt, priority, at_ms, spec)
     job.retries, job.lost = event.retry, event.lost
-    job.extras = extras_of(created, at_ms)
+    job.extras = extras
     if event.state is ENQUEUED:
         job.ready_ms = at_ms
     elif event.state is FAILED:

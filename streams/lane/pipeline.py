@@ -88,7 +88,7 @@ class Pipeline:
     def apply(self, job: Job, what: Any, cause: str, election: Election, out: LaneOutput) -> Rejection | None:
         """Let an input (a command, a report, ...) move a job; returns why it does not."""
         decision = decide(job, what, election)
-        if isinstance(decision, Rejection):
+        if type(decision) is Rejection:
             return decision
         if job.id not in self._jobs:  # it is revived
             self.ended.remove(job.id)

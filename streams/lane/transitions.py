@@ -1,7 +1,7 @@
 """Which transitions there are, and how one is decided: the table, and the candidate event of each input."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, final
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.json_text import raw, with_parameter
@@ -70,6 +70,7 @@ class ParentNoted(Struct, frozen=True, gc=False):
     reason: str
 
 
+@final
 class Rejection(Struct, frozen=True, gc=False):
     """Why an input does not move a job: `code` for programs, `reason` for people, `existing` the job in its place."""
 
@@ -129,7 +130,7 @@ def decide(job: Job, what: Any, election: Election) -> tuple[wire.JobEvent, ...]
     if job.state not in heard_in:
         return Rejection("wrong_state", f"{_name(what)} is not heard in state {job.state}")
     candidate = propose(job, what, election.now_ms)
-    if isinstance(candidate, Rejection):
+    if type(candidate) is Rejection:
         return candidate
     if candidate.state in election.watched and is_transition(candidate):
         return election.elect(job, candidate, what, election.now_ms)

@@ -5,7 +5,7 @@ A worker's last announcement is its record. The jobs that it holds are not in it
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, get_args
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.retry import Retry
@@ -24,7 +24,7 @@ from msgspec import Raw, msgpack, structs
 
 WORKER_KEY: Final = "worker:"
 #: What moves a job while its run goes on, which has to be told.
-_CANCELLING: Final = (wire.Change, Expired)
+_CANCELLING: Final = frozenset({*get_args(wire.AnyChange), Expired})
 #: The event of a worker whose lease ran out.
 LOST: Final = "worker.lost"
 
@@ -211,7 +211,7 @@ class Workers(Feature):
         """Free the slot of a job that left Processing; where that was not its run's end, cancel the worker's run."""
         if job.state is PROCESSING:
             return
-        if isinstance(what, _CANCELLING):
+        if type(what) in _CANCELLING:
             worker = self.registry.get(before.worker or "")
             if worker is not None:
                 cancel = wire.CancelJob(job_id=job.id, lease=before.lease, reason=f"The job is {job.state}")
