@@ -1,7 +1,8 @@
 """What the worker writes to the log: what it offers, how each run ended, and the records that it could not handle."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from math import inf
 from typing import Any, Final, TypeVar, assert_never
 
 from joblog.services.tasks.context import Cause
@@ -220,6 +221,13 @@ class Endings:
             where = stack_of(run.thread) if run.thread is not None else ""
             run.stop(Cause.TIMEOUT)
             self._close(run, Failed(JobException(error.type, error.message, where, error.types)))
+
+    def time_out_late(self, running: Collection[Run], now: float) -> float:
+        """Time out what ran too long; returns when the next run will have."""
+        for run in running:
+            if run.deadline <= now:
+                self.time_out(run)
+        return min((run.deadline for run in running if run.deadline > now), default=inf)
 
     def cancel(self, run: Run, reason: str) -> None:
         """Stop the run and report nothing: its lease is void, and a report would be rejected."""

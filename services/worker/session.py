@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf
 from threading import Event
 from typing import Final
 
@@ -140,7 +139,7 @@ class Session:
         self._parts.meters.set("joblog_worker_slots_used", len(running))
         self._parts.run_meters.flush()
         self._send_told(running, now)
-        self._next_turn = min(now + TURN_S, self._time_out(running, now))
+        self._next_turn = min(now + TURN_S, self._parts.endings.time_out_late(running, now))
         self._release_and_announce(now)
 
     def _fence(self, now: float) -> None:
@@ -168,13 +167,6 @@ class Session:
                 said = told.take(now)
                 if said is not None:
                     self._parts.reports.progressed(run, said)
-
-    def _time_out(self, running: list[Run], now: float) -> float:
-        """Time out what ran too long; returns when the next run will have."""
-        for run in running:
-            if run.deadline <= now:
-                self._parts.endings.time_out(run)
-        return min((run.deadline for run in running if run.deadline > now), default=inf)
 
     def _release_and_announce(self, now: float) -> None:
         """Give back what waited too long, but first lower the offer to its lane, so that it does not come again."""

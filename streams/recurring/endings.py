@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.timestamps import EPOCH, time_ms
 from joblog.streams.kafka.clients import KafkaConfig, reader
+from joblog.streams.recurring.ends import Ends
 
 log = logging.getLogger(__name__)
 
@@ -24,19 +24,6 @@ _SKEW: Final = timedelta(seconds=60)
 _POLL_S: Final = 0.1
 _RETRY_S: Final = 1.0
 _ANSWER_S: Final = 10.0
-_FINAL: Final = frozenset({"job.succeeded", "job.failed", "job.deleted"})
-
-
-class _Data(msgspec.Struct):
-    traversed: bool = False
-
-
-class _Event(msgspec.Struct):
-    type: str
-    data: _Data = msgspec.field(default_factory=_Data)
-
-
-_decode: Final = msgspec.json.Decoder(_Event).decode
 
 
 @dataclass(slots=True)
@@ -44,8 +31,7 @@ class _Lane:
     """What is read of one lane: from when, and whether its end was reached since."""
 
     since: datetime
-    jobs: dict[str, bool] = field(default_factory=dict)  # whether each has ended
-    seen: set[str] = field(default_factory=set)
+    ends: Ends = field(default_factory=Ends)
     is_placed: bool = False
     at_end: bool = False
 
@@ -71,8 +57,7 @@ class Endings:
                 del self._lanes[lane]
                 self._changed = True
             for state in self._lanes.values():
-                state.jobs = {job_id: ended for job_id, ended in state.jobs.items() if job_id in jobs}
-                state.seen &= state.jobs.keys()
+                state.ends.keep(jobs)
             for job_id, created in jobs.items():
                 self._add(job_id, max(created, EPOCH + _SKEW) - _SKEW)
         if jobs and self._thread is None:
@@ -83,9 +68,9 @@ class Endings:
         """Whether a watched job has not ended; None while that is not known."""
         with self._lock:
             lane = self._lanes.get(lane_of_job(job_id))
-            if lane is None or job_id not in lane.jobs:
+            if lane is None or job_id not in lane.ends.jobs:
                 return None
-            if lane.jobs[job_id]:
+            if lane.ends.jobs[job_id]:
                 return False
             return True if lane.at_end else None
 
@@ -100,9 +85,9 @@ class Endings:
         if lane is None:
             lane = self._lanes[number] = _Lane(since)
             self._changed = True
-        if job_id in lane.jobs:
+        if job_id in lane.ends.jobs:
             return
-        lane.jobs[job_id] = False
+        lane.ends.watch(job_id)
         if since < lane.since:
             lane.since, lane.is_placed, lane.at_end = since, False, False
             self._changed = True
@@ -159,19 +144,5 @@ class Endings:
                 elif not error.retriable():
                     raise KafkaException(error)
                 return
-            job_id = (message.key() or b"").decode(errors="replace")
-            if lane.jobs.get(job_id) is False:
-                self._look(lane, job_id, message.value() or b"")
-
-    def _look(self, lane: _Lane, job_id: str, value: bytes) -> None:
-        try:
-            event = _decode(value)
-        except msgspec.DecodeError:
-            return  # the projector parks it and says why
-        if event.type == "command.rejected":
-            # Rejected, and never seen: this job will not come.
-            lane.jobs[job_id] = job_id not in lane.seen
-            return
-        if event.type.startswith("job."):
-            lane.seen.add(job_id)
-            lane.jobs[job_id] = event.type in _FINAL and not event.data.traversed
+            key, value = message.key(), message.value()
+            lane.ends.take((key or b"").decode(errors="replace"), value or b"")

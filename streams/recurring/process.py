@@ -3,7 +3,7 @@
 Any number of them share the partitions of the topic `recurring`. Whoever is given a partition reads it from the
 beginning, and writes a mark at its end: once the mark comes back, everything before it was read. Every tick
 
-1. decides on each definition whose time has come (due.py);
+1. decides on each definition whose time has come (deciding.py);
 2. sends the commands, and waits until Kafka has acknowledged them;
 3. notes the progress in the same way.
 
@@ -24,20 +24,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from confluent_kafka import KafkaException
-from joblog.streams.contract.ids import lane_of_job
-from joblog.streams.contract.recurring import Overlap
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
 from joblog.streams.recurring.awake import Awake, Slept
-from joblog.streams.recurring.due import Decision, decide
+from joblog.streams.recurring.deciding import planned, watched
 from joblog.streams.recurring.endings import Endings
 from joblog.streams.recurring.held import MARK, Held, Silent
 from joblog.streams.recurring.jobs import Installation
 from joblog.streams.recurring.membership import Read, member
 from joblog.streams.recurring.parking import PARKED, ROLE, Unreadable, park
-from joblog.streams.recurring.plan import Plan, plan
+from joblog.streams.recurring.plan import Plan
 from joblog.streams.recurring.rows import Row
 from joblog.streams.recurring.sender import Record, Sender
 from joblog.streams.recurring.telling import count, show
@@ -177,7 +175,7 @@ class Recurring:
             if can_mark:
                 await self._mark()
             now = self._clock()
-            self._watch(now)
+            self._endings.watch(watched(self._rows(), now, self._where))
             plans = list(self._plans(now))
             if plans:
                 await self._perform(plans)
@@ -197,22 +195,6 @@ class Recurring:
         )
         for _, held in unmarked:
             held.is_marked = True
-
-    def _watch(self, now: datetime) -> None:
-        """Watch the last jobs of the definitions whose overlap matters."""
-        watched = dict[str, datetime]()
-        for row in self._rows():
-            job_id = self._last_job(row)
-            if job_id is not None and row.progress is not None:
-                watched[job_id] = min(row.progress.last_created_at or row.progress.through, now)
-        self._endings.watch(watched)
-
-    def _last_job(self, row: Row) -> str | None:
-        """The job that has to end before the next one, if there is one; a lane that does not exist has none."""
-        if row.definition is None or row.definition.overlap is Overlap.ALLOW or row.progress is None:
-            return None
-        job_id = row.progress.last_job_id
-        return job_id if job_id is not None and lane_of_job(job_id) < self._where.lanes else None
 
     def _rows(self) -> Iterator[Row]:
         for held in self._held.values():
@@ -235,27 +217,13 @@ class Recurring:
     def _planned(self, row: Row, now: datetime) -> Plan | None:
         """The plan of one row; what nobody foresaw costs this row a while, and the others nothing."""
         try:
-            decision = self._decision(row, now)
-            return None if decision is None else plan(row, decision, now, self._where)
+            return planned(row, self._endings.is_running, now, self._where)
         except Exception as error:  # its records may be anybody's
             self._meters.inc("joblog_internal_errors_total", ROLE)
             log.exception("recurring.undecided", extra={"recurring_id": row.id})
             row.error = f"{type(error).__name__}: {error}"
             row.next_due = now + UNDECIDED
             return None
-
-    def _decision(self, row: Row, now: datetime) -> Decision | None:
-        definition, schedule = row.definition, row.schedule
-        if definition is None or schedule is None or (row.next_due is not None and now < row.next_due):
-            return None
-        last_job = self._last_job(row)
-        is_running = False if last_job is None else self._endings.is_running(last_job)
-        if is_running is None:
-            return None  # not known yet
-        decision = decide(definition, schedule, row.pause, row.skip, row.progress, is_running=is_running, now=now)
-        if decision is None and (row.progress is None or row.progress.waiting is None):
-            row.next_due = row.look_again(now)
-        return decision
 
     # --- doing ---
 

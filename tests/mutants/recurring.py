@@ -61,9 +61,9 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "recurring-overlap-unknown",
         "waiting until it is known whether the job before has ended",
-        _PROCESS_PY,
-        "        if is_running is None:\n            return None  # not known yet\n",
-        "        is_running = bool(is_running)\n",
+        "streams/recurring/deciding.py",
+        "    if still_runs is None:\n        return None  # not known yet\n",
+        "    still_runs = bool(still_runs)\n",
         f"{_PROCESS}::test_nothing_is_decided_before_it_is_known_whether_the_job_before_has_ended",
     ),
     mutant(
