@@ -31,8 +31,9 @@ def definition_of(
     anchor: datetime | None,
     options: JobOptions,
     fields: Mapping[str, Any],
+    now: datetime | None = None,
 ) -> Definition:
-    """The definition that `add_or_update`, or a task's `@recurring`, asks for."""
+    """The definition that `add_or_update`, or a task's `@recurring`, asks for; its occurrences count from `now`."""
     for name in UNUSED:
         if getattr(options, name):
             raise InvalidData(f"options.{name} has no effect on a recurring job: leave it out")
@@ -54,7 +55,7 @@ def definition_of(
             "retry": options.retry,
             "timeout_s": timeout / timedelta(seconds=1) if isinstance(timeout, timedelta) else timeout,
             "parameters": dict(options.parameters),
-            "starts_at": datetime.now(UTC),
+            "starts_at": now or datetime.now(UTC),
         }
     )
 

@@ -103,6 +103,7 @@ class RecurringJobs:
                 "misfire_tolerance_s": seconds(misfire_tolerance, "misfire_tolerance"),
                 "overlap": overlap,
             },
+            self._now(),
         )
         return self._write_definition(made, self._row(recurring_id))
 
@@ -118,6 +119,7 @@ class RecurringJobs:
                 recurrence.anchor,
                 recurrence.options or JobOptions(),
                 recurrence.fields,
+                self._now(),
             )
             row = there.get(recurring_id)
             if self._write_definition(made, row).version != _version(row):
@@ -147,7 +149,7 @@ class RecurringJobs:
 
     def pause(self, recurring_id: str, *, until: datetime | None = None) -> None:
         """Create no jobs, for good or until an instant; what would have been due meanwhile is not made up for."""
-        now = _now()
+        now = self._now()
         asked = checked(Pause, paused=True, at=now, until=until)
         if asked.until is not None and asked.until <= now:
             raise InvalidData(f"a pause until {asked.until.isoformat()} has no effect: that is over")
@@ -156,12 +158,12 @@ class RecurringJobs:
     def resume(self, recurring_id: str) -> None:
         """End a pause."""
         self._existing(recurring_id)
-        self._send(recurring_id, [(Pause, Pause(paused=False, at=_now()))])
+        self._send(recurring_id, [(Pause, Pause(paused=False, at=self._now()))])
 
     def skip_next(self, recurring_id: str) -> datetime:
         """Leave out the next occurrence, which is returned; to call it again before that one changes nothing."""
         row = replace(self._existing(recurring_id), skip=None)
-        upcoming = row.upcoming(_now(), 1)
+        upcoming = row.upcoming(self._now(), 1)
         if not upcoming:
             raise InvalidData(f"{recurring_id} has no next occurrence that could be skipped: it is paused, or ended")
         self._send(recurring_id, [(Skip, Skip(after=upcoming[0] - timedelta(seconds=1)))])
@@ -176,7 +178,7 @@ class RecurringJobs:
             priority=definition.priority,
             retry=definition.retry,
             timeout=definition.timeout_s,
-            parameters=parameters_of(definition, _now(), Cause.TRIGGER),
+            parameters=parameters_of(definition, self._now(), Cause.TRIGGER),
         )
         return self._create(definition.task, Call(definition.args, definition.kwargs), options)
 
@@ -194,6 +196,10 @@ class RecurringJobs:
             if self._sender is not None:
                 self._sender.close()
                 self._sender = None
+
+    def _now(self) -> datetime:
+        """The present; users' tests have a clock of their own."""
+        return datetime.now(UTC)
 
     def _existing(self, recurring_id: str) -> Row:
         row = self._row(recurring_id)
@@ -247,7 +253,3 @@ class RecurringJobs:
 
 def _version(row: Row | None) -> int:
     return row.definition.version if row is not None and row.definition is not None else 0
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

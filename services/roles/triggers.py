@@ -4,7 +4,7 @@ from joblog.services.client.templates import Rules
 from joblog.services.roles.runner import Builder
 from joblog.services.roles.topics import on_checked_topics
 from joblog.services.settings.model import Settings
-from joblog.services.triggers.bound import BoundTrigger, Calls
+from joblog.services.triggers.bound import BoundTrigger, CallsApart
 from joblog.services.triggers.trigger import TriggerRegistry
 from joblog.streams.errors import SettingsError
 from joblog.streams.health import Health
@@ -34,7 +34,7 @@ def triggers(settings: Settings) -> Builder:
     )
 
     def build(meters: Meters, health: Health) -> Triggers:
-        calls = Calls()
+        calls = CallsApart()
         return Triggers(
             settings.kafka.config(),
             names,

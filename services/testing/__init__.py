@@ -8,17 +8,23 @@
         assert joblog.job(job).result == {"width": 640}
 
 An `InMemoryJoblog` is a `Client` whose commands go to lanes in memory. These decide as those of an elector do, since
-they are the same code; jobs run in the calling thread, by what a worker runs them with. With pytest, the fixture
-`joblog` is such an object (streams/pytest_plugin.py).
+they are the same code; jobs run in the calling thread, by what a worker runs them with. Recurring jobs are decided by
+the rules of `joblog recurring`, events handled by the code of `joblog triggers`. With pytest, the fixture `joblog` is
+such an object (streams/pytest_plugin.py).
 
-What is not simulated: the time-outs of tasks (a run takes no time), processes of their own (`isolation="process"`
-runs here, too), recurring definitions, triggers, and lost workers.
+What is not simulated: processes of their own (`isolation="process"` runs here, too), several workers at once, orders
+to workers, and bulk operations.
 
-Inside: broker (the lanes, what they tell each other, the clock), inline_worker (runs), told (events as monitoring
-shows them), assertions, in_memory (what users see). May import: all of client, worker, projections without Postgres,
-streams.
+Inside: in_memory (what users see), with running (runs and time), publishing (events) and assertions; broker (the
+lanes, what they tell each other, the clock), inline_worker (runs) by the clock of timed_run, with what incidents let
+happen to them, ready_jobs (which is next), recurring, told (events as monitoring shows them), telling (jobs as
+texts), stand_ins.
+May import: all of client, worker, triggers, projections without Postgres, streams without Faust.
 """
 
+from joblog.services.testing.broker import NotSimulated
 from joblog.services.testing.in_memory import InMemoryJoblog
+from joblog.services.testing.publishing import EventParked
+from joblog.services.testing.running import RunRaised, TooManyRuns
 
-__all__ = ["InMemoryJoblog"]
+__all__ = ["EventParked", "InMemoryJoblog", "NotSimulated", "RunRaised", "TooManyRuns"]

@@ -4,10 +4,11 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NoReturn
 
-from joblog.projections.monitor.models import JobDetails
+from joblog.projections.monitor.models import JobDetails, Rejected
 from joblog.services.client.json_values import encode_json
 from joblog.services.client.options import name_of
 from joblog.services.tasks.task import Task
+from joblog.services.testing.telling import DeadLetter, history_of, jobs_of, letters_of, rejections_of
 from joblog.streams.contract.states import State
 from msgspec import json
 
@@ -15,7 +16,6 @@ from msgspec import json
 WAITING: Final = (State.AWAITING, State.SCHEDULED, State.ENQUEUED)
 #: An instant is met if it is this close: a delay is counted from when the job was created.
 CLOSE: Final = timedelta(seconds=1)
-_SHOWN_MAX: Final = 10
 
 
 class Assertions:
@@ -29,6 +29,16 @@ class Assertions:
         queue: str | None = None,
     ) -> list[JobDetails]:
         """Jobs in the order of their creation."""
+        raise NotImplementedError
+
+    @property
+    def rejected(self) -> list[Rejected]:
+        """The commands that could not be done."""
+        raise NotImplementedError
+
+    @property
+    def parked(self) -> list[DeadLetter]:
+        """The events that could not become jobs."""
         raise NotImplementedError
 
     def assert_enqueued(
@@ -87,14 +97,13 @@ class Assertions:
         if job.state is not state:
             why = f": {job.reason}" if job.reason else ""
             details = f"\n{job.exception.details}" if job.exception is not None and job.exception.details else ""
-            raise AssertionError(f"job {job_id} of {job.task} is {job.state}, not {state}{why}{details}")
+            said = f"job {job_id} of {job.task} is {job.state}, not {state}{why}{details.rstrip()}"
+            raise AssertionError(f"{said}\n{history_of(job)}")
         return job
 
     def _fail(self, what: str, task: Task[..., Any] | str | None) -> NoReturn:
-        jobs = self.jobs(task=task) or self.jobs()
-        lines = [f"  {job.state} {job.task} {_call(job)} queue={job.queue} {job.id}" for job in jobs[-_SHOWN_MAX:]]
-        more = [f"  and {len(jobs) - _SHOWN_MAX} before"] if len(jobs) > _SHOWN_MAX else []
-        raise AssertionError("\n".join([what, "jobs:", *(lines or ["  none"]), *more]))
+        lines = jobs_of(self.jobs(task=task) or self.jobs())
+        raise AssertionError("\n".join([what, *lines, *rejections_of(self.rejected), *letters_of(self.parked)]))
 
 
 class _Wanted:
@@ -139,8 +148,3 @@ class _Wanted:
 def _sent(value: Any, what: str) -> Any:
     """A value as it is after its way through the log."""
     return json.decode(encode_json(value, what))
-
-
-def _call(job: JobDetails) -> str:
-    given = [repr(one) for one in job.args or ()] + [f"{name}={one!r}" for name, one in (job.kwargs or {}).items()]
-    return f"({', '.join(given)})"

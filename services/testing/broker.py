@@ -3,13 +3,16 @@
 A turn of a lane is what an elector makes of it: all commands and reports that are there, then time, then the ready
 jobs to free slots. What it writes is delivered at once: events to the log, reports to the other lanes in the order in
 which they were written, timers to a heap that `advance_to` fires. It is over when no lane has anything left to read.
+
+What other processes do by the clock (time-outs of runs, recurring jobs) are alarms: the clock stops at each instant
+that one of them foresees, and whenever the lanes are at rest they are asked whether there is something to do.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from math import ceil
-from typing import Final
+from typing import Final, Protocol
 
 from joblog.services.testing.told import EventLog
 from joblog.streams.contract import wire
@@ -37,10 +40,21 @@ class NotSimulated(JoblogError):
     """Something that a Joblog in memory does not have."""
 
 
+class Alarm(Protocol):
+    """What a process does by the clock."""
+
+    def next_ms(self) -> int | None:
+        """When it will have something to do, as far as it can tell; None if it cannot."""
+
+    def look(self) -> bool:
+        """Do what is due; whether there was something. Called whenever the lanes are at rest."""
+
+
 class Broker:
     """The lanes; `assigned` are the runs that they gave out and nobody took yet.
 
     - on_cancel: called with the orders to stop runs. on_step: called whenever the clock was moved, before the lanes.
+    - alarms: see above.
     """
 
     def __init__(
@@ -63,6 +77,8 @@ class Broker:
         self.assigned: deque[wire.RunJob] = deque()
         self.on_cancel: Callable[[wire.CancelJob], object] = lambda _order: None
         self.on_step: Callable[[], object] = lambda: None
+        self.alarms: list[Alarm] = []
+        self._is_looking = False
 
     # --- what others write ---
 
@@ -79,7 +95,21 @@ class Broker:
     # --- turns ---
 
     def settle(self) -> None:
-        """Let the lanes read until nothing is left."""
+        """Let the lanes read until nothing is left, and the alarms do what is due then."""
+        self._rest()
+        if self._is_looking:
+            return
+        self._is_looking = True
+        try:
+            for _ in range(TURNS_MAX):
+                if not any(alarm.look() for alarm in self.alarms):
+                    return
+                self._rest()
+        finally:
+            self._is_looking = False
+        raise EndlessTurns(f"what happens by the clock did not come to rest within {TURNS_MAX} turns")
+
+    def _rest(self) -> None:
         for _ in range(TURNS_MAX):
             waiting = [
                 number
@@ -145,20 +175,29 @@ class Broker:
             heappop(self._timers)
         return None
 
+    @property
+    def next_ms(self) -> int | None:
+        """When the next timer or alarm is due."""
+        foreseen = [self.next_due_ms, *(alarm.next_ms() for alarm in self.alarms)]
+        return min((one for one in foreseen if one is not None), default=None)
+
     def advance_to(self, target_ms: int) -> None:
-        """Let time pass up to this instant, and fire each timer when it is due."""
-        while True:
-            due_ms = self.next_due_ms
-            fires = due_ms is not None and due_ms <= target_ms
-            self._pass_time(max(due_ms, self.now_ms) if fires and due_ms is not None else target_ms)
-            if not fires:
+        """Let time pass up to this instant, and let happen what is due at each instant on the way."""
+        for _ in range(TURNS_MAX):
+            next_ms = self.next_ms
+            if next_ms is None or next_ms > target_ms:
+                self._pass_time(target_ms)
                 return
+            self._pass_time(max(next_ms, self.now_ms))
             while self._timers and self._timers[0][0] <= self.now_ms:
                 timer = heappop(self._timers)[2]
-                self.report(
-                    lane_of_job(timer.job_id), encode(wire.JobDue(job_id=timer.job_id, version=timer.version))
-                )
+                due = wire.JobDue(job_id=timer.job_id, version=timer.version)
+                self.report(lane_of_job(timer.job_id), encode(due))
                 self.settle()
+            self.settle()
+        raise EndlessTurns(
+            f"something is due at more than {TURNS_MAX} instants on the way: let less time pass at once"
+        )
 
     def _pass_time(self, until_ms: int) -> None:
         began_ms, length_ms = self.now_ms, until_ms - self.now_ms

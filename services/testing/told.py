@@ -1,7 +1,7 @@
 """What the log has of each job, told as monitoring tells it: the same models, from a fold of the same events."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ class EventLog:
     """The events of all lanes.
 
     - enqueued: jobs that became ready, in this order; whoever looks for the next one takes them out.
+    - listeners: called with the key and the value of each event.
     """
 
     def __init__(self, lanes: int) -> None:
@@ -33,6 +34,7 @@ class EventLog:
         self._children: defaultdict[str, list[str]] = defaultdict(list)
         self.rejected: list[Rejected] = []
         self.enqueued: list[str] = []
+        self.listeners: list[Callable[[str, bytes], object]] = []
 
     def add(self, lane: int, event: LaneEvent, now_ms: int) -> None:
         """Keep an event, as those who read the log read it."""
@@ -42,7 +44,10 @@ class EventLog:
         )
         offset = self._offsets[lane]
         self._offsets[lane] = offset + 1
-        fact = read_event(encode(said), None, now_ms)
+        value = encode(said)
+        fact = read_event(value, None, now_ms)
+        for listener in self.listeners:
+            listener(key, value)
         if isinstance(fact, JobFact):
             self._add_fact(lane, offset, fact)
         elif isinstance(fact, RejectedFact):

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from joblog.services.client.templates import Rules
 from joblog.services.triggers.jobs import commands_of
@@ -18,7 +18,15 @@ from joblog.streams.triggers.incoming import IncomingEvent
 THREADS: Final = 1_000
 
 
-class Calls:
+class Calls(Protocol):
+    """Where functions are called: apart from the process, or, in users' tests, where they are."""
+
+    async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any: ...
+
+    async def on_loop(self, coroutine: Coroutine[Any, Any, Any]) -> Any: ...
+
+
+class CallsApart:
     """Threads for sync functions, and an event loop in a thread for async ones."""
 
     def __init__(self) -> None:

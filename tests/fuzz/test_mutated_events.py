@@ -16,7 +16,7 @@ from typing import Any, Final
 import pytest
 from joblog.services import Job, trigger
 from joblog.services.client.templates import Rules
-from joblog.services.triggers.bound import BoundTrigger, Calls
+from joblog.services.triggers.bound import BoundTrigger, CallsApart
 from joblog.streams.contract.codec import read_command
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.record_headers import size_of
@@ -53,7 +53,7 @@ class Scene:
     def __init__(self) -> None:
         rules = Rules(LANES, {"default": 2}, "/test", 1_000_000)
         self.written: list[Outgoing] = []
-        bound = BoundTrigger(uploaded, rules, Calls())
+        bound = BoundTrigger(uploaded, rules, CallsApart())
         self.handling = Handling([bound], NAMES, self.write, Patience(1), Meters().inc)
 
     async def write(self, records: Sequence[Outgoing]) -> None:

@@ -24,8 +24,7 @@ from joblog.services import (
 )
 from joblog.services.tasks.context import CURRENT
 from joblog.services.tasks.limits import Limit
-from joblog.services.testing import InMemoryJoblog
-from joblog.services.testing.in_memory import RunRaised, TooManyRuns
+from joblog.services.testing import InMemoryJoblog, RunRaised, TooManyRuns
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job, lane_of_queue
 from joblog.streams.errors import InvalidData, JoblogError, UnknownTask

@@ -15,7 +15,7 @@ from joblog.services import IncomingEvent, Job, JobOptions, task, trigger
 from joblog.services.client.templates import Rules
 from joblog.services.roles import triggers as wiring
 from joblog.services.settings.model import Settings
-from joblog.services.triggers.bound import BoundTrigger, Calls
+from joblog.services.triggers.bound import BoundTrigger, CallsApart
 from joblog.services.triggers.jobs import JOBS_MAX, commands_of
 from joblog.services.triggers.trigger import TriggerRegistry
 from joblog.streams.contract.ids import hashed_job_id, lane_of_job, lane_of_queue, lane_of_shard
@@ -118,7 +118,7 @@ def test_a_trigger_wants_events_of_its_topic_type_and_source() -> None:
     @trigger(topic="uploads", type=("a", "b"), source="/shop")
     def function(_: IncomingEvent) -> None: ...
 
-    bound = BoundTrigger(function, RULES, Calls())
+    bound = BoundTrigger(function, RULES, CallsApart())
     wanted = [
         bound.matches(event(**{"type": "a", **changes}))
         for changes in ({}, {"type": "b"}, {"type": "c"}, {"type": None}, {"source": "/x"}, {"topic": "x"})
@@ -138,7 +138,7 @@ def test_functions_are_called_with_the_event(kind: str) -> None:
     async def async_one(given: IncomingEvent) -> Any:
         return given.id
 
-    bound = BoundTrigger(async_one if kind == "async" else sync_one, RULES, Calls())
+    bound = BoundTrigger(async_one if kind == "async" else sync_one, RULES, CallsApart())
     if kind == "stop":
         with pytest.raises(Exception, match="StopIteration"):
             asyncio.run(bound.call(event()))
@@ -155,7 +155,7 @@ def test_an_async_function_that_blocks_its_loop_does_not_hold_up_the_process() -
 
     async def process() -> Any:
         asyncio.get_running_loop().call_later(0.01, goes_on.set)
-        return await BoundTrigger(blocks, RULES, Calls()).call(event())
+        return await BoundTrigger(blocks, RULES, CallsApart()).call(event())
 
     assert asyncio.run(process())
 
