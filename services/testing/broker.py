@@ -27,7 +27,8 @@ from joblog.streams.lane.transitions import Election
 
 #: Turns that one input may lead to.
 TURNS_MAX: Final = 10_000
-#: Between two timers, time passes in so many steps at most: what lanes do by the clock is late by one of them.
+#: Between two timers, time passes in so many steps at most while there are jobs: what lanes do by the clock is late by
+#: one of them.
 STEPS_MAX: Final = 20
 STEP_MS: Final = 1_000
 
@@ -201,7 +202,7 @@ class Broker:
 
     def _pass_time(self, until_ms: int) -> None:
         began_ms, length_ms = self.now_ms, until_ms - self.now_ms
-        steps = min(STEPS_MAX, ceil(length_ms / STEP_MS))
+        steps = min(STEPS_MAX if any(lane.jobs for lane in self.lanes) else 1, ceil(length_ms / STEP_MS))
         for step in range(1, steps + 1):
             self.now_ms = began_ms + length_ms * step // steps
             self.on_step()

@@ -321,11 +321,6 @@ def test_time_passes_for_workers_and_leaves_running_jobs_alone(joblog: InMemoryJ
         joblog.advance(-1)
 
 
-def test_recurring_definitions_are_refused(joblog: InMemoryJoblog) -> None:
-    with pytest.raises(JoblogError, match="not simulated"):
-        joblog.recurring.add_or_update("nightly", echo, "@daily")
-
-
 def test_queues_are_paused_and_bulk_operations_are_refused(joblog: InMemoryJoblog) -> None:
     ids = joblog.enqueue_many(echo, [((n,), {}) for n in range(3)])
     queue = joblog.job(ids[0]).queue
