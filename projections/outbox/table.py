@@ -18,5 +18,10 @@ def insert_statement(schema: str) -> str:
     return _in(schema, "insert")
 
 
+def take_statement(schema: str) -> str:
+    """Takes out the commands that wait, as `Row`s in any order."""
+    return _in(schema, "take")
+
+
 def _in(schema: str, statement: str) -> str:
     return _SQL[statement].replace("{schema}", checked_name(schema))

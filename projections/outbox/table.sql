@@ -50,3 +50,9 @@ SELECT %(lanes)s, lane, key, value
 FROM unnest(%(lane)s::integer[], %(key)s::text[], %(value)s::bytea[]) WITH ORDINALITY
     AS given (lane, key, value, place)
 ORDER BY place
+
+-- name: take
+-- Take out the commands that wait, for who hands them on at once (tests of users); in any order.
+DELETE FROM "{schema}".outbox
+WHERE error IS NULL
+RETURNING id, lanes, lane, key, value, extract(epoch FROM created_at)::float8

@@ -5,7 +5,7 @@ Taken are connections of psycopg and psycopg2, SQLAlchemy's connections and sess
 transaction has begun, and one that they do not know of they would not commit.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import iscoroutinefunction
 from typing import Any, Final
 
@@ -14,6 +14,9 @@ from joblog.streams.errors import InvalidData
 #: Runs a statement with named parameters, or without any.
 Execute = Callable[[str, Mapping[str, Any] | None], object]
 AwaitExecute = Callable[[str, Mapping[str, Any] | None], Awaitable[object]]
+
+#: Runs a statement, and returns its rows.
+Fetch = Callable[[str], Sequence[Any]]
 
 _TAKEN: Final = "a connection of psycopg or psycopg2, of SQLAlchemy on one of them, or Django's"
 _TAKEN_ASYNC: Final = "an AsyncConnection of psycopg, or an AsyncConnection or AsyncSession of SQLAlchemy on psycopg"
@@ -37,6 +40,23 @@ def executing(connection: Any) -> Execute:
         _refuse_awaited(connection, "connection")
         return executing(connection.connection())
     raise _not_taken(connection, _TAKEN)
+
+
+def fetching(connection: Any) -> Fetch:
+    """What reads in the connection's transaction; InvalidData for a connection that cannot be used."""
+    executing(connection)
+    if _can(connection, "exec_driver_sql"):
+        return lambda statement: connection.exec_driver_sql(statement).fetchall()
+    if not _can(connection, "cursor"):
+        return fetching(connection.connection())
+
+    def fetch(statement: str) -> Sequence[Any]:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            rows: Sequence[Any] = cursor.fetchall()
+            return rows
+
+    return fetch
 
 
 async def awaiting(connection: Any) -> AwaitExecute:

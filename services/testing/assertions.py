@@ -8,7 +8,7 @@ from joblog.projections.monitor.models import JobDetails, Rejected
 from joblog.services.client.json_values import encode_json
 from joblog.services.client.options import name_of
 from joblog.services.tasks.task import Task
-from joblog.services.testing.telling import DeadLetter, history_of, jobs_of, letters_of, rejections_of
+from joblog.services.testing.telling import DeadLetter, history_of, jobs_of, letters_of, rejections_of, why_of
 from joblog.streams.contract.states import State
 from msgspec import json
 
@@ -95,7 +95,7 @@ class Assertions:
         if job is None:
             self._fail(f"there is no job {job_id}", None)
         if job.state is not state:
-            why = f": {job.reason}" if job.reason else ""
+            why = why_of(job)
             details = f"\n{job.exception.details}" if job.exception is not None and job.exception.details else ""
             said = f"job {job_id} of {job.task} is {job.state}, not {state}{why}{details.rstrip()}"
             raise AssertionError(f"{said}\n{history_of(job)}")

@@ -27,7 +27,7 @@ from joblog.streams.lane.transitions import Election
 
 #: Turns that one input may lead to.
 TURNS_MAX: Final = 10_000
-#: Between two timers, time passes in so many steps at most while there are jobs: what lanes do by the clock is late by
+#: Between two timers time passes in so many steps at most, if there are jobs: what lanes do by the clock is late by
 #: one of them.
 STEPS_MAX: Final = 20
 STEP_MS: Final = 1_000

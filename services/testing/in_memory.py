@@ -22,6 +22,7 @@ from joblog.services.testing.inline_worker import InlineWorker
 from joblog.services.testing.publishing import Publishing, Topics
 from joblog.services.testing.ready_jobs import ReadyJobs
 from joblog.services.testing.recurring import RecurringInMemory, Scheduler
+from joblog.services.testing.relaying import Relaying
 from joblog.services.testing.running import Running
 from joblog.services.testing.stand_ins import NoBulk, OneByOne, Together
 from joblog.services.testing.told import EventLog
@@ -39,7 +40,7 @@ from joblog.streams.recurring.jobs import Installation
 Source = ModuleType | Task[..., Any] | Trigger[..., Any]
 
 
-class InMemoryJoblog(Running, Publishing, Assertions, Client):
+class InMemoryJoblog(Running, Publishing, Relaying, Assertions, Client):
     """A `Client` for tests: whatever it creates is decided at once, and runs in `run_next`, `run_all` or `drain`.
 
     - sources: tasks and triggers, and modules with them. Tasks of which jobs are created outside of batches need not

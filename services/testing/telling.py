@@ -25,6 +25,13 @@ def call_of(job: JobDetails) -> str:
     return f"({', '.join(given)})"
 
 
+def why_of(job: JobDetails) -> str:
+    """Why a job is as it is, behind a colon; nothing if nobody said so."""
+    said = [f"waits for {job.waits_for}"] if job.waits_for else []
+    said += [job.reason[:_REASON_MAX]] if job.reason else []
+    return f": {'; '.join(said)}" if said else ""
+
+
 def history_of(job: JobDetails) -> str:
     """What happened to a job, a line for each event, oldest first."""
     return "\n".join(["history:", *map(_entry, reversed(job.history))])
@@ -33,7 +40,7 @@ def history_of(job: JobDetails) -> str:
 def jobs_of(jobs: Sequence[JobDetails]) -> list[str]:
     """The last of these jobs, a line each, with why they are as they are."""
     return _last(
-        "jobs:", [f"{job.state} {job.task} {call_of(job)} queue={job.queue} {job.id}{_why(job)}" for job in jobs]
+        "jobs:", [f"{job.state} {job.task} {call_of(job)} queue={job.queue} {job.id}{why_of(job)}" for job in jobs]
     )
 
 
@@ -54,15 +61,10 @@ def _last(head: str, lines: Sequence[str]) -> list[str]:
     return [head, *(f"  {line}" for line in lines[-SHOWN_MAX:] or ["none"]), *more]
 
 
-def _why(job: JobDetails) -> str:
-    said = [f"waits for {job.waits_for}"] if job.waits_for else []
-    said += [job.reason[:_REASON_MAX]] if job.reason else []
-    return f": {'; '.join(said)}" if said else ""
-
-
 def _entry(one: HistoryEntry) -> str:
     what = one.state if one.type == f"job.{one.state.lower()}" else one.type
     said = [f"attempt {one.attempt} on {one.data['worker']}"] if one.type == "job.processing" else []
+    said += [f"waits for {one.data['waits_for']}"] if one.data.get("waits_for") else []
     said += [one.reason[:_REASON_MAX]] if one.reason else []
     replaced = " (replaced)" if one.traversed else ""
     return (

@@ -25,7 +25,7 @@ from tests.support.log_comparison import differences, read_log
 
 #: Tasks of the jobs; each run leaves a line in the ledger before it does anything else.
 TASKS = """
-import os, time
+import os, signal, time
 from joblog.services.tasks.context import current_job
 from joblog.services.tasks.task import task
 from joblog.streams.contract.retry import Curve, RetryPolicy
@@ -63,6 +63,11 @@ def flaky():
 def bad():
     note()
     raise ValueError("never")
+
+@task("crash")
+def crash():
+    if note().attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 @task("second", retry=RetryPolicy.none())
 def second():
