@@ -12,8 +12,9 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The setting `joblog_tasks`: modules with the tasks that the fixture runs."""
-    parser.addini("joblog_tasks", "Modules with tasks that the fixture `joblog` runs.", type="args", default=[])
+    """The setting `joblog_tasks`: modules with the tasks that the fixture runs, and the triggers that it calls."""
+    told = "Modules with tasks, and triggers, that the fixture `joblog` runs."
+    parser.addini("joblog_tasks", told, type="args", default=[])
 
 
 @pytest.fixture

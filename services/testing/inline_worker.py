@@ -122,7 +122,7 @@ class InlineWorker:
         """A coroutine is cancelled where it waits next."""
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None
-        run.interruptible_by(lambda: loop.call_soon(task.cancel))
+        run.interruptible_by(lambda: loop.call_soon_threadsafe(task.cancel))
         await self._performer.perform_async(run)
 
     def holds(self, job_id: str, lease: int) -> bool:

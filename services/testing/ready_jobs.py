@@ -34,9 +34,11 @@ class ReadyJobs:
         broker, waited_ms = self._broker, 0
         while (next_ms := self._next_ms(waited_ms, until_ms)) is not None:
             waited_ms = max(next_ms - broker.now_ms, 0)
+            waiting = {job_id for _, _, job_id in self._ready}
             broker.advance_to(max(next_ms, broker.now_ms))
             for job_id in self.runs():
-                waited_ms = 0
+                if job_id in waiting:  # and not one of a recurring job, which come for ever
+                    waited_ms = 0
                 yield job_id
 
     def _next_ms(self, waited_ms: int, until_ms: int | None) -> int | None:

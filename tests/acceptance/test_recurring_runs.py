@@ -7,6 +7,7 @@ import psycopg
 import pytest
 from joblog.projections.schema import schema as tables
 from joblog.services.cli.app import app
+from joblog.services.testing import InMemoryJoblog
 from msgspec import json
 from typer.testing import CliRunner
 
@@ -54,6 +55,7 @@ def test_runs_are_what_the_log_says_also_after_a_rebuild(
     assert told[by_hand][1] == "trigger"
     assert "schedule" in {cause for _, cause in told.values()}
     assert [run["occurrence"] for run in runs] == sorted((run["occurrence"] for run in runs), reverse=True)
+    assert simulated(log, by_hand) == {job: one["Time"] for job, one in created.items() if job != by_hand}
     for run in runs:
         processing = [event for event in log[run["job_id"]] if event["type"] == "job.processing"]
         assert time_of(run["started_at"]) == time_of(processing[-1]["time"])
@@ -89,6 +91,15 @@ def test_runs_are_what_the_log_says_also_after_a_rebuild(
 
 
 time_of = datetime.fromisoformat
+
+
+def simulated(log: dict[str, Any], by_hand: str) -> dict[str, str]:
+    """The occurrences of the same jobs, by their ids, as Joblog in memory creates them from the same definition."""
+    wanted = sorted(events[0]["data"]["spec"]["parameters"]["Time"] for job, events in log.items() if job != by_hand)
+    with InMemoryJoblog(lanes=2, now=time_of(wanted[0]) - timedelta(milliseconds=500)) as joblog:
+        joblog.recurring.add_or_update(ID, "ok", timedelta(seconds=1), args=(1,))
+        joblog.advance(time_of(wanted[-1]) - joblog.now)
+        return {job.id: job.parameters["Time"] for job in joblog.jobs() if job.parameters["Time"] in wanted}
 
 
 def left_out(client: Any) -> bool:

@@ -18,6 +18,7 @@ from tests.mutants import (
     replay,
     roles,
     running,
+    testing,
     triggers,
 )
 from tests.mutants.mutant import Mutant
@@ -39,4 +40,5 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *running.MUTANTS,
     *batches.MUTANTS,
     *relations.MUTANTS,
+    *testing.MUTANTS,
 )

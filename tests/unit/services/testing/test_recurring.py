@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from joblog.services import State, recurring, task
+from joblog.services import JobOptions, Limit, State, recurring, task
 from joblog.services.client.recurring import UnknownRecurring
 from joblog.services.testing import InMemoryJoblog
 from joblog.streams.errors import InvalidData
@@ -152,3 +152,11 @@ def test_a_job_is_due_while_another_runs_and_a_long_one_is_not_overtaken(joblog:
     ran = joblog.run_for(hours=1)
     assert [job.parameters["Time"][11:16] for job in ran] == ["12:10", "12:40"]
     assert joblog.recurring.get("often").progress is not None
+
+
+def test_draining_ends_though_a_job_is_held_back_and_a_recurring_job_goes_on(joblog: InMemoryJoblog) -> None:
+    joblog.recurring.add_or_update("hourly", tick, "@hourly")
+    options = JobOptions(limits=[Limit.sliding_window("bank", 1, per=timedelta(days=30))])
+    _, held = (joblog.enqueue(tick, options=options) for _ in range(2))
+    assert 1 < len(joblog.drain()) < 100
+    joblog.assert_state(held, State.ENQUEUED)
