@@ -24,7 +24,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _WORKER_PY,
         "        self._held.clear()\n",
         "        pass\n",
-        f"{_LOSSES}::test_a_worker_is_lost_when_all_is_done_but_the_report",
+        f"{_LOSSES}::test_a_lost_worker_does_not_report_the_time_out_of_its_run_either",
     ),
     mutant(
         "kit-time-out",
@@ -40,7 +40,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "services/testing/broker.py",
         "*(alarm.next_ms() for alarm in self.alarms)",
         "",
-        f"{_RECURRING}::test_an_occurrence_makes_a_job_at_its_instant_in_its_zone",
+        f"{_RECURRING}::test_an_occurrence_is_left_out_while_the_job_before_has_not_ended",
     ),
     mutant(
         "kit-outage",

@@ -117,6 +117,31 @@ def test_a_task_has_filters_and_a_queue_for_each_tenant(joblog: InMemoryJoblog, 
     assert (job.queue, job.spec["expires_in_s"], job.parameters["Completion"]) == ("tenant-7", 60, "once")
 
 
+def test_recurring_jobs_run_at_their_times_and_not_while_they_are_paused(
+    joblog: InMemoryJoblog, tasks: ModuleType
+) -> None:
+    names = ran("Recurring jobs", joblog, tasks)
+    for block in examples()["Recurring jobs"]:
+        run(block, names)
+    joblog.register(names["send"])
+    assert joblog.register_recurring() == ["reports.send"]
+    joblog.run_all()
+    before = joblog.run_for(hours=23, raises=True)
+    assert {job.parameters["RecurringJobId"] for job in before} <= {"reports.send"}
+    after = joblog.run_for(days=1, raises=True)
+    assert {job.parameters["RecurringJobId"] for job in after} == {"hourly", "reports.send"}
+
+
+def test_an_event_of_another_service_is_a_job(joblog: InMemoryJoblog, tasks: ModuleType) -> None:
+    module = ModuleType("triggers")
+    run(code("triggers.py"), module.__dict__)
+    joblog.register(module)
+    [job] = joblog.publish("uploads", {"path": "a.png"}, type="image.uploaded")
+    assert (job.task, job.priority) == ("images.shrink", 10)
+    joblog.run_all(raises=True)
+    assert joblog.job(job.id).result == {"width": 320}
+
+
 def test_the_hook_is_one() -> None:
     module = ModuleType("hooks")
     run(code("hooks.py"), module.__dict__)

@@ -145,6 +145,13 @@ def test_a_worker_is_lost_when_all_is_done_but_the_report(joblog: InMemoryJoblog
     joblog.assert_state(job, State.SUCCEEDED)
 
 
+def test_a_lost_worker_does_not_report_the_time_out_of_its_run_either(joblog: InMemoryJoblog) -> None:
+    joblog.lose_worker()
+    job = joblog.enqueue(pay, options=JobOptions(timeout=5))
+    joblog.run_all()
+    assert story(joblog, job)[2] == "Enqueued Worker in-memory was lost"
+
+
 def test_a_job_that_loses_its_workers_fails_as_its_policy_says(joblog: InMemoryJoblog) -> None:
     joblog.lose_worker(runs=100)
     patient = joblog.enqueue(pay)
