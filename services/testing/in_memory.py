@@ -69,7 +69,7 @@ class InMemoryJoblog(Running, Publishing, Relaying, Assertions, Client):
         self._incidents = Incidents(self._broker)
         filters = (self._incidents, *worker_filters)
         self._worker = InlineWorker(self._broker, rules.lease_ms, filters, result_bytes_max)
-        self._incidents.befall(self._worker)
+        self._incidents.belong_to(self._worker)
         self._scheduler = Scheduler(self._broker, self._log, where)
         self._ready = ReadyJobs(self._broker, self._log, self._worker)
         self._broker.on_cancel = self._worker.cancel

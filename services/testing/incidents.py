@@ -21,7 +21,7 @@ class Incidents:
         self.takes_ms: dict[str, int] = {}
         self.to_lose = 0
 
-    def befall(self, worker: InlineWorker) -> None:
+    def belong_to(self, worker: InlineWorker) -> None:
         """The worker whose runs these are; it is made with its filters."""
         self._worker = worker
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from joblog.projections.monitor.models import JobDetails
@@ -11,7 +12,8 @@ from joblog.services.client.templates import Rules
 from joblog.services.tasks.modules import declared
 from joblog.services.testing.broker import Broker
 from joblog.services.testing.telling import DeadLetter, letters_of
-from joblog.services.triggers.bound import BoundTrigger
+from joblog.services.testing.told import EventLog
+from joblog.services.triggers.bound import BoundTrigger, awaited, called
 from joblog.services.triggers.trigger import Trigger, TriggerRegistry
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.record_headers import Headers
@@ -35,10 +37,7 @@ class Publishing:
     """What `InMemoryJoblog` has of this."""
 
     _topics: "Topics"
-
-    def job(self, job_id: str) -> JobDetails:
-        """A job, as it is now."""
-        raise NotImplementedError
+    _log: EventLog
 
     def publish(
         self,
@@ -55,19 +54,20 @@ class Publishing:
     ) -> list[JobDetails]:
         """Let triggers have an event of another service; returns the jobs that it is, new ones or not.
 
+        Those whose commands were rejected, and are not there, are in `rejected`.
+
         - type, id, source, subject: those of a CloudEvent with these data. Without them `data` is the whole record:
           plain JSON, a CloudEvent as a dict, or bytes as they are on Kafka.
         - raises: EventParked if it becomes a dead letter; `parked` has all of these.
 
         Time passes while a function that raises is called again. JoblogError for a topic that no trigger reads.
         """
-        attributes = {"type": type, "id": id, "source": source, "subject": subject}
-        value = data if isinstance(data, bytes) else encode_json(self._topics.event(topic, data, attributes), "event")
+        value = self._topics.value(topic, data, {"type": type, "id": id, "source": source, "subject": subject})
         before = len(self.parked)
         made = self._topics.publish(topic, key, value, headers or [])
         if raises and len(self.parked) > before:
             raise EventParked("\n".join(letters_of(self.parked[before:])))
-        return [self.job(job_id) for job_id in made]
+        return [job for job_id in made if (job := self._log.job(job_id)) is not None]
 
     @property
     def parked(self) -> list[DeadLetter]:
@@ -83,7 +83,6 @@ class Topics:
         self._rules = Rules(where.lanes, where.shards, "/joblog/triggers", args_bytes_max, where.shards_before)
         self._triggers: dict[str, Trigger[..., Any]] = {}
         self._ends: Counter[str] = Counter()
-        self._made: list[str] = []
         self._meters = Meters()
         self.parked: list[DeadLetter] = []
 
@@ -92,15 +91,16 @@ class Topics:
         found = declared(sources, Trigger)
         self._triggers = {one.name: one for one in TriggerRegistry.of(*self._triggers.values(), *found)}
 
-    def event(self, topic: str, data: Any, attributes: Mapping[str, str | None]) -> Any:
-        """A CloudEvent, if there are attributes; else plain JSON."""
+    def value(self, topic: str, data: Any, attributes: Mapping[str, str | None]) -> bytes:
+        """A CloudEvent, if there are attributes; else the data alone."""
         given = {name: value for name, value in attributes.items() if value is not None}
         if not given:
-            return data
-        if "type" not in given:
-            raise JoblogError(f"{', '.join(given)} without a type: a CloudEvent has one")
+            return data if isinstance(data, bytes) else encode_json(data, "event")
+        if "type" not in given or isinstance(data, bytes):
+            what = "beside bytes, which are the whole record" if "type" in given else "without a type"
+            raise JoblogError(f"{', '.join(given)} {what}: leave it out, or write type=... and data as JSON has them")
         default = {"specversion": "1.0", "id": f"{topic}-{self._ends[topic]}", "source": SOURCE}
-        return {**default, **given, "data": data}
+        return encode_json({**default, **given, "data": data}, "event")
 
     def publish(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> list[str]:
         """Let a record of a topic be handled; the ids of the jobs that it is, whether they are new or not."""
@@ -113,19 +113,20 @@ class Topics:
         record = Record(topic, 0, self._ends[topic], self._broker.now_ms, key, value, headers)
         self._ends[topic] += 1
         bound = [BoundTrigger(one, self._rules, _CallsHere()) for one in self._triggers.values()]
-        handling = Handling(bound, self._names, self._write, Patience(), self._meters.inc, self._sleep)
-        self._made = []
+        made: list[str] = []
+        write = partial(self._write, made)
+        handling = Handling(bound, self._names, write, Patience(), self._meters.inc, self._sleep)
         _run(handling.handle(record))
-        return self._made
+        return made
 
-    async def _write(self, records: Sequence[Outgoing]) -> None:
+    async def _write(self, made: list[str], records: Sequence[Outgoing]) -> None:
         for one in records:
             if one.topic == self._names.deadletters:
                 self.parked.append(_letter(one))
                 continue
             assert isinstance(one.key, str)
             assert one.value is not None
-            self._made.append(one.key)
+            made.append(one.key)
             self._broker.command(lane_of_job(one.key), one.value)
 
     async def _sleep(self, seconds: float) -> None:
@@ -136,10 +137,10 @@ class _CallsHere:
     """Calls functions in the thread of the test."""
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        return function(*args)
+        return called(function, *args)
 
     async def on_loop(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return await coroutine
+        return await awaited(coroutine)
 
 
 def _letter(said: Outgoing) -> DeadLetter:

@@ -35,10 +35,10 @@ class CallsApart:
         Thread(target=self._loop.run_forever, name="trigger-async", daemon=True).start()
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _called, function, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, called, function, *args)
 
     async def on_loop(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_awaited(coroutine), self._loop))
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(awaited(coroutine), self._loop))
 
 
 class BoundTrigger:
@@ -82,15 +82,16 @@ class _Stopped(Exception):
     """A function raised StopIteration, which asyncio refuses to carry out of a thread."""
 
 
-def _called(function: Callable[..., Any], *args: Any) -> Any:
+def called(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function of the user's so that a coroutine can carry out what it raises."""
     try:
         return function(*args)
     except StopIteration as error:
         raise _Stopped("it raised StopIteration") from error
 
 
-async def _awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Keep the loop alive: it would end with these two."""
+async def awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Await one of the user's, and keep the loop alive: it would end with these two."""
     try:
         return await coroutine
     except (KeyboardInterrupt, SystemExit) as error:

@@ -1,10 +1,15 @@
 """Functions that misbehave, on a real broker: their partitions go on, and others are not held up."""
 
 import json
+import sys
 import time
+from contextlib import closing
 from typing import Any
 
 import pytest
+from joblog.services.testing import InMemoryJoblog
+from joblog.streams.kafka import clients
+from joblog.streams.kafka.last_records import last_records
 
 from tests.support.trigger_scene import DEADLINE_S, Scene
 
@@ -40,6 +45,8 @@ def act(event):
         raise KeyboardInterrupt
     if what == "own error":
         raise OwnError("mine")
+    if what == "stop":
+        raise StopIteration
     if what == "number":
         return 5
     if what == "lazy":
@@ -79,6 +86,7 @@ PARKED = {
     "exit": ("function_raised", "3"),
     "interrupt": ("function_raised", "KeyboardInterrupt"),
     "own error": ("function_raised", "OwnError: mine"),
+    "stop": ("function_raised", "StopIteration"),
     "lazy": ("function_raised", "OSError: away"),
     "number": ("not_a_job", "it returned int 5"),
     "too many": ("not_a_job", "more than 10000 jobs"),
@@ -104,6 +112,15 @@ def done(scene: Scene) -> list[Any]:
     return [one["data"]["args"][0] for one in scene.commands() if one["data"]["task"] == "done"]
 
 
+def in_memory(scene: Scene) -> InMemoryJoblog:
+    """The same records, published to the same functions in memory."""
+    joblog = InMemoryJoblog(sys.modules[scene.module], lanes=scene.lanes)
+    with closing(clients.reader(scene.kafka, f"{scene.names.prefix}test")) as reader:
+        for one in last_records(reader, scene.topic, 1_000, DEADLINE_S):
+            joblog.publish(scene.topic, one.value(), headers=one.headers())
+    return joblog
+
+
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_what_a_function_does_wrong_is_parked_and_its_partition_goes_on(
     scene: Scene, kind: str, wait_until: Any
@@ -126,6 +143,12 @@ def test_what_a_function_does_wrong_is_parked_and_its_partition_goes_on(
         first = parked[offset]["joblog-reason"].splitlines()[0]
         assert first.startswith(f"{scene.module}.{kind}_one: ")
         assert told in first
+    simulated = in_memory(scene)
+    assert [job.id for job in simulated.jobs()] == scene.created_ids()
+    assert [(one.offset, one.code, one.reason.splitlines()[0]) for one in simulated.parked] == [
+        (offset, said["joblog-reason-code"], said["joblog-reason"].splitlines()[0])
+        for offset, said in sorted(parked.items())
+    ]
 
 
 def test_functions_that_block_hold_up_no_other_partition(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from joblog.services import IncomingEvent, Job, JobOptions, State, task, trigger
+from joblog.services import IncomingEvent, Job, JobOptions, State, Unique, task, trigger
 from joblog.services.testing import EventParked, InMemoryJoblog
 from joblog.streams.contract.ids import hashed_job_id, lane_of_queue
 from joblog.streams.errors import JoblogError, SettingsError
@@ -84,6 +84,16 @@ def test_events_come_as_records_as_they_are_on_kafka(joblog: InMemoryJoblog) -> 
     assert [(job.task, job.args) for job in both] == [("bill", (4711,)), ("pack", (4711,))]
 
 
+def test_a_job_that_is_rejected_is_not_there(joblog: InMemoryJoblog) -> None:
+    @trigger(topic="index")
+    def indexed(_event: IncomingEvent) -> Job:
+        return Job("index", options=JobOptions(unique=Unique(key="index")))
+
+    joblog.register(indexed)
+    assert [len(joblog.publish("index", n)) for n in range(2)] == [1, 0]
+    assert [one.code for one in joblog.rejected] == ["not_unique"]
+
+
 def test_a_function_that_raises_is_called_again_and_time_passes(joblog: InMemoryJoblog) -> None:
     [job] = joblog.publish("flaky", 3)
     assert job.task == "shrink"
@@ -112,6 +122,8 @@ def test_what_nobody_reads_is_not_passed_over_in_silence(joblog: InMemoryJoblog)
         empty.publish("uploads", {})
     with pytest.raises(JoblogError, match="id without a type"):
         joblog.publish("uploads", {}, id="1")
+    with pytest.raises(JoblogError, match="type beside bytes"):
+        joblog.publish("uploads", b"{}", type="image.uploaded")
 
 
 def test_triggers_of_a_module_are_known_and_two_of_one_name_are_refused(joblog: InMemoryJoblog) -> None:
