@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from heapq import heappop, heappush
+from math import inf
 from typing import Final
 
 from joblog.services.testing.broker import Broker
@@ -14,6 +15,8 @@ from joblog.streams.errors import JoblogError, UnknownTask
 #: How long `over_time` waits for jobs that are held back, at first and at last: a paused queue may never go on.
 HELD_MS: Final = 100
 HELD_MS_MAX: Final = 86_400_000
+#: What becomes ready so long after the end of `over_time` is run, too: each command of the last instant takes 1 ms.
+CLOSE_MS: Final = 1_000
 
 
 class ReadyJobs:
@@ -23,20 +26,21 @@ class ReadyJobs:
         self._broker, self._log, self._worker = broker, log, worker
         self._ready: list[tuple[int, int, str]] = []
 
-    def runs(self, queue: str | None = None) -> Iterator[str]:
-        """Run what is ready, and becomes ready meanwhile; the id of each job when it was run."""
-        while (job_id := self.run_one(queue)) is not None:
+    def runs(self, queue: str | None = None, by_ms: float = inf) -> Iterator[str]:
+        """Run what is ready, and becomes ready meanwhile (by this instant); the id of each job when it was run."""
+        while (job_id := self.run_one(queue, by_ms)) is not None:
             yield job_id
 
     def over_time(self, until_ms: int | None) -> Iterator[str]:
         """The same while time passes to this instant; or else until no schedule, retry or limit is waited for."""
-        yield from self.runs()
+        by_ms = inf if until_ms is None else until_ms + CLOSE_MS
+        yield from self.runs(by_ms=by_ms)
         broker, waited_ms = self._broker, 0
         while (next_ms := self._next_ms(waited_ms, until_ms)) is not None:
             waited_ms = max(next_ms - broker.now_ms, 0)
             waiting = {job_id for _, _, job_id in self._ready}
             broker.advance_to(max(next_ms, broker.now_ms))
-            for job_id in self.runs():
+            for job_id in self.runs(by_ms=by_ms):
                 if job_id in waiting:  # and not one of a recurring job, which come for ever
                     waited_ms = 0
                 yield job_id
@@ -53,7 +57,7 @@ class ReadyJobs:
             return due_ms
         return None if now_ms >= until_ms else min(until_ms, until_ms if due_ms is None else due_ms)
 
-    def run_one(self, queue: str | None) -> str | None:
+    def run_one(self, queue: str | None, by_ms: float = inf) -> str | None:
         """Offer a slot to the queue of the oldest ready job, then of the next one, until a lane takes it.
 
         Raises UnknownTask if there are ready jobs, and only such whose task is not known here.
@@ -65,12 +69,12 @@ class ReadyJobs:
         self._log.enqueued.clear()
         passed: list[tuple[int, int, str]] = []
         try:
-            return self._offer_to_first(queue, passed)
+            return self._offer_to_first(queue, by_ms, passed)
         finally:
             for entry in passed:
                 heappush(self._ready, entry)
 
-    def _offer_to_first(self, queue: str | None, passed: list[tuple[int, int, str]]) -> str | None:
+    def _offer_to_first(self, queue: str | None, by_ms: float, passed: list[tuple[int, int, str]]) -> str | None:
         """Take jobs from `_ready`, those that are ready indeed into `passed`, until one could be run."""
         seen: set[tuple[int, str]] = set()
         unknown: set[str] = set()
@@ -81,7 +85,7 @@ class ReadyJobs:
             if job is None or job.state is not ENQUEUED:
                 continue
             passed.append(entry)
-            if queue is not None and job.queue != queue:
+            if (queue is not None and job.queue != queue) or job.ready_ms > by_ms:
                 continue
             if job.task not in self._worker.tasks:
                 unknown.add(job.task)

@@ -160,3 +160,11 @@ def test_draining_ends_though_a_job_is_held_back_and_a_recurring_job_goes_on(job
     _, held = (joblog.enqueue(tick, options=options) for _ in range(2))
     assert 1 < len(joblog.drain()) < 100
     joblog.assert_state(held, State.ENQUEUED)
+
+
+def test_jobs_that_take_longer_than_the_time_between_them_are_run_for_the_time_given(joblog: InMemoryJoblog) -> None:
+    joblog.recurring.add_or_update("often", tick, timedelta(minutes=1))
+    joblog.takes(tick, timedelta(minutes=5))
+    ran = joblog.run_for(minutes=10)
+    assert len(ran) == 10, "one for each minute of the ten, though they took 50"
+    assert len(joblog.jobs(state=State.ENQUEUED)) == 41
