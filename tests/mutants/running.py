@@ -42,8 +42,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "deadline-cancel",
         "the cancellation of a run at its deadline",
         "streams/lane/features/workers.py",
-        "_CANCELLING: Final = (wire.Change, Expired)",
-        "_CANCELLING: Final = (wire.Change,)",
+        "_CANCELLING: Final = frozenset({*get_args(wire.AnyChange), Expired})",
+        "_CANCELLING: Final = frozenset(get_args(wire.AnyChange))",
         _TIMES,
     ),
     mutant(
