@@ -159,10 +159,16 @@ def test_queues_and_jobs_do_as_they_are_told(joblog: InMemoryJoblog, tasks: Modu
     joblog.assert_state(names["job"], State.SUCCEEDED)
 
 
-def test_the_example_of_a_test_passes(joblog: InMemoryJoblog) -> None:
+@pytest.mark.parametrize(
+    "example", ["test_a_picture_is_published_once_it_was_shrunk", "test_a_picture_survives_a_crash_and_a_slow_day"]
+)
+def test_the_example_of_a_test_passes(joblog: InMemoryJoblog, example: str) -> None:
     names: dict[str, Any] = {}
     run(code("test_pictures.py"), names)
-    names["test_a_picture_is_published_once_it_was_shrunk"](joblog)
+    triggers = ModuleType("triggers")
+    run(code("triggers.py"), triggers.__dict__)
+    joblog.register(triggers)
+    names[example](joblog)
 
 
 def test_every_link_leads_somewhere() -> None:
