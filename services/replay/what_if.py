@@ -17,8 +17,9 @@ from joblog.streams.errors import InvalidData
 from joblog.streams.lane.filters import ElectFilter, FilterChain, RetryFilter, installed_filters
 from joblog.streams.lane.rules import LaneRules
 from joblog.streams.progress import Told, silent
-from joblog.streams.replay.asking import Asking, Chosen, Question
+from joblog.streams.replay.asking import Asking
 from joblog.streams.replay.log import EventReader
+from joblog.streams.replay.question import Chosen, Question
 from joblog.streams.replay.what_if import Beyond, WhatIf
 from msgspec import convert
 

@@ -1,81 +1,43 @@
 """What if, asked of a whole log: lane by lane, then from parents to their continuations; it can stop and go on.
 
-Theory of operation. 1. A job without a parent is decided anew as soon as its history is whole; if it would have ended
-otherwise, its ends go into the file `ends`. A continuation goes into the file `waiting`: its parent may be in a lane
-that is not read yet. 2. When all lanes are read, continuations are followed from their parents down. In memory are
-the lane's open jobs, and of each continuation its place.
+Theory of operation. 1. A job that depends on no other one is decided anew as soon as its history is whole; its ends
+go into the file `ends`. A continuation, or a job of a batch, goes into the file `waiting`: what it depends on may be
+in a lane that is not read yet. Events of batches go into the file `batches`. 2. When all lanes are read, jobs and
+batches are followed from what they depend on down (following.py). In memory are the lane's open jobs.
 
 The checkpoint has the place in the log, the histories that are open there, and the sums. It is written every million
 records, at the end of each lane, and when somebody stops. Step 2 reads nothing of the log; it is begun anew.
 """
 
-from collections import Counter, deque
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from joblog.streams.checkpoint import Checkpoint
 from joblog.streams.errors import InvalidData
 from joblog.streams.progress import Stopped, Told, silent
-from joblog.streams.replay.continuations import Ends
-from joblog.streams.replay.history import Histories, History
+from joblog.streams.replay.following import Files, Following, batch_record, ends_record, waiting_record
+from joblog.streams.replay.history import Histories, History, is_related
 from joblog.streams.replay.log import EventReader
 from joblog.streams.replay.outcomes import Outcomes, Sums
 from joblog.streams.replay.packed import packed, unpacked
+from joblog.streams.replay.question import Question
 from joblog.streams.replay.spool import Spool
-from joblog.streams.replay.what_if import WhatIf
-from msgspec import Struct, msgpack
+from joblog.streams.replay.stored import StoredBatch
+from msgspec import Struct
 
 RECORDS_MAX: Final = 1_000_000
 #: Steps that tell of progress are so many jobs long.
 PORTION: Final = 1_000
 READING: Final = "reading the log"
 
-_encode: Final = msgpack.Encoder().encode
-_ends: Final = msgpack.Decoder(tuple[str, Ends]).decode
-_waiting: Final = msgpack.Decoder(tuple[bool, bytes]).decode
-
-
-class Chosen(NamedTuple):
-    """Which jobs are decided anew; continuations of jobs that would have ended otherwise are followed in any case."""
-
-    task: str | None = None
-    queue: str | None = None
-    from_ms: int | None = None
-    to_ms: int | None = None
-
-    def has(self, history: History) -> bool:
-        """Whether a job is one of them."""
-        return (
-            self.task in {None, history.job.task}
-            and self.queue in {None, history.create.queue}
-            and (self.from_ms or 0) <= history.created_ms
-            and (self.to_ms is None or history.created_ms < self.to_ms)
-        )
-
-
-class Question(NamedTuple):
-    """What is asked.
-
-    - otherwise: the other policy or filters; as_it_was: those that the continuations of chosen jobs really have.
-    - errors: counts what filters raise. whole: whether filters look at what jobs were created with.
-    - asked: the question as text, by which another run knows whether it can go on.
-    """
-
-    otherwise: WhatIf
-    as_it_was: WhatIf
-    chosen: Chosen
-    errors: Counter[str]
-    whole: bool
-    asked: dict[str, Any]
-
 
 class Reached(Struct):
     """How far a run is: the checkpoint.
 
     - bounds: of each lane, the offsets to read. lane, next: the place in the log. held: the histories that are open.
-    - waiting, ends: the lengths of the files.
+    - waiting, ends, batches: the lengths of the files.
     """
 
     asked: dict[str, Any]
@@ -88,6 +50,7 @@ class Reached(Struct):
     unreadable: int = 0
     waiting: int = 0
     ends: int = 0
+    batches: int = 0
 
     @property
     def total(self) -> int:
@@ -111,8 +74,12 @@ class Asking:
         question.errors.update(self._reached.errors)
         reader.unreadable += self._reached.unreadable
         self._files = ExitStack()
-        self._waiting = self._files.enter_context(Spool(directory / "what-if.waiting", self._reached.waiting))
-        self._ends = self._files.enter_context(Spool(directory / "what-if.ends", self._reached.ends))
+        self._spools = Files(
+            *(
+                self._files.enter_context(Spool(directory / f"what-if.{name}", getattr(self._reached, name)))
+                for name in Files._fields
+            )
+        )
         self._histories = self._held(self._reached.held)
         self._unwritten = 0
 
@@ -138,7 +105,7 @@ class Asking:
             reached.lane += 1
             reached.next = reached.bounds[reached.lane][0] if reached.lane < len(reached.bounds) else 0
         self._write()
-        _Following(self._question, self._outcomes, self._waiting, self._ends, self._told).run()
+        Following(self._question, self._outcomes, self._spools, self._told).run()
 
     @property
     def unreadable(self) -> int:
@@ -155,8 +122,8 @@ class Asking:
     def discard(self) -> None:
         """Remove the files."""
         self._checkpoint.remove()
-        self._waiting.remove()
-        self._ends.remove()
+        for spool in self._spools:
+            spool.remove()
 
     def _held(self, held: Iterable[bytes]) -> Histories:
         chosen = self._question.chosen
@@ -165,7 +132,10 @@ class Asking:
         return made
 
     def _read_lane(self, start: int, end: int) -> None:
-        for stored in self._reader.events(self._reached.lane, start, end, self._advance):
+        for stored in self._reader.facts(self._reached.lane, start, end, self._advance):
+            if isinstance(stored, StoredBatch):
+                self._spools.batches.append(batch_record(stored))
+                continue
             for history in self._histories.take(stored):
                 self._take(history)
 
@@ -190,72 +160,24 @@ class Asking:
 
     def _take(self, history: History) -> None:
         is_chosen = self._question.chosen.has(history)
-        if history.job.parent is not None:
-            self._waiting.append(_encode((is_chosen, packed(history))))
-        elif is_chosen:
+        if is_related(history.create):
+            self._spools.waiting.append(waiting_record(history, is_chosen=is_chosen))
+            return
+        simulated = history.ends
+        if is_chosen:
             otherwise = self._question.otherwise.of(history)
             self._outcomes.add(history, otherwise)
-            ends = Ends(history.ends, otherwise.ends)
-            if ends.differ:
-                self._ends.append(_encode((history.job.id, ends)))
+            simulated = otherwise.ends
+        self._spools.ends.append(ends_record(history, simulated))
 
     def _write(self) -> None:
-        self._waiting.flush()
-        self._ends.flush()
+        for spool in self._spools:
+            spool.flush()
         reached = self._reached
         reached.held = [packed(history) for history in self._histories]
         reached.sums, reached.errors = self._outcomes.sums, dict(self._question.errors)
         reached.unreadable = self._reader.unreadable
-        reached.waiting, reached.ends = self._waiting.size, self._ends.size
+        reached.waiting, reached.ends, reached.batches = (spool.size for spool in self._spools)
         self._checkpoint.write(reached)
         reached.held = []
         self._unwritten = 0
-
-
-class _Following:
-    """Follows continuations from their parents down."""
-
-    def __init__(self, question: Question, outcomes: Outcomes, waiting: Spool, ends: Spool, told: Told) -> None:
-        self._question, self._outcomes, self._waiting, self._told = question, outcomes, waiting, told
-        self._children: dict[str, list[int]] = {}
-        self._known: set[str] = set()
-        self._total = self._done = 0
-        for place, data in waiting.read():
-            history = unpacked(_waiting(data)[1])
-            self._children.setdefault(history.job.parent or "", []).append(place)
-            self._known.add(history.job.id)
-            self._count()
-        self._total, self._done = self._done, 0
-        found = (_ends(data) for _, data in ends.read())
-        self._ends = {job: one for job, one in found if job in self._children}
-
-    def run(self) -> None:
-        """Those whose parents are not continuations themselves, then theirs; at last those that wait in circles."""
-        roots = [parent for parent in self._children if parent not in self._known]
-        self._follow(deque(place for parent in roots for place in self._children.pop(parent)))
-        self._follow(deque(place for places in self._children.values() for place in places), down=False)
-
-    def _follow(self, places: deque[int], *, down: bool = True) -> None:
-        while places:
-            is_chosen, data = _waiting(self._waiting.at(places.popleft()))
-            history = unpacked(data)
-            self._decide(history, is_chosen=is_chosen)
-            if down:
-                places.extend(self._children.pop(history.job.id, ()))
-            self._count()
-
-    def _decide(self, history: History, *, is_chosen: bool) -> None:
-        parent = self._ends.get(history.job.parent or "")
-        if parent is None and not is_chosen:
-            return
-        rules = self._question.otherwise if is_chosen else self._question.as_it_was
-        otherwise = rules.of(history, parent)
-        self._outcomes.add(history, otherwise, by_parent=parent is not None)
-        ends = Ends(history.ends, otherwise.ends, otherwise.is_unknown)
-        if ends.differ and history.job.id in self._children:
-            self._ends[history.job.id] = ends
-
-    def _count(self) -> None:
-        if self._done % PORTION == 0:
-            self._told("following continuations", self._done, self._total)
-        self._done += 1

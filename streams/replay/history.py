@@ -19,10 +19,13 @@ ENDED_BYTES_MAX: Final = 64 * 1024 * 1024
 JOB_BYTES: Final = 1_500
 STEP_BYTES: Final = 500
 
+#: How the cause of an event begins that deletes a job of a cancelled batch.
+CANCELLED: Final = "cancelled/"
+
 _spec: Final = json.Decoder(wire.JobSpec).decode
 
 
-#: When a job ended (unix milliseconds), and how.
+#: When a job or a batch came into a state (unix milliseconds), and into which.
 End = tuple[int, State]
 
 
@@ -46,12 +49,19 @@ class Outside(Struct):
     before: State
 
 
+class Cancelled(Struct, frozen=True):
+    """The job's batch was cancelled. A job that runs goes on, unless `running`, but starts no more."""
+
+    reason: str
+    running: bool = False
+
+
 class History(Struct):
     """A job: how it was created, what happened then, and how that came out.
 
     - job: as its events leave it. policy: its task's own retry policy, as its failures tell it.
     - retries, waited_ms: automatic retries, and how long they let the job wait. starts: when its runs began.
-    - ends: when it came into a final state, and into which: more than one if commands moved it again.
+    - ends: when it came into a final state, and into which; and into which it went from there, if it was moved again.
     """
 
     create: wire.CreateJob
@@ -89,15 +99,21 @@ class History(Struct):
                 self.starts.append(at_ms)
                 self.steps.append(Run(max(at_ms - self.ready_ms, 0)))
             else:
-                self._note(input_of(job, event, cause), at_ms)
+                self._note(self._input(stored), at_ms)
             self.is_replaced = event.traversed
             if event.state is State.ENQUEUED:
                 self.ready_ms = min(job.due_ms, at_ms) if job.state is State.SCHEDULED else at_ms
         elif event.outcome is not None:
             self._note(input_of(job, event, cause), at_ms)
         self.job = evolve(job, event, at_ms)
-        if is_transition(event) and not event.traversed and event.state in FINAL_STATES:
-            self.ends.append((at_ms, event.state))
+        if is_transition(event) and not event.traversed:
+            note_end(self.ends, at_ms, event.state)
+
+    def _input(self, stored: StoredEvent) -> Any:
+        what = input_of(self.job, stored.event, stored.cause)
+        if isinstance(what, wire.DeleteJob) and stored.cause.startswith(CANCELLED):
+            return Cancelled(what.reason or "", self.job.state is State.PROCESSING)
+        return what
 
     def _count_retry(self, stored: StoredEvent) -> None:
         after = evolve(self.job, stored.event, stored.at_ms)
@@ -117,11 +133,17 @@ class History(Struct):
             self.steps.append(Outside(at_ms, what, self.job.state))
 
 
+def note_end(ends: list[End], at_ms: int, state: State) -> None:
+    """Note that a job or batch came into a state, if it ends by that, or goes on after an end."""
+    if state in FINAL_STATES or (ends and ends[-1][1] in FINAL_STATES):
+        ends.append((at_ms, state))
+
+
 class Histories:
     """The jobs of one lane that were created between two instants, given out at the end, or when they are too many.
 
-    Then those that ended first are: a command that moves one of them later is not seen. Continuations that were
-    created later are among them, since their parents may be.
+    Then those that ended first are: a command that moves one of them later is not seen. Those that were created later
+    and wait for others, or belong to a batch, are among them, since what they depend on may be.
 
     - whole: keep what jobs were created with, for filters that look at it.
     """
@@ -149,8 +171,8 @@ class Histories:
         if event.version == 1 and spec is not None:
             if (earlier := self._pop(job_id)) is not None:
                 yield earlier
-            is_early = self._to_ms is None or stored.at_ms < self._to_ms or event.parent is not None
-            if self._from_ms <= stored.at_ms and is_early:
+            is_early = self._to_ms is None or stored.at_ms < self._to_ms
+            if self._from_ms <= stored.at_ms and (is_early or is_related(_spec(spec))):
                 self._keep(_begun(stored, spec if self._whole else _bare(spec)))
         elif (history := self._pop(job_id)) is not None:
             history.take(stored)
@@ -177,6 +199,11 @@ class Histories:
             _, oldest = self._ended.popitem(last=False)
             self._ended_bytes -= oldest.size
             yield oldest
+
+
+def is_related(created: wire.CreateJob | wire.JobSpec) -> bool:
+    """Whether a job waits for others when it is created, or belongs to a batch."""
+    return created.parent is not None or created.parents is not None or created.batch is not None
 
 
 def _begun(stored: StoredEvent, spec: bytes) -> History:

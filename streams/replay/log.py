@@ -8,7 +8,7 @@ from typing import Final
 from joblog.streams.kafka.answers import answered
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.kafka.scan import Range, TopicReader
-from joblog.streams.replay.stored import StoredEvent, stored_event
+from joblog.streams.replay.stored import StoredBatch, StoredEvent, stored_fact
 
 #: Called with how many records were read since the last call.
 Progress = Callable[[int], object]
@@ -56,9 +56,16 @@ class EventReader:
         self, lane: int, start: int, end: int, progress: Progress = lambda _count: None
     ) -> Iterator[StoredEvent]:
         """The events of the lane's jobs between two offsets; raises as `values` does."""
+        facts = self.facts(lane, start, end, progress)
+        return (found for found in facts if isinstance(found, StoredEvent))
+
+    def facts(
+        self, lane: int, start: int, end: int, progress: Progress = lambda _count: None
+    ) -> Iterator[StoredEvent | StoredBatch]:
+        """Those of the lane's jobs and batches; raises as `values` does."""
         for value in self.values(lane, start, end, progress):
             try:
-                found = stored_event(value)
+                found = stored_fact(value)
             except ValueError:
                 self.unreadable += 1
             else:

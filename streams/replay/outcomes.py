@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any, Final, NamedTuple
 
 from joblog.streams.contract.timestamps import format_time
+from joblog.streams.replay.batches import After
 from joblog.streams.replay.history import History
 from joblog.streams.replay.what_if import Otherwise
 from msgspec import Struct
@@ -61,6 +62,13 @@ class Kind(NamedTuple):
     assumed: bool
 
 
+class BatchKind(NamedTuple):
+    """Batches that ended one way, and would end another way."""
+
+    recorded: str
+    simulated: str
+
+
 class Sums(Struct):
     """What `Outcomes` holds, for a checkpoint."""
 
@@ -81,6 +89,9 @@ class Outcomes:
         self._ends: Counter[Kind] = Counter({kind: count for kind, count, _ in found.kinds})
         self._samples: dict[Kind, list[str]] = {kind: samples for kind, _, samples in found.kinds}
         self._sums: Counter[str] = Counter(found.sums)
+        #: Of batches: how many, by how much their numbers would differ, and some of them. Not in a checkpoint: they
+        #: are decided after the last one.
+        self._batches: dict[BatchKind, dict[str, Any]] = {}
 
     @property
     def sums(self) -> Sums:
@@ -108,6 +119,23 @@ class Outcomes:
         self._sums["assumed_runs"] += otherwise.assumed
         self._sums["cut"] += otherwise.is_cut
 
+    def add_batch(self, batch_id: str, after: After | None) -> None:
+        """Count a batch in which something would be otherwise; None if the log does not explain how it ended."""
+        self._sums["batches_not_followed"] += after is None
+        if after is None:
+            return
+        kind = BatchKind(str(after.recorded), UNKNOWN if after.ends.is_unknown else str(after.simulated))
+        new = {"batches": 0, "succeeded_added": 0, "failed_added": 0, "deleted_added": 0, "samples": []}
+        row = self._batches.setdefault(kind, new)
+        row["batches"] += 1
+        for name, was, would_be in zip(after.was._fields, after.was, after.would_be, strict=True):
+            if name != "created":
+                row[f"{name}_added"] += would_be - was
+        if len(row["samples"]) < SAMPLES_MAX:
+            row["samples"].append(batch_id)
+        self._sums["batches"] += 1
+        self._sums["batches_changed"] += kind.recorded != kind.simulated
+
     def report(self) -> dict[str, Any]:
         """All of it as one document."""
         waiting = {name: ms / 1000 for name, ms in self._of("waiting_ms").items()}
@@ -116,6 +144,9 @@ class Outcomes:
             "changed": sum(count for kind, count in self._ends.items() if kind.recorded != kind.simulated),
             "continuations_of_changed": self._sums["continuations"],
             "continuations_changed": self._sums["continuations_changed"],
+            "batches_of_changed": self._sums["batches"],
+            "batches_changed": self._sums["batches_changed"],
+            "batches_not_followed": self._sums["batches_not_followed"],
             "would_have_run_outcome_unknown": self._sums["unknown"],
             "assumed_jobs": self._sums["assumed_jobs"],
             "assumed_runs": self._sums["assumed_runs"],
@@ -124,6 +155,7 @@ class Outcomes:
             "runs": self._of("runs"),
             "waiting_s": waiting,
             "ends": self.ends(),
+            "batch_ends": self.batch_ends(),
             "minutes_per_interval": self.load.minutes,
             "load": self.load.rows(),
         }
@@ -132,6 +164,11 @@ class Outcomes:
         """How many jobs of each task ended how, and would end how; those that change first."""
         ordered = sorted(self._ends.items(), key=lambda one: (one[0].recorded == one[0].simulated, -one[1], one[0]))
         return [{**kind._asdict(), "jobs": count, "samples": self._samples[kind]} for kind, count in ordered]
+
+    def batch_ends(self) -> list[dict[str, Any]]:
+        """How many batches ended how, and would end how, and how many more members so; those that change first."""
+        ordered = sorted(self._batches.items(), key=lambda one: (one[0].recorded == one[0].simulated, one[0]))
+        return [{**kind._asdict(), **row} for kind, row in ordered]
 
     def _difference(self, name: str, recorded: int, simulated: int) -> None:
         """Saved and added are counted job by job: one does not make up for another."""

@@ -8,7 +8,7 @@ from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.states import State
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.transitions import Expired, Lost, ParentNoted
-from joblog.streams.replay.history import End, History, Outside, Run
+from joblog.streams.replay.history import Cancelled, End, History, Outside, Run
 from msgspec import Struct, json, msgpack
 
 #: What a step of a history may hold, by name.
@@ -23,6 +23,7 @@ _KINDS: Final[Mapping[str, type]] = {
         wire.ParentEnded,
         wire.ParentRequeued,
         ParentNoted,
+        Cancelled,
         wire.DeleteJob,
         wire.RequeueJob,
         wire.RescheduleJob,

@@ -1,4 +1,4 @@
-"""An event of a job as it lies in the log."""
+"""An event of a job, or of a batch, as it lies in the log."""
 
 from typing import Final, NamedTuple
 
@@ -27,6 +27,15 @@ class StoredEvent(NamedTuple):
     cause: str
 
 
+class StoredBatch(NamedTuple):
+    """An event of a batch, the time it bears (unix milliseconds), and what led to it."""
+
+    batch_id: str
+    event: wire.BatchEvent
+    at_ms: int
+    cause: str
+
+
 class _Envelope(Struct):
     type: str
     data: Raw
@@ -37,6 +46,7 @@ class _Envelope(Struct):
 
 _envelope: Final = json.Decoder(_Envelope).decode
 _event: Final = json.Decoder(ReadEvent).decode
+_batch_event: Final = json.Decoder(wire.BatchEvent).decode
 
 
 def stored_event(value: bytes) -> StoredEvent | None:
@@ -44,7 +54,15 @@ def stored_event(value: bytes) -> StoredEvent | None:
 
     Raises msgspec.DecodeError for what no elector wrote.
     """
-    envelope = _envelope(value)
-    if not envelope.type.startswith("job."):
-        return None
-    return StoredEvent(envelope.subject, _event(envelope.data), parse_time_ms(envelope.time), envelope.causationid)
+    found = stored_fact(value)
+    return found if isinstance(found, StoredEvent) else None
+
+
+def stored_fact(value: bytes) -> StoredEvent | StoredBatch | None:
+    """The event of a job or of a batch in a record of the topic; raises as `stored_event` does."""
+    one = _envelope(value)
+    if one.type.startswith("job."):
+        return StoredEvent(one.subject, _event(one.data), parse_time_ms(one.time), one.causationid)
+    if one.type.startswith("batch."):
+        return StoredBatch(one.subject, _batch_event(one.data), parse_time_ms(one.time), one.causationid)
+    return None

@@ -2,11 +2,12 @@
 
 The real rules decide, with the inputs that the log recorded: the outcomes of the runs in their order, each as long
 after the one before as the policy then says, and what came from outside at its time. A command is left out when the
-job would have ended otherwise before it came; the end of a parent comes when and as the parent would have ended. Runs
-beyond those that are recorded are assumed: to end as `Beyond` says, and to last as long as the last recorded one.
+job would have ended otherwise before it came; the end of a parent comes when and as the parent would have ended, and
+the begin of the job's batch, and its cancellation, as well. Runs beyond those that are recorded are assumed: to end
+as `Beyond` says, and to last as long as the last recorded one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from sys import maxsize
 from typing import Any, Final
@@ -26,8 +27,9 @@ from joblog.streams.lane.transitions import (
     decide,
     elected_first,
 )
+from joblog.streams.replay.batches import Began, steps_in
 from joblog.streams.replay.continuations import Ends, steps_after
-from joblog.streams.replay.history import End, History, Outside, Run
+from joblog.streams.replay.history import Cancelled, End, History, Outside, Run, note_end
 from msgspec import Struct, json, structs
 
 #: So many transitions of one job are followed: a filter may send it in circles.
@@ -63,18 +65,37 @@ class Otherwise(Struct):
     ends: list[End] = []
 
 
+class Around(Struct, frozen=True):
+    """What a job depends on that would be otherwise.
+
+    - parents: how those ended that it waits for, and would have; batch: when its batch began, and would have.
+    """
+
+    parents: Mapping[str, Ends] = {}
+    batch: Began | None = None
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether nobody knows of one of them what it would have come to."""
+        is_batch = self.batch is not None and self.batch.is_unknown
+        return is_batch or any(ends.is_unknown for ends in self.parents.values())
+
+
 class WhatIf:
     """Another policy (None: each job's own) and other filters."""
 
     def __init__(self, chain: FilterChain, retry: Retry | None = None, beyond: Beyond = Beyond.AS_RECORDED) -> None:
         self._chain, self._retry, self._beyond = chain, retry, beyond
 
-    def of(self, history: History, parent: Ends | None = None) -> Otherwise:
-        """The job as it would be; `parent`: how its parent would have ended, if not as it is recorded."""
-        if parent is None:
+    def of(self, history: History, around: Around | None = None) -> Otherwise:
+        """The job as it would be; `around`: if what it depends on is not as it is recorded."""
+        if around is None:
             return self._followed(history)
-        found = self._followed(structs.replace(history, steps=steps_after(history, parent)))
-        found.is_unknown = _is_unknown(history, found.job.state, parent)
+        after = structs.replace(history, steps=steps_after(history, around.parents))
+        if around.batch is not None:
+            after.steps = steps_in(after, around.batch)
+        found = self._followed(after)
+        found.is_unknown = _is_unknown(history, found.job.state, around)
         return found
 
     def _followed(self, history: History) -> Otherwise:
@@ -98,10 +119,10 @@ class WhatIf:
         return Election(now_ms, 0, self._chain.elect, self._chain.watched)
 
 
-def _is_unknown(history: History, state: State, parent: Ends) -> bool:
-    """Whether a continuation that never ran would have, or may have."""
+def _is_unknown(history: History, state: State, around: Around) -> bool:
+    """Whether a job that never ran would have, or may have."""
     if state is State.AWAITING:
-        return parent.is_unknown
+        return around.is_unknown
     return state in _READY and not history.starts and history.job.state is not state
 
 
@@ -113,6 +134,7 @@ class _Course:
         self._now_ms = history.created_ms
         self._next = 0
         self._run: Run | None = None
+        self._cancelled: Cancelled | None = None
         self.result = Otherwise(job, starts=[], ends=[])
         self._note_end()
 
@@ -173,7 +195,17 @@ class _Course:
         """Runs that are recorded before it are left out: there was no time for them."""
         self._next = self._history.steps.index(outside, self._next) + 1
         self._now_ms = max(self._now_ms, outside.at_ms)
+        if isinstance(outside.what, Cancelled):
+            return self._cancel(outside.what)
         return self._apply(outside.what)
+
+    def _cancel(self, what: Cancelled) -> bool:
+        """The job is deleted, as its lane does: at once, or when it would start again; a Failed one stays."""
+        self._cancelled = what
+        state = self.result.job.state
+        if state in FINAL_STATES or (state is State.PROCESSING and not what.running):
+            return True
+        return self._apply(wire.DeleteJob(job_id=self.result.job.id, reason=what.reason))
 
     def _after_the_end(self, outside: Outside | None) -> bool:
         if outside is None:
@@ -181,9 +213,13 @@ class _Course:
         if outside.before is self.result.job.state:
             return self._from_outside(outside)
         self._next = self._history.steps.index(outside, self._next) + 1
+        if isinstance(outside.what, Cancelled):
+            self._cancelled = outside.what
         return True
 
     def _start(self, outside: Outside | None) -> bool:
+        if self._cancelled is not None:
+            return self._cancel(self._cancelled)
         if outside is not None and outside.what == EXPIRED and self._runs_are_over():
             return self._from_outside(outside)  # until then no worker took it
         run = self._recorded_run() or self._assumed_run(outside)
@@ -262,5 +298,4 @@ class _Course:
         return True
 
     def _note_end(self) -> None:
-        if self.result.job.state in FINAL_STATES:
-            self.result.ends.append((self._now_ms, self.result.job.state))
+        note_end(self.result.ends, self._now_ms, self.result.job.state)

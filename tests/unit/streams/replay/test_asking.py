@@ -14,8 +14,9 @@ from joblog.streams.contract.timestamps import format_time
 from joblog.streams.errors import InvalidData
 from joblog.streams.lane.filters import FilterChain, RetryFilter
 from joblog.streams.progress import Stopped, silent
-from joblog.streams.replay.asking import Asking, Chosen, Question
+from joblog.streams.replay.asking import Asking
 from joblog.streams.replay.outcomes import UNKNOWN
+from joblog.streams.replay.question import Chosen, Question
 from joblog.streams.replay.stored import StoredEvent, stored_event
 from joblog.streams.replay.what_if import Beyond, WhatIf
 from msgspec import structs
@@ -41,7 +42,7 @@ class Log:
     def bounds(self, lane: int, _from_ms: int | None = None) -> tuple[int, int]:
         return 0, len(self._lanes[lane])
 
-    def events(self, lane: int, start: int, end: int, progress: Callable[[int], object]) -> Iterator[StoredEvent]:
+    def facts(self, lane: int, start: int, end: int, progress: Callable[[int], object]) -> Iterator[StoredEvent]:
         self.reads.append(start)
         for place in range(start, end, 2):
             portion = self._lanes[lane][place : min(place + 2, end)]
@@ -245,10 +246,10 @@ def test_what_was_written_behind_the_checkpoint_of_one_that_was_killed_does_not_
         pass
 
     class Dying(Log):
-        def events(self, lane: int, start: int, end: int, progress: Callable[[int], object]) -> Iterator[StoredEvent]:
+        def facts(self, lane: int, start: int, end: int, progress: Callable[[int], object]) -> Iterator[StoredEvent]:
             if lane == 1:
                 raise Killed
-            return super().events(lane, start, end, progress)
+            return super().facts(lane, start, end, progress)
 
     with pytest.raises(Killed):
         ends(tmp_path, Dying(*lanes), NEVER)
