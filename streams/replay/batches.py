@@ -291,11 +291,13 @@ def _start(history: History) -> wire.ParentEnded:
 
 
 def _cancel(steps: list[Step], history: History, began: Began) -> None:
-    """Put the cancellation where it comes; a recorded one was not known yet where the job started after it."""
+    """Put the cancellation where it comes; one that did not stop the job was not known in its lane until it ended."""
     assert began.would_be_cancelled is not None
     at_ms = max(began.would_be_cancelled, history.created_ms)
     if began.cancelled == began.would_be_cancelled:
-        at_ms = max([at_ms, *history.starts])
+        start_ms = max(history.starts, default=0)
+        end_ms = next((one for one, state in history.ends if one >= start_ms and state in FINAL_STATES), start_ms)
+        at_ms = max(at_ms, end_ms + 1)
     starts = iter(history.starts)
     times = [next(starts, 0) if isinstance(one, Run) else one.at_ms for one in steps]
     place = next((n for n, time in enumerate(times) if time > at_ms), len(steps))

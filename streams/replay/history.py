@@ -42,11 +42,15 @@ class Run(Struct):
 
 
 class Outside(Struct):
-    """What no policy or filter decides: a command, or the end of the job's parent; `before`: the job's state."""
+    """What no policy or filter decides: a command, or the end of the job's parent.
+
+    - before: the job's state. due_ms: if that is Scheduled, for when; it was not made due until then.
+    """
 
     at_ms: int
     what: Any
     before: State
+    due_ms: int = 0
 
 
 class Cancelled(Struct, frozen=True):
@@ -130,7 +134,8 @@ class History(Struct):
                 last.outcome = _slim(what)
                 return
         if what is not None and not isinstance(what, wire.JobDue):
-            self.steps.append(Outside(at_ms, what, self.job.state))
+            due_ms = self.job.due_ms if self.job.state is State.SCHEDULED else 0
+            self.steps.append(Outside(at_ms, what, self.job.state, due_ms))
 
 
 def note_end(ends: list[End], at_ms: int, state: State) -> None:

@@ -39,7 +39,7 @@ class _Step(Struct, array_like=True):
     """A run (without `before`), or what came from outside."""
 
     ms: int
-    lasted_ms: int = 0
+    more_ms: int = 0
     kind: str = ""
     what: bytes = b""
     before: State | None = None
@@ -98,14 +98,14 @@ def unpacked(data: bytes) -> History:
 def _step(step: Run | Outside) -> _Step:
     if isinstance(step, Run):
         return _Step(step.waited_ms, step.lasted_ms, *_named(step.outcome))
-    return _Step(step.at_ms, 0, *_named(step.what), step.before)
+    return _Step(step.at_ms, step.due_ms, *_named(step.what), step.before)
 
 
 def _unpacked_step(step: _Step) -> Run | Outside:
     what = _decoders[step.kind](step.what) if step.kind else None
     if step.before is None:
-        return Run(step.ms, step.lasted_ms, what)
-    return Outside(step.ms, what, step.before)
+        return Run(step.ms, step.more_ms, what)
+    return Outside(step.ms, what, step.before, step.more_ms)
 
 
 def _named(what: Any) -> tuple[str, bytes]:

@@ -164,7 +164,7 @@ class _Course:
 
     def _due(self, outside: Outside | None) -> bool:
         job = self.result.job
-        if outside is not None and outside.at_ms < job.due_ms:
+        if outside is not None and (outside.at_ms < job.due_ms or outside.due_ms == job.due_ms):
             return self._from_outside(outside)
         if outside is None and self._history.is_open and self._runs_are_over():
             return False
@@ -220,13 +220,16 @@ class _Course:
     def _start(self, outside: Outside | None) -> bool:
         if self._cancelled is not None:
             return self._cancel(self._cancelled)
-        if outside is not None and outside.what == EXPIRED and self._runs_are_over():
+        is_queued = outside is not None and (outside.what == EXPIRED or outside.before is State.ENQUEUED)
+        if outside is not None and is_queued and self._runs_are_over():
             return self._from_outside(outside)  # until then no worker took it
         run = self._recorded_run() or self._assumed_run(outside)
         if run is None:
             return outside is not None and self._from_outside(outside)
         start_ms = self._now_ms + run.waited_ms
-        if outside is not None and outside.at_ms <= start_ms:
+        if outside is not None and (
+            outside.at_ms < start_ms or (outside.at_ms == start_ms and self._runs_are_over())
+        ):
             return self._from_outside(outside)
         if self._expire(start_ms):
             return True

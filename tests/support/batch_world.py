@@ -37,6 +37,7 @@ class BatchWorld(World):
         #: Batches that may go on after they had ended: more was added, or an end was taken back.
         self.unsteady: set[str] = set()
         self.at_ms: dict[tuple[str, int], int] = {}
+        self.causes: dict[tuple[str, int], str | None] = {}
         self.rejections: list[tuple[str, str | None]] = []
         self._made = 0
 
@@ -97,11 +98,12 @@ class BatchWorld(World):
     def _commit(self, number: int, out: Any) -> None:
         before = {key: self.folds[key].state for key, *_ in out.events if key in self.folds}
         super()._commit(number, out)
-        for key, kind, _, data, _, _ in out.events:
+        for key, kind, _, data, cause, _ in out.events:
             if isinstance(data, wire.CommandRejected):
                 self.rejections.append((data.code, data.job_id))
             if isinstance(data, wire.BatchEvent | wire.JobEvent):
                 self.at_ms[key, data.version] = self.now_ms
+                self.causes[key, data.version] = cause
             if isinstance(data, wire.BatchEvent):
                 events = self.told[key]
                 assert data.version == len(events) + 1, (key, kind, data.version, len(events))

@@ -30,6 +30,7 @@ from joblog.streams.replay.what_if import Beyond
 
 #: Rows of the load's table; with --output json there are all.
 LOAD_ROWS_MAX = 30
+BATCH_COLUMNS = ("recorded", "simulated", "batches", "succeeded_added", "failed_added", "deleted_added", "samples")
 
 
 def what_if(
@@ -61,9 +62,9 @@ def what_if(
 
     Nothing runs and nothing is written to Kafka. The recorded outcomes of each job's runs are decided anew, by the
     real rules; runs that were never made are assumed to end as --beyond says, and are counted separately. Commands
-    are taken as they were. Continuations follow their parents: one that never ran and would have is reported as
-    unknown, unless --beyond says how it ends. Ctrl-C prints what was found so far; run the same command again with
-    its --directory to go on.
+    are taken as they were. Continuations follow their parents, and batches their jobs: a job that never ran and would
+    have is reported as unknown, unless --beyond says how it ends. Ctrl-C prints what was found so far; run the same
+    command again with its --directory to go on.
 
     Example: joblog replay what-if --retry '{"attempts": 3}' --task images.shrink --from 2027-01-31T14:00:00Z
     """
@@ -131,14 +132,17 @@ def print_report(report: dict[str, Any], output: Output) -> None:
     if output is Output.JSON:
         print_document(report, output)
         return
-    lists = {name: report.pop(name) for name in ("ends", "load")}
+    lists = {name: report.pop(name) for name in ("ends", "batch_ends", "load")}
     print_document({name: value for name, value in report.items() if value not in ({}, 0)}, output)
     print("\nends")
     print_rows(lists["ends"], ("task", "recorded", "simulated", "assumed", "jobs", "samples"), output)
+    if lists["batch_ends"]:
+        print("\nends of batches, and how many more members end how")
+        print_rows(lists["batch_ends"], BATCH_COLUMNS, output)
     print("\nruns a minute")
     busiest = sorted(lists["load"], key=lambda row: -max(row["recorded"], row["simulated"]))[:LOAD_ROWS_MAX]
     print_rows(sorted(busiest, key=lambda row: row["from"]), ("from", "recorded", "simulated", "added"), output)
     if len(lists["load"]) > LOAD_ROWS_MAX:
         note(f"the busiest {LOAD_ROWS_MAX} of {len(lists['load'])} intervals; --output json has all")
     if any(row["simulated"] == UNKNOWN for row in lists["ends"]):
-        note("unknown: continuations that would have run, and never did; --beyond fail or succeed assumes an end")
+        note("unknown: jobs that would have run, and never did; --beyond fail or succeed assumes an end")
