@@ -9,7 +9,7 @@ from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.states import FINAL_STATES, State
 from joblog.streams.lane.job import Job, evolve, is_transition, new_job
 from joblog.streams.lane.transitions import Lost
-from joblog.streams.replay.inputs import creation_of, input_of
+from joblog.streams.replay.inputs import by_elector, creation_of, input_of
 from joblog.streams.replay.stored import StoredEvent
 from msgspec import Struct, json, structs
 
@@ -106,7 +106,8 @@ class History(Struct):
                 self._note(self._input(stored), at_ms)
             self.is_replaced = event.traversed
             if event.state is State.ENQUEUED:
-                self.ready_ms = min(job.due_ms, at_ms) if job.state is State.SCHEDULED else at_ms
+                is_due = job.state is State.SCHEDULED and by_elector(cause)
+                self.ready_ms = min(job.due_ms, at_ms) if is_due else at_ms
         elif event.outcome is not None:
             self._note(input_of(job, event, cause), at_ms)
         self.job = evolve(job, event, at_ms)

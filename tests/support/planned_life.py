@@ -30,28 +30,64 @@ ITEMS: Final = 12
 QUIET: Final = 8
 
 
-class PlannedLife:
-    """The life of one plan with one policy; `states` is where jobs and batches are at its end."""
+class Played:
+    """A world in which runs fail as often as `fails` says of their jobs, and timers fire in time."""
 
-    def __init__(self, seed: int, retry: Retry) -> None:
-        self.random, self.retry = Random(seed), retry
-        self.pace = Random(f"{seed} {retry}")
+    def __init__(self, pace: str = "") -> None:
+        self.pace = Random(pace)
         self.world = BatchWorld()
         self.world.lanes = [Lane(number, LANES, LaneRules()) for number in range(LANES)]
         self.fails: dict[str, int] = {}
+
+    def go_on(self, times: int) -> None:
+        world = self.world
+        for _ in range(times):
+            world.announce(100)
+            for number, lane in enumerate(world.lanes):
+                for job in [one for one in lane.jobs.values() if one.worker is not None]:
+                    world.report(number, self._outcome(job.id, job.attempt, job.lease, job.worker or ""))
+            for timer in [one for one in world.timers if one.due_ms <= world.now_ms]:
+                world.timers.remove(timer)
+                due = wire.JobDue(job_id=timer.job_id, version=timer.version)
+                world.report(lane_of_job(timer.job_id), due)
+            for number in (*self.pace.sample(range(LANES), LANES), *range(LANES)):
+                world.turn(number, 1_000, 1_000)
+            world.now_ms += self.pace.choice((200, 400, 700))
+
+    def _outcome(self, job_id: str, attempt: int, lease: int, worker: str) -> wire.AnyReport:
+        if attempt > self.fails.get(job_id, 0):
+            return done(job_id, lease, worker)
+        said = {"job_id": job_id, "lease": lease, "worker": worker}
+        return wire.RunFailed(**said, exception=BOOM, duration_ms=1.0, started_ms=NOW)
+
+    def until_quiet(self) -> None:
+        quiet = 0
+        while quiet < QUIET:
+            said = self._said()
+            self.go_on(1)
+            quiet = 0 if self._said() > said else quiet + 1
+        self.world.check()
+
+    def _said(self) -> int:
+        return sum(len(one.events) for one in self.world.partitions) + sum(map(len, self.world.told.values()))
+
+
+class PlannedLife(Played):
+    """The life of one plan with one policy; `states` is where jobs and batches are at its end."""
+
+    def __init__(self, seed: int, retry: Retry) -> None:
+        super().__init__(f"{seed} {retry}")
+        self.random, self.retry = Random(seed), retry
         self.jobs: list[str] = []
         self.batches: list[str] = []
-        self._told = 0
         for _ in range(ITEMS):
             self._add()
-            self._go_on(self.random.randrange(3))
-        self._until_quiet()
+            self.go_on(self.random.randrange(3))
+        self.until_quiet()
 
     @property
     def states(self) -> dict[str, State | None]:
         return {one: self.world.state(one) for one in [*self.fails, *self.batches]}
-
-    # --- the plan ---
 
     def _add(self) -> None:
         if self.random.random() < 0.4:
@@ -121,40 +157,6 @@ class PlannedLife:
 
     def _lanes(self) -> list[int]:
         return [self._lane() for _ in range(self.random.randrange(1, 5))]
-
-    # --- what happens ---
-
-    def _go_on(self, times: int) -> None:
-        world = self.world
-        for _ in range(times):
-            world.announce(100)
-            for number, lane in enumerate(world.lanes):
-                for job in [one for one in lane.jobs.values() if one.worker is not None]:
-                    world.report(number, self._outcome(job.id, job.attempt, job.lease, job.worker or ""))
-            for timer in [one for one in world.timers if one.due_ms <= world.now_ms]:
-                world.timers.remove(timer)
-                due = wire.JobDue(job_id=timer.job_id, version=timer.version)
-                world.report(lane_of_job(timer.job_id), due)
-            for number in (*self.pace.sample(range(LANES), LANES), *range(LANES)):
-                world.turn(number, 1_000, 1_000)
-            world.now_ms += self.pace.choice((200, 400, 700))
-
-    def _outcome(self, job_id: str, attempt: int, lease: int, worker: str) -> wire.AnyReport:
-        if attempt > self.fails[job_id]:
-            return done(job_id, lease, worker)
-        said = {"job_id": job_id, "lease": lease, "worker": worker}
-        return wire.RunFailed(**said, exception=BOOM, duration_ms=1.0, started_ms=NOW)
-
-    def _until_quiet(self) -> None:
-        quiet = 0
-        while quiet < QUIET:
-            said = self._said()
-            self._go_on(1)
-            quiet = 0 if self._said() > said else quiet + 1
-        self.world.check()
-
-    def _said(self) -> int:
-        return sum(len(one.events) for one in self.world.partitions) + sum(map(len, self.world.told.values()))
 
 
 def facts_of(world: BatchWorld) -> list[list[StoredEvent | StoredBatch]]:
