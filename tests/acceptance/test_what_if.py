@@ -11,6 +11,7 @@ from joblog.services.client.client import Client
 from joblog.services.client.options import JobOptions
 from joblog.services.replay.what_if import Change, what_if
 from joblog.services.settings.model import Settings
+from joblog.streams.contract.relations import Need
 from joblog.streams.contract.retry import Curve, Retry, RetryPolicy
 from joblog.streams.contract.states import ContinueOn
 from joblog.streams.lane.filters import FilterChain, RetryFilter
@@ -18,6 +19,8 @@ from joblog.streams.replay.history import Histories
 from joblog.streams.replay.log import EventReader
 from joblog.streams.replay.outcomes import UNKNOWN
 from joblog.streams.replay.what_if import WhatIf
+
+from tests.support.log_comparison import read_log
 
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(180)]
 
@@ -119,6 +122,7 @@ def test_continuations_end_as_if_their_parents_had_had_one_retry_fewer(
         families = {
             attempts: [family(client, name, args, policy(attempts)) for name, args in KINDS] for attempts in (1, 0)
         }
+        relatives = {attempts: relatives_of(client, policy(attempts)) for attempts in (1, 0)}
 
         def ended() -> Any:
             log = installation.events()
@@ -126,13 +130,20 @@ def test_continuations_end_as_if_their_parents_had_had_one_retry_fewer(
             return all(over.values()) and over
 
         really = wait_until(ended, 60, "all jobs to end, or to wait for what has failed")
+        for attempts, jobs in relatives.items():
+            wait_until(lambda jobs=jobs, n=attempts: states_of(installation, jobs) == RELATIVES[n], 60, "their ends")
     settings = Settings(
         kafka={"bootstrap_servers": installation.kafka.bootstrap_servers},
         topic_prefix=installation.names.prefix,
         lanes=installation.lanes,
     )
     report = what_if(settings, Change(retry=policy(0)))
-    found = {job: row["simulated"] for row in report["ends"] for job in row["samples"]}
+    found = {
+        job: row["simulated"] for name in ("ends", "batch_ends") for row in report[name] for job in row["samples"]
+    }
+    simulated_of = {name: found[job] for name, job in relatives[1].items()}
+    assert simulated_of == RELATIVES[0] | {"clean": UNKNOWN}  # it never ran
+    assert (report["batches_of_changed"], report["batches_changed"], report["batches_not_followed"]) == (2, 2, 0)
     unknown = 0
     for simulated, real in zip(families[1], families[0], strict=True):
         for one, other in zip(simulated, real, strict=True):
@@ -143,8 +154,11 @@ def test_continuations_end_as_if_their_parents_had_had_one_retry_fewer(
             else:
                 assert found[one] == really[other]
     clean_ups = sum(name == "flaky" for name, _ in KINDS)
-    assert unknown == report["would_have_run_outcome_unknown"] == clean_ups
-    assert report["continuations_changed"] == 3 * clean_ups
+    assert unknown == clean_ups
+    assert report["would_have_run_outcome_unknown"] == clean_ups + 1
+    assert report["continuations_changed"] == 3 * clean_ups + sum(
+        RELATIVES[0][name] != RELATIVES[1][name] for name in WAIT
+    )
 
 
 def family(client: Client, name: str, args: Any, retry: RetryPolicy) -> list[str]:
@@ -168,3 +182,40 @@ def state_of(log: dict[str, Any], job: str) -> str:
     return (
         "Awaiting" if data["state"] == "Awaiting" and state_of(log, data["parent"]) in {"Failed", "Awaiting"} else ""
     )
+
+
+#: How a batch, what is in it, and what waits for them end with one retry, and with none; those that wait.
+RELATIVES = {
+    1: dict.fromkeys(("a", "b", "c", "inner", "outer", "next", "always", "all", "any", "one"), "Succeeded")
+    | {"clean": "Deleted"},
+    0: {
+        "a": "Succeeded", "b": "Failed", "c": "Failed", "inner": "Failed", "outer": "Failed", "next": "Awaiting",
+        "always": "Succeeded", "clean": "Succeeded", "all": "Awaiting", "any": "Succeeded", "one": "Awaiting",
+    },
+}  # fmt: skip
+WAIT = ("next", "always", "clean", "all", "any", "one")
+
+
+def relatives_of(client: Client, retry: RetryPolicy) -> dict[str, str]:
+    """A batch with a batch in it, what waits for these, and what waits for several of their jobs, by name."""
+    options = JobOptions(retry=retry)
+    with client.batch("outer") as outer:
+        made = {"a": outer.enqueue("ok", 1, options=options), "b": outer.enqueue("flaky", options=options)}
+        with outer.batch("inner") as inner:
+            made["c"] = inner.enqueue("flaky", options=JobOptions(retry=retry, queue="q1"))
+    made |= {"outer": outer.id, "inner": inner.id}
+    for name, on in (("next", ContinueOn.SUCCEEDED), ("always", ContinueOn.ENDED), ("clean", ContinueOn.FAILED)):
+        made[name] = client.continue_batch(outer.id, "ok", 1, on=on)
+    for name, parents, need in (("all", "abc", Need.ALL), ("any", "ab", Need.ANY), ("one", "bc", Need.ANY)):
+        made[name] = client.continue_with([made[parent] for parent in parents], "ok", 1, need=need)
+    return made
+
+
+def states_of(installation: Any, made: dict[str, str]) -> dict[str, str]:
+    """Where these jobs and batches are, by the log."""
+    last = {}
+    for record in read_log(installation.kafka, installation.names, installation.lanes):
+        event = json.loads(record.value)
+        if "state" in event["data"]:
+            last[event["subject"]] = event["data"]["state"]
+    return {name: last.get(one, "") for name, one in made.items()}
