@@ -20,6 +20,7 @@ from tests.mutants import (
     running,
     testing,
     triggers,
+    what_if,
 )
 from tests.mutants.mutant import Mutant
 
@@ -41,4 +42,5 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *batches.MUTANTS,
     *relations.MUTANTS,
     *testing.MUTANTS,
+    *what_if.MUTANTS,
 )

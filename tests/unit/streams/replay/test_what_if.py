@@ -96,6 +96,19 @@ def test_a_command_comes_at_its_time_or_not_at_all_if_the_job_has_ended() -> Non
     assert simulated(history, soonest) == (State.FAILED, 3, 2, 2)
 
 
+def test_a_command_on_a_job_that_is_due_comes_before_its_run() -> None:
+    history = recorded((run_failed("a", 2),), (Pause(61_000), wire.DeleteJob(job_id=id_of("a"))))
+    assert simulated(history, None) == (State.DELETED, 1, 1, 0)
+    assert simulated(history, structs.replace(TWICE, delays_s=(1.0,))) == (State.FAILED, 3, 2, 2)
+
+
+def test_a_command_of_the_millisecond_of_a_run_comes_after_it() -> None:
+    again = wire.RequeueJob(job_id=id_of("a"))
+    history = recorded((run_failed("a", 2), again), (succeeded("a", 5),), retry=NEVER)
+    assert [state for _, state in history.ends] == [State.FAILED, State.ENQUEUED, State.SUCCEEDED]
+    assert otherwise(history, None).ends == history.ends
+
+
 def test_a_requeue_is_left_out_when_the_job_would_have_succeeded() -> None:
     again = wire.RequeueJob(job_id=id_of("a"))
     history = recorded((run_failed("a", 2),), (Pause(300_000), again), (succeeded("a", 5),), retry=NEVER)

@@ -118,6 +118,17 @@ def test_a_retry_that_is_missing_fails_the_batch_and_what_waits_for_it(tmp_path:
     assert failed == {"succeeded_added": -2, "failed_added": 2}  # a in its batch, and that in the outer one
 
 
+def test_jobs_of_a_batch_that_come_one_after_the_other_are_one_batch(tmp_path: Path) -> None:
+    log = Named(ONCE)
+    first, *jobs, mark = log.batch("b", log.job("a", 1), log.job("c"))
+    log.send(log.job("next", parent=log.after("b")), first, jobs[0], turns=12)  # a has ended before c comes
+    log.send(*jobs[1:], mark)
+    log.until_quiet()
+    slower = structs.replace(ONCE, delays_s=(2.0,))
+    assert log.ends(tmp_path, slower) == dict.fromkeys(("a", "c", "next", "b"), ("Succeeded", "Succeeded"))
+    assert log.ends(tmp_path, NEVER)["next"] == ("Succeeded", "Awaiting")
+
+
 def test_what_waits_for_an_unknown_run_is_unknown_through_batches(tmp_path: Path) -> None:
     log = Named(ONCE)
     log.send(log.job("a", 1), *log.batch("b", log.job("c", parent=log.after("a", ContinueOn.FAILED, ParentKind.JOB))))
