@@ -64,6 +64,8 @@ WITH chosen AS MATERIALIZED (
     DELETE FROM returned WHERE job = ANY (ARRAY(SELECT id FROM chosen))
 ), unlisted AS (
     DELETE FROM batch_jobs WHERE job = ANY (ARRAY(SELECT id FROM chosen))
+), unparented AS (
+    DELETE FROM job_parents WHERE job = ANY (ARRAY(SELECT id FROM chosen))
 ), kinds AS (
     SELECT lane, queue, task, state, count(*) AS n, max(changed_at) AS through
     FROM gone GROUP BY lane, queue, task, state

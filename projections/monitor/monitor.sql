@@ -44,9 +44,20 @@ WHERE job = %(id)s AND last_version >= %(version)s AND version + place - 1 >= %(
 ORDER BY version, place LIMIT %(limit)s
 
 -- name: continuations
--- The jobs that wait, or waited, for this one.
-SELECT id::text, state, continue_on, queue, task, created_at, changed_at
-FROM jobs WHERE parent = %(id)s ORDER BY changed_at DESC, id DESC LIMIT %(limit)s
+-- The jobs that wait, or waited, for this one, alone or among several.
+SELECT
+    id::text, state, coalesce(continue_on, spec #>> '{parents,on}', 'succeeded') AS continue_on, queue, task, created_at,
+    changed_at
+FROM (
+    (SELECT * FROM jobs WHERE parent = %(id)s ORDER BY changed_at DESC, id DESC LIMIT %(limit)s)
+    UNION ALL
+    (
+        SELECT * FROM jobs AS j
+        WHERE j.id IN (SELECT job FROM job_parents WHERE parent = %(id)s) AND j.parent IS DISTINCT FROM %(id)s
+        ORDER BY changed_at DESC, id DESC LIMIT %(limit)s
+    )
+) AS waiting
+ORDER BY changed_at DESC, id DESC LIMIT %(limit)s
 
 -- name: snapshot
 -- What an elector needs to revive an ended job.

@@ -356,6 +356,14 @@ SELECT batch, job, log_offset FROM unnest(
 ) AS new (batch, job, log_offset)
 ON CONFLICT DO NOTHING
 
+-- name: add_parents
+-- Note for which jobs those wait that wait for several.
+INSERT INTO job_parents (parent, job, log_offset, lane)
+SELECT parent, job, log_offset, lane FROM unnest(
+    %(parents)s::uuid[], %(jobs)s::uuid[], %(offsets)s::bigint[], %(lanes)s::smallint[]
+) AS new (parent, job, log_offset, lane)
+ON CONFLICT DO NOTHING
+
 -- name: apply_rejected
 -- Keep a command that could not be done.
 INSERT INTO rejected (lane, log_offset, at, code, reason, command, command_id, job, position, existing)

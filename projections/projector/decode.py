@@ -320,6 +320,8 @@ def _created(text: Raw) -> Created | None:
     spec = _spec(text)
     if spec.batch is not None and not _is_job_id(spec.batch):
         raise ValueError("spec.batch: not the id of a batch")
+    if spec.parents is not None and not all(map(_is_job_id, spec.parents.job_ids)):
+        raise ValueError("spec.parents: not the ids of jobs")
     if spec.parameters is wire.EMPTY_OBJECT:
         is_plain = not spec.priority and spec.batch is None and spec.parents is None
         return PLAIN if is_plain else Created(spec.priority, batch=spec.batch, parents=spec.parents)

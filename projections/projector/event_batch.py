@@ -5,8 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, overload
 
 from joblog.projections.projector.decode import (
+    PLAIN,
     BatchFact,
     ControlFact,
+    Created,
     Fact,
     JobFact,
     RejectedFact,
@@ -68,6 +70,7 @@ class Batch(Struct):
     - length: how many records it is made of: it ends before an event that begins another life of one of its jobs.
     - ends: how many events are ends, by lane, hour (the first letters of a time) and state.
     - members: of each job that was created in a batch: the batch, the job, and the event's offset.
+    - parents: of each job that was created to wait for several: a parent, the job, the event's offset and lane.
     - is_regular: the events of each job follow each other without a gap, and all of them can be kept.
     - history: the events to be kept, if they are asked for one by one.
     """
@@ -78,6 +81,7 @@ class Batch(Struct):
     workers: dict[tuple[int, str], tuple[Record, WorkerFact]] = field(default_factory=dict)
     batches: dict[str, tuple[Record, BatchFact]] = field(default_factory=dict)
     members: list[tuple[str, str, int]] = field(default_factory=list)
+    parents: list[tuple[str, str, int, int]] = field(default_factory=list)
     rejected: list[tuple[Record, RejectedFact]] = field(default_factory=list)
     controls: list[tuple[Record, ControlFact]] = field(default_factory=list)
     parked: list[Parked] = field(default_factory=list)
@@ -188,8 +192,8 @@ def _add(batch: Batch, records: Iterable[Record], known: Mapping[str, Known]) ->
                 continue
         if row is None:
             row = jobs[job] = begun(record.lane, record.offset, record.log_ms, fact)
-            if (created := fact.created_with) is not None and created.batch is not None:
-                batch.members.append((created.batch, job, record.offset))
+            if (created := fact.created_with) is not None and created is not PLAIN:
+                _add_relations(batch, record, job, created)
         else:
             if event.version != (before := row.latest.version) + 1:
                 batch.is_regular = False
@@ -208,6 +212,14 @@ def _add(batch: Batch, records: Iterable[Record], known: Mapping[str, Known]) ->
             ends[end] = ends.get(end, 0) + 1
         if event.reason is not None and "\x00" in event.reason:
             batch.is_regular = False
+
+
+def _add_relations(batch: Batch, record: Record, job: str, created: Created) -> None:
+    if created.batch is not None:
+        batch.members.append((created.batch, job, record.offset))
+    if created.parents is not None:
+        known = dict.fromkeys(created.parents.job_ids)
+        batch.parents += [(parent, job, record.offset, record.lane) for parent in known]
 
 
 def _add_rare(batch: Batch, record: Record, fact: Fact | Parked) -> None:

@@ -152,6 +152,12 @@ def members(rows: Iterable[tuple[str, str, int]]) -> dict[str, Any]:
     return {"batches": list(batches), "jobs": list(jobs), "offsets": list(offsets)}
 
 
+def parents(rows: Iterable[tuple[str, str, int, int]]) -> dict[str, Any]:
+    """The parents of jobs, as the statement `add_parents` takes them."""
+    known, jobs, offsets, lanes = zip(*rows, strict=True)
+    return {"parents": list(known), "jobs": list(jobs), "offsets": list(offsets), "lanes": list(lanes)}
+
+
 def rejected_row(record: Record, fact: RejectedFact) -> dict[str, Any]:
     event = fact.event
     return {

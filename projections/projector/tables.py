@@ -47,6 +47,7 @@ from joblog.projections.projector.rows import (
     ends_of,
     job_row,
     members,
+    parents,
     parked_row,
     rejected_row,
     staged_event,
@@ -336,6 +337,8 @@ def _note(cursor: psycopg.Cursor[Any], batch: Batch) -> None:
         cursor.executemany(SQL["apply_worker"], [worker_row(record, fact) for record, fact in batch.workers.values()])
     if batch.members:
         cursor.execute(SQL["add_members"], members(batch.members))
+    if batch.parents:
+        cursor.execute(SQL["add_parents"], parents(batch.parents))
     if batch.batches:
         cursor.executemany(SQL["apply_batch"], [batch_row(record, fact) for record, fact in batch.batches.values()])
     if batch.rejected:

@@ -72,8 +72,9 @@ class EventLog:
             self._jobs.pop(fact.job, None)  # another life begins: the order is that of the last one
             self._jobs[fact.job] = []
         self._jobs[fact.job].append((lane, offset, fact))
-        if fact.event.parent is not None and fact.job not in self._children[fact.event.parent]:
-            self._children[fact.event.parent].append(fact.job)
+        for parent in _parents(fact):
+            if fact.job not in self._children[parent]:
+                self._children[parent].append(fact.job)
         if fact.type == "job.enqueued":
             self.enqueued.append(fact.job)
 
@@ -108,7 +109,15 @@ def _kept(lane: int, offset: int, fact: JobFact) -> bytes:
     return written(lane, offset, fact.at, fact.type, fact.data)
 
 
+def _parents(fact: JobFact) -> tuple[str, ...]:
+    """For whom a job waits, as its event says."""
+    if fact.created_with is not None and fact.created_with.parents is not None:
+        return fact.created_with.parents.job_ids
+    return (fact.event.parent,) if fact.event.parent is not None else ()
+
+
 def _short(row: dict[str, Any]) -> dict[str, Any]:
     """What is shown of a continuation."""
-    names = ("id", "state", "continue_on", "queue", "task", "created_at", "changed_at")
-    return {name: row[name] for name in names}
+    names = ("id", "state", "queue", "task", "created_at", "changed_at")
+    on = row["continue_on"] or ((row["spec"] or {}).get("parents") or {}).get("on", "succeeded")
+    return {"continue_on": on, **{name: row[name] for name in names}}

@@ -65,6 +65,14 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         (f"{_HASHES}::test_every_column_matters",),
     ),
     mutant(
+        "verify-parents",
+        "the comparison of those for whom jobs wait that wait for several",
+        "projections/replay/verification/verification.py",
+        "            self._found.add(parents(snapshot, self._log.passed.parents))\n",
+        "",
+        f"{_REPLAY}/verification/test_verification.py::test_faults_of_the_tables_are_named_with_both_sides",
+    ),
+    mutant(
         "verify-one-by-one",
         "the comparison of the jobs of a lane whose hashes differ",
         "projections/replay/verification/verification.py",

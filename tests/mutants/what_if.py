@@ -67,7 +67,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "streams/replay/what_if.py",
         "        if state in FINAL_STATES or (state is State.PROCESSING and not what.running):\n",
         "        if state in FINAL_STATES:\n",
-        f"{_BATCHES}::test_a_run_goes_on_when_its_batch_is_cancelled_but_there_is_no_other_one",
+        f"{_BATCHES}::test_a_run_that_would_be_made_when_its_batch_is_cancelled_goes_on",
     ),
     mutant(
         "what-if-cancel-start",

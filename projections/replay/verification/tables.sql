@@ -165,6 +165,14 @@ FROM batches
 -- How many jobs each batch has, and the sum of the offsets of their first events.
 SELECT batch::text, count(*), sum(log_offset) FROM batch_jobs GROUP BY batch
 
+-- name: parents
+-- For how many parents the jobs of each lane wait that wait for several, and the sums of what tells these apart.
+SELECT
+    lane, count(*), sum(log_offset)::bigint,
+    sum(('x' || right(parent::text, 8))::bit(32)::bigint)::bigint,
+    sum(('x' || right(job::text, 8))::bit(32)::bigint)::bigint
+FROM job_parents GROUP BY lane
+
 -- name: named_jobs
 -- These jobs in full, with what their state's event brought.
 SELECT

@@ -9,6 +9,7 @@ from joblog.projections.projector.controls import ControlRows
 from joblog.projections.replay.verification.compare import Ends
 from joblog.projections.replay.verification.findings import Finding, Kind, position
 from joblog.projections.replay.verification.last_words import Worker, batch_row_words, fits, state_of_batch
+from joblog.projections.replay.verification.parent_sums import NO_PARENTS, ParentSums
 from joblog.projections.replay.verification.tables import Snapshot
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.states import FINAL_STATES
@@ -120,6 +121,17 @@ def batches(
         wanted, found = members.get(batch, (0, 0)), listed.get(batch, (0, 0))
         if wanted != found and not (is_expiring and found <= wanted):
             yield _batch(batch, "has not the jobs that were created in it", list(wanted), list(found))
+
+
+def parents(snapshot: Snapshot, wanted: Mapping[int, ParentSums]) -> Iterator[Finding]:
+    """The jobs of each lane that wait for several must be known to wait for these; unless they have expired."""
+    is_expiring = bool(snapshot.expired)
+    listed = {lane: ParentSums(*sums) for lane, *sums in snapshot.rows("parents")}
+    for lane in sorted(wanted.keys() | listed.keys()):
+        log, found = wanted.get(lane, NO_PARENTS), listed.get(lane, NO_PARENTS)
+        if log != found and not (is_expiring and all(n <= most for n, most in zip(found, log, strict=True))):
+            what = f"the jobs of lane {lane} that wait for several do not wait for the same ones in the tables"
+            yield Finding(kind=Kind.JOB, lane=lane, job=None, what=what, log=list(log), found=list(found))
 
 
 def _batch(batch: str, what: str, log: Any, found: Any) -> Finding:

@@ -47,6 +47,7 @@ from joblog.projections.replay.verification.totals import (
     kept_counts,
     kept_outcomes,
     outcomes_differ,
+    parents,
     unexpired,
     wanted_outcomes,
     workers,
@@ -265,6 +266,7 @@ class Verification:
         if self._is_whole and not late:
             self._found.add(workers(snapshot, self._log.passed.workers))
             self._found.add(batches(snapshot, self._log.passed.batches, self._log.passed.members))
+            self._found.add(parents(snapshot, self._log.passed.parents))
             self._found.add(controls(snapshot, self._log.passed.controls))
         log, tables = Side(jobs.sums, jobs.counts, wanted), Side(sums, counts, outcomes)
         return lane_hashes(full, log, tables)

@@ -180,6 +180,17 @@ CREATE TABLE batch_jobs (
 -- For expiry: a job that leaves `jobs` leaves this, too.
 CREATE INDEX batch_jobs_by_job ON batch_jobs (job);
 
+-- The parents of each job that was created to wait for several: a table of its own, as that of batches.
+CREATE TABLE job_parents (
+    parent     uuid NOT NULL,
+    job        uuid NOT NULL,
+    log_offset bigint NOT NULL, -- of its first event
+    lane       smallint NOT NULL,
+    PRIMARY KEY (parent, job, log_offset)
+);
+
+CREATE INDEX job_parents_by_job ON job_parents (job);
+
 -- Commands that could not be done.
 CREATE TABLE rejected (
     lane       smallint NOT NULL,

@@ -259,7 +259,9 @@ def test_a_batch_goes_as_its_jobs_do(world: ReplayWorld, tables: psycopg.Connect
     old = BatchStory(lane=1, random=50, at=AGO).told("batch.created", "Processing", total=2)
     new = BatchStory(lane=1, random=51, at=NOW - timedelta(hours=1)).told("batch.created", "Processing", total=1)
     gone = [Story(lane=n, random=n + 1, at=AGO, spec={"batch": old.id}) for n in range(2)]
-    kept = Story(lane=2, random=9, at=NOW - timedelta(hours=1), spec={"batch": new.id})
+    parents = {"job_ids": [gone[0].id, gone[1].id]}
+    gone.append(Story(lane=0, random=8, at=AGO, spec={"parents": parents}))
+    kept = Story(lane=2, random=9, at=NOW - timedelta(hours=1), spec={"batch": new.id, "parents": parents})
     for story in (*gone, kept):
         story.enqueued().processing().succeeded()
     old.told("batch.succeeded", "Succeeded", total=2, created=2, succeeded=2)
@@ -269,6 +271,8 @@ def test_a_batch_goes_as_its_jobs_do(world: ReplayWorld, tables: psycopg.Connect
     passed(world)
     assert [str(batch) for (batch,) in tables.execute("SELECT id FROM batches")] == [new.id]
     assert [str(job) for (job,) in tables.execute("SELECT job FROM batch_jobs")] == [kept.id]
+    waiting = tables.execute("SELECT parent, job FROM job_parents ORDER BY parent")
+    assert [(str(parent), str(job)) for parent, job in waiting] == [(one, kept.id) for one in parents["job_ids"]]
     assert found(world) == []
     tables.execute("UPDATE batches SET succeeded = 7")
     tables.execute("INSERT INTO batch_jobs VALUES (%s, %s, 1)", [new.id, gone[0].id])

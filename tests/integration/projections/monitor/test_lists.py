@@ -8,7 +8,7 @@ from joblog.projections.monitor.job_filter import Order
 from joblog.projections.monitor.models import Job, Page
 from joblog.projections.monitor.monitor import Monitor
 from joblog.projections.questions import InvalidQuestion
-from joblog.streams.contract.states import State
+from joblog.streams.contract.states import ContinueOn, State
 
 from tests.support import projection_settings
 from tests.support.projection_events import BEGINNING, Story
@@ -70,6 +70,23 @@ def test_continuations_are_found_by_their_parent(projection: Projection, monitor
     children = [Story(random=n).awaiting(parent.id) for n in (2, 3)]
     projection.apply(parent, *children)
     assert set(ids(monitor.jobs(parent=parent.id))) == {child.id for child in children}
+
+
+def test_a_job_has_continuations_that_wait_for_others_as_well(projection: Projection, monitor: Monitor) -> None:
+    one, other = (Story(random=n).enqueued() for n in (1, 2))
+    alone = Story(random=3).awaiting(one.id)
+    parents = {"job_ids": [one.id, other.id, one.id], "on": "ended"}
+    both = Story(random=4, at=BEGINNING + timedelta(minutes=1), spec={"parents": parents})
+    both.event("job.awaiting", "Awaiting")
+    plain = Story(random=5, at=BEGINNING - timedelta(minutes=1), spec={"parents": {"job_ids": [one.id]}})
+    plain.event("job.awaiting", "Awaiting")
+    projection.apply(one, other, alone, both, plain)
+    projection.apply(one, other, alone, both, plain)  # the same once more
+    found = {parent.id: monitor.job(parent.id) for parent in (one, other)}
+    assert [[(child.id, child.continue_on) for child in job.continuations] for job in found.values() if job] == [
+        [(both.id, ContinueOn.ENDED), (alone.id, ContinueOn.SUCCEEDED), (plain.id, ContinueOn.SUCCEEDED)],
+        [(both.id, ContinueOn.ENDED)],
+    ]
 
 
 @pytest.mark.parametrize(

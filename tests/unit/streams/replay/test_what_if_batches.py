@@ -194,6 +194,18 @@ def test_a_cancelled_batch_leaves_alone_what_would_have_failed_before(tmp_path: 
     assert cancelled(LATER, turns=4).ends(tmp_path, LATER) == {"a": ("Deleted", "Deleted")}
 
 
+def test_a_run_that_would_be_made_when_its_batch_is_cancelled_goes_on(tmp_path: Path) -> None:
+    log = Named(NEVER)
+    log.send(*log.batch("b", log.job("a", FOREVER)))
+    log.world.now_ms += 5_000  # so long it runs
+    log.go_on(2)
+    log.world.now_ms += 3_000
+    log.send(wire.CancelBatch(batch_id=log.id("b")))
+    log.until_quiet()
+    assert log.ends(tmp_path, ONCE) == {"a": ("Failed", "Failed"), "b": ("Failed", "Failed")}
+    assert log.report["assumed_runs"] == 1
+
+
 def test_a_run_goes_on_when_its_batch_is_cancelled_but_there_is_no_other_one(tmp_path: Path) -> None:
     log = Named(NEVER)
     log.send(*log.batch("b", log.job("a", FOREVER)))  # it runs now

@@ -60,6 +60,7 @@ def all_kinds_of_jobs() -> list[Story]:
         Story(lane=1, random=205, spec={"args": [], "parameters": {"a": 1}}).enqueued().parameter_set("b", None),
         Story(lane=1, random=207).enqueued().priority_set(7).processing().priority_set(-1).moved("slow"),
         Story(lane=2, random=208).scheduled(due).moved("slow").priority_set(3),
+        Story(lane=2, random=209, spec={"parents": {"job_ids": [parent.id, parent.id]}}).enqueued(),
         Story(lane=1, random=206).enqueued().deleted().created_again(queue="other").enqueued().processing(),
     ]
     return stories
@@ -169,6 +170,9 @@ def test_a_command_may_leave_a_final_state(world: ReplayWorld) -> None:
 
 def test_faults_of_the_tables_are_named_with_both_sides(world: ReplayWorld) -> None:
     stories = jobs(40, 3)
+    stories.append(
+        Story(lane=2, random=41, spec={"parents": {"job_ids": [one.id for one in stories[:2]]}}).enqueued()
+    )
     world.write([*interleaved(stories), (0, worker_event("worker.started")), *controls()])
     world.apply()
     changed, missing, extra = stories[0], stories[1], new_job_id(1, 1, 99)
@@ -190,9 +194,11 @@ def test_faults_of_the_tables_are_named_with_both_sides(world: ReplayWorld) -> N
         connection.execute("UPDATE workers SET slots = 99")
         connection.execute("UPDATE paused_queues SET until = NULL WHERE lane = 0")
         connection.execute("DELETE FROM bulk WHERE lane = 1")
+        connection.execute("UPDATE job_parents SET parent = job WHERE parent = %s", (stories[0].id,))
     report = world.verify(with_state=False)
     found = named(report)
-    assert found[Kind.JOB] == {changed.id, missing.id, extra}
+    assert found[Kind.JOB] == {changed.id, missing.id, extra, None}
+    assert [one.lane for one in report.findings if "do not wait for the same ones" in one.what] == [2]
     assert found[Kind.HISTORY] == {short.id, told.id}
     assert found.keys() == {Kind.JOB, Kind.HISTORY, Kind.COUNTER, Kind.OUTCOME, Kind.WORKER, Kind.CONTROL}
     controlled = [one for one in report.findings if one.kind is Kind.CONTROL]
