@@ -2,8 +2,8 @@
 
 Inside: stored.py (an event as it lies in the log), log.py (reads lanes of `events`), inputs.py (what led to one),
 redecision.py (decides each input anew and compares), history.py (the runs of one job, and what came from outside),
-what_if.py (that job through another retry policy or other filters), continuations.py and batches.py (what that
-changes for the jobs and batches that depend on it), question.py, asking.py and following.py (that, asked of a whole
+what_if.py (that job through another retry policy or other filters), continuations.py, batches.py and batch_jobs.py
+(what that changes for the jobs and batches that depend on it), asking.py and following.py (that, asked of a whole
 log), outcomes.py (the changes, summed up), lineage.py (what a redrive led to).
 
 Theory of operation. An election depends on the job, its input, the time and chance. The fold of a job's events is

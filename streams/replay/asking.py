@@ -17,12 +17,13 @@ from typing import Any, Final
 from joblog.streams.checkpoint import Checkpoint
 from joblog.streams.errors import InvalidData
 from joblog.streams.progress import Stopped, Told, silent
-from joblog.streams.replay.following import Files, Following, batch_record, ends_record, waiting_record
+from joblog.streams.replay.following import Following
 from joblog.streams.replay.history import Histories, History, is_related
 from joblog.streams.replay.log import EventReader
 from joblog.streams.replay.outcomes import Outcomes, Sums
 from joblog.streams.replay.packed import packed, unpacked
 from joblog.streams.replay.question import Question
+from joblog.streams.replay.relation_files import Files, batch_record, ends_record, waiting_record
 from joblog.streams.replay.spool import Spool
 from joblog.streams.replay.stored import StoredBatch
 from msgspec import Struct

@@ -9,90 +9,20 @@ others. What waits for itself, in a circle, is decided last, as if that had chan
 from array import array
 from collections import Counter, deque
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
-from joblog.streams.contract import wire
 from joblog.streams.progress import Told as Progress
-from joblog.streams.replay.batches import Told, after_changes, began_after, moves_of, told_by, waits_for_start
+from joblog.streams.replay.around import Around
+from joblog.streams.replay.batches import Told, after_changes, began_after, moves_of, told_by
 from joblog.streams.replay.continuations import NOTHING_KNOWN, Ends
-from joblog.streams.replay.history import Cancelled, End, History, Outside
 from joblog.streams.replay.outcomes import Outcomes
-from joblog.streams.replay.packed import packed, unpacked
+from joblog.streams.replay.packed import unpacked
 from joblog.streams.replay.question import Question
-from joblog.streams.replay.spool import Spool
-from joblog.streams.replay.stored import StoredBatch
-from joblog.streams.replay.what_if import Around
-from msgspec import Struct, msgpack
+from joblog.streams.replay.relation_files import Files, Waiting, batch_event, ends_of, waiting
 
 #: Steps that tell of progress are so many jobs long.
 PORTION: Final = 1_000
 FOLLOWING: Final = "following continuations"
-
-
-class Files(NamedTuple):
-    """Jobs that depend on others; how all others ended, and would end; events of batches."""
-
-    waiting: Spool
-    ends: Spool
-    batches: Spool
-
-
-class _Waiting(Struct, array_like=True):
-    """A job that depends on others.
-
-    - parents: what it waits for, besides the begin of its batch; several: whether it was created to wait for several.
-    - moves: when it came to be and ended, as its batch counts it.
-    - stopped: whether the cancellation of its batch ended a run of it.
-    """
-
-    job_id: str
-    is_chosen: bool
-    batch: str | None
-    parents: tuple[str, ...]
-    several: bool
-    moves: list[int]
-    stopped: bool
-    history: bytes
-
-
-_encode: Final = msgpack.Encoder().encode
-_waiting: Final = msgpack.Decoder(_Waiting).decode
-_ends: Final = msgpack.Decoder(tuple[str, list[End], list[End] | None]).decode
-_batch: Final = msgpack.Decoder(tuple[str, wire.BatchEvent, int, str]).decode
-
-
-def waiting_record(history: History, *, is_chosen: bool) -> bytes:
-    """A job that depends on others, for the file `waiting`."""
-    created = history.create
-    parents = () if created.parents is None else tuple(dict.fromkeys(created.parents.job_ids))
-    if created.parent is not None and not waits_for_start(created):
-        parents = (created.parent.job_id,)
-    moves = [] if created.batch is None else moves_of(history.created_ms, history.ends)
-    stopped = any(
-        isinstance(one, Outside) and isinstance(one.what, Cancelled) and one.what.running for one in history.steps
-    )
-    return _encode(
-        _Waiting(
-            history.job.id,
-            is_chosen,
-            created.batch,
-            parents,
-            created.parents is not None,
-            moves,
-            stopped,
-            packed(history),
-        )
-    )
-
-
-def ends_record(history: History, simulated: list[End]) -> bytes:
-    """How a job that depends on no other one ended, and would end, for the file `ends`."""
-    return _encode((history.job.id, history.ends, None if simulated == history.ends else simulated))
-
-
-def batch_record(stored: StoredBatch) -> bytes:
-    """An event of a batch, for the file `batches`."""
-    return _encode(tuple(stored))
 
 
 class _Batch:
@@ -166,7 +96,7 @@ class Following:
 
     def _read_batches(self) -> None:
         for _, data in self._files.batches.read():
-            batch_id, event, at_ms, cause = _batch(data)
+            batch_id, event, at_ms, cause = batch_event(data)
             if (batch := self._batches.get(batch_id)) is None:
                 self._batches[batch_id] = _Batch(told_by(event, at_ms, cause))
             else:
@@ -174,7 +104,7 @@ class Following:
 
     def _read_waiting(self) -> None:
         for place, data in self._files.waiting.read():
-            one = _waiting(data)
+            one = waiting(data)
             for parent in one.parents:
                 self._children.setdefault(parent, array("q")).append(place)
             if one.several:
@@ -204,13 +134,13 @@ class Following:
         wanted = self._children.keys() | self._starts.keys()
         self._pending = self._batches.keys() & wanted
         for _, data in self._files.waiting.read():
-            job_id = _waiting(data).job_id
+            job_id = waiting(data).job_id
             if job_id in wanted:
                 self._pending.add(job_id)
         self._children = {one: places for one, places in self._children.items() if one in self._pending}
         self._starts = {one: batches for one, batches in self._starts.items() if one in self._pending}
         for place, data in self._files.waiting.read():
-            one = _waiting(data)
+            one = waiting(data)
             left = sum(parent in self._pending for parent in one.parents) + (one.batch in self._batches)
             if left > 1:
                 self._left[place] = left
@@ -224,7 +154,7 @@ class Following:
 
     def _read_ends(self) -> None:
         for _, data in self._files.ends.read():
-            job_id, recorded, simulated = _ends(data)
+            job_id, recorded, simulated = ends_of(data)
             is_other = simulated is not None and (job_id in self._children or job_id in self._starts)
             if is_other or job_id in self._several:
                 self._ends[job_id] = Ends(recorded, recorded if simulated is None else simulated)
@@ -307,14 +237,14 @@ class Following:
         self._outcomes.add_batch(batch_id, after)
 
     def _decide(self, place: int, *, down: bool = True) -> None:
-        one = _waiting(self._files.waiting.at(place))
+        one = waiting(self._files.waiting.at(place))
         around = self._around(one)
         ends = None
         if one.is_chosen or around is not None:
             history = unpacked(one.history)
             rules = self._question.otherwise if one.is_chosen else self._question.as_it_was
             otherwise = rules.of(history, around)
-            self._outcomes.add(history, otherwise, by_parent=around is not None and _is_changed(around))
+            self._outcomes.add(history, otherwise, by_parent=around is not None and around.is_changed)
             ends = Ends(history.ends, otherwise.ends, otherwise.is_unknown)
         elif one.job_id in self._several:
             recorded = unpacked(one.history).ends
@@ -327,13 +257,13 @@ class Following:
                 self._member_decided(one.batch)
         self._count()
 
-    def _keep(self, one: _Waiting, ends: Ends) -> None:
+    def _keep(self, one: Waiting, ends: Ends) -> None:
         if one.job_id in self._several or (ends.differ and one.job_id in self._pending):
             self._ends[one.job_id] = ends
         if ends.differ and one.batch is not None and (batch := self._batches.get(one.batch)) is not None:
             batch.change(one.moves, moves_of(one.moves[0] >> 6, ends.simulated), is_unknown=ends.is_unknown)
 
-    def _around(self, one: _Waiting) -> Around | None:
+    def _around(self, one: Waiting) -> Around | None:
         """What this job depends on, if anything of that would be otherwise, or its batch is cancelled."""
         batch = self._batches.get(one.batch or "")
         began = batch.began if batch is not None else None
@@ -362,7 +292,3 @@ class Following:
         if self._done % PORTION == 0:
             self._told(FOLLOWING, self._done, self._total)
         self._done += 1
-
-
-def _is_changed(around: Around) -> bool:
-    return any(ends.differ for ends in around.parents.values()) or (around.batch is not None and around.batch.differs)

@@ -7,7 +7,7 @@ the begin of the job's batch, and its cancellation, as well. Runs beyond those t
 as `Beyond` says, and to last as long as the last recorded one.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from enum import StrEnum
 from sys import maxsize
 from typing import Any, Final
@@ -27,8 +27,7 @@ from joblog.streams.lane.transitions import (
     decide,
     elected_first,
 )
-from joblog.streams.replay.batches import Began, steps_in
-from joblog.streams.replay.continuations import Ends, steps_after
+from joblog.streams.replay.around import Around
 from joblog.streams.replay.history import Cancelled, End, History, Outside, Run, note_end
 from msgspec import Struct, json, structs
 
@@ -65,22 +64,6 @@ class Otherwise(Struct):
     ends: list[End] = []
 
 
-class Around(Struct, frozen=True):
-    """What a job depends on that would be otherwise.
-
-    - parents: how those ended that it waits for, and would have; batch: when its batch began, and would have.
-    """
-
-    parents: Mapping[str, Ends] = {}
-    batch: Began | None = None
-
-    @property
-    def is_unknown(self) -> bool:
-        """Whether nobody knows of one of them what it would have come to."""
-        is_batch = self.batch is not None and self.batch.is_unknown
-        return is_batch or any(ends.is_unknown for ends in self.parents.values())
-
-
 class WhatIf:
     """Another policy (None: each job's own) and other filters."""
 
@@ -91,10 +74,7 @@ class WhatIf:
         """The job as it would be; `around`: if what it depends on is not as it is recorded."""
         if around is None:
             return self._followed(history)
-        after = structs.replace(history, steps=steps_after(history, around.parents))
-        if around.batch is not None:
-            after.steps = steps_in(after, around.batch)
-        found = self._followed(after)
+        found = self._followed(around.after(history))
         found.is_unknown = _is_unknown(history, found.job.state, around)
         return found
 

@@ -48,7 +48,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "what-if-batch-begin",
         "the jobs of a batch that would have begun otherwise",
-        "streams/replay/batches.py",
+        "streams/replay/batch_jobs.py",
         "    if waits_for_start(created) and began.recorded != began.simulated:\n",
         "    if False:\n",
         _REALLY,
@@ -75,12 +75,12 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "streams/replay/what_if.py",
         "        if self._cancelled is not None:\n            return self._cancel(self._cancelled)\n",
         "",
-        f"{_BATCHES}::test_a_run_goes_on_when_its_batch_is_cancelled_but_there_is_no_other_one",
+        f"{_BATCHES}::test_a_run_that_would_be_made_when_its_batch_is_cancelled_goes_on",
     ),
     mutant(
         "what-if-cancel-late",
         "the time until the lane of a job knew that its batch was cancelled",
-        "streams/replay/batches.py",
+        "streams/replay/batch_jobs.py",
         "        at_ms = max(at_ms, end_ms + 1)\n",
         "",
         _SAME_BATCHES,

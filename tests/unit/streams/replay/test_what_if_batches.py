@@ -204,9 +204,11 @@ def test_a_run_that_would_be_made_when_its_batch_is_cancelled_goes_on(tmp_path: 
     log.until_quiet()
     assert log.ends(tmp_path, ONCE) == {"a": ("Failed", "Failed"), "b": ("Failed", "Failed")}
     assert log.report["assumed_runs"] == 1
+    assert log.ends(tmp_path, structs.replace(ONCE, attempts=2))["a"] == ("Failed", "Deleted")
+    assert log.report["assumed_runs"] == 1  # there is no other one
 
 
-def test_a_run_goes_on_when_its_batch_is_cancelled_but_there_is_no_other_one(tmp_path: Path) -> None:
+def test_a_job_that_would_wait_for_its_retry_is_deleted_with_its_cancelled_batch(tmp_path: Path) -> None:
     log = Named(NEVER)
     log.send(*log.batch("b", log.job("a", FOREVER)))  # it runs now
     log.world.send_all([wire.CancelBatch(batch_id=log.id("b"))])
