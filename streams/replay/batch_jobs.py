@@ -43,7 +43,10 @@ def _start(history: History) -> wire.ParentEnded:
 
 
 def _cancel(steps: list[Step], history: History, began: Began) -> None:
-    """Put the cancellation where it comes; one that did not stop the job was not known in its lane until it ended."""
+    """Put the cancellation where it comes: before what another job's deletion by it leads to.
+
+    One that did not stop the job was not known in its lane until it ended.
+    """
     assert began.would_be_cancelled is not None
     at_ms = max(began.would_be_cancelled, history.created_ms)
     if began.cancelled == began.would_be_cancelled:
@@ -52,6 +55,6 @@ def _cancel(steps: list[Step], history: History, began: Began) -> None:
         at_ms = max(at_ms, end_ms + 1)
     starts = iter(history.starts)
     times = [next(starts, 0) if isinstance(one, Run) else one.at_ms for one in steps]
-    place = next((n for n, time in enumerate(times) if time > at_ms), len(steps))
+    place = next((n for n, time in enumerate(times) if time >= at_ms), len(steps))
     what = Cancelled(f"Batch {history.create.batch} was cancelled", began.running)
     steps.insert(place, Outside(at_ms, what, AWAITING))

@@ -229,8 +229,11 @@ class _Course:
         return step if isinstance(step, Run) else None
 
     def _assumed_run(self, outside: Outside | None) -> Run | None:
-        """A run that was never made; None for a job that had not ended, since its time may not have come yet."""
-        if self._history.is_open and outside is None:
+        """A run that was never made; None for a job that had not ended, since its time may not have come yet.
+
+        If it waited for others, which would have ended otherwise, its time has come.
+        """
+        if self._history.is_open and self._history.job.state is not State.AWAITING and outside is None:
             return None
         before = self._history.steps[: self._next]
         known = [step for step in before if isinstance(step, Run) and step.outcome is not None]

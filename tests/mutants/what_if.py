@@ -9,6 +9,7 @@ _ONE: Final = "tests/unit/streams/replay/test_what_if.py"
 _LIVES: Final = "tests/unit/streams/replay/test_what_if_lives.py"
 _SAME_BATCHES: Final = f"{_LIVES}::test_nothing_is_otherwise_for_batches_by_their_own_rules_whatever_happens_to_them"
 _SAME_JOBS: Final = f"{_LIVES}::test_nothing_is_otherwise_for_jobs_that_share_limits_and_keys_by_their_own_rules"
+_IN_VAIN: Final = f"{_LIVES}::test_what_failed_and_what_waited_for_it_in_vain_ends_as_it_really_does_with_one_retry"
 _REALLY: Final = f"{_LIVES}::test_jobs_and_batches_end_as_they_really_do_with_other_attempts"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
@@ -117,6 +118,14 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "(is_early or is_related(_spec(spec)))",
         "is_early",
         f"{_BATCHES}::test_a_batch_of_which_the_log_has_not_all_jobs_stays_as_it_is",
+    ),
+    mutant(
+        "what-if-in-vain",
+        "the runs of what waited in vain, which are assumed to end as is asked",
+        "streams/replay/what_if.py",
+        "self._history.is_open and self._history.job.state is not State.AWAITING and outside is None",
+        "self._history.is_open and outside is None",
+        _IN_VAIN,
     ),
     mutant(
         "what-if-circles",

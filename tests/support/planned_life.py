@@ -75,8 +75,9 @@ class Played:
 class PlannedLife(Played):
     """The life of one plan with one policy; `states` is where jobs and batches are at its end."""
 
-    def __init__(self, seed: int, retry: Retry) -> None:
+    def __init__(self, seed: int, retry: Retry, failures: Sequence[int] = FAILURES) -> None:
         super().__init__(f"{seed} {retry}")
+        self.failures = failures
         self.random, self.retry = Random(seed), retry
         self.jobs: list[str] = []
         self.batches: list[str] = []
@@ -147,7 +148,7 @@ class PlannedLife(Played):
         return job
 
     def _plan(self, job_id: str) -> None:
-        self.fails[job_id] = self.random.choice(FAILURES)
+        self.fails[job_id] = self.random.choice(self.failures)
 
     def _on(self) -> ContinueOn:
         return self.random.choice(list(ContinueOn))
