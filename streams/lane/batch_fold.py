@@ -14,7 +14,17 @@ from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.relations import ParentKind
 from joblog.streams.contract.states import AWAITING, ContinueOn, State
 from joblog.streams.contract.timestamps import time_ms
-from joblog.streams.lane.features.batch_records import BATCH_KEY, PART, PLACES, Batch, Counts, Part, is_open
+from joblog.streams.lane.features.batch_records import (
+    BATCH_KEY,
+    PART,
+    PLACES,
+    WAITS,
+    Batch,
+    BatchWait,
+    Counts,
+    Part,
+    is_open,
+)
 from joblog.streams.lane.output import StateValue
 from msgspec import Struct, json
 
@@ -94,8 +104,9 @@ class BatchFold:
         records: dict[str, StateValue] = {}
         for batch_id, told in self._told.items():
             if lane_of_job(batch_id) == self.number and not self._is_forgotten(batch_id, now_ms):
-                made = _record(batch_id, told, parts[batch_id], tuple(waiting[batch_id]), now_ms)
-                records[BATCH_KEY + batch_id] = made
+                records[BATCH_KEY + batch_id] = _record(batch_id, told, parts[batch_id], now_ms)
+                waits = {f"{BATCH_KEY}{batch_id}{WAITS}{child}": BatchWait(on) for child, on in waiting[batch_id]}
+                records.update(waits)
         for (batch_id, lane), count in counts.items():
             if lane == self.number and not self._is_forgotten(batch_id, now_ms):
                 part = records[f"{BATCH_KEY}{batch_id}{PART}"] = Part((*count[:5], now_ms))
@@ -134,9 +145,7 @@ class BatchFold:
         return found
 
 
-def _record(
-    batch_id: str, told: _Told, parts: dict[int, Counts], waiting: tuple[tuple[str, ContinueOn], ...], now_ms: int
-) -> Batch:
+def _record(batch_id: str, told: _Told, parts: dict[int, Counts], now_ms: int) -> Batch:
     event = told.event
     made = Batch(
         time_ms(event.created_at),
@@ -155,7 +164,6 @@ def _record(
         cancelled=told.cancelled,
         parts=parts,
         additions=(batch_id,),
-        waiting=waiting,
         shown=(event.created, event.succeeded, event.failed, event.deleted, event.total),
     )
     made.gave_up = made.counts[0] >= made.total

@@ -189,15 +189,19 @@ class BatchWorld(World):
 
     # --- the end ---
 
+    def report_successes(self, number: int) -> None:
+        """What runs in a lane succeeds."""
+        for job in list(self.lanes[number].jobs.values()):
+            if job.worker is not None:
+                self.report(number, done(job.id, job.lease, job.worker))
+
     def until_quiet(self, ms: int = 500) -> None:
         """Everything is read, and what runs succeeds, until nothing is said any more."""
         quiet = 0
         for _ in range(300):
             self.announce(100)
-            for number, lane in enumerate(self.lanes):
-                for job in list(lane.jobs.values()):
-                    if job.worker is not None:
-                        self.report(number, done(job.id, job.lease, job.worker))
+            for number in range(LANES):
+                self.report_successes(number)
             said = sum(len(one.events) for one in self.partitions) + sum(map(len, self.told.values()))
             for number in range(LANES):
                 self.turn(number, 1000, 1000)

@@ -15,17 +15,15 @@ from joblog.streams.lane.features.batch_parts import BatchParts
 from joblog.streams.lane.features.batch_records import (
     BATCH_KEY,
     NOTHING,
-    WAITING_MAX,
     Batch,
     added,
     is_open,
     state_of,
 )
+from joblog.streams.lane.features.batch_waits import BatchWaits
 from joblog.streams.lane.features.batch_words import (
     EVENTS,
     numbers,
-    release,
-    report_end,
     tell,
     tell_started,
     unfit,
@@ -51,6 +49,7 @@ class BatchOwner:
         self.pipeline = pipeline
         self.parts = parts
         self.batches: dict[str, Batch] = {}
+        self.waits = BatchWaits()
         #: Those to be looked at, and what last changed them, as the cause of an event.
         self._touched: dict[str, str | None] = {}
         #: Ended batches, oldest first, with the time of their end: those with Failed jobs, and the others.
@@ -161,14 +160,8 @@ class BatchOwner:
     def awaited(self, link: wire.BatchAwaited, cause: str, election: Election, out: LaneOutput) -> None:
         """Let a job or another batch wait for the end of this one; it hears of it when this one is looked at."""
         batch = self._known_or_new(link.job_id, election)
-        if (link.child, link.on) in batch.waiting:
-            return
-        if len(batch.waiting) >= WAITING_MAX:
-            text = f"Batch {link.job_id} has {WAITING_MAX} continuations already"
-            report_end(link.job_id, None, link.child, False, text, out)
-            return
-        batch.waiting = (*batch.waiting, (link.child, link.on))
-        self._touch(link.job_id, batch, cause, election, out)
+        if self.waits.add(link.job_id, link.child, link.on, out):
+            self._touch(link.job_id, batch, cause, election, out)
 
     def parent_ended(self, report: wire.ParentEnded, cause: str, election: Election, out: LaneOutput) -> bool:
         """Start the batch that waited for a parent, or cancel it; False if it is no batch that waited."""
@@ -239,8 +232,8 @@ class BatchOwner:
             if election.now_ms - batch.event_ms < PROGRESS_MS:
                 return
             self._event(batch_id, batch, "batch.progressed", None, election, out)
-        if is_end and batch.waiting:
-            release(batch_id, batch, out)
+        if is_end and not self.waits.release(batch_id, state, out):
+            return  # it is looked at again in the next turn
         if batch.is_complete or batch.waits or is_pending:
             del self._touched[batch_id]
 
@@ -277,23 +270,25 @@ class BatchOwner:
             batch_id, ended_ms = next(iter(ended.items()))
             if len(ended) <= self.pipeline.rules.batches_kept and election.now_ms - ended_ms <= keep_ms:
                 return
-            del ended[batch_id]
             batch = self.batches[batch_id]
             text = f"Batch {batch_id} ended as {batch.state}, and is no longer kept"
-            self._drop(batch_id, batch, batch.state, text, out)
+            if not self.waits.refuse(batch_id, batch.state, text, out):
+                return
+            del ended[batch_id]
+            self._drop(batch_id, batch, text, out)
 
     def _give_up(self, batch_id: str, batch: Batch, election: Election, out: LaneOutput) -> None:
         text = f"Batch {batch_id} is unknown: it was never created, or ended too long ago"
+        if not self.waits.refuse(batch_id, None, text, out):
+            return
         if batch.parts:
             write_unknown(batch_id, text, election.now_ms, out)
-        self._drop(batch_id, batch, None, text, out)
+        self._drop(batch_id, batch, text, out)
 
-    def _drop(self, batch_id: str, batch: Batch, state: State | None, reason: str, out: LaneOutput) -> None:
+    def _drop(self, batch_id: str, batch: Batch, reason: str, out: LaneOutput) -> None:
         del self.batches[batch_id]
         self._touched.pop(batch_id, None)
         out.state[BATCH_KEY + batch_id] = None
-        for child, _ in batch.waiting:
-            report_end(batch_id, state, child, False, reason, out)
         tell(batch_id, batch.parts, "forgotten", reason, out)
         out.budget.spend(2 + len(batch.parts), 0)
 

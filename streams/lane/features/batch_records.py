@@ -17,11 +17,10 @@ from msgspec import Struct
 BATCH_KEY: Final = "batch:"
 #: Behind the batch's id in the key of a part's record.
 PART: Final = "/part"
+#: Between the batch's id and that of what waits for it, in the key of a wait's record.
+WAITS: Final = "/waits/"
 #: Additions that are remembered, to know them again when they are repeated.
 ADDITIONS_MAX: Final = 100
-
-#: Jobs and batches that may wait for one: they are in its record, which is written in each turn that changes it.
-WAITING_MAX: Final = 1_000
 
 #: Of a batch in one lane: created, succeeded, failed, deleted, how many additions are complete there, and the number
 #: of the report that says so.
@@ -48,6 +47,12 @@ class Part(Struct, array_like=True, tag="part"):
     running: bool = False
 
 
+class BatchWait(Struct, array_like=True, tag="wait", frozen=True):
+    """That a job or a batch waits for another batch: the record of `BATCH_KEY + id + WAITS + its own id`."""
+
+    on: ContinueOn
+
+
 class Batch(Struct, array_like=True, tag="batch"):
     """A batch in the lane that its id names: the record of `BATCH_KEY + id`.
 
@@ -58,7 +63,7 @@ class Batch(Struct, array_like=True, tag="batch"):
     - parts: its counts by lane. expected: how many additions name each lane; additions: the last ones.
     - gave_up: not all additions came, and it no longer waits for them.
     - asking: the lanes in which jobs wait for it to start.
-    - waiting: what waits for it. shown: the counts, and total, of its last event.
+    - shown: the counts, and total, of its last event.
     """
 
     at_ms: int
@@ -81,7 +86,6 @@ class Batch(Struct, array_like=True, tag="batch"):
     expected: dict[int, int] = {}
     additions: tuple[str, ...] = ()
     asking: tuple[int, ...] = ()
-    waiting: tuple[tuple[str, ContinueOn], ...] = ()
     shown: tuple[int, ...] = ()
 
     @property

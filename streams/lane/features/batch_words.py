@@ -11,7 +11,6 @@ from joblog.streams.contract.timestamps import EPOCH
 from joblog.streams.lane.features.batch_records import BATCH_KEY, Batch
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.transitions import Rejection
-from joblog.streams.lane.verdicts import verdict
 
 #: The event that tells of a state.
 EVENTS: Final[Mapping[State, str]] = {
@@ -100,22 +99,6 @@ def tell_started(batch_id: str, batch: Batch, out: LaneOutput) -> None:
     """Tell the lanes that have asked."""
     tell(batch_id, batch.asking, "started", "", out)
     batch.asking = ()
-
-
-def release(batch_id: str, batch: Batch, out: LaneOutput) -> None:
-    """Report the end to those whose condition is decided; the others wait, for a Failed job may be requeued."""
-    left = []
-    for child, on in batch.waiting:
-        outcome = verdict(on, batch.state)
-        if outcome == "wait":
-            left.append((child, on))
-        else:
-            met = "" if outcome == "run" else "Continuation condition was not met: "
-            reason = f"{met}{'batch' if met else 'Batch'} {batch_id} ended as {batch.state}"
-            report_end(batch_id, batch.state, child, outcome == "run", reason, out)
-    if len(left) < len(batch.waiting):
-        batch.waiting = tuple(left)
-        out.state[BATCH_KEY + batch_id] = batch
 
 
 def report_end(batch_id: str, state: State | None, child: str, run: bool, reason: str, out: LaneOutput) -> None:

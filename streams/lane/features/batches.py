@@ -18,7 +18,7 @@ from joblog.streams.lane.feature import CommandHandler, Feature, ReportHandler
 from joblog.streams.lane.features import parent_reports
 from joblog.streams.lane.features.batch_owner import BatchOwner
 from joblog.streams.lane.features.batch_parts import BatchParts
-from joblog.streams.lane.features.batch_records import BATCH_KEY, PART, Batch, Part
+from joblog.streams.lane.features.batch_records import BATCH_KEY, PART, Batch, BatchWait, Part
 from joblog.streams.lane.features.batch_words import unknown_lane
 from joblog.streams.lane.job import Job, waits_for_start
 from joblog.streams.lane.output import LaneOutput
@@ -32,7 +32,7 @@ class Batches(Feature):
 
     uses: ClassVar = USES_BATCH
     prefix: ClassVar = BATCH_KEY
-    decoder: ClassVar = msgpack.Decoder(Batch | Part)
+    decoder: ClassVar = msgpack.Decoder(Batch | Part | BatchWait)
 
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__(pipeline)
@@ -42,6 +42,8 @@ class Batches(Feature):
     def load(self, key: str, value: Any, clock_ms: int) -> None:
         if isinstance(value, Part):
             self.parts.load(key.removesuffix(PART), value)
+        elif isinstance(value, BatchWait):
+            self.owner.waits.load(key, value)
         else:
             self.owner.load(key, value)
 

@@ -7,11 +7,12 @@ import pytest
 from joblog.streams.contract import wire
 from joblog.streams.contract.codec import encode
 from joblog.streams.contract.relations import ParentKind
-from joblog.streams.contract.states import AWAITING, DELETED, PROCESSING, SUCCEEDED, State
+from joblog.streams.contract.states import AWAITING, DELETED, PROCESSING, SUCCEEDED, ContinueOn, State
 from joblog.streams.contract.timestamps import EPOCH
 from joblog.streams.elector import rebuild
 from joblog.streams.lane.event_fold import EventFold
-from joblog.streams.lane.features.batch_records import BATCH_KEY, Batch
+from joblog.streams.lane.features import batch_waits
+from joblog.streams.lane.features.batch_records import BATCH_KEY, WAITS, Batch
 from msgspec import json, structs
 
 from tests.support.batch_world import BatchWorld
@@ -276,3 +277,49 @@ def test_batches_that_are_cancelled_one_after_the_other_are_all_looked_at(monkey
     all_turns(world, 30)
     assert {fold.state for fold in world.folds.values()} == {DELETED}
     assert len(world.folds) == 20
+
+
+def test_any_number_may_wait_for_a_batch_and_all_are_told_also_after_a_takeover(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batch_waits, "TOLD_MAX", 2)
+    world = BatchWorld()
+    first, *rest = world.create([0], lane=0)
+    waiters = [world.waiter(first.batch_id, lane=1) for _ in range(7)]
+    unmet = [world.waiter(first.batch_id, lane=1, on=ContinueOn.DELETED) for _ in range(3)]
+    world.send_all([first, *rest, *waiters, *unmet])
+    all_turns(world)
+    assert [world.owner(world.lanes[0]).waits.of(first.batch_id)] == [10]
+    record = world.partitions[0].state[BATCH_KEY + first.batch_id]
+    assert waiters[0].job_id.encode() not in record  # which is written in each turn that changes it
+    world.announce(1)
+    while world.owner(world.lanes[0]).waits.of(first.batch_id) > 6:
+        world.report_successes(0)
+        world.turn(0, 100, 100)
+        world.now_ms += 100
+    world.take_over(0)
+    assert 0 < world.owner(world.lanes[0]).waits.of(first.batch_id) <= 6
+    world.until_quiet()
+    assert {world.folds[one.job_id].state for one in waiters} == {SUCCEEDED}
+    assert {world.folds[one.job_id].state for one in unmet} == {DELETED}
+    assert set(world.started_from_waiting.values()) == {1}
+    assert not [key for key in world.partitions[0].state if WAITS in key]
+
+
+def test_what_waits_for_a_batch_that_is_forgotten_is_told_before_its_record_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batch_waits, "TOLD_MAX", 2)
+    world = BatchWorld()
+    unborn = world.an_id(0)
+    waiters = [world.waiter(unborn, lane=2) for _ in range(5)]
+    world.send_all(waiters)
+    all_turns(world)
+    world.now_ms += RULES.pending_ms + 1
+    all_turns(world, times=1)
+    assert world.batch(unborn) is not None
+    assert world.owner(world.lanes[0]).waits.of(unborn) == 3
+    world.until_quiet()
+    assert world.batch(unborn) is None
+    assert {world.folds[one.job_id].state for one in waiters} == {DELETED}
+    assert not [key for key in world.partitions[0].state if key.startswith(BATCH_KEY)]
