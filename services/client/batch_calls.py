@@ -28,10 +28,14 @@ class BatchCalls(JobCommands):
         after_batch: str | None = None,
         on: ContinueOn | None = None,
         batch_id: str | None = None,
+        in_parts: bool = False,
     ) -> Batch:
         """A batch, whose jobs are added in a `with` block and created together at its end, all or none.
 
         With `after` (a job) or `after_batch`, all its jobs wait until that one has ended in the way that `on` says.
+        With `in_parts` it may be larger than one transaction, and is sent in several: if one of them fails,
+        `batch.commit()` goes on with it. The batch does not end before all are there, or 60 s have passed in which
+        nothing came and nothing was left to run: then it is Failed or Deleted.
         """
         return created(
             self._rules,
@@ -42,11 +46,13 @@ class BatchCalls(JobCommands):
             after_batch=after_batch,
             on=on,
             batch_id=batch_id,
+            in_parts=in_parts,
         )
 
-    def attach(self, batch_id: str) -> Batch:
+    def attach(self, batch_id: str, *, in_parts: bool = False) -> Batch:
         """More jobs for a batch, even for one that has ended; they wait until it has started. A `with` block, too."""
-        return attached(self._rules, self._filters, self.send_together, batch_id, waits=True)
+        given = self._rules, self._filters, self.send_together
+        return attached(*given, batch_id, waits=True, in_parts=in_parts)
 
     def continue_batch(
         self,

@@ -8,6 +8,7 @@
     client.continue_batch(batch.id, "images.publish")
 
 What is created in the block is gathered, and sent at its end in one transaction; an exception in it sends nothing.
+With `in_parts` it may be any number of jobs, in as many transactions as it takes.
 """
 
 import random
@@ -17,6 +18,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Final
 
+from joblog.services.client import batch_parts
 from joblog.services.client.changes import batch_record
 from joblog.services.client.job_commands import AnyTask, JobCommands
 from joblog.services.client.options import DEFAULT_OPTIONS, Call, ClientFilter, JobDraft, JobOptions, with_options
@@ -26,11 +28,6 @@ from joblog.streams.contract.ids import hashed_job_id, lane_of_job, new_job_id
 from joblog.streams.contract.relations import ParentKind
 from joblog.streams.contract.states import ContinueOn
 from joblog.streams.errors import InvalidData, JoblogError
-
-#: Jobs in one transaction at most, inner batches included: while it is written, the readers of all lanes wait.
-JOBS_MAX: Final = 100_000
-BYTES_MAX: Final = 64 * 1024 * 1024
-
 
 #: Sends the commands of jobs with these ids, all or none.
 SendTogether = Callable[[Sequence[CommandRecord], Sequence[str]], None]
@@ -55,6 +52,7 @@ class Batch(JobCommands, AbstractContextManager["Batch"]):
         *,
         batch_id: str,
         waits: bool,
+        in_parts: bool = False,
         outer: "Batch | None" = None,
     ) -> None:
         super().__init__(rules, filters)
@@ -64,10 +62,13 @@ class Batch(JobCommands, AbstractContextManager["Batch"]):
         self._send_together = send_together
         self._first, self._fields = first, dict(fields)
         self._outer = outer
+        self._in_parts = in_parts
         self._records: list[CommandRecord] = []
         self._members: set[str] = set()
         self._told: list[tuple[str, JobDraft, Sequence[ClientFilter]]] = []
-        self._commands: list[CommandRecord] | None = None
+        #: The transactions, and how many of them are acknowledged.
+        self._transactions: list[Sequence[CommandRecord]] = []
+        self._acknowledged = 0
         self._is_left = False
         check_job_id(batch_id, rules.lanes)
 
@@ -107,7 +108,8 @@ class Batch(JobCommands, AbstractContextManager["Batch"]):
 
     def _tell(self, job_id: str, draft: JobDraft, filters: Sequence[ClientFilter]) -> None:
         """Filters hear of a job when it is in the log."""
-        self._told.append((job_id, draft, filters))
+        if filters:
+            self._told.append((job_id, draft, filters))
 
     def _change(self, kind: type[commands.Change], *_: Any, **__: Any) -> None:
         raise InvalidData(f"a batch only creates jobs: {kind.model_fields['type'].default} is for the client")
@@ -122,24 +124,31 @@ class Batch(JobCommands, AbstractContextManager["Batch"]):
         given = self._rules, self._filters, self._send_together
         return Batch(*given, commands.CreateBatch, fields, batch_id=made, waits=self.waits, outer=self)
 
-    def attach(self) -> "Batch":
+    def attach(self, *, in_parts: bool = False) -> "Batch":
         """More jobs for this batch after it was sent, in a `with` block of their own."""
         if self._outer is not None or not self._is_left:
             raise InvalidData("attach() is for a batch that was sent: within its block, add jobs to the batch itself")
-        return attached(self._rules, self._filters, self._send_together, self.id, waits=self.waits)
+        given = self._rules, self._filters, self._send_together
+        return attached(*given, self.id, waits=self.waits, in_parts=in_parts)
 
     # --- sending ---
 
     def commit(self) -> None:
         """Send all of it in one transaction. Called at the end of the block; again after a NotAcknowledged.
 
-        The commands are the same ones each time, so that those which arrived are refused as duplicates.
+        The commands are the same ones each time, so that those which arrived are refused as duplicates. A batch in
+        parts goes on with the transaction that was not acknowledged, whose jobs the exception names.
         """
         if self._outer is not None:
             raise InvalidData("an inner batch is sent with its outer one")
-        if self._commands is None:
-            self._commands = self.commands()
-        self._send_together(self._commands, self.job_ids)
+        if not self._transactions:
+            made = self.commands()
+            self._transactions = list(batch_parts.parts(made)) if self._in_parts else [batch_parts.whole(made)]
+        for number in range(self._acknowledged, len(self._transactions)):
+            records = self._transactions[number]
+            self._send_together(records, self._jobs_of(records))
+            self._acknowledged = number + 1
+        self._acknowledged = 0
         for told in self._told:
             super()._tell(*told)
         self._told = []
@@ -153,13 +162,14 @@ class Batch(JobCommands, AbstractContextManager["Batch"]):
         # Always the same for an addition, so that it can be told from a repetition.
         ids = [hashed_job_id(lane, "batch.mark", fields.get("addition", self.id)) for lane in lanes]
         marks = [batch_record(commands.MarkBatch, self.id, {"mark_id": one}, rules) for one in ids]
-        made = [first, *self._records, *marks]
-        if len(made) > JOBS_MAX or sum(len(one.value) for one in made) > BYTES_MAX:
-            raise InvalidData(
-                f"the batch has more than {JOBS_MAX:,} jobs or {BYTES_MAX >> 20} MB, the most in one transaction: "
-                "create it with a part of its jobs, and the others with batch.attach()"
-            )
-        return made
+        return [first, *self._records, *marks]
+
+    def _jobs_of(self, records: Sequence[CommandRecord]) -> Sequence[str]:
+        """The jobs that one of the transactions creates."""
+        if len(self._transactions) == 1:
+            return self.job_ids
+        sent = {one.job_id for one in records}
+        return [one for one in self.job_ids if one in sent]
 
     def _take_in(self, inner: "Batch") -> None:
         self._check_open()
@@ -202,6 +212,7 @@ def created(
     after_batch: str | None,
     on: ContinueOn | None,
     batch_id: str | None,
+    in_parts: bool,
 ) -> Batch:
     """A new batch; it waits if it has a parent, a job or a batch."""
     if after is not None and after_batch is not None:
@@ -216,15 +227,23 @@ def created(
         fields["parent"] = {"job_id": parent, "on": on or ContinueOn.SUCCEEDED, "kind": kind}
     made = a_batch_id(rules) if batch_id is None else batch_id
     first = commands.CreateBatch
-    return Batch(rules, filters, send_together, first, fields, batch_id=made, waits=parent is not None)
+    given = rules, filters, send_together, first, fields
+    return Batch(*given, batch_id=made, waits=parent is not None, in_parts=in_parts)
 
 
 def attached(
-    rules: Rules, filters: Sequence[ClientFilter], send_together: SendTogether, batch_id: str, *, waits: bool
+    rules: Rules,
+    filters: Sequence[ClientFilter],
+    send_together: SendTogether,
+    batch_id: str,
+    *,
+    waits: bool,
+    in_parts: bool = False,
 ) -> Batch:
     """More jobs for a batch; with `waits` they wait until it has started, if it has not."""
     fields = {"addition": a_batch_id(rules)}
-    return Batch(rules, filters, send_together, commands.AttachToBatch, fields, batch_id=batch_id, waits=waits)
+    given = rules, filters, send_together, commands.AttachToBatch, fields
+    return Batch(*given, batch_id=batch_id, waits=waits, in_parts=in_parts)
 
 
 def a_batch_id(rules: Rules) -> str:

@@ -12,7 +12,7 @@ from joblog.services.client.templates import CommandRecord, Rules
 from joblog.services.client.transactions import TransactionSender
 from joblog.streams.contract.codec import read_command
 from joblog.streams.contract.ids import lane_of_job, new_job_id
-from joblog.streams.contract.states import SUCCEEDED, ContinueOn
+from joblog.streams.contract.states import AWAITING, PROCESSING, SUCCEEDED, ContinueOn
 from joblog.streams.errors import InvalidData, JoblogError
 from joblog.streams.kafka.clients import KafkaConfig
 
@@ -39,6 +39,27 @@ class Desk(BatchCalls):
     @property
     def commands(self) -> list[Any]:
         return [read_command(one.value, None).command for sent in self.transactions for one in sent]
+
+
+    @property
+    def created(self) -> int:
+        return sum(one.type == "job.create" for one in self.commands)
+
+
+class Flaky(Desk):
+    """Its second transaction fails once."""
+
+    has_failed = False
+
+    def send_together(self, records: Sequence[CommandRecord], job_ids: Sequence[str]) -> None:
+        if self.transactions and not self.has_failed:
+            self.has_failed = True
+            raise NotAcknowledged("the broker is away", job_ids, job_ids)
+        super().send_together(records, job_ids)
+
+
+def kinds_of(world: BatchWorld, batch_id: str) -> list[str]:
+    return [kind for kind, _ in world.told[batch_id] if kind != "batch.progressed"]
 
 
 def kinds(desk: Desk) -> list[str]:
@@ -138,11 +159,38 @@ def test_what_makes_no_sense_in_a_batch_is_refused() -> None:
 
 
 def test_a_batch_that_is_too_large_for_one_transaction_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("joblog.services.client.batches.JOBS_MAX", 5)
+    monkeypatch.setattr("joblog.services.client.batch_parts.JOBS_MAX", 5)
     desk = Desk()
-    with pytest.raises(InvalidData, match=r"batch\.attach"), desk.batch() as batch:
+    with pytest.raises(InvalidData, match="in_parts=True"), desk.batch() as batch:
         batch.enqueue_many("t", [((n,), {}) for n in range(6)])
     assert desk.transactions == []
+
+
+@pytest.mark.parametrize("limit", ["JOBS_MAX", "BYTES_MAX"])
+def test_a_batch_in_parts_does_not_end_before_its_last_part(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"joblog.services.client.batch_parts.{limit}", 5 if limit == "JOBS_MAX" else 2_000)
+    desk, world = Flaky(), BatchWorld()
+    with pytest.raises(NotAcknowledged) as raised, desk.batch(in_parts=True) as batch:
+        for number in range(20):
+            batch.enqueue("t", number, options=EACH[number % LANES])
+    assert len(desk.transactions) == 1
+    assert 0 < len(raised.value.job_ids) < 20
+    assert set(raised.value.job_ids).isdisjoint(one.job_id for one in desk.transactions[0])
+    continuation = desk.continue_batch(batch.id, "t", options=EACH[0])
+    sent = list(desk.commands)
+    world.send_all(sent)
+    world.unsteady.add(batch.id)  # in this world's eyes, as it knows no jobs that are still to come
+    world.until_quiet()
+    assert (world.told[batch.id][-1][1].state, world.told[batch.id][-1][1].total) == (PROCESSING, 20)
+    assert world.folds[continuation].state is AWAITING
+    batch.commit()
+    assert len(desk.transactions) > 3
+    world.send_all(desk.commands[len(sent) :])
+    assert len({one.job_id for one in desk.commands if one.type == "job.create"}) == 20 + 1 == desk.created
+    world.members[batch.id] = batch.job_ids
+    world.until_quiet()
+    assert kinds_of(world, batch.id) == ["batch.created", "batch.succeeded"]
+    assert world.folds[continuation].state is SUCCEEDED
 
 
 def test_filters_hear_of_jobs_when_the_batch_was_sent() -> None:
