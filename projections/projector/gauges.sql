@@ -42,3 +42,10 @@ GROUP BY queue
 -- name: paused
 -- In how many lanes each queue is paused that is.
 SELECT queue, count(*) FROM paused_queues WHERE lane = ANY (%(lanes)s::smallint[]) GROUP BY queue
+
+-- name: batches
+-- Of the batches that have not ended, by state: how many, when the first was created, and when one last moved that has
+-- been silent longest. The index batches_open has just these.
+SELECT state::text, count(*), extract(epoch FROM min(created_at))::float8, extract(epoch FROM min(changed_at))::float8
+FROM batches
+WHERE state IN ('Awaiting', 'Processing') AND lane = ANY (%(lanes)s::smallint[]) GROUP BY state

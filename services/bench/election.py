@@ -1,7 +1,7 @@
 """The elector alone: inputs per second, with few and with many jobs waiting; memory; take-over."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Final
 
@@ -11,6 +11,7 @@ from joblog.services.bench.measurement import Measurement
 from joblog.services.bench.processes import BenchProcess, Cluster
 from joblog.services.bench.tasks import QUEUE, noop
 from joblog.services.bench.throughput import calls, client
+from joblog.services.client.client import Client
 from joblog.services.client.options import JobOptions
 from joblog.streams.contract import wire
 from joblog.streams.contract.codec import encode
@@ -58,13 +59,20 @@ def waiting(cluster: Cluster, waiting_jobs: int, jobs: int, timeout_s: float) ->
 
 
 def _rate(cluster: Cluster, jobs: int, timeout_s: float) -> float:
-    """Inputs per second over `jobs` commands and as many reports; each kind is written before the elector starts."""
+    return rate_of(cluster, timeout_s, jobs, lambda sender: sender.enqueue_many(noop, calls(jobs)))
+
+
+def rate_of(cluster: Cluster, timeout_s: float, jobs: int, create: Callable[[Client], list[str]]) -> float:
+    """Inputs per second over the commands that create so many jobs, and as many reports.
+
+    Each kind is written before the elector starts.
+    """
     commands, reports = GroupWatch(cluster, cluster.names.commands), GroupWatch(cluster, cluster.names.reports)
     writer = producer(cluster.kafka, "joblog-bench-reports", linger_ms=5)
     _announce(cluster, writer, slots=jobs)
     with client(cluster) as sender:
         done = commands.read()
-        ids = sender.enqueue_many(noop, calls(jobs))
+        ids = create(sender)
     elector = BenchProcess("elector", cluster)
     rates = [commands.rate(done + jobs, timeout_s)]
     elector.stop()

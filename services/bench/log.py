@@ -8,6 +8,7 @@ from typing import Final, Self
 from confluent_kafka import Consumer, IsolationLevel, Message, TopicPartition
 from confluent_kafka.admin._listoffsets import OffsetSpec
 from joblog.services.bench.processes import Cluster
+from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.errors import JoblogError
 from joblog.streams.kafka.clients import admin, group_consumer, reader
 from joblog.streams.kafka.last_records import read_to_end
@@ -161,3 +162,27 @@ class GroupWatch:
 
     def close(self) -> None:
         self._consumer.close()
+
+
+class BatchWatch:
+    """Reads the events of one batch, from now on, and of its lane only, as it shares the cores with what it watches."""
+
+    def __init__(self, cluster: Cluster, batch_id: str) -> None:
+        self._key = batch_id.encode()
+        self._reader: Consumer = reader(cluster.kafka, "joblog-bench")
+        place = TopicPartition(cluster.names.events, lane_of_job(batch_id))
+        place.offset = self._reader.get_watermark_offsets(place, 30)[1]
+        self._reader.assign([place])
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def wait(self, kind: str, timeout_s: float) -> float:
+        """Wait for an event of this type; returns when it was seen, by `time.perf_counter()`."""
+        deadline, wanted = time.monotonic() + timeout_s, f'"type":"{kind}"'.encode()
+        while True:
+            for message in self._reader.consume(10_000, 0.01):
+                if message.error() is None and message.key() == self._key and wanted in (message.value() or b""):
+                    return time.perf_counter()
+            if time.monotonic() > deadline:
+                raise TooSlow(f"the batch had no {kind} within {timeout_s:g} s")

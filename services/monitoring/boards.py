@@ -10,6 +10,7 @@ _ENDED: Final = 'joblog_jobs_ended_total{state=~"Succeeded|Failed"}'
 _ENQUEUED: Final = 'sum by (queue) (joblog_jobs{state="Enqueued"})'
 _FAILURE_RATIO: Final = f"{rate(_FAILED)} / ({rate(_ENDED)} > 0)"
 _DRAIN: Final = f"{_ENQUEUED} / ({rate('joblog_jobs_ended_total', 'queue')} > 0)"
+_SINCE_BATCH: Final = "time() - min by (state) (joblog_batch_{}_timestamp_seconds)"
 _OLDEST: Final = "time() - min by (queue) (joblog_queue_oldest_job_timestamp_seconds)"
 
 OVERVIEW: Final = Board(
@@ -41,6 +42,21 @@ OVERVIEW: Final = Board(
                 Panel("Waiting time", "From ready to start.", "s", quantiles("joblog_job_wait_seconds")),
                 Panel("Oldest waiting job", "How long the job has waited that has been Enqueued longest.", "s",
                       ((_OLDEST, "{{queue}}"),)),
+            ),
+        ),
+        Row(
+            "Batches",
+            (
+                Panel("Open batches", "Batches that have not ended.", "short",
+                      (("sum by (state) (joblog_batches)", "{{state}}"),), is_stacked=True),
+                Panel("Batches created and ended", "Batches a second; each end, if they went on after one.", "ops",
+                      ((rate("joblog_batches_created_total"), "created"),
+                       (rate("joblog_batches_cancelled_total"), "cancelled"),
+                       (rate("joblog_batches_ended_total", "state"), "{{state}}"))),
+                Panel("Oldest batch", "Since the creation of the oldest batch that has not ended.", "s",
+                      ((_SINCE_BATCH.format("oldest"), "{{state}}"),)),
+                Panel("Longest without progress", "Since something last happened in the most silent open batch.", "s",
+                      ((_SINCE_BATCH.format("progress"), "{{state}}"),)),
             ),
         ),
         Row(

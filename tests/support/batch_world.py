@@ -1,7 +1,7 @@
 """Batches in a world of lanes: what clients send of them, and what must be true of their numbers at any time."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from joblog.streams.contract import wire
@@ -39,6 +39,8 @@ class BatchWorld(World):
         self.at_ms: dict[tuple[str, int], int] = {}
         self.causes: dict[tuple[str, int], str | None] = {}
         self.rejections: list[tuple[str, str | None]] = []
+        #: Given what each turn counts.
+        self.on_counts: Callable[[Counter[tuple[str, ...]]], None] = lambda _: None
         self._made = 0
 
     # --- what clients send ---
@@ -98,6 +100,7 @@ class BatchWorld(World):
     def _commit(self, number: int, out: Any) -> None:
         before = {key: self.folds[key].state for key, *_ in out.events if key in self.folds}
         super()._commit(number, out)
+        self.on_counts(out.counts)
         for key, kind, _, data, cause, _ in out.events:
             if isinstance(data, wire.CommandRejected):
                 self.rejections.append((data.code, data.job_id))

@@ -166,6 +166,7 @@ CREATE TABLE batches (
 ) WITH (fillfactor = 70);
 
 CREATE INDEX batches_by_creation ON batches (created_at, id);
+CREATE INDEX batches_open ON batches (state) WHERE state IN ('Awaiting', 'Processing');
 CREATE INDEX batches_by_batch ON batches (batch, id) WHERE batch IS NOT NULL;
 
 -- The jobs of each batch. A table of its own, as most jobs have none: a column of theirs would cost all of them. A job

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import typer
 from joblog.projections.replay.rebuild.share import BESIDE
+from joblog.services.bench.batch import batch
 from joblog.services.bench.beside import beside
 from joblog.services.bench.election import election, waiting
 from joblog.services.bench.features import FEATURES, feature
@@ -195,6 +196,21 @@ def waiting_command(
         yield from waiting(one, waiting_jobs, jobs, timeout)
 
 
+@_command("batch")
+def batch_command(
+    cluster: Clusters,
+    size: Annotated[int, typer.Option("--size", min=1000, help="Number of jobs in the batch.")] = 1_000_000,
+    jobs: JobsOption = 100_000,
+    timeout: TimeoutOption = TIMEOUT_S,
+) -> Iterator[Measurement]:
+    """The cost of one batch of very many jobs: memory, take-over, cancel; and how fast jobs of one are decided.
+
+    Example: joblog bench batch --size 1000000
+    """
+    with cluster() as one:
+        yield from batch(one, size, jobs, timeout)
+
+
 @_command("projection")
 def projection_command(cluster: Clusters, jobs: JobsOption = 100_000) -> Iterator[Measurement]:
     """Events per second that one projector applies.
@@ -247,7 +263,7 @@ def replay_command(
 def all_command(
     cluster: Clusters, jobs: JobsOption = 100_000, timeout: TimeoutOption = TIMEOUT_S
 ) -> Iterator[Measurement]:
-    """Run all benchmarks except `waiting` and `features`; latency is also measured at half the throughput.
+    """Run all benchmarks except `waiting`, `batch` and `features`; latency is also measured at half the throughput.
 
     Example: joblog bench all --embedded --output json
     """

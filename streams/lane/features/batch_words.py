@@ -19,6 +19,12 @@ EVENTS: Final[Mapping[State, str]] = {
     FAILED: "batch.failed",
     DELETED: "batch.deleted",
 }
+#: The metric, and its labels, that counts events of a type.
+_COUNTED: Final[Mapping[str, tuple[str, ...]]] = {
+    "batch.created": ("joblog_batches_created_total",),
+    "batch.cancelled": ("joblog_batches_cancelled_total",),
+    **{EVENTS[state]: ("joblog_batches_ended_total", str(state)) for state in (SUCCEEDED, FAILED, DELETED)},
+}
 
 
 # --- events ---
@@ -49,6 +55,8 @@ def write_event(
         batch.on,
     )
     out.events.append((batch_id, kind, f"{batch_id}/{batch.version}", data, cause, None))
+    if (metric := _COUNTED.get(kind)) is not None:
+        out.counts[metric] += 1
     out.state[BATCH_KEY + batch_id] = batch
     out.budget.spend(2, 0)
 

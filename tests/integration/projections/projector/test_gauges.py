@@ -9,7 +9,7 @@ from joblog.projections.projector.tables import Tables
 from joblog.streams.metrics import Meters
 
 from tests.support import projection_settings
-from tests.support.projection_events import BEGINNING, Story, placed, queue_event, records, worker_event
+from tests.support.projection_events import BEGINNING, BatchStory, Story, placed, queue_event, records, worker_event
 from tests.support.projection_settings import Setting, WaitUntil, apply, interleaved, jobs, running, sample, write
 
 dsn = projection_settings.dsn
@@ -60,6 +60,28 @@ def test_gauges_are_what_the_tables_hold_and_lose_what_is_gone(tables: Tables) -
     assert sample(meters, oldest, queue="a") is None
     assert sample(meters, "joblog_workers") == 1
     assert sample(meters, "joblog_queue_workers", queue="c") is None
+
+
+def test_open_batches_are_counted_with_the_oldest_and_the_most_silent(tables: Tables) -> None:
+    old = BatchStory(random=1).told("batch.created", "Processing").told("batch.progressed", "Processing")
+    silent = BatchStory(random=2, at=BEGINNING + timedelta(milliseconds=500)).told("batch.created", "Processing")
+    ended = BatchStory(random=3).told("batch.created", "Processing").told("batch.failed", "Failed", failed=1)
+    meters = Meters(role="projector")
+    apply(tables, records(old, silent, ended))
+    tables.gauge(meters)
+    names = ("joblog_batch_oldest_timestamp_seconds", "joblog_batch_progress_timestamp_seconds")
+    assert [sample(meters, "joblog_batches", state=state) for state in ("Awaiting", "Processing")] == [0, 2]
+    assert [sample(meters, name, state="Processing") for name in names] == [
+        BEGINNING.timestamp(),
+        silent.at.timestamp(),
+    ]
+    for story in (old, silent):
+        story.values.clear()
+        story.told("batch.succeeded", "Succeeded")
+    apply(tables, records(old, silent, first_offset=5))
+    tables.gauge(meters)
+    assert sample(meters, "joblog_batches", state="Processing") == 0
+    assert [sample(meters, name, state="Processing") for name in names] == [None, None]
 
 
 def test_more_queues_than_the_cap_are_shown_together_with_the_oldest_job_of_all(tables: Tables) -> None:

@@ -40,7 +40,6 @@ class Desk(BatchCalls):
     def commands(self) -> list[Any]:
         return [read_command(one.value, None).command for sent in self.transactions for one in sent]
 
-
     @property
     def created(self) -> int:
         return sum(one.type == "job.create" for one in self.commands)

@@ -1,5 +1,6 @@
 """Batches over several lanes: created as one, counted exactly, waited for, whatever comes in whatever order."""
 
+from collections import Counter
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -323,3 +324,20 @@ def test_what_waits_for_a_batch_that_is_forgotten_is_told_before_its_record_goes
     assert world.batch(unborn) is None
     assert {world.folds[one.job_id].state for one in waiters} == {DELETED}
     assert not [key for key in world.partitions[0].state if key.startswith(BATCH_KEY)]
+
+
+def test_batches_are_counted_when_they_are_created_cancelled_and_ended() -> None:
+    world, counted = BatchWorld(), Counter[tuple[str, ...]]()
+    world.on_counts = counted.update
+    one, *rest = world.create([0])
+    two, *more = world.create([1])
+    world.send_all([one, *rest, two, *more, wire.CancelBatch(batch_id=two.batch_id)])
+    all_turns(world)
+    world.until_quiet()
+    ended = {labels: n for labels, n in counted.items() if "batches" in labels[0]}
+    assert ended == {
+        ("joblog_batches_created_total",): 2,
+        ("joblog_batches_cancelled_total",): 1,
+        ("joblog_batches_ended_total", "Succeeded"): 1,
+        ("joblog_batches_ended_total", "Deleted"): 1,
+    }
