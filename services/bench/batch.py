@@ -33,7 +33,6 @@ def _waiting(cluster: Cluster, size: int, timeout_s: float) -> Iterator[Measurem
     elector, batch_id = BenchProcess("elector", cluster), _an_id()
     empty = elector.memory_bytes()
     with (
-        closing(BatchWatch(cluster, batch_id)) as watch,
         closing(GroupWatch(cluster, cluster.names.commands)) as commands,
         client(cluster) as sender,
     ):
@@ -49,11 +48,12 @@ def _waiting(cluster: Cluster, size: int, timeout_s: float) -> Iterator[Measurem
         yield Measurement("batch", "takeover", time.perf_counter() - began, "s", run)
         memory = (elector.memory_bytes() - empty) / size
         yield Measurement("batch", "memory_per_job_after_takeover", memory, "bytes", run)
-        began = time.perf_counter()
-        sender.cancel_batch(batch_id)
-        yield Measurement("batch", "cancel", watch.wait("batch.cancelled", timeout_s) - began, "s", run)
-        seconds = watch.wait("batch.deleted", timeout_s) - began  # the end of the batch, behind that of its jobs
-        yield Measurement("batch", "cancelled_jobs", size / seconds, "jobs/s", run)
+        with closing(BatchWatch(cluster, batch_id)) as watch:
+            began = time.perf_counter()
+            sender.cancel_batch(batch_id)
+            yield Measurement("batch", "cancel", watch.wait("batch.cancelled", timeout_s) - began, "s", run)
+            seconds = watch.wait("batch.deleted", timeout_s) - began  # the end of the batch, behind that of its jobs
+            yield Measurement("batch", "cancelled_jobs", size / seconds, "jobs/s", run)
     elector.stop()
 
 

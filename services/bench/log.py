@@ -165,7 +165,7 @@ class GroupWatch:
 
 
 class BatchWatch:
-    """Reads the events of one batch, from now on, and of its lane only, as it shares the cores with what it watches."""
+    """Reads the events of one batch, from now on; of its lane only, as it shares the cores with what it watches."""
 
     def __init__(self, cluster: Cluster, batch_id: str) -> None:
         self._key = batch_id.encode()

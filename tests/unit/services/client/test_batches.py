@@ -169,9 +169,11 @@ def test_a_batch_that_is_too_large_for_one_transaction_is_refused(monkeypatch: p
 def test_a_batch_in_parts_does_not_end_before_its_last_part(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"joblog.services.client.batch_parts.{limit}", 5 if limit == "JOBS_MAX" else 2_000)
     desk, world = Flaky(), BatchWorld()
-    with pytest.raises(NotAcknowledged) as raised, desk.batch(in_parts=True) as batch:
-        for number in range(20):
-            batch.enqueue("t", number, options=EACH[number % LANES])
+    batch = desk.batch(in_parts=True)
+    for number in range(20):
+        batch.enqueue("t", number, options=EACH[number % LANES])
+    with pytest.raises(NotAcknowledged) as raised, batch:
+        pass
     assert len(desk.transactions) == 1
     assert 0 < len(raised.value.job_ids) < 20
     assert set(raised.value.job_ids).isdisjoint(one.job_id for one in desk.transactions[0])
