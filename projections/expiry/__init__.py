@@ -10,6 +10,7 @@ What was deleted is recorded, so that the tables can still be compared with the 
 - `expired`: for each lane, queue, task and state, the greatest `changed_at` of the rows that were deleted, and how
   many they were. A row may be missing only if its job's last event is such an end, not later than that; and not more
   may be missing than were deleted.
+- `expired_batches`: the same of batches, for each lane and state. A batch of which more is told is there again.
 - `returned`: jobs of which events came after their rows had expired (an ended job was revived). Their rows begin with
   that event, and know nothing of what was before.
 - `expiry`: of each lane, the last complete pass: by which rules, up to which time, and from which offset of the lane

@@ -82,14 +82,20 @@ WITH chosen AS MATERIALIZED (
 SELECT coalesce(sum(n), 0)::bigint, max(through) FROM kinds
 
 -- name: expire_batches
--- Delete the next batches that ended in this state before an instant.
+-- Delete the next batches that ended in this state before an instant, and record them. What is told of one later makes
+-- its row anew, as each event says all of a batch.
 WITH gone AS (
     DELETE FROM batches WHERE id = ANY (ARRAY(
         SELECT id FROM batches
         WHERE state = %(state)s::job_state AND changed_at < %(before)s::timestamptz
             AND lane = ANY (%(lanes)s::smallint[])
-        LIMIT %(limit)s
-    )) RETURNING lane
+        ORDER BY changed_at LIMIT %(limit)s
+    )) RETURNING lane, state, changed_at
+), recorded AS (
+    INSERT INTO expired_batches (lane, state, through, n)
+    SELECT lane, state, max(changed_at), count(*) FROM gone GROUP BY lane, state
+    ON CONFLICT (lane, state) DO UPDATE
+    SET through = greatest(expired_batches.through, excluded.through), n = expired_batches.n + excluded.n
 )
 SELECT count(*) FROM gone
 

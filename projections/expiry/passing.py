@@ -3,7 +3,7 @@
 1. See up to which time the tables hold the log, and where each lane is.
 2. For each state, and each task of which there are jobs in it, delete what has expired, oldest first. The index
    jobs_by_task has just these rows beside each other, so what other tasks keep for longer is not looked at.
-3. Delete batches, by their states, and the counts of ends that are too old.
+3. Delete batches, by their states and rules of their own, and the counts of ends that are too old.
 4. Note that the pass is complete.
 
 Whoever stops in between leaves tables that agree with what is recorded; the next pass begins anew.
@@ -68,7 +68,7 @@ def expire(connection: Connection, lanes: Sequence[int], rules: Rules, limit: in
             rows, start = _only(connection, begun, "expire", given)
             yield Gone(state, rows)
     for state in EXPIRING:
-        kept = rules.states.get(state)
+        kept = rules.batches.get(state)
         rows = limit if kept is not None else 0
         while rows == limit:
             given = {"state": state, "before": before(begun.until, kept), "lanes": begun.lanes, "limit": limit}

@@ -20,6 +20,7 @@ class Rules(Struct, frozen=True):
     """For how long rows are kept; what the task says goes before what the queue says, and that before the state's.
 
     - hours_s, days_s: for how long the counts of ends by hour and by day are kept.
+    - batches: for how long the rows of batches that ended in these states are kept.
     """
 
     states: dict[State, float | None] = {}
@@ -27,6 +28,7 @@ class Rules(Struct, frozen=True):
     tasks: dict[str, dict[State, float | None]] = {}
     hours_s: float | None = None
     days_s: float | None = None
+    batches: dict[State, float | None] = {}
 
 
 class Cutoffs(Struct, frozen=True):
@@ -81,7 +83,7 @@ def before(now: datetime, kept: float | None) -> datetime | None:
 
 def is_idle(rules: Rules) -> bool:
     """Whether nothing ever expires."""
-    every = (rules.states, *rules.queues.values(), *rules.tasks.values())
+    every = (rules.states, rules.batches, *rules.queues.values(), *rules.tasks.values())
     return rules.hours_s is rules.days_s is None and all(kept is None for one in every for kept in one.values())
 
 

@@ -75,7 +75,7 @@ class Batch(JobCommands, AbstractContextManager["Batch"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._is_left = True
+        self.close()
         if kind is not None:
             return
         if self._outer is not None:
@@ -133,12 +133,21 @@ class Batch(JobCommands, AbstractContextManager["Batch"]):
 
     # --- sending ---
 
+    def close(self) -> None:
+        """No more jobs are added: the block is left."""
+        self._is_left = True
+
     def commit(self) -> None:
         """Send all of it in one transaction. Called at the end of the block; again after a NotAcknowledged.
 
         The commands are the same ones each time, so that those which arrived are refused as duplicates. A batch in
         parts goes on with the transaction that was not acknowledged, whose jobs the exception names.
         """
+        self.hand_over()
+        self.tell()
+
+    def hand_over(self) -> None:
+        """Send it, without telling filters that it was sent."""
         if self._outer is not None:
             raise InvalidData("an inner batch is sent with its outer one")
         if not self._transactions:
@@ -149,6 +158,9 @@ class Batch(JobCommands, AbstractContextManager["Batch"]):
             self._send_together(records, self._jobs_of(records))
             self._acknowledged = number + 1
         self._acknowledged = 0
+
+    def tell(self) -> None:
+        """Let filters hear of the jobs, which are sent."""
         for told in self._told:
             super()._tell(*told)
         self._told = []

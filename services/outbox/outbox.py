@@ -25,6 +25,7 @@ from joblog.services.client.job_commands import JobCommands
 from joblog.services.client.options import ClientFilter, JobDraft
 from joblog.services.client.templates import CommandRecord, Rules
 from joblog.services.client.tracing_filters import with_tracing
+from joblog.services.outbox.awaited_batches import AwaitedBatches
 from joblog.services.outbox.connections import awaiting, executing
 from joblog.services.settings.model import Settings
 from joblog.streams.contract.ids import lane_of_job
@@ -113,18 +114,18 @@ def _written(
     return call
 
 
-class AsyncOutbox:
+class AsyncOutbox(AwaitedBatches):
     """An Outbox whose calls are awaited: for an AsyncConnection of psycopg or SQLAlchemy, or an AsyncSession.
 
-    It creates no batches: a batch's block is not awaited.
+    Batches are `async with` blocks, within which nothing is awaited.
     """
 
     def __init__(
         self, connection: Any, settings: Settings | None = None, *, filters: Sequence[ClientFilter] = ()
     ) -> None:
         chosen = settings or _loaded()
+        super().__init__(_rules(chosen), with_tracing(chosen, filters))
         self._connection = connection
-        self._rules, self._filters = _rules(chosen), with_tracing(chosen, filters)
         self._insert = insert_statement(chosen.outbox.schema_name)
 
     enqueue = _written(JobCommands.enqueue)

@@ -15,17 +15,25 @@ from joblog.streams.lane.rules import LaneRules
 from joblog.streams.metrics import Meters
 
 
-def elector(settings: Settings) -> Builder:
-    """The process that decides what happens to jobs, with the elect-state filters of the installed packages."""
+def lane_rules(settings: Settings) -> LaneRules:
+    """What the lanes of an elector decide by."""
     chosen = settings.elector
-    rules = LaneRules(
+    return LaneRules(
         lease_ms=round(chosen.lease_s * 1000),
         overdue_ms=round(chosen.overdue_s * 1000),
         failed_kept=chosen.failed_kept,
+        failed_ms=chosen.failed_ms,
+        batches_kept=chosen.batches_kept,
+        batches_ms=chosen.batches_ms,
         remembered=chosen.remembered,
         shards=settings.queue_shards,
         shards_before=settings.queue_shards_before,
     )
+
+
+def elector(settings: Settings) -> Builder:
+    """The process that decides what happens to jobs, with the elect-state filters of the installed packages."""
+    rules = lane_rules(settings)
 
     def build(meters: Meters, health: Health) -> Elector:
         return Elector(
@@ -36,7 +44,7 @@ def elector(settings: Settings) -> Builder:
             meters=meters,
             health=health,
             rules=rules,
-            batch_max=chosen.batch_max,
+            batch_max=settings.elector.batch_max,
             filters=installed_filters(),
             on_committed=spans_of_elections(settings, meters),
         )

@@ -39,6 +39,8 @@ class ExpirySettings(SecretFiles):
     """When rows of ended jobs leave Postgres; the log keeps their events. Times are 90s, 15m, 12h or 30d, or `off`.
 
     - succeeded, deleted, failed: for how long the rows of jobs in these states are kept after their end.
+    - batches: for how long the rows of batches are kept that Succeeded or were Deleted; those that Failed are kept as
+      long as Failed jobs, if that is longer.
     - queues, tasks: other times for the jobs of these queues and tasks, such as {"audit": {"succeeded": "90d"}}; what
       is set for a task goes before what is set for its queue.
     - hours, days: for how long it is kept how many jobs ended in each hour and day.
@@ -49,6 +51,7 @@ class ExpirySettings(SecretFiles):
     succeeded: KeptFor = "1d"
     deleted: KeptFor = "1d"
     failed: KeptFor = "30d"
+    batches: KeptFor = "7d"
     queues: Annotated[dict[QueueName, dict[_Name, KeptFor]], NoDecode, BeforeValidator(mapped)] = {}
     tasks: Annotated[dict[TaskName, dict[_Name, KeptFor]], NoDecode, BeforeValidator(mapped)] = {}
     hours: KeptFor = "45d"
@@ -66,7 +69,14 @@ class ExpirySettings(SecretFiles):
             {task: _by_state(said) for task, said in self.tasks.items()},
             _seconds(self.hours),
             _seconds(self.days),
+            self._of_batches,
         )
+
+    @property
+    def _of_batches(self) -> dict[State, float | None]:
+        kept, failed = _seconds(self.batches), _seconds(self.failed)
+        longer = None if kept is None or failed is None else max(kept, failed)
+        return {State.SUCCEEDED: kept, State.DELETED: kept, State.FAILED: longer}
 
     @property
     def check_s(self) -> float:

@@ -3,7 +3,7 @@
 from typing import Annotated, Final, Literal
 
 from joblog.services.settings.sources import SecretFiles
-from joblog.services.settings.values import FilledPath, Modules, Queues, Secret
+from joblog.services.settings.values import FilledPath, Lasting, Modules, Queues, Secret, lasting_ms
 from joblog.streams.contract.codec import VALUE_BYTES_MAX
 from joblog.streams.contract.fields import WORKER_PATTERN
 from pydantic import Field, StringConstraints
@@ -35,7 +35,9 @@ class ElectorSettings(SecretFiles):
     - lease_s: a worker that is silent for this long is lost, and its jobs go to others.
     - overdue_s: a scheduled job that is this late is started without its timer.
     - remembered: ended jobs that a lane remembers in order to refuse duplicates.
-    - failed_kept: failed jobs that a lane keeps in memory for a requeue.
+    - failed_kept, failed_for: failed jobs that a lane keeps in memory for a requeue, and for how long, such as 30d.
+    - batches_kept, batches_for: ended batches that a lane keeps, so that more jobs can be attached, and for how long;
+      those with Failed jobs as long as these.
     """
 
     id: Name | None = None
@@ -44,6 +46,19 @@ class ElectorSettings(SecretFiles):
     overdue_s: Seconds = 5.0
     remembered: int = Field(30_000, ge=0, le=10_000_000)
     failed_kept: int = Field(10_000, ge=0, le=10_000_000)
+    failed_for: Lasting = "30d"
+    batches_kept: int = Field(10_000, ge=0, le=10_000_000)
+    batches_for: Lasting = "7d"
+
+    @property
+    def failed_ms(self) -> int:
+        """`failed_for` in milliseconds."""
+        return lasting_ms(self.failed_for)
+
+    @property
+    def batches_ms(self) -> int:
+        """`batches_for` in milliseconds."""
+        return lasting_ms(self.batches_for)
 
 
 class WorkerSettings(SecretFiles):

@@ -15,6 +15,7 @@ def _listed(given: Any) -> Any:
     return [one.strip() for one in given.split(",") if one.strip()] if isinstance(given, str) else given
 
 
+LONGEST_S: Final = 10 * 365 * 86_400
 _UNITS_S: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -22,6 +23,20 @@ def duration_s(text: str) -> float | None:
     """The seconds of `90`, `90s`, `15m`, `1.5h`, `2d`; None for another text."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", text.strip())
     return None if found is None else float(found[1]) * _UNITS_S[found[2] or "s"]
+
+
+def _lasting(text: str) -> str:
+    seconds = duration_s(text)
+    if seconds is None or not 1 <= seconds <= LONGEST_S:
+        raise ValueError(f"{text!r:.30} is not a time to keep something for: write 12h or 30d, ten years at most")
+    return text
+
+
+def lasting_ms(text: str) -> int:
+    """The milliseconds of a text that is a `Lasting`."""
+    seconds = duration_s(text)
+    assert seconds is not None
+    return round(seconds * 1000)
 
 
 def mapped(given: Any) -> Any:
@@ -72,6 +87,8 @@ def _filled_secret(given: SecretStr) -> SecretStr:
     return given
 
 
+#: A time such as 12h or 30d, a second to ten years.
+Lasting = Annotated[str, AfterValidator(_lasting)]
 QueueName = Annotated[str, AfterValidator(_queue)]
 ModuleName = Annotated[str, AfterValidator(_module)]
 #: A path; an empty text would mean the current directory.

@@ -30,6 +30,7 @@ from joblog.streams.errors import ElectorError
 from joblog.streams.kafka import clients
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.kafka.group_offsets import committed_offsets
+from joblog.streams.lane.batch_fold import KEPT_MS
 from joblog.streams.lane.event_fold import EventFold
 from msgspec import Raw, Struct, json
 
@@ -81,6 +82,7 @@ def rebuild_lane(
     number: int,
     *,
     remembered: int,
+    batches_ms: int = KEPT_MS,
     commands: int | None = None,
     reports: int | None = None,
     dry_run: bool = False,
@@ -88,8 +90,9 @@ def rebuild_lane(
 ) -> Rebuilt:
     """Write the lane's `state` as its events tell it, and let electors take it again.
 
-    - remembered: how many ended jobs are remembered. commands, reports: where to read on, if the group's offsets
-      are lost, too. progress: called with the events read so far and about how many there are.
+    - remembered: how many ended jobs are remembered; batches_ms: for how long ended batches are. commands, reports:
+      where to read on, if the group's offsets are lost, too. progress: called with the events read so far and about
+      how many there are.
 
     Raises OrderRefused if the lane works, OffsetsUnknown, KafkaException.
     """
@@ -101,7 +104,7 @@ def rebuild_lane(
         positions = _positions(config, consumer, names, number, (commands, reports))
         if not dry_run:
             _announce(config, names, number)
-        fold, count = _folded(consumer, names, lanes, number, remembered, progress)
+        fold, count = _folded(consumer, names, EventFold(number, remembered, lanes, batches_ms), progress)
         records = fold.state(_now_ms())
         if not dry_run:
             _write(config, consumer, names, number, records, LaneRecord(None, *positions))
@@ -136,14 +139,9 @@ def _positions(
 
 
 def _folded(
-    consumer: Consumer,
-    names: TopicNames,
-    lanes: int,
-    number: int,
-    remembered: int,
-    progress: Callable[[int, int], object],
+    consumer: Consumer, names: TopicNames, fold: EventFold, progress: Callable[[int, int], object]
 ) -> tuple[EventFold, int]:
-    fold, count = EventFold(number, remembered, lanes), 0
+    number, lanes, count = fold.number, fold.lanes, 0
     for message, total in _all(consumer, names.events, range(lanes)):
         count += 1
         if count % READ_MAX == 0:

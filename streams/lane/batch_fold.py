@@ -28,7 +28,7 @@ from joblog.streams.lane.features.batch_records import (
 from joblog.streams.lane.output import StateValue
 from msgspec import Struct, json
 
-#: Batches that ended longer ago are not kept by any lane.
+#: By default, batches that ended longer ago are not kept by any lane.
 KEPT_MS: Final = 30 * 86_400_000
 
 _spec: Final = json.Decoder(wire.JobSpec).decode
@@ -43,10 +43,13 @@ class _Told(Struct):
 
 
 class BatchFold:
-    """What events of jobs and batches, of all lanes, say of the batches that concern lane `number`."""
+    """What events of jobs and batches, of all lanes, say of the batches that concern lane `number`.
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    - kept_ms: for how long batches are kept that ended.
+    """
+
+    def __init__(self, number: int, kept_ms: int = KEPT_MS) -> None:
+        self.number, self._kept_ms = number, kept_ms
         self._told: dict[str, _Told] = {}
         #: Of each job of a batch: the batch, and the state that it is counted in.
         self._members: dict[str, tuple[str, State]] = {}
@@ -116,7 +119,7 @@ class BatchFold:
 
     def _is_forgotten(self, batch_id: str, now_ms: int) -> bool:
         told = self._told.get(batch_id)
-        return told is not None and told.event.state in PLACES and now_ms - told.at_ms > KEPT_MS
+        return told is not None and told.event.state in PLACES and now_ms - told.at_ms > self._kept_ms
 
     def _counts(self) -> dict[tuple[str, int], Counts]:
         """By batch and lane, as the reports of those lanes say it; theirs go on counting their own numbers."""

@@ -11,7 +11,7 @@ from typing import Final
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.states import FINAL_STATES, ContinueOn, State
-from joblog.streams.lane.batch_fold import BatchFold
+from joblog.streams.lane.batch_fold import KEPT_MS, BatchFold
 from joblog.streams.lane.control_fold import ControlFold
 from joblog.streams.lane.ended_jobs import BLOCK_MAX
 from joblog.streams.lane.features.continuations import PENDING_KEY
@@ -39,10 +39,11 @@ class EventFold:
     Scheduled job's worker was lost.
 
     - kept: how many ended jobs are remembered, and can be revived by a later event. lanes: how many there are.
+      batches_ms: for how long ended batches are kept.
     """
 
-    def __init__(self, number: int, kept: int, lanes: int) -> None:
-        self.number = number
+    def __init__(self, number: int, kept: int, lanes: int, batches_ms: int = KEPT_MS) -> None:
+        self.number, self.lanes = number, lanes
         self._limits = LimitsFold(number, lanes, kept)
         self.jobs: dict[str, Job] = {}
         self.ended: OrderedDict[str, Job] = OrderedDict()
@@ -55,7 +56,7 @@ class EventFold:
         #: To be given the lane's own events that are of no job.
         self.controls = ControlFold()
         #: Given the events of batches by whoever reads them.
-        self.batches = BatchFold(number)
+        self.batches = BatchFold(number, batches_ms)
 
     def apply(self, job_id: str, event: wire.JobEvent, at_ms: int, traceparent: str | None) -> None:
         """One event of a job, of whatever lane; `at_ms` is when it was written."""

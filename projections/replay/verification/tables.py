@@ -61,7 +61,7 @@ class Kept(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """Of a kind of jobs: when the last one ended whose row has expired, and how many have."""
+    """Of a kind of jobs or batches: when the last one ended whose row has expired, and how many have."""
 
     through: datetime
     n: int
@@ -69,6 +69,9 @@ class Mark(NamedTuple):
 
 #: Lane, queue, task, state -> what has expired of them.
 Marks = Mapping[tuple[int, str, str, str], Mark]
+
+#: Lane, state -> what has expired of batches.
+BatchMarks = Mapping[tuple[int, str], Mark]
 
 
 class Overdue(NamedTuple):
@@ -102,6 +105,10 @@ class Snapshot:
             self.expired: Marks = {
                 (lane, queue, task, state): Mark(through, n)
                 for lane, queue, task, state, through, n in self._connection.execute(SQL["expired"])
+            }
+            self.expired_batches: BatchMarks = {
+                (lane, state): Mark(through, n)
+                for lane, state, through, n in self._connection.execute(SQL["expired_batches"])
             }
             self.outcomes_from: dict[tuple[int, str], datetime] = {
                 (lane, period): before for lane, period, before in self._connection.execute(SQL["expired_outcomes"])

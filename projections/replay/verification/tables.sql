@@ -123,6 +123,10 @@ WHERE job IN (
 GROUP BY job
 ORDER BY job
 
+-- name: expired_batches
+-- What is gone of batches.
+SELECT lane, state::text, through, n FROM expired_batches
+
 -- name: expired_outcomes
 -- Up to when the counts of ends are gone.
 SELECT lane, period::text, before FROM expired_outcomes

@@ -1,7 +1,7 @@
 """What the tables count, and the workers: few rows, compared at once."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -10,9 +10,8 @@ from joblog.projections.replay.verification.compare import Ends
 from joblog.projections.replay.verification.findings import Finding, Kind, position
 from joblog.projections.replay.verification.last_words import Worker, batch_row_words, fits, state_of_batch
 from joblog.projections.replay.verification.parent_sums import NO_PARENTS, ParentSums
-from joblog.projections.replay.verification.tables import Snapshot
+from joblog.projections.replay.verification.tables import BatchMarks, Snapshot
 from joblog.streams.contract.ids import lane_of_job
-from joblog.streams.contract.states import FINAL_STATES
 
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -109,17 +108,23 @@ def batches(
     snapshot: Snapshot, last: Mapping[str, list[Any]], members: Mapping[str, tuple[int, int]]
 ) -> Iterator[Finding]:
     """Each must be as its last event says, and have the jobs that were created in it; unless they have expired."""
-    is_expiring = bool(snapshot.expired)
+    are_jobs_expiring = bool(snapshot.expired)
+    gone = Counter[tuple[int, str]]()
     kept = {row[0]: batch_row_words(row[1:]) for row in snapshot.rows("batches")}
     for batch in sorted(last.keys() | kept.keys()):
-        if batch not in kept and is_expiring and state_of_batch(last[batch])[0] in FINAL_STATES:
-            continue
-        if last.get(batch) != kept.get(batch):
+        if batch not in kept and (kind := _expired_as(batch, last[batch], snapshot.expired_batches)) is not None:
+            gone[kind] += 1
+        elif last.get(batch) != kept.get(batch):
             yield _batch(batch, "is not as its last event says", last.get(batch), kept.get(batch))
+    for (lane, state), n in sorted(gone.items()):
+        expired = snapshot.expired_batches[lane, state].n
+        if n > expired:
+            what = f"lane {lane}: {n} {state} batches are gone, and {expired} have expired"
+            yield Finding(kind=Kind.EXPIRY, lane=lane, job=None, what=what, log=n, found=expired)
     listed = {batch: (count, int(offsets)) for batch, count, offsets in snapshot.rows("members")}
     for batch in sorted(members.keys() | listed.keys()):
         wanted, found = members.get(batch, (0, 0)), listed.get(batch, (0, 0))
-        if wanted != found and not (is_expiring and found <= wanted):
+        if wanted != found and not (are_jobs_expiring and found <= wanted):
             yield _batch(batch, "has not the jobs that were created in it", list(wanted), list(found))
 
 
@@ -132,6 +137,14 @@ def parents(snapshot: Snapshot, wanted: Mapping[int, ParentSums]) -> Iterator[Fi
         if log != found and not (is_expiring and all(n <= most for n, most in zip(found, log, strict=True))):
             what = f"the jobs of lane {lane} that wait for several do not wait for the same ones in the tables"
             yield Finding(kind=Kind.JOB, lane=lane, job=None, what=what, log=list(log), found=list(found))
+
+
+def _expired_as(batch: str, words: Sequence[Any], marks: BatchMarks) -> tuple[int, str] | None:
+    """As which kind a batch may have expired whose last event says this; None if it may not."""
+    state, changed_at = state_of_batch(words)
+    kind = lane_of_job(batch), state
+    mark = marks.get(kind)
+    return kind if mark is not None and datetime.fromisoformat(changed_at) <= mark.through else None
 
 
 def _batch(batch: str, what: str, log: Any, found: Any) -> Finding:

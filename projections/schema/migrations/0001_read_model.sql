@@ -105,6 +105,15 @@ CREATE TABLE expired (
     PRIMARY KEY (lane, queue, task, state)
 ) WITH (fillfactor = 70);
 
+-- The same of batches that left `batches`.
+CREATE TABLE expired_batches (
+    lane    smallint NOT NULL,
+    state   job_state NOT NULL,
+    through timestamptz NOT NULL,
+    n       bigint NOT NULL,
+    PRIMARY KEY (lane, state)
+) WITH (fillfactor = 70);
+
 -- Jobs that are in `jobs` again after their rows had expired: from the event of this version on.
 CREATE TABLE returned (
     job     uuid PRIMARY KEY,
@@ -166,6 +175,7 @@ CREATE TABLE batches (
 ) WITH (fillfactor = 70);
 
 CREATE INDEX batches_by_creation ON batches (created_at, id);
+CREATE INDEX batches_by_end ON batches (state, changed_at) WHERE state IN ('Succeeded', 'Failed', 'Deleted');
 CREATE INDEX batches_open ON batches (state) WHERE state IN ('Awaiting', 'Processing');
 CREATE INDEX batches_by_batch ON batches (batch, id) WHERE batch IS NOT NULL;
 

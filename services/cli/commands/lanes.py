@@ -110,6 +110,7 @@ def rebuild(
             settings.lanes,
             lane,
             remembered=settings.elector.remembered,
+            batches_ms=max(settings.elector.batches_ms, settings.elector.failed_ms),
             commands=commands_offset,
             reports=reports_offset,
             dry_run=dry_run,

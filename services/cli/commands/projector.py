@@ -53,7 +53,7 @@ def expire(
     """Delete the rows of jobs from Postgres that have expired; the log keeps their events.
 
     The projector does this by itself, every JOBLOG_EXPIRY__CHECK (5m). For how long rows are kept is in
-    JOBLOG_EXPIRY__SUCCEEDED (1d), __DELETED (1d), __FAILED (30d), __QUEUES and __TASKS.
+    JOBLOG_EXPIRY__SUCCEEDED (1d), __DELETED (1d), __FAILED (30d), __QUEUES and __TASKS; of batches in __BATCHES (7d).
 
     Example: joblog expire --dry-run
     """

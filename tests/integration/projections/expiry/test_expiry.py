@@ -1,8 +1,10 @@
 """Rows expire on a real database, and verification knows which may be gone."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import psycopg
@@ -255,7 +257,12 @@ def test_tables_that_are_built_anew_have_not_what_has_expired(world: ReplayWorld
         drop_old(place)
 
 
-def test_a_batch_goes_as_its_jobs_do(world: ReplayWorld, tables: psycopg.Connection[Any]) -> None:
+OF_BATCHES = Rules(batches={State.SUCCEEDED: DAY, State.DELETED: DAY, State.FAILED: None})
+
+
+def test_jobs_of_a_batch_go_as_all_do_and_their_batch_by_a_rule_of_its_own(
+    world: ReplayWorld, tables: psycopg.Connection[Any]
+) -> None:
     old = BatchStory(lane=1, random=50, at=AGO).told("batch.created", "Processing", total=2)
     new = BatchStory(lane=1, random=51, at=NOW - timedelta(hours=1)).told("batch.created", "Processing", total=1)
     gone = [Story(lane=n, random=n + 1, at=AGO, spec={"batch": old.id}) for n in range(2)]
@@ -269,6 +276,9 @@ def test_a_batch_goes_as_its_jobs_do(world: ReplayWorld, tables: psycopg.Connect
     world.apply()
     assert found(world, "before") == []
     passed(world)
+    assert tables.execute("SELECT count(*) FROM batches").fetchone() == (2,)
+    assert found(world, "without jobs") == []
+    passed(world, OF_BATCHES)
     assert [str(batch) for (batch,) in tables.execute("SELECT id FROM batches")] == [new.id]
     assert [str(job) for (job,) in tables.execute("SELECT job FROM batch_jobs")] == [kept.id]
     waiting = tables.execute("SELECT parent, job FROM job_parents ORDER BY parent")
@@ -280,3 +290,58 @@ def test_a_batch_goes_as_its_jobs_do(world: ReplayWorld, tables: psycopg.Connect
         "has not the jobs that were created in it",
         "is not as its last event says",
     ]
+
+
+def test_batches_without_jobs_expire_and_one_that_is_gone_without_that_is_found(
+    world: ReplayWorld, tables: psycopg.Connection[Any]
+) -> None:
+    batches = [BatchStory(lane=1, random=n, at=AGO).told("batch.created", "Processing") for n in range(4)]
+    for story, state in zip(batches, ("Succeeded", "Deleted", "Failed", "Processing"), strict=True):
+        story.told(f"batch.{state.lower()}", state) if state != "Processing" else None
+    recent = BatchStory(lane=1, random=9, at=NOW - timedelta(hours=1)).told("batch.created", "Processing")
+    recent.told("batch.succeeded", "Succeeded")
+    world.write(interleaved([*batches, recent]))
+    world.apply()
+    passed(world, OF_BATCHES)
+    left = {str(batch) for (batch,) in tables.execute("SELECT id FROM batches")}
+    assert left == {one.id for one in (*batches[2:], recent)}
+    assert found(world) == []
+    batches[0].at = NOW - timedelta(minutes=5)
+    batches[0].values.clear()
+    batches[0].told("batch.started", "Processing", total=1)  # more was attached: it is there again
+    world.write(interleaved([batches[0]]))
+    world.apply()
+    assert found(world, "again") == []
+    tables.execute("DELETE FROM batches WHERE id = %s", [recent.id])  # later than all that have expired
+    assert [one.what for one in found(world, "gone")] == [f"batch {recent.id} is not as its last event says"]
+    tables.execute("UPDATE expired_batches SET through = now(), n = 0 WHERE state = 'Succeeded'")
+    assert [(one.kind, one.lane) for one in found(world, "more")] == [("expiry", 1)]
+
+
+def test_two_that_let_the_same_rows_expire_at_once_count_each_row_once(
+    world: ReplayWorld, tables: psycopg.Connection[Any]
+) -> None:
+    stories = [Story(lane=n % 3, random=n, at=AGO).enqueued().processing().succeeded() for n in range(300)]
+    batches = [
+        BatchStory(lane=n % 3, random=1_000 + n, at=AGO).told("batch.created", "Processing") for n in range(60)
+    ]
+    for story in batches:
+        story.told("batch.succeeded", "Succeeded")
+    world.write(interleaved([*stories, *batches]))
+    world.apply()
+    both = Rules(RULES.states, batches=OF_BATCHES.batches)
+    begun = Barrier(3)
+
+    def one_pass() -> int:
+        at = world.setting
+        with psycopg.connect(at.dsn, options=f"-c search_path={at.schema}", autocommit=True) as connection:
+            begun.wait(10)
+            return sum(gone.rows for gone in expire(connection, range(3), both, limit=7))
+
+    with ThreadPoolExecutor(3) as threads:
+        rows = [one.result(30) for one in [threads.submit(one_pass) for _ in range(3)]]
+    counts = tables.execute("SELECT (SELECT sum(n) FROM expired), (SELECT sum(n) FROM expired_batches)").fetchone()
+    assert sum(rows) == 360
+    assert counts == (300, 60)
+    assert tables.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
+    assert found(world) == []

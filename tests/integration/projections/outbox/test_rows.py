@@ -13,6 +13,7 @@ from joblog.projections.outbox.operating import create, operating
 from joblog.projections.outbox.rows import OutboxRows
 from joblog.services.client.options import Call, JobDraft, JobOptions
 from joblog.services.outbox.outbox import AsyncOutbox, Outbox
+from joblog.streams.contract.ids import hashed_job_id, lane_of_job
 from joblog.streams.errors import InvalidData, SchemaError
 from psycopg import sql
 from sqlalchemy import create_engine, text
@@ -164,9 +165,12 @@ def test_an_async_connection_takes_an_async_outbox(table: OutboxWorld) -> None:
             jobs.append(await AsyncOutbox(connection, table.settings, filters=[noting]).enqueue("x"))
             assert noting.created == jobs[2:]
             await outbox.delete(jobs[0])
+            async with outbox.batch("import") as batch:
+                batch.enqueue("x", 3)
             with pytest.raises(InvalidData, match="write AsyncOutbox"):
                 Outbox(connection, table.settings)
-        return [*jobs, jobs[0]]
+        mark = hashed_job_id(lane_of_job(batch.job_ids[0]), "batch.mark", batch.id)
+        return [*jobs, jobs[0], batch.id, *batch.job_ids, mark]
 
     written = asyncio.run(write())
     assert committed(table) == written

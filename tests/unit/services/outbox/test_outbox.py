@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from inspect import signature
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -15,7 +16,7 @@ from joblog.services.client.templates import CommandRecord
 from joblog.services.outbox.outbox import ROWS_MAX, AsyncOutbox, Outbox
 from joblog.services.settings.model import Settings
 from joblog.streams.contract.ids import lane_of_job, lane_of_queue, new_job_id
-from joblog.streams.errors import InvalidData, SchemaError, SettingsError
+from joblog.streams.errors import InvalidData, JoblogError, SchemaError, SettingsError
 from msgspec import json
 
 SETTINGS = Settings(lanes=4, client={"name": "shop"})
@@ -226,10 +227,49 @@ def test_the_commands_are_those_of_a_client() -> None:
 
 
 def test_an_async_outbox_has_the_same_calls() -> None:
-    of_batches = {"batch", "attach", "send_together"}
-    public = {name for name in dir(BatchCalls) if not name.startswith("_")} - {"rules"} - of_batches
+    public = {name for name in dir(BatchCalls) if not name.startswith("_")} - {"rules", "send_together"}
     assert public <= set(dir(AsyncOutbox))
-    assert [name for name in public if not asyncio.iscoroutinefunction(getattr(AsyncOutbox, name))] == []
+    blocks = {name for name in public if not asyncio.iscoroutinefunction(getattr(AsyncOutbox, name))}
+    assert blocks == {"batch", "attach"}
+    for name in blocks:
+        assert signature(getattr(AsyncOutbox, name)).parameters == signature(getattr(Outbox, name)).parameters
+
+
+def test_a_batch_of_an_async_outbox_is_written_at_the_end_of_its_block() -> None:
+    connection, heard = AsyncPsycopg(), []
+
+    class Listening:
+        def on_creating(self, draft: JobDraft) -> JobDraft:
+            return draft
+
+        def on_created(self, job_id: str, _draft: JobDraft) -> None:
+            heard.append((job_id, len(written(connection))))
+
+    async def run() -> None:
+        outbox = AsyncOutbox(connection, SETTINGS, filters=[Listening()])
+        async with outbox.batch("import") as batch:
+            batch.enqueue("x", 1)
+            with batch.batch("inner") as inner:
+                inner.enqueue_many("x", [((n,), {}) for n in range(2)])
+            assert connection.runs == []
+        async with outbox.attach(batch.id) as more:
+            more.enqueue("x", 2)
+        assert heard == [*((job, 7) for job in batch.job_ids), (more.job_ids[0], 10)]
+        with suppress(KeyError):
+            async with outbox.batch() as failed:
+                failed.enqueue("x")
+                raise KeyError
+        with pytest.raises(JoblogError, match=r"outbox\.attach"), batch.attach() as lost:
+            lost.enqueue("x")
+        with pytest.raises(JoblogError, match=r"outbox\.attach"):
+            batch.commit()
+        with pytest.raises(TypeError), outbox.batch():  # type: ignore[attr-defined]
+            pass
+
+    asyncio.run(run())
+    kinds = [json.decode(row.value)["type"].removeprefix("batch.") for row in written(connection)]
+    inner = ["create", "job.create", "job.create", "mark"]
+    assert kinds == ["create", "job.create", *inner, "mark", "attach", "job.create", "mark"]
 
 
 def test_a_batch_is_written_at_the_end_of_its_block_and_not_at_all_if_that_raises() -> None:

@@ -26,12 +26,26 @@ def test_each_state_queue_and_task_may_have_its_own_time(monkeypatch: pytest.Mon
         {"images.shrink": {State.DELETED: 90.0}},
         45 * DAY,
         1100 * DAY,
+        {State.SUCCEEDED: 7 * DAY, State.DELETED: 7 * DAY, State.FAILED: None},
     )
 
 
+@pytest.mark.parametrize(
+    ("batches", "failed", "kept", "kept_failed"),
+    [("7d", "30d", 7 * DAY, 30 * DAY), ("90d", "30d", 90 * DAY, 90 * DAY), ("off", "30d", None, None),
+     ("7d", "off", 7 * DAY, None)],
+)  # fmt: skip
+def test_batches_have_a_time_of_their_own_and_failed_ones_that_of_failed_jobs_if_it_is_longer(
+    batches: str, failed: str, kept: float | None, kept_failed: float | None
+) -> None:
+    rules = ExpirySettings(batches=batches, failed=failed).rules
+    assert rules.batches == {State.SUCCEEDED: kept, State.DELETED: kept, State.FAILED: kept_failed}
+
+
 def test_nothing_expires_where_all_is_off() -> None:
-    off = ExpirySettings(succeeded="off", deleted="off", failed="off", hours="off", days="off")
+    off = ExpirySettings(succeeded="off", deleted="off", failed="off", batches="off", hours="off", days="off")
     assert is_idle(off.rules)
+    assert not is_idle(off.model_copy(update={"batches": "1d"}).rules)
     assert not is_idle(ExpirySettings(succeeded="off", deleted="off").rules)
 
 
