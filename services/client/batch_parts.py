@@ -10,9 +10,12 @@ from typing import Final
 from joblog.services.client.templates import CommandRecord
 from joblog.streams.errors import InvalidData
 
-#: Commands in one transaction at most, and their bytes.
+#: Commands, and their bytes, in the one transaction of a batch at most.
 JOBS_MAX: Final = 100_000
 BYTES_MAX: Final = 64 * 1024 * 1024
+#: The same in each transaction of a batch in parts: they are smaller, so that nobody waits for long.
+PART_JOBS_MAX: Final = 20_000
+PART_BYTES_MAX: Final = 16 * 1024 * 1024
 
 
 def whole(records: Sequence[CommandRecord]) -> Sequence[CommandRecord]:
@@ -29,7 +32,7 @@ def parts(records: Sequence[CommandRecord]) -> Iterator[Sequence[CommandRecord]]
     """The commands in their order, in as many transactions as it takes."""
     start, size = 0, 0
     for place, record in enumerate(records):
-        if place - start == JOBS_MAX or (place > start and size + len(record.value) > BYTES_MAX):
+        if place - start == PART_JOBS_MAX or (place > start and size + len(record.value) > PART_BYTES_MAX):
             yield records[start:place]
             start, size = place, 0
         size += len(record.value)

@@ -165,9 +165,9 @@ def test_a_batch_that_is_too_large_for_one_transaction_is_refused(monkeypatch: p
     assert desk.transactions == []
 
 
-@pytest.mark.parametrize("limit", ["JOBS_MAX", "BYTES_MAX"])
+@pytest.mark.parametrize("limit", ["PART_JOBS_MAX", "PART_BYTES_MAX"])
 def test_a_batch_in_parts_does_not_end_before_its_last_part(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"joblog.services.client.batch_parts.{limit}", 5 if limit == "JOBS_MAX" else 2_000)
+    monkeypatch.setattr(f"joblog.services.client.batch_parts.{limit}", 5 if limit == "PART_JOBS_MAX" else 2_000)
     desk, world = Flaky(), BatchWorld()
     batch = desk.batch(in_parts=True)
     for number in range(20):
