@@ -34,7 +34,7 @@ from joblog.streams.lane.transitions import Election, Rejection
 
 log: Final = logging.getLogger(__name__)
 
-#: Reports to other lanes that one turn leads to, about: the end of a job with 10,000 continuations is as many.
+#: Reports to other lanes that one turn leads to, about: each end tells up to 500 continuations at once.
 FANOUT_MAX: Final = 10_000
 #: Key and headers of a command that is forwarded: with its value they must fit into one record again.
 CARRIED_BYTES_MAX: Final = 200_000

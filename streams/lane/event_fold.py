@@ -14,7 +14,6 @@ from joblog.streams.contract.states import FINAL_STATES, ContinueOn, State
 from joblog.streams.lane.batch_fold import KEPT_MS, BatchFold
 from joblog.streams.lane.control_fold import ControlFold
 from joblog.streams.lane.ended_jobs import BLOCK_MAX
-from joblog.streams.lane.features.continuations import PENDING_KEY
 from joblog.streams.lane.features.former_continuations import FORMER_KEY
 from joblog.streams.lane.features.limit_claims import LIMIT_KEY
 from joblog.streams.lane.features.memory import ENDED_KEY
@@ -25,7 +24,7 @@ from joblog.streams.lane.job import Job, evolve, is_transition, new_job
 from joblog.streams.lane.limits.fold import LimitsFold
 from joblog.streams.lane.output import StateValue
 from joblog.streams.lane.parents_fold import ParentsFold
-from joblog.streams.lane.verdicts import CONTINUATIONS_MAX, verdict
+from joblog.streams.lane.wait_fold import wait_records
 from msgspec import json
 
 _spec: Final = json.Decoder(wire.JobSpec).decode
@@ -97,19 +96,11 @@ class EventFold:
         Waits for parents that nobody has created yet begin anew at `now_ms`.
         """
         records = self.controls.state()
-        pending: dict[str, list[tuple[str, str, int]]] = {}
-        for child, parent, on in self._waits():
-            job = self.jobs.get(parent)
-            if job is None:
-                if parent not in self.ended:
-                    pending.setdefault(parent, []).append((child, on.value, now_ms))
-            elif verdict(on, job.state) == "wait" and len(job.continuations) < CONTINUATIONS_MAX:
-                job.continuations = (*job.continuations, (child, on))
+        records |= wait_records(self._waits(), self.jobs, self.ended, now_ms)
         records.update(self.jobs)
         records.update(self.batches.records(now_ms))
         queue_limits = self.controls.queue_limits.items()
         records.update((QUEUE_LIMIT_KEY + queue, spent(limit, now_ms)) for queue, limit in queue_limits)
-        records.update((PENDING_KEY + parent, tuple(waits)) for parent, waits in pending.items())
         records.update((UNIQUE_KEY + place, period) for place, period in self._periods.items() if period[1] > now_ms)
         records.update(
             (LIMIT_KEY + key, one) for key, one in self._limits.records(now_ms, self.controls.limits).items()

@@ -5,8 +5,8 @@ from typing import Final, Literal
 
 from joblog.streams.contract.states import ContinueOn, State
 
-#: Jobs that may wait for one parent: they are kept in its state record, which must fit into a Kafka record.
-CONTINUATIONS_MAX: Final = 10_000
+#: Of the jobs that wait for one parent, so many are named by its own state record; the others have their own ones.
+LISTED_MAX: Final = 1_000
 
 Verdict = Literal["run", "delete", "wait"]
 

@@ -93,4 +93,28 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "while False:",
         _REVIVALS,
     ),
+    mutant(
+        "many-continuations-live",
+        "that those who were not told wait when their parent is requeued",
+        "streams/lane/features/more_continuations.py",
+        "is_live = job is not None and job.state not in FINAL_STATES",
+        "is_live = False",
+        "tests/unit/streams/lane/features/test_continuations.py",
+    ),
+    mutant(
+        "many-continuations-end",
+        "the record of an end of which not all were told when the lane is taken over",
+        "streams/lane/features/more_continuations.py",
+        'out.state[f"{PENDING_KEY}{parent}/"] = ManyTold(json.encode(outcome), is_last)',
+        "pass",
+        "tests/unit/streams/lane/features/test_continuations.py",
+    ),
+    mutant(
+        "many-continuations-pending",
+        "the time that the last of many has for its parent to be created",
+        "streams/lane/features/continuations.py",
+        "*waiting, (child, on, _) = waiting  # the last one tells since when nothing else has come",
+        "return",
+        "tests/unit/streams/lane/features/test_continuations.py",
+    ),
 )

@@ -102,7 +102,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "verify-continuation",
         "the finding of a continuation that its parent's record does not name",
         "projections/replay/verification/verification.py",
-        "                self._found.add(unlisted(key, parent, waits, now_ms, self._looked))\n",
+        "                self._found.add(unlisted(key, parent, listed_by_itself, now_ms, self._looked))\n",
         "",
         _STATE,
     ),

@@ -96,8 +96,8 @@ def worker(
     return wire.WorkerAnnounced(worker=name, queues=tuple(queues), slots=slots, **said)
 
 
-def succeeded(name: str, lease: int, by: str = "w") -> wire.RunSucceeded:
-    return wire.RunSucceeded(job_id=id_of(name), lease=lease, worker=by, duration_ms=1.0, started_ms=NOW)
+def succeeded(name: str, lease: int, by: str = "w", **fields: Any) -> wire.RunSucceeded:
+    return wire.RunSucceeded(job_id=id_of(name), lease=lease, worker=by, duration_ms=1.0, started_ms=NOW, **fields)
 
 
 def run_failed(name: str, lease: int, by: str = "w") -> wire.RunFailed:

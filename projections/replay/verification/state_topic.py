@@ -17,7 +17,7 @@ from joblog.streams.contract.states import State
 from joblog.streams.elector.lane_records import OWN_KEYS, read_state
 from joblog.streams.kafka.scan import Ranges, TopicReader
 from joblog.streams.lane.features.catalog import DECODERS
-from joblog.streams.lane.features.continuations import PENDING_KEY
+from joblog.streams.lane.features.more_continuations import PENDING_KEY
 from joblog.streams.lane.job import Job
 from msgspec import Struct
 
@@ -64,6 +64,8 @@ class StateRecords:
         self.jobs = SortedRuns(directory, "state", Entry)
         self._pending = SortedRuns(directory, "state-pending", list[Waiting])
         self._listed = Collected(SortedRuns(directory, "state-listed", list[Listed]))
+        #: Parents of so many that some have records of their own, and are not looked at here.
+        self.crowded: set[bytes] = set()
         self.unreadable: list[Finding] = []
         self._entries: dict[bytes, Entry] = {}
         self._waits: dict[bytes, list[Waiting]] = {}
@@ -103,8 +105,12 @@ class StateRecords:
 
     def _take(self, key: str, lane: int, value: bytes | None) -> None:
         if key.startswith(PENDING_KEY):
+            parent, more, _ = key.removeprefix(PENDING_KEY).partition("/")
             waits = DECODERS[PENDING_KEY](value) if value is not None else ()
-            self._waits[job_key(key.removeprefix(PENDING_KEY))] = [(child, on) for child, on, _since in waits]
+            if more:
+                self.crowded.add(job_key(parent))
+            else:
+                self._waits[job_key(parent)] = [(child, on) for child, on, _since in waits]
         elif key not in OWN_KEYS and not any(key.startswith(prefix) for prefix in DECODERS):
             entry = self._entries[job_key(key)] = _entry(key, lane, value)
             self._bytes += len(entry.spec)

@@ -231,7 +231,8 @@ class Verification:
             # Of a parent in a lane that is not looked at, or whose first events are gone, nothing is known.
             if lane in self._only and (parent.trace is not None or not self._log.passed.begins.get(lane, 0)):
                 self._found.add(orphans(key, parent, waits, now_ms))
-                self._found.add(unlisted(key, parent, waits, now_ms, self._looked))
+                listed_by_itself = waits if key not in self._state.crowded else ()
+                self._found.add(unlisted(key, parent, listed_by_itself, now_ms, self._looked))
 
     def _last_words_of_batch(self, batch: str) -> list[Any] | None:
         """The last event of a batch, if there is one of this id."""

@@ -5,7 +5,6 @@ whose condition is decided are told over several turns: a transaction holds only
 goes on with those that are left.
 """
 
-from collections import OrderedDict
 from typing import Final
 
 from joblog.streams.contract.states import ContinueOn, State
@@ -13,6 +12,7 @@ from joblog.streams.lane.features.batch_records import BATCH_KEY, WAITS, BatchWa
 from joblog.streams.lane.features.batch_words import report_end
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.verdicts import verdict
+from joblog.streams.lane.waiting_children import WaitingChildren
 
 #: So many are told in a turn; there are ten turns a second.
 TOLD_MAX: Final = 5_000
@@ -22,71 +22,51 @@ class BatchWaits:
     """The waits for the batches of one lane."""
 
     def __init__(self) -> None:
-        #: By batch, and by what it is waited for: what waits, oldest first.
-        self._waiting: dict[str, dict[ContinueOn, OrderedDict[str, None]]] = {}
+        self._children = WaitingChildren()
 
     def load(self, key: str, wait: BatchWait) -> None:
         batch_id, _, child = key.partition(WAITS)
-        self._add(batch_id, child, wait.on)
+        self._children.add(batch_id, child, wait.on)
 
     def add(self, batch_id: str, child: str, on: ContinueOn, out: LaneOutput) -> bool:
         """Let a job or a batch wait; False if it does."""
-        if not self._add(batch_id, child, on):
+        if not self._children.add(batch_id, child, on):
             return False
         out.state[_key(batch_id, child)] = BatchWait(on)
         return True
 
     def of(self, batch_id: str) -> int:
         """How many wait for a batch."""
-        return sum(map(len, self._waiting.get(batch_id, {}).values()))
+        return self._children.count(batch_id)
 
     def release(self, batch_id: str, state: State, out: LaneOutput) -> bool:
         """Tell those whose condition this end decides; False if some of them are left to a later turn.
 
         The others wait on, for a Failed job may be requeued.
         """
-        for on in tuple(self._waiting.get(batch_id, ())):
-            outcome = verdict(on, state)
-            if outcome == "wait":
-                continue
-            is_met = outcome == "run"
+        for _ in range(TOLD_MAX):
+            if out.budget.is_spent or (found := self._children.pop_decided(batch_id, state)) is None:
+                break
+            child, on = found
+            is_met = verdict(on, state) == "run"
             text = f"atch {batch_id} ended as {state}"
             reason = f"B{text}" if is_met else f"Continuation condition was not met: b{text}"
-            if not self._tell(batch_id, on, state, is_met, reason, out):
-                return False
-        return True
+            _tell(batch_id, state, child, is_met, reason, out)
+        return not self._children.has_decided(batch_id, state)
 
     def refuse(self, batch_id: str, state: State | None, reason: str, out: LaneOutput) -> bool:
         """Let nothing that waits run, since the batch is no longer kept; False if some are left to a later turn."""
-        each = tuple(self._waiting.get(batch_id, ()))
-        return all(self._tell(batch_id, on, state, False, reason, out) for on in each)
+        for _ in range(TOLD_MAX):
+            if out.budget.is_spent or (found := self._children.pop_decided(batch_id, state, is_last=True)) is None:
+                break
+            _tell(batch_id, state, found[0], False, reason, out)
+        return not self._children.count(batch_id)
 
-    def _add(self, batch_id: str, child: str, on: ContinueOn) -> bool:
-        by_condition = self._waiting.setdefault(batch_id, {})
-        if child in by_condition.get(on, ()):
-            return False
-        for others in by_condition.values():
-            others.pop(child, None)
-        by_condition.setdefault(on, OrderedDict())[child] = None
-        return True
 
-    def _tell(
-        self, batch_id: str, on: ContinueOn, state: State | None, run: bool, reason: str, out: LaneOutput
-    ) -> bool:
-        children = self._waiting[batch_id][on]
-        for _ in range(min(TOLD_MAX, len(children))):
-            if out.budget.is_spent:
-                return False
-            child, _ = children.popitem(last=False)
-            report_end(batch_id, state, child, run, reason, out)
-            out.state[_key(batch_id, child)] = None
-            out.budget.spend(2, 0)
-        if children:
-            return False
-        del self._waiting[batch_id][on]
-        if not self._waiting[batch_id]:
-            del self._waiting[batch_id]
-        return True
+def _tell(batch_id: str, state: State | None, child: str, run: bool, reason: str, out: LaneOutput) -> None:
+    report_end(batch_id, state, child, run, reason, out)
+    out.state[_key(batch_id, child)] = None
+    out.budget.spend(2, 0)
 
 
 def _key(batch_id: str, child: str) -> str:

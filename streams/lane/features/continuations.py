@@ -2,7 +2,8 @@
 
 The lane of a continuation reports to the lane of its parent that it waits. That lane keeps the wait in the parent's
 record, or in a record of this feature until it has read the parent's create command, and reports the outcome back,
-with the parent's result or exception. It follows only the jobs that others wait for.
+with the parent's result or exception. It follows only the jobs that others wait for. Beyond the first thousand, waits
+have records of their own (more_continuations.py).
 
 A job with several parents notes how each of them ended, and decides when that is enough (lane/parents.py).
 """
@@ -16,17 +17,21 @@ from joblog.streams.contract.states import AWAITING, ContinueOn, State
 from joblog.streams.lane.extras import AFTER_BATCH
 from joblog.streams.lane.feature import Feature, ReportHandler
 from joblog.streams.lane.features import parent_reports
+from joblog.streams.lane.features.more_continuations import PENDING_KEY, ManyTold, MoreContinuations, MoreWait
 from joblog.streams.lane.features.recent_ends import RecentEnds
 from joblog.streams.lane.job import Job, waits_for_start
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.parents import carried, several
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.transitions import Election
-from joblog.streams.lane.verdicts import CONTINUATIONS_MAX, reason, verdict
+from joblog.streams.lane.verdicts import LISTED_MAX, reason, verdict
 from msgspec import msgpack, structs
 
-PENDING_KEY: Final = "pending:"
+#: Jobs that are told of an end in the turn in which it comes; the others in the next ones.
+AT_ONCE_MAX: Final = 500
 
+#: Of a parent that nobody knows.
+UNKNOWN: Final = wire.Outcome(None)
 #: The jobs that wait for one parent: child, what it waits for, and since when (unix milliseconds).
 Links = tuple[tuple[str, str, int], ...]
 
@@ -35,20 +40,24 @@ class Continuations(Feature):
     """Which jobs wait for which parent; its records are the waits for parents that are not created yet."""
 
     prefix: ClassVar = PENDING_KEY
-    decoder: ClassVar = msgpack.Decoder(Links)
+    decoder: ClassVar = msgpack.Decoder(Links | MoreWait | ManyTold)
 
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__(pipeline)
         self.pending: dict[str, Links] = {}
+        self.more = MoreContinuations(pipeline.store.jobs, self._report_outcome)
         self._recent = RecentEnds()
         #: So many of this turn's events are among the recent ends already.
         self._taken = 0
 
     def load(self, key: str, value: Any, clock_ms: int) -> None:
-        self.pending[key] = value
+        if isinstance(value, MoreWait | ManyTold):
+            self.more.load(key, value)
+        else:
+            self.pending[key] = value
 
     def loaded(self, clock_ms: int) -> None:
-        for parent in self.pending:
+        for parent in (*self.pending, *self.more.parents):
             self.pipeline.follow(parent, self)
         for job in self.pipeline.store.jobs.values():
             if job.continuations:
@@ -84,18 +93,25 @@ class Continuations(Feature):
 
     def ended(self, job: Job, out: LaneOutput) -> None:
         """Report the end to those whose condition is decided; the others wait, for a Failed job may be requeued."""
-        waiting, event = [], _last_event(job, out)
+        waiting, outcome, told = [], carried(_last_event(job, out), job.state), 0
         for child, on in job.continuations:
             if verdict(on, job.state) == "wait":
                 waiting.append((child, on))
+            elif told < AT_ONCE_MAX:
+                told += 1
+                self._report_outcome(job.id, child, on, outcome, out)
             else:
-                self._report_end(job.id, job.state, child, on, event, out)
+                self.more.add(job.id, child, on, out)
         job.continuations = tuple(waiting)
+        self.more.end(job.id, outcome, out)
 
     def forgotten(self, job: Job, out: LaneOutput) -> None:
         """Report the end to those that still wait: a Failed job that is no longer kept will not be requeued here."""
-        for child, on in job.continuations:
-            self._report_end(job.id, job.state, child, on, self._at_hand(job.id, job.version, out), out)
+        if job.continuations or job.id in self.more.parents:
+            outcome = carried(self._at_hand(job.id, job.version, out), job.state)
+            for child, on in job.continuations:
+                self._report_outcome(job.id, child, on, outcome, out)
+            self.more.end(job.id, outcome, out, is_last=True)
 
     def turn_ended(self, out: LaneOutput) -> None:
         self._take(out)
@@ -111,7 +127,9 @@ class Continuations(Feature):
         return self._recent.get(job_id, version)
 
     def tick(self, caught_up: bool, election: Election, out: LaneOutput) -> None:
-        """Give up on parents that were not created in time."""
+        """Go on telling ends to many, and give up on parents that were not created in time."""
+        for parent in self.more.tick(out):
+            self.pipeline.follow(parent, self)
         if caught_up and self.pending:
             for parent, links in list(self.pending.items()):
                 if election.now_ms - links[-1][2] > self.pipeline.rules.pending_ms:
@@ -129,11 +147,13 @@ class Continuations(Feature):
             return
         # The parent's create command may not have been read yet: it is in another partition.
         waiting = self.pending.get(link.job_id, ())
-        if len(waiting) >= CONTINUATIONS_MAX:
-            self._refuse(link.job_id, link.child, out)
-            return
         self.pipeline.follow(link.job_id, self)
-        self.pending[link.job_id] = (*waiting, (link.child, link.on.value, election.now_ms))
+        if len(waiting) >= LISTED_MAX:
+            self.more.add(link.job_id, link.child, link.on, out)
+            *waiting, (child, on, _) = waiting  # the last one tells since when nothing else has come
+        else:
+            child, on = link.child, link.on.value
+        self.pending[link.job_id] = (*waiting, (child, on, election.now_ms))
         out.state[PENDING_KEY + link.job_id] = self.pending[link.job_id]
 
     def _wait_or_report(self, parent: Job, child: str, on: ContinueOn, out: LaneOutput) -> None:
@@ -142,8 +162,9 @@ class Continuations(Feature):
             self._report_end(parent.id, parent.state, child, on, event, out)
         elif (child, on) in parent.continuations:
             pass  # reported twice
-        elif len(parent.continuations) >= CONTINUATIONS_MAX:
-            self._refuse(parent.id, child, out)
+        elif len(parent.continuations) >= LISTED_MAX:
+            self.pipeline.follow(parent.id, self)
+            self.more.add(parent.id, child, on, out)
         else:
             self.pipeline.follow(parent.id, self)
             waiting = structs.replace(parent, continuations=(*parent.continuations, (child, on)))
@@ -151,31 +172,36 @@ class Continuations(Feature):
 
     def _give_up(self, parent: str, out: LaneOutput) -> None:
         self.pipeline.unfollow(parent, self)
-        for child, _, _ in self.pending.pop(parent):
-            why = f"Job {parent} is unknown: it was never created, or ended too long ago"
-            self._refuse(parent, child, out, why)
+        for child, on, _ in self.pending.pop(parent):
+            self._report_outcome(parent, child, ContinueOn(on), UNKNOWN, out)
         out.state[PENDING_KEY + parent] = None
+        self.more.end(parent, UNKNOWN, out, is_last=True)
 
     def _report_end(
         self, parent: str, state: State, child: str, on: ContinueOn, event: wire.JobEvent | None, out: LaneOutput
     ) -> None:
-        outcome, has = verdict(on, state), carried(event, state)
+        self._report_outcome(parent, child, on, carried(event, state), out)
+
+    def _report_outcome(
+        self, parent: str, child: str, on: ContinueOn, outcome: wire.Outcome, out: LaneOutput
+    ) -> None:
+        """Report an end to a continuation, or, without a state, that there is no such parent."""
+        state = outcome.state
+        if state is None:
+            run, why = False, f"Job {parent} is unknown: it was never created, or ended too long ago"
+        else:
+            decided = verdict(on, state)
+            run, why = decided == "run", reason(parent, state, decided)
         report = wire.ParentEnded(
             job_id=child,
             parent=parent,
             state=state,
-            run=outcome == "run",
-            reason=reason(parent, state, outcome),
-            result=has.result,
-            exception=has.exception,
-            omitted=has.omitted,
+            run=run,
+            reason=why,
+            result=outcome.result,
+            exception=outcome.exception,
+            omitted=outcome.omitted,
         )
-        out.reports.append((lane_of_job(child), child, report))
-
-    def _refuse(self, parent: str, child: str, out: LaneOutput, why: str | None = None) -> None:
-        """Have a continuation deleted, since it cannot wait for its parent."""
-        text = why or f"Job {parent} has {CONTINUATIONS_MAX} continuations already"
-        report = wire.ParentEnded(job_id=child, parent=parent, state=None, run=False, reason=text)
         out.reports.append((lane_of_job(child), child, report))
 
 

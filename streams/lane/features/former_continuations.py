@@ -14,10 +14,11 @@ from joblog.streams.lane.job import Job
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.transitions import Election
-from joblog.streams.lane.verdicts import CONTINUATIONS_MAX
 from msgspec import msgpack
 
 FORMER_KEY: Final = "former:"
+#: Of one job: they are in one record, which must fit into a Kafka record.
+CHILDREN_MAX: Final = 10_000
 
 Children = tuple[str, ...]
 
@@ -48,7 +49,7 @@ class FormerContinuations(Feature):
             _tell(parent, child, out)
             return
         known = self.children.get(parent, ())
-        if child in known or len(known) >= CONTINUATIONS_MAX:
+        if child in known or len(known) >= CHILDREN_MAX:
             out.counts["joblog_stale_reports_total", "continuation.unmet"] += 1
             return
         self.pipeline.follow(parent, self)

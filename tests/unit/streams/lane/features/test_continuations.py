@@ -2,10 +2,28 @@ import pytest
 from joblog.streams.contract import wire
 from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.contract.wire import ContinuationAdded, DeleteJob, ParentEnded, RequeueJob
-from joblog.streams.lane.features import continuations
+from joblog.streams.elector.lane_records import write_state
+from joblog.streams.lane import wait_fold
+from joblog.streams.lane.features import continuations, more_continuations
+from joblog.streams.lane.job import deleted, evolve
 from joblog.streams.lane.rules import LaneRules
+from joblog.streams.lane.wait_fold import wait_records
+from msgspec import Raw
 
-from tests.support.scene import NEVER, STARTED_AT, Scene, Tick, create, id_of, queue_in, run_failed, succeeded, worker
+from tests.support.scene import (
+    NEVER,
+    NOW,
+    STARTED_AT,
+    Scene,
+    Tick,
+    create,
+    id_of,
+    name_of,
+    queue_in,
+    run_failed,
+    succeeded,
+    worker,
+)
 
 A, B = id_of("a"), id_of("b")
 GO = ParentEnded(job_id=B, parent=A, state=State.SUCCEEDED, run=True, reason="go")
@@ -109,13 +127,128 @@ def test_what_waits_for_a_job_is_taken_over_with_it() -> None:
     scene.when(succeeded("a", 2)).and_told("lane 0: b runs, a is Succeeded")
 
 
-def test_a_job_has_only_so_many_continuations(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (continuations,):
-        monkeypatch.setattr(module, "CONTINUATIONS_MAX", 1)
-    scene = Scene().given(create("a")).given(link("b"))
-    scene.when(link("c")).and_told("lane 0: c does not run, a is unknown")
-    scene = Scene().given(link("b")).when(link("c")).and_told("lane 0: c does not run, a is unknown")
-    assert scene.out.reports[0][2].reason == "Job " + A + " has 1 continuations already"
+# --- many that wait for one parent ---
+
+
+@pytest.fixture
+def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parent's record names two jobs; two are told at once, and two in each tick."""
+    for name, most in (("LISTED_MAX", 2), ("AT_ONCE_MAX", 2)):
+        monkeypatch.setattr(continuations, name, most)
+    monkeypatch.setattr(more_continuations, "TOLD_MAX", 2)
+
+
+def told(scene: Scene) -> list[str]:
+    return [name_of(report.job_id) for _, _, report in scene.out.reports]
+
+
+def own_records(scene: Scene) -> list[str]:
+    return sorted(key for key in scene.kept if key.startswith("pending:"))
+
+
+@pytest.mark.usefixtures("crowded")
+def test_any_number_waits_for_a_job_and_is_told_over_several_turns_also_after_a_take_over() -> None:
+    scene = Scene().given(worker(), create("a")).given(*map(link, "bcdefgh"), link("h"))
+    assert len(scene.job("a").continuations) == 2
+    assert len(own_records(scene)) == 5
+    scene.reloaded()
+    scene.when(succeeded("a", 2, result=Raw(b'{"n":7}')))
+    seen = told(scene)
+    assert seen == ["b", "c"]
+    scene.when(Tick(100))
+    seen += told(scene)
+    scene.reloaded()
+    for _ in range(3):
+        scene.when(Tick(100))
+        seen += told(scene)
+        assert len(scene.out.reports) <= 2
+        for _, _, report in scene.out.reports:
+            assert (report.run, bytes(report.result)) == (True, b'{"n":7}')
+    assert sorted(seen) == list("bcdefgh")
+    assert own_records(scene) == []
+
+
+@pytest.mark.usefixtures("crowded")
+def test_those_that_wait_for_success_wait_on_after_a_failure_and_are_told_when_that_is_forgotten() -> None:
+    ends = [ContinueOn.SUCCEEDED, ContinueOn.FAILED] * 4
+    scene = Scene(rules=LaneRules(failed_ms=1_000)).given(worker(), create("a", retry=NEVER))
+    scene.given(*(link(name, on=on) for name, on in zip("bcdefghi", ends, strict=True)))
+    scene.when(run_failed("a", 2))
+    seen = told(scene)
+    for _ in range(3):
+        scene.when(Tick(100))
+        seen += told(scene)
+    assert sorted(seen) == ["c", "e", "g", "i"]
+    scene.reloaded().when(Tick(100)).and_told()
+    seen = []
+    for _ in range(4):
+        scene.when(Tick(1_000))
+        seen += told(scene)
+        assert not any(report.run for _, _, report in scene.out.reports)
+    assert sorted(seen) == ["b", "d", "f", "h"]
+    assert own_records(scene) == []
+
+
+@pytest.mark.usefixtures("crowded")
+def test_those_that_were_not_told_wait_for_the_next_end_when_the_parent_is_requeued() -> None:
+    scene = Scene().given(create("a", retry=NEVER), worker())
+    scene.given(*(link(name, on=ContinueOn.ENDED) for name in "bcdefgh"))
+    scene.when(run_failed("a", 2))
+    first = told(scene)
+    scene.when(RequeueJob(job_id=A)).when(Tick(100)).and_told()
+    scene.reloaded()
+    scene.given(worker()).when(succeeded("a", scene.job("a").lease))
+    second = told(scene)
+    for _ in range(4):
+        scene.when(Tick(100))
+        second += told(scene)
+    assert (len(first), sorted(first + second)) == (2, list("bcdefgh"))
+    assert own_records(scene) == []
+
+
+@pytest.mark.usefixtures("crowded")
+def test_many_may_wait_for_a_parent_that_is_created_later_or_never() -> None:
+    scene = Scene().given(*map(link, "bcde")).reloaded().given(worker(), create("a"))
+    scene.when(succeeded("a", 2))
+    assert told(scene) == ["b", "c"]
+    scene.when(Tick(100))
+    assert sorted(told(scene)) == ["d", "e"]
+    never = Scene(rules=LaneRules(pending_ms=60_000)).given(*map(link, "bcdef"))
+    never.given(Tick(59_000)).given(link("g")).when(Tick(59_000)).and_told()  # the last one has its time, too
+    seen = []
+    for _ in range(4):
+        never.when(Tick(2_000))
+        seen += told(never)
+        assert all(report.state is None and "is unknown" in report.reason for _, _, report in never.out.reports)
+    assert sorted(seen) == list("bcdefg")
+    assert own_records(never) == []
+
+
+@pytest.mark.usefixtures("crowded")
+def test_a_lane_that_is_rebuilt_knows_all_that_wait_and_tells_those_that_were_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wait_fold, "LISTED_MAX", 2)
+    scene = Scene().given(create("a"), create("z"))
+    jobs = dict(scene.lane.jobs)
+    over = evolve(jobs[id_of("z")], deleted(jobs[id_of("z")], None), NOW)
+    waits = [(id_of(name), A, ContinueOn.SUCCEEDED) for name in "bcde"]
+    waits += [(id_of(name), over.id, ContinueOn.ENDED) for name in "fg"]
+    waits += [(id_of(name), id_of("y"), ContinueOn.ENDED) for name in "hij"]
+    records = wait_records(waits, {A: jobs[A]}, {over.id: over}, scene.now_ms)
+    for key, value in {A: jobs[A], **records}.items():
+        record = write_state(value)
+        assert record is not None
+        scene.kept[key] = record
+    del scene.kept[over.id]
+    scene.reloaded().when(Tick(100))
+    assert sorted(told(scene)) == ["f", "g"]
+    scene.given(worker()).when(succeeded("a", 2))
+    seen = told(scene)
+    scene.when(Tick(100))
+    assert sorted(seen + told(scene)) == list("bcde")
+    scene.when(Tick(61_000)).when(Tick(100))
+    assert own_records(scene) == []
 
 
 # --- a parent that is not there ---
