@@ -113,7 +113,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "many-continuations-pending",
         "the time that the last of many has for its parent to be created",
         "streams/lane/features/continuations.py",
-        "*waiting, (child, on, _) = waiting  # the last one tells since when nothing else has come",
+        "waiting, last = waiting[:-1], waiting[-1][:2]  # the last one tells since when nothing else has come",
         "return",
         "tests/unit/streams/lane/features/test_continuations.py",
     ),

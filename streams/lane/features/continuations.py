@@ -148,12 +148,11 @@ class Continuations(Feature):
         # The parent's create command may not have been read yet: it is in another partition.
         waiting = self.pending.get(link.job_id, ())
         self.pipeline.follow(link.job_id, self)
+        last = link.child, link.on.value
         if len(waiting) >= LISTED_MAX:
             self.more.add(link.job_id, link.child, link.on, out)
-            *waiting, (child, on, _) = waiting  # the last one tells since when nothing else has come
-        else:
-            child, on = link.child, link.on.value
-        self.pending[link.job_id] = (*waiting, (child, on, election.now_ms))
+            waiting, last = waiting[:-1], waiting[-1][:2]  # the last one tells since when nothing else has come
+        self.pending[link.job_id] = (*waiting, (*last, election.now_ms))
         out.state[PENDING_KEY + link.job_id] = self.pending[link.job_id]
 
     def _wait_or_report(self, parent: Job, child: str, on: ContinueOn, out: LaneOutput) -> None:
