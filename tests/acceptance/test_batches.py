@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from joblog.projections.monitor.monitor import Monitor
 from joblog.services.cli.app import app
+from joblog.services.client import batch_parts
 from joblog.services.client.options import JobOptions
 from joblog.streams.contract.states import AWAITING, SUCCEEDED, ContinueOn
 from joblog.streams.contract.topics import TopicNames
@@ -43,12 +44,15 @@ def batch_events(installation: Installation) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def test_a_batch_is_counted_exactly_while_an_elector_is_killed(wide: Installation, wait_until: Any) -> None:
+def test_a_batch_is_counted_exactly_while_an_elector_is_killed(
+    wide: Installation, wait_until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_parts, "PART_JOBS_MAX", 300)
     for role in ("elector-a", "elector-b", "worker-1", "projector"):
         wide.start(role)
     monitor = Monitor(wide.dsn, wide.schema)
     with wide.client() as client, monitor:
-        with client.batch("a thousand") as first:
+        with client.batch("a thousand", in_parts=True) as first:
             for queue in QUEUES:
                 first.enqueue_many("ok", [((n,), {}) for n in range(250)], JobOptions(queue=queue))
         waiter = client.continue_batch(first.id, "ok", 0, options=JobOptions(queue=QUEUES[1]))
