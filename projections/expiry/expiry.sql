@@ -144,3 +144,10 @@ WHERE
 -- include: has_expired
 AND j.log_offset < e.next_offset
 ORDER BY j.changed_at, j.id
+
+-- name: overdue_batches
+-- The same of batches that ended in this state.
+SELECT b.id::text, b.lane, b.changed_at FROM batches AS b JOIN expiry AS e ON e.lane = b.lane
+WHERE b.state = %(state)s::job_state AND b.changed_at < %(before)s::timestamptz
+    AND b.lane = ANY (%(lanes)s::smallint[]) AND b.log_offset < e.next_offset
+ORDER BY b.changed_at, b.id

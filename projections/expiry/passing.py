@@ -14,7 +14,16 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import psycopg
-from joblog.projections.expiry.rules import BATCH_MAX, EXPIRING, Cutoffs, Rules, before, cutoffs, written
+from joblog.projections.expiry.rules import (
+    BATCH_MAX,
+    EXPIRING,
+    Cutoffs,
+    Rules,
+    batches_before,
+    before,
+    cutoffs,
+    written,
+)
 from joblog.projections.statements import load
 from joblog.streams.contract.states import State
 from joblog.streams.errors import OffsetConflict
@@ -67,11 +76,10 @@ def expire(connection: Connection, lanes: Sequence[int], rules: Rules, limit: in
             given = {**_given(state, task, cutoff, begun.lanes), "from": start, "limit": limit}
             rows, start = _only(connection, begun, "expire", given)
             yield Gone(state, rows)
-    for state in EXPIRING:
-        kept = rules.batches.get(state)
-        rows = limit if kept is not None else 0
+    for state, ended_before in batches_before(rules, begun.until):
+        rows = limit
         while rows == limit:
-            given = {"state": state, "before": before(begun.until, kept), "lanes": begun.lanes, "limit": limit}
+            given = {"state": state, "before": ended_before, "lanes": begun.lanes, "limit": limit}
             (rows,) = _only(connection, begun, "expire_batches", given)
             yield Gone(None, rows)
     for period, kept in (("hour", rules.hours_s), ("day", rules.days_s)):

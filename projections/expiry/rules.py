@@ -1,6 +1,6 @@
 """How long the rows of ended jobs are kept: one function of state, queue, task and settings. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -79,6 +79,14 @@ def cutoffs(rules: Rules, state: State, task: str, now: datetime) -> Cutoffs:
 def before(now: datetime, kept: float | None) -> datetime | None:
     """The instant that lies so many seconds before `now`."""
     return None if kept is None else now - timedelta(seconds=kept)
+
+
+def batches_before(rules: Rules, now: datetime) -> Iterator[tuple[State, datetime]]:
+    """The states of batches whose rows expire, and that those which ended before this have expired."""
+    for state in EXPIRING:
+        cutoff = before(now, rules.batches.get(state))
+        if cutoff is not None:
+            yield state, cutoff
 
 
 def is_idle(rules: Rules) -> bool:

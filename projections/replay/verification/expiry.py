@@ -55,8 +55,9 @@ def overdue_findings(overdue: Iterator[Overdue]) -> Iterator[Finding]:
     more = 0
     for number, one in enumerate(overdue):
         if number < NAMED_MAX:
-            what = f"job {one.job}: {one.state} since {one.changed_at:%Y-%m-%d %H:%M:%SZ}, its row has not expired"
-            yield Finding(kind=Kind.EXPIRY, lane=one.lane, job=one.job, what=what)
+            since = f"{one.state} since {one.changed_at:%Y-%m-%d %H:%M:%SZ}"
+            what, job = f"{one.kind} {one.job}: {since}, its row has not expired", one.job
+            yield Finding(kind=Kind.EXPIRY, lane=one.lane, job=job if one.kind == "job" else None, what=what)
         else:
             more += 1
     if more:

@@ -9,7 +9,7 @@ import psycopg
 from joblog.projections import database
 from joblog.projections.expiry.passing import SQL as EXPIRY
 from joblog.projections.expiry.passing import expired_by
-from joblog.projections.expiry.rules import read
+from joblog.projections.expiry.rules import batches_before, read
 from joblog.projections.replay.verification.aside import Aside, instant
 from joblog.projections.replay.verification.lane_sums import Sums
 from joblog.projections.schema.schema import check_in
@@ -83,6 +83,7 @@ class Overdue(NamedTuple):
     lane: int
     queue: str
     changed_at: datetime
+    kind: str = "job"
 
 
 class Snapshot:
@@ -172,6 +173,10 @@ class Snapshot:
         for until, text, lanes in self._connection.execute(EXPIRY["passes"]).fetchall():
             for state, task, row in expired_by(self._connection, "overdue", lanes, read(text), until):
                 yield Overdue(state, task, *row)
+            for state, before in batches_before(read(text), until):
+                given = {"state": state, "before": before, "lanes": lanes}
+                for batch, lane, at in self._connection.execute(EXPIRY["overdue_batches"], given, prepare=False):
+                    yield Overdue(state, "", batch, lane, "", at, "batch")
 
     def asides(self, lanes: Collection[int] | None) -> Iterator[Aside]:
         """The rows of `parked` and `rejected`, in the order of their keys; of these lanes, or of all."""

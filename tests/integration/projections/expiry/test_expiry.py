@@ -302,6 +302,7 @@ def test_batches_without_jobs_expire_and_one_that_is_gone_without_that_is_found(
     recent.told("batch.succeeded", "Succeeded")
     world.write(interleaved([*batches, recent]))
     world.apply()
+    tables.execute("CREATE TABLE saved AS SELECT * FROM batches WHERE id = %s", [batches[1].id])
     passed(world, OF_BATCHES)
     left = {str(batch) for (batch,) in tables.execute("SELECT id FROM batches")}
     assert left == {one.id for one in (*batches[2:], recent)}
@@ -312,6 +313,10 @@ def test_batches_without_jobs_expire_and_one_that_is_gone_without_that_is_found(
     world.write(interleaved([batches[0]]))
     world.apply()
     assert found(world, "again") == []
+    tables.execute("INSERT INTO batches SELECT * FROM saved")
+    [overdue] = found(world, "overdue")
+    assert (overdue.kind, overdue.what.split(" since ")[0]) == ("expiry", f"batch {batches[1].id}: Deleted")
+    tables.execute("DELETE FROM batches WHERE id = %s", [batches[1].id])
     tables.execute("DELETE FROM batches WHERE id = %s", [recent.id])  # later than all that have expired
     assert [one.what for one in found(world, "gone")] == [f"batch {recent.id} is not as its last event says"]
     tables.execute("UPDATE expired_batches SET through = now(), n = 0 WHERE state = 'Succeeded'")
