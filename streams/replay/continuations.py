@@ -2,7 +2,7 @@
 
 What a parent's end leads to are the lanes' own rules: verdicts.py for one parent, `condition` of parents.py for
 several. An end that is passed on comes as long after it as the recorded one did. What no end of a parent explains
-stays as it is recorded: a parent that was unknown or forgotten, or had too many continuations.
+stays as it is recorded: a parent that was unknown or forgotten.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
