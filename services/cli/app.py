@@ -118,7 +118,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
         "Read the log again: verify, look at the past, rebuild, export, redrive, ask what if.",
         OPERATE,
     ),
-    "migrate": Target("cli.commands.projector:migrate", "Create or migrate the tables in Postgres.", OPERATE),
+    "migrate": Target("cli.commands.migrate:migrate", "Create or migrate the tables in Postgres.", OPERATE),
     "expire": Target(
         "cli.commands.projector:expire",
         "Delete the rows of jobs from Postgres that have expired; the log keeps their events.",

@@ -7,7 +7,7 @@ from typing import Final
 from joblog.projections.database import DatabaseAway
 from joblog.projections.projector.expiring import Expiring
 from joblog.projections.projector.projector import Projector
-from joblog.projections.schema.migrate import upgrade
+from joblog.projections.schema.prepare import prepare as prepare_tables
 from joblog.services.bulk.runner import RETRY_S, BulkRunner
 from joblog.services.roles.runner import Builder
 from joblog.services.roles.topics import on_checked_topics
@@ -31,7 +31,7 @@ def projector(settings: Settings) -> Builder:
     def prepare() -> None:
         if settings.postgres.prepare:
             try:
-                upgrade(dsn, schema)
+                prepare_tables(dsn, schema)
             except DatabaseAway as error:
                 raise error.__cause__ or error from None  # psycopg's, which the projector waits out
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import psycopg
 from joblog.projections import database
 from joblog.projections.database import away
-from joblog.projections.schema import migrate
+from joblog.projections.schema.prepare import prepare
 from joblog.projections.schema.schema import check_in, checked_name, current_in
 from joblog.projections.statements import load
 from joblog.streams.errors import ProjectionError, SchemaError
@@ -142,7 +142,7 @@ def prepare_new(connection: Connection, dsn: str, schemas: Schemas, *, anew: boo
     if anew:
         drop(connection, schemas.new)
     was_there = current_in(connection, schemas.new) is not None
-    migrate.upgrade(dsn, schemas.new)
+    prepare(dsn, schemas.new)
     if not was_there:
         remark(connection, schemas.new, f"being built from the log since {_now()}")
     if added := additions(connection, schemas.live, schemas.new):

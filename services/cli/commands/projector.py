@@ -1,10 +1,9 @@
-"""`joblog projector`, `joblog migrate` and `joblog expire`."""
+"""`joblog projector` and `joblog expire`."""
 
 from typing import Annotated, Final
 
 import typer
 from joblog.projections.expiry.now import expirable, expire_now
-from joblog.projections.schema.migrate import head, upgrade
 from joblog.services.cli.commands.roles import HttpPort
 from joblog.services.cli.context import Output, OutputOption, note
 from joblog.services.cli.output import print_document, print_rows
@@ -26,21 +25,6 @@ def projector(ctx: typer.Context, http_port: HttpPort = None) -> None:
     """
     settings = settings_of(ctx, http=given(port=http_port))
     raise typer.Exit(run_role("projector", wiring_projector.projector(settings), settings))
-
-
-def migrate(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
-    """Create or migrate the tables in Postgres.
-
-    Example: JOBLOG_POSTGRES__DSN=postgresql://... joblog migrate
-    """
-    settings = settings_of(ctx)
-    schema = settings.postgres.schema_name
-    with hinted(settings):
-        before = upgrade(settings.dsn(), schema)
-    if output is Output.JSON:
-        print_document({"schema": schema, "before": before, "now": head()}, output)
-    else:
-        note(f"schema {schema}: " + (f"is at {head()}" if before == head() else f"{before or 'nothing'} -> {head()}"))
 
 
 def expire(

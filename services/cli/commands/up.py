@@ -14,7 +14,7 @@ from typing import Annotated, Final
 
 import typer
 from joblog.projections.outbox.operating import create as create_outbox
-from joblog.projections.schema.migrate import upgrade
+from joblog.projections.schema.prepare import prepare
 from joblog.services.cli.commands.up_checks import ASKED_HOSTS, can_recur, look_for, refuse_idle
 from joblog.services.cli.context import Output, OutputOption, note
 from joblog.services.cli.extras import installing
@@ -144,7 +144,7 @@ def _prepare(settings: Settings, addresses: StackAddresses) -> None:
     note("creating topics and tables ...")
     config = KafkaConfig(addresses.bootstrap_servers)
     create_topics(config, settings.names, settings.lanes)
-    upgrade(addresses.dsn, settings.postgres.schema_name)
+    prepare(addresses.dsn, settings.postgres.schema_name)
     write_addresses(
         settings.directory,
         {

@@ -65,6 +65,13 @@ def test_help_lists_all_commands_without_loading_them() -> None:
     assert done.stderr.strip() == "[]"
 
 
+def test_what_migrates_only_if_tables_are_missing_loads_no_alembic_before() -> None:
+    code = "import sys; from joblog.services.cli.app import load; load('projector'); load('replay'); load('up')"
+    tell = "print(sorted({'alembic', 'sqlalchemy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{tell}"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_list_says_what_the_command_says_of_itself(name: str) -> None:
     module, _, attribute = COMMANDS[name].place.partition(":")
