@@ -35,19 +35,28 @@ def watermarks(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
 
 
 def read_to_end(consumer: Consumer, starts: list[TopicPartition], timeout_s: float) -> Iterator[Message]:
-    """The records from these places to the ends of their partitions; raises KafkaException after `timeout_s`."""
-    waiting, deadline = {one.partition for one in starts}, time.monotonic() + timeout_s
-    consumer.assign(starts)
+    """The records from these places to where the partitions end now; raises KafkaException after `timeout_s`.
+
+    What is written meanwhile does not hold it up: while one transaction follows the other, a client that waits to be
+    told of the end may never be.
+    """
+    ends = {one.partition: watermarks(consumer, one)[1] for one in starts}
+    waiting = {one.partition for one in starts if one.offset < ends[one.partition]}
+    deadline = time.monotonic() + timeout_s
+    consumer.assign([one for one in starts if one.partition in waiting])
     while waiting:
         if time.monotonic() > deadline:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
         first = consumer.poll(0.1)
         # To ask for many would wait for so many, also behind the end.
         for record in [] if first is None else [first, *consumer.consume(1_000, 0)]:
-            error = record.error()
-            if error is None:
-                yield record
-            elif error.code() == KafkaError._PARTITION_EOF:
-                waiting.discard(record.partition())
-            elif not error.retriable():
-                raise KafkaException(error)
+            error, number, offset = record.error(), record.partition(), record.offset()
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                if not error.retriable():
+                    raise KafkaException(error)
+            elif number in waiting and offset is not None:
+                if error is None and offset < ends[number]:
+                    yield record
+                # Before the end there may be markers of transactions, which are not records.
+                if error is not None or offset + 1 >= ends[number]:
+                    waiting.discard(number)

@@ -155,6 +155,14 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _PRODUCER,
     ),
     mutant(
+        "end-of-a-growing-log",
+        "the end up to which a log is read that grows meanwhile",
+        "streams/kafka/last_records.py",
+        "                if error is not None or offset + 1 >= ends[number]:\n",
+        "                if error is not None:\n",
+        "tests/unit/streams/kafka/test_last_records.py",
+    ),
+    mutant(
         "recurring-parked-once",
         "the memory of which records of recurring jobs are dead letters",
         "streams/recurring/parking.py",

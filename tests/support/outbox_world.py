@@ -79,8 +79,7 @@ class OutboxWorld:
     def records(self) -> list[Message]:
         """The committed commands, lane by lane."""
         with closing(clients.reader(self.kafka, f"{self.names.prefix}test")) as reader:
-            # A relay that was killed in a transaction holds readers up until that has timed out.
-            found = list(last_records(reader, self.names.commands, 1_000_000, 3 * DEADLINE_S))
+            found = list(last_records(reader, self.names.commands, 1_000_000, DEADLINE_S))
         return sorted(found, key=lambda record: (record.partition() or 0, record.offset() or 0))
 
     def relayed(self) -> list[str]:
