@@ -1,6 +1,6 @@
 """Several lanes around a broker in memory, and what must be true of them after every turn."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -88,6 +88,9 @@ class World:
         self.folds: dict[str, Job] = {}
         self.timers: list[wire.Timer] = []
         self.runs: list[tuple[str, wire.RunJob]] = []
+        #: Of each job that ran, the newest lease; of each unique key, the live jobs that have it.
+        self.leases: dict[str, int] = {}
+        self.keyed: dict[str, dict[str, Job]] = defaultdict(dict)
         self.kinds: dict[str, str] = {}
         self._sent = 0
 
@@ -163,6 +166,7 @@ class World:
         for _, worker, said in out.assignments:
             if isinstance(said, wire.RunJob):
                 self.runs.append((worker, json.decode(encode(said), type=wire.RunJob)))
+                self.leases[said.job_id] = max(said.lease, self.leases.get(said.job_id, -1))
         self.timers += out.timers
         for lane, _, report in out.reports:
             self.report(lane, report)
@@ -248,7 +252,7 @@ class World:
                 assert said.task in worker.announced.tasks
                 assert 0 < len(worker.held) <= worker.announced.slots
                 assert worker.held[said.job_id] == said.lease
-                assert all(run.lease < said.lease for _, run in self.runs if run.job_id == said.job_id)
+                assert self.leases.get(said.job_id, -1) < said.lease
 
     def check(self) -> None:
         for number, (lane, partition) in enumerate(zip(self.lanes, self.partitions, strict=True)):
@@ -303,15 +307,18 @@ class World:
 
     def _check_unique(self, job: Job) -> None:
         """Of a queue's key one job lives, unless it is debounced: then one runs, and another one waits."""
-        if job.extras is None or job.extras.unique is None or job.state in FINAL_STATES:
+        if job.extras is None or job.extras.unique is None:
             return
+        live = self.keyed[place_of(job)]
+        live.pop(job.id, None)
         others = [
             one
-            for one in self.folds.values()
-            if one.id != job.id and one.extras is not None and one.extras.unique is not None
-            if place_of(one) == place_of(job) and one.state not in FINAL_STATES
-            if {one.extras.unique.until, job.extras.unique.until} == {UniqueUntil.END}
+            for one in live.values()
+            if {one.extras.unique.until, job.extras.unique.until} == {UniqueUntil.END}  # type: ignore[union-attr]
         ]
+        if job.state in FINAL_STATES:
+            return
+        live[job.id] = job
         if job.state is State.PROCESSING:
             assert all(one.state is not State.PROCESSING for one in others)
         if job.extras.unique.policy is not UniquePolicy.DEBOUNCE:
