@@ -30,6 +30,9 @@ USERS_OF_THE_STACK = (TESTS / "integration", TESTS / "acceptance")
 ADDRESSES = pytest.StashKey[StackAddresses]()
 DELETION_TIMEOUT_S = 30
 POLL_S = 0.01
+#: What takes long to look at, such as the whole log, is looked at a fifth of the time: others need the cores.
+PAUSE_SHARE = 4
+PAUSE_S_MAX = 0.25
 
 
 class WaitUntil(Protocol):
@@ -145,7 +148,10 @@ def wait_until() -> WaitUntil:
 def _wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
     """Poll until `condition` returns something true, and return that; AssertionError says `what` did not come."""
     deadline = time.monotonic() + timeout_s
+    asked_at = time.monotonic()
     while not (result := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain for {what}"
-        time.sleep(POLL_S)
+        now = time.monotonic()
+        assert now < deadline, f"waited {timeout_s:g} s in vain for {what}"
+        time.sleep(max(POLL_S, min(PAUSE_SHARE * (now - asked_at), PAUSE_S_MAX)))
+        asked_at = time.monotonic()
     return result

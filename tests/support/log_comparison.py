@@ -15,16 +15,15 @@ from joblog.projections import database
 from joblog.projections.projector.decode import JobFact, WorkerFact
 from joblog.projections.projector.event_batch import Entries, Entry, Record
 from joblog.projections.projector.fold import fold
-from joblog.projections.projector.log import EventLog
 from joblog.projections.replay.lives import Life, expected_job, lives_by_job, plain
 from joblog.projections.replay.verification.last_words import Worker, fits, newer
 from joblog.projections.schema.history import HistoryRow, history_row, read
 from joblog.projections.statements import parsed
+from joblog.streams.contract.record_headers import readable_headers
 from joblog.streams.contract.states import State
 from joblog.streams.contract.topics import TopicNames
-from joblog.streams.errors import ProjectionError
 from joblog.streams.kafka.clients import KafkaConfig
-from joblog.streams.metrics import Meters
+from joblog.streams.kafka.scan import reading
 from psycopg.rows import dict_row, tuple_row
 
 SQL: Final = parsed(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
@@ -56,17 +55,14 @@ def differences(dsn: str, schema: str, records: Iterable[Record]) -> list[str]:
     return found[:REPORTED_MAX] + ([f"and {more} more"] if more > 0 else [])
 
 
-def read_log(config: KafkaConfig, names: TopicNames, lanes: int, *, timeout_s: float = 300) -> Iterator[Record]:
-    """All records of the topic `events`, to the end that each lane has now; ProjectionError when it takes longer."""
-    deadline = datetime.now(UTC).timestamp() + timeout_s
-    events = EventLog(config, names.events, lanes, dict.fromkeys(range(lanes), 0), Meters())
-    try:
-        while not events.ended:
-            yield from events.read(10_000, 0.5)
-            if datetime.now(UTC).timestamp() > deadline:
-                raise ProjectionError(f"the log could not be read to its end in {timeout_s:.0f} s")
-    finally:
-        events.close()
+def read_log(config: KafkaConfig, names: TopicNames, lanes: int) -> Iterator[Record]:
+    """All records of the topic `events`, to where each lane ends now; KafkaException when they do not come."""
+    with reading(config, names.events) as reader:
+        for messages in reader.read(reader.bounds(list(range(lanes)))):
+            for one in messages:
+                yield Record(
+                    one.partition() or 0, one.offset() or 0, one.timestamp()[1], one.value(), readable_headers(one)
+                )
 
 
 def by_job(records: Iterable[Record]) -> Events:
