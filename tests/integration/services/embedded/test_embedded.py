@@ -85,30 +85,31 @@ def wait_until_gone(processes: list[psutil.Process]) -> None:
     assert alive == []
 
 
-def test_a_restart_keeps_addresses_and_data(directory: Path) -> None:
+def test_a_stop_leaves_no_process_a_restart_keeps_addresses_and_data_and_taken_ports_move(directory: Path) -> None:
+    others = set(psutil.Process().children(recursive=True))
     with EmbeddedStack(directory) as first:
         before = first.addresses
+        children = [child for child in psutil.Process().children(recursive=True) if child not in others]
+        assert {"java", "postgres"} <= {child.name() for child in children}
         make_topic(before)
         write(before, "kept")
         add_row(before, 1)
+        first.stop()  # the end of the block stops it once more
+    wait_until_gone(children)
+
     with EmbeddedStack(directory) as second:
         assert second.addresses == before
         assert read(before, 1) == ["kept"]
         assert table_rows(before) == [(1,)]
 
-
-def test_a_broker_whose_ports_were_taken_moves_and_keeps_its_data(directory: Path) -> None:
     said: list[str] = []
-    with EmbeddedStack(directory, postgres=False) as first:
-        before = first.addresses
-        make_topic(before)
-        write(before, "kept")
-    with ExitStack() as others:
-        for port in json.loads((directory / "ports.json").read_text()).values():
-            others.enter_context(socket.create_server(("127.0.0.1", port)))
-        second = others.enter_context(EmbeddedStack(directory, postgres=False, progress=said.append))
-        assert second.addresses != before
-        assert read(second.addresses, 1) == ["kept"]
+    ports = json.loads((directory / "ports.json").read_text())
+    with ExitStack() as taken:
+        for name in ("Kafka", "Kafka's controller"):
+            taken.enter_context(socket.create_server(("127.0.0.1", ports[name])))
+        third = taken.enter_context(EmbeddedStack(directory, postgres=False, progress=said.append))
+        assert third.addresses.bootstrap_servers != before.bootstrap_servers
+        assert read(third.addresses, 1) == ["kept"]
     assert len([line for line in said if "is now in use by another program" in line]) == 2
 
 
@@ -116,17 +117,6 @@ def test_a_directory_that_cannot_be_made_is_an_error_that_names_it(directory: Pa
     (directory / "file").touch()
     with pytest.raises(StackError, match=f"the stack in {directory}/file/x could not be started: "):
         EmbeddedStack(directory / "file" / "x").start()
-
-
-def test_a_stop_leaves_no_process_behind(directory: Path) -> None:
-    stack = EmbeddedStack(directory)
-    others = set(psutil.Process().children(recursive=True))
-    stack.start()
-    children = [child for child in psutil.Process().children(recursive=True) if child not in others]
-    assert {"java", "postgres"} <= {child.name() for child in children}
-    stack.stop()
-    stack.stop()
-    wait_until_gone(children)
 
 
 def test_a_killed_broker_comes_back_with_its_records(stack: EmbeddedStack) -> None:
@@ -194,26 +184,37 @@ def names_of(processes: list[psutil.Process]) -> Iterator[str]:
             yield process.name()
 
 
-@pytest.mark.parametrize("wait_for_the_guards", [True, False])
-def test_servers_of_a_killed_owner_end_and_their_directory_starts_again(
-    directory: Path, wait_for_the_guards: bool
+def owned(directory: Path, cleanup: ExitStack) -> tuple[subprocess.Popen[str], StackAddresses, list[psutil.Process]]:
+    """A process that owns a stack, where its servers are, and their processes."""
+    command = [sys.executable, "-c", OWNER, str(directory)]
+    owner = cleanup.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    cleanup.callback(owner.kill)
+    assert owner.stdout is not None
+    addresses = StackAddresses(*owner.stdout.readline().split())
+    servers = psutil.Process(owner.pid).children(recursive=True)
+    assert {"java", "postgres"} <= set(names_of(servers))
+    return owner, addresses, servers
+
+
+def test_servers_of_a_killed_owner_end_and_their_directory_starts_again_with_or_without_waiting(
+    directory: Path,
 ) -> None:
     with ExitStack() as cleanup:
-        command = [sys.executable, "-c", OWNER, str(directory)]
-        owner = cleanup.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        cleanup.callback(owner.kill)
-        assert owner.stdout is not None
-        before = StackAddresses(*owner.stdout.readline().split())
+        owner, before, servers = owned(directory, cleanup)
         make_topic(before)
         write(before, "kept")
         add_row(before, 1)
-        servers = psutil.Process(owner.pid).children(recursive=True)
-        assert {"java", "postgres"} <= set(names_of(servers))
         owner.kill()
         owner.wait()
-        if wait_for_the_guards:
-            wait_until_gone(servers)
-        with EmbeddedStack(directory) as heir:
+        wait_until_gone(servers)  # their guards end them
+
+        owner, again, servers = owned(directory, cleanup)
+        assert again == before
+        assert read(before, 1) == ["kept"]
+        assert table_rows(before) == [(1,)]
+        owner.kill()
+        owner.wait()
+        with EmbeddedStack(directory) as heir:  # at once
             assert heir.addresses == before
             assert read(before, 1) == ["kept"]
             assert table_rows(before) == [(1,)]
