@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient
+from joblog.services.embedded import kafka as embedded_kafka
 from joblog.services.embedded.stack import EmbeddedStack, StackAddresses
 from joblog.streams.contract.topics import TOPICS, TopicNames
 from joblog.streams.kafka import clients
@@ -51,6 +52,12 @@ def running_stack() -> Iterator[StackAddresses]:
         EmbeddedStack(Path(directory), kafka=not bootstrap, postgres=not dsn) as started,
     ):
         yield StackAddresses(bootstrap or started.addresses.bootstrap_servers, dsn or started.addresses.dsn)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In workers: brokers of single tests live for seconds, too short for the JVM's second compiler to pay off."""
+    if hasattr(config, "workerinput"):
+        embedded_kafka.JVM = (*embedded_kafka.JVM, "-XX:TieredStopAtLevel=1")
 
 
 def wants_stack(config: pytest.Config) -> bool:

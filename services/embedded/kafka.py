@@ -16,7 +16,7 @@ from joblog.streams.errors import StackError
 
 FORMAT = ("-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool", "format", "-c", "server.properties", "-t")
 HEAP = ("-Xms512m", "-Xmx1g")
-JVM = (
+JVM: tuple[str, ...] = (
     *("-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:InitiatingHeapOccupancyPercent=35"),
     *("-XX:+ExplicitGCInvokesConcurrent", "-Djava.awt.headless=true"),
     "-Dlog4j2.configurationFile=log4j2.properties",
