@@ -1,9 +1,9 @@
-"""A hundred thousand records made wrong, through every reader there is: nothing raises, and each is accounted for.
+"""Tens of thousands of records made wrong, through every reader there is: nothing raises, and each is accounted for.
 
 No broker, no database; what they refuse is refused by tests/support/memory_broker.py. An `internal_error` is a
 failure here: it would mean that something came out of Joblog that nobody foresaw.
 
-JOBLOG_FUZZ_SEED (1) chooses other mutations, JOBLOG_FUZZ_RECORDS (100000) how many there are.
+JOBLOG_FUZZ_SEED (1) chooses other mutations, JOBLOG_FUZZ_RECORDS (60000) how many there are.
 """
 
 import logging
