@@ -8,9 +8,8 @@ from joblog.services.client.changes import control_record
 from joblog.services.client.templates import CommandRecord, Rules
 from joblog.streams.contract.controls import SetLimit
 from joblog.streams.contract.fields import is_queue, wrong_queue
-from joblog.streams.contract.ids import lane_of_shard
+from joblog.streams.contract.ids import lane_of_queue
 from joblog.streams.contract.relations import LimitKind, LimitScope
-from joblog.streams.contract.shards import shards_of
 from joblog.streams.errors import InvalidData
 from joblog.streams.lane.limits.claims import owner_of
 
@@ -60,8 +59,8 @@ class Limits:
     ) -> None:
         """Give all jobs of a queue a limit, whatever limits they have themselves, until `clear_queue`.
 
-        It holds for jobs that start after it. A queue has one such limit: another one takes its place. If the queue
-        is spread over several lanes (shards), each of them counts for itself.
+        It holds for jobs that start after it, in all shards of the queue together. A queue has one such limit:
+        another one takes its place.
         """
         interval_s = per / timedelta(seconds=1) if isinstance(per, timedelta) else per
         fields = {"kind": kind, "capacity": capacity, "interval_s": interval_s, "by": by, "reason": reason}
@@ -76,8 +75,7 @@ class Limits:
             raise InvalidData(wrong_queue(queue))
         rules = self._rules
         said = {"key": queue, "scope": LimitScope.QUEUE, **fields}
-        for shard in range(shards_of(queue, rules.shards, rules.shards_before).served):
-            self._send([control_record(SetLimit, said, rules, queue, lane_of_shard(queue, rules.lanes, shard))])
+        self._send([control_record(SetLimit, said, rules, queue, lane_of_queue(queue, rules.lanes))])
 
     def _tell(self, kind: LimitKind, key: str, fields: dict[str, Any]) -> None:
         lane = owner_of((kind, key), self._rules.lanes)

@@ -167,8 +167,8 @@ class CancelBulk(Control):
 class SetLimit(Control):
     """Let a limit have this capacity, and interval, whatever jobs say; without a capacity, as jobs say again.
 
-    With the scope `queue`, the key is the name of a queue, all of whose jobs have the limit, in each of its lanes for
-    itself; a queue has one such limit, and none without a capacity.
+    With the scope `queue`, the key is the name of a queue, all of whose jobs have the limit; a queue has one such
+    limit, and none without a capacity. Its first lane decides, and tells the others.
     """
 
     type: Literal["limit.set"] = "limit.set"

@@ -5,6 +5,7 @@ from typing import Any, Final, get_args
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.cloudevents import DEPTH_MAX, check_text
+from joblog.streams.contract.relations import limit_problem
 from joblog.streams.contract.shapes import is_job_id, is_limit, is_queue, is_task, is_time, is_worker
 from joblog.streams.contract.unreadable import NOT_READABLE
 from joblog.streams.errors import InvalidData
@@ -48,6 +49,17 @@ def _check_limit(report: wire.LimitAsked | wire.LimitStarted) -> None:
         raise InvalidData(f"{report.limit.kind} {report.limit.key:.100} is no limit")
 
 
+def _check_queue_limit(report: wire.QueueLimitReport) -> None:
+    _check_names(is_queue, "the name of a queue", report.queue)
+
+
+def _check_queue_limit_told(report: wire.QueueLimitTold) -> None:
+    _check_queue_limit(report)
+    interval_s = report.interval_ms / 1000 if report.interval_ms else None
+    if report.capacity is not None and (problem := limit_problem(report.kind, report.capacity, interval_s)):
+        raise InvalidData(problem)
+
+
 def _check_batch(report: wire.BatchCounted | wire.BatchTold) -> None:
     _check_names(is_job_id, "the id of a batch", report.job_id)
 
@@ -87,6 +99,8 @@ _REPORT_CHECKS: Final[Mapping[type, Callable[[Any], None]]] = {
     **{kind: _check_limit_report for kind in get_args(wire.AnyReport) if issubclass(kind, wire.LimitReport)},
     wire.LimitAsked: _check_limit,
     wire.LimitStarted: _check_limit,
+    **{kind: _check_queue_limit for kind in get_args(wire.AnyReport) if issubclass(kind, wire.QueueLimitReport)},
+    wire.QueueLimitTold: _check_queue_limit_told,
     wire.BatchCounted: _check_batch,
     wire.BatchTold: _check_batch,
     wire.WorkerAnnounced: _check_worker,

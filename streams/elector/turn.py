@@ -36,6 +36,8 @@ log: Final = logging.getLogger(__name__)
 
 #: Reports to other lanes that one turn leads to, about: each end tells up to 500 continuations at once.
 FANOUT_MAX: Final = 10_000
+#: Reports that name the lane which sent them.
+_OF_LANES: Final = wire.BatchCounted | wire.QueueLimitJoined | wire.QueueLimitUsed
 #: Key and headers of a command that is forwarded: with its value they must fit into one record again.
 CARRIED_BYTES_MAX: Final = 200_000
 
@@ -212,7 +214,7 @@ def _check_places(report: wire.AnyReport, lanes: int) -> None:
     elif isinstance(report, wire.ContinuationAdded | wire.BatchAwaited):
         if (lane := lane_of_job(report.child)) >= lanes:
             raise InvalidData(f"the id of the continuation names lane {lane}, and there are only {lanes}")
-    elif isinstance(report, wire.BatchCounted) and report.lane >= lanes:
+    elif isinstance(report, _OF_LANES) and report.lane >= lanes:
         raise InvalidData(f"the report is of lane {report.lane}, and there are only {lanes}")
     elif isinstance(report, wire.LimitReport) and (lane := lane_of_job(report.job_id)) >= lanes:
         raise InvalidData(f"the id of the job names lane {lane}, and there are only {lanes}")

@@ -17,7 +17,8 @@ from joblog.streams.lane.ended_jobs import BLOCK_MAX
 from joblog.streams.lane.features.former_continuations import FORMER_KEY
 from joblog.streams.lane.features.limit_claims import LIMIT_KEY
 from joblog.streams.lane.features.memory import ENDED_KEY
-from joblog.streams.lane.features.queue_limits import QUEUE_LIMIT_KEY, spent
+from joblog.streams.lane.features.queue_limits import spent
+from joblog.streams.lane.features.queue_shares import QUEUE_LIMIT_KEY
 from joblog.streams.lane.features.unique_keys import UNIQUE_KEY, Period, period_end_ms, place_of
 from joblog.streams.lane.features.unmet_continuations import UNMET_KEY
 from joblog.streams.lane.job import Job, evolve, is_transition, new_job

@@ -28,6 +28,10 @@ class ReadyQueue:
             waiting = self._tasks[job.task] = Waiting(ENQUEUED)
         waiting.add((-job.priority, job.created_ms, job.id, job.version))
 
+    def count(self, tasks: Container[str]) -> int:
+        """How many jobs have one of these tasks."""
+        return sum(len(waiting) for task, waiting in self._tasks.items() if task in tasks)
+
     def left(self, task: str, jobs: Mapping[str, Job]) -> None:
         """Remove a job of this task that `pop` did not return, and that has another version by now."""
         waiting = self._tasks.get(task)

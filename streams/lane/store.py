@@ -2,7 +2,8 @@
 
 from joblog.streams.contract.states import ENQUEUED, SCHEDULED
 from joblog.streams.lane.job import Job
-from joblog.streams.lane.limits.gate import Gate
+from joblog.streams.lane.limits.gate import AnyGate
+from joblog.streams.lane.limits.queue_owner import QueueOwner
 from joblog.streams.lane.queue import ReadyQueue
 from joblog.streams.lane.waiting import Waiting
 
@@ -13,11 +14,12 @@ class JobStore:
     - held: Enqueued jobs that a feature holds back; they are not in their queue. A job stays held back when it gets
       another version, but is still Enqueued.
     - paused: queues of which no job starts.
-    - gates: the limits of queues that have one (features/queue_limits.py).
+    - gates: the limits of queues that have one; owners: those that this lane gives out (features/queue_limits.py).
+    - assigned_ms: when jobs were last assigned, by the election's clock; only kept where queues have limits.
     - has_released: set by a feature that released jobs, so that a turn follows although nothing comes in.
     """
 
-    __slots__ = ("due", "gates", "has_released", "held", "jobs", "paused", "ready")
+    __slots__ = ("assigned_ms", "due", "gates", "has_released", "held", "jobs", "owners", "paused", "ready")
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
@@ -26,7 +28,9 @@ class JobStore:
         self.held: set[str] = set()
         self.paused: set[str] = set()
         self.has_released = False
-        self.gates: dict[str, Gate] = {}
+        self.gates: dict[str, AnyGate] = {}
+        self.owners: dict[str, QueueOwner] = {}
+        self.assigned_ms = 0
 
     def place(self, job: Job) -> None:
         """Put an Enqueued job into its queue, a Scheduled one among the due times."""

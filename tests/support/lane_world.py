@@ -33,8 +33,10 @@ from tests.support.scene import NOW, queue_in
 
 LANES = 3
 SHARDED = "sharded"
+#: A queue in all lanes.
+WIDE = "wide"
 DAY_MS = 86_400_000
-RULES = LaneRules(failed_kept=3, failed_ms=DAY_MS, remembered=10_000, shards={SHARDED: 2})
+RULES = LaneRules(failed_kept=3, failed_ms=DAY_MS, remembered=10_000, shards={SHARDED: 2, WIDE: LANES})
 QUEUES = {lane: [queue_in(lane, LANES)] for lane in range(LANES)}
 #: Priorities that the custom filter acts upon.
 UNWANTED, UNLUCKY, UNBORN = 7, 6, 4

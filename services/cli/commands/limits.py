@@ -107,7 +107,7 @@ def set_queue_limit(
     by: ByOption = None,
     reason: ReasonOption = None,
 ) -> None:
-    """Give all jobs of a queue a limit, until it is cleared; in each of its lanes, if it is spread over several.
+    """Give all jobs of a queue a limit, over all of its shards, until it is cleared.
 
     Example: joblog limits set-queue images semaphore 4
     """

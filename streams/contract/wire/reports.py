@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from joblog.streams.contract.fields import Count, Key, Lane, Priority, Share, Text, Version
+from joblog.streams.contract.fields import Capacity, Count, Key, Lane, Priority, Share, Text, Version
 from joblog.streams.contract.relations import LimitKind
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.states import ContinueOn, State
@@ -227,6 +227,52 @@ class LimitsRebuilt(Report, frozen=True, kw_only=True, tag="limits.rebuilt"):
     rebuild: Count
 
 
+class QueueLimitReport(Report, frozen=True, kw_only=True):
+    """What the owner of a queue's limit and the other lanes of the queue tell each other (limits/queue_owner.py).
+
+    - number: which setting of the limit this is about.
+    """
+
+    queue: QueueName
+    number: Count
+
+
+class QueueLimitTold(QueueLimitReport, frozen=True, kw_only=True, tag="queue_limit.told"):
+    """To a lane: this is the limit of the queue; without a capacity, it has none. `changed`: by a command."""
+
+    kind: LimitKind
+    capacity: Capacity | None = None
+    interval_ms: Count = 0
+    changed: bool = False
+    by: Text | None = None
+    reason: Text | None = None
+
+
+class QueueLimitJoined(QueueLimitReport, frozen=True, kw_only=True, tag="queue_limit.joined"):
+    """To the owner: `lane` knows that setting, has nothing, and so many jobs run there; 0: it has to be told."""
+
+    lane: Lane
+    running: Count = 0
+
+
+class QueueLimitUsed(QueueLimitReport, frozen=True, kw_only=True, tag="queue_limit.used"):
+    """To the owner: what `lane` gives back, what it has used, and how much more it wants (limits/gate.py, `Said`)."""
+
+    lane: Lane
+    returned: Count = 0
+    used: tuple[Count, ...] = ()
+    at_ms: Count = 0
+    unused: tuple[Count, ...] = ()
+    more: Count = 0
+
+
+class QueueLimitGiven(QueueLimitReport, frozen=True, kw_only=True, tag="queue_limit.given"):
+    """To a lane: one time for each unit or permit that it gets, and whether other lanes wait for some."""
+
+    times: tuple[Count, ...] = ()
+    others_wait: bool = False
+
+
 class BatchAwaited(Report, frozen=True, kw_only=True, tag="batch.awaited"):
     """The same, where the parent `job_id` is a batch."""
 
@@ -281,6 +327,10 @@ AnyReport = (
     | LimitWaits
     | LimitsForgotten
     | LimitsRebuilt
+    | QueueLimitTold
+    | QueueLimitJoined
+    | QueueLimitUsed
+    | QueueLimitGiven
     | BatchAwaited
     | BatchCounted
     | BatchTold

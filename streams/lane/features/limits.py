@@ -69,7 +69,7 @@ class Limits(LimitClaims):
         said = received.command
         assert isinstance(said, wire.SetLimit)
         if said.scope is LimitScope.QUEUE:
-            return set_queue_limit(self.pipeline, received, said, out)
+            return set_queue_limit(self.pipeline, received, said, election, out)
         limit = (said.kind, said.key)
         owner = owner_of(limit, self.pipeline.lanes)
         if owner != self.pipeline.number:

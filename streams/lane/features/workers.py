@@ -15,7 +15,7 @@ from joblog.streams.lane.feature import CommandHandler, Feature, ReportHandler
 from joblog.streams.lane.features.slots import WorkerRegistry, WorkerSlots
 from joblog.streams.lane.filters import policy_of
 from joblog.streams.lane.job import Job
-from joblog.streams.lane.limits.gate import Gate
+from joblog.streams.lane.limits.gate import AnyGate
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.queue import ReadyQueue
@@ -217,6 +217,9 @@ class Workers(Feature):
                 cancel = wire.CancelJob(job_id=job.id, lease=before.lease, reason=f"The job is {job.state}")
                 out.assignments.append((worker.announced.partition, worker.announced.worker, cancel))
         self.registry.release(before.worker, job.id)
+        gates = self.pipeline.store.gates
+        if gates and (gate := gates.get(before.queue)) is not None:
+            gate.ended()
 
     def assign(self, election: Election, out: LaneOutput) -> None:
         """Assign ready jobs to free slots: highest priority first, then oldest; workers take turns.
@@ -227,6 +230,8 @@ class Workers(Feature):
             self._release_suspects()
         store = self.pipeline.store
         queues, paused, gates = store.ready, store.paused, store.gates
+        if gates:
+            store.assigned_ms = election.now_ms
         for queue in tuple(queues):
             if out.budget.is_spent:
                 break
@@ -236,20 +241,21 @@ class Workers(Feature):
             if names:
                 ready = queues[queue]
                 gate = gates.get(queue) if gates else None
-                if gate is not None:
-                    gate.running = self._running(queue)
                 self._fill(ready, names, gate, election, out)
+                if gate is not None and gate.is_shared:
+                    gate.wants = self._could_start(ready, names)
                 if not ready and queues.get(queue) is ready:
                     del queues[queue]
         self.is_unfilled = out.budget.is_spent and bool(queues)
 
-    def _running(self, queue: str) -> int:
-        """How many jobs of a queue run."""
-        jobs = self.pipeline.store.jobs
-        return sum(jobs[job_id].queue == queue for _, worker in self.registry for job_id in worker.held)
+    def _could_start(self, ready: ReadyQueue, names: Iterable[str]) -> int:
+        """How many jobs of a queue these workers have room for; if it is not 0, one of them could start at least."""
+        found = [self.registry.get(name) for name in names]
+        free = [worker for worker in found if worker is not None and worker.room > 0]
+        return min(sum(worker.room for worker in free), ready.count(frozenset().union(*(one.tasks for one in free))))
 
     def _fill(
-        self, ready: ReadyQueue, names: deque[str], gate: Gate | None, election: Election, out: LaneOutput
+        self, ready: ReadyQueue, names: deque[str], gate: AnyGate | None, election: Election, out: LaneOutput
     ) -> None:
         jobs, idle = self.pipeline.store.jobs, 0  # workers in a row that have no room, or know none of the tasks
         while idle < len(names) and not out.budget.is_spent:

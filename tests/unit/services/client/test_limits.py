@@ -11,7 +11,7 @@ from joblog.services.client.templates import CommandRecord, CreateTemplate, Rule
 from joblog.services.tasks.limits import Limit, has_places
 from joblog.services.tasks.task import task
 from joblog.streams.contract.codec import read_command
-from joblog.streams.contract.ids import lane_of_shard
+from joblog.streams.contract.ids import lane_of_queue
 from joblog.streams.contract.relations import LimitKind, LimitScope
 from joblog.streams.contract.wire import CreateJob
 from joblog.streams.contract.wire import Limit as Written
@@ -136,12 +136,11 @@ def test_limits_are_changed_in_the_lanes_that_decide_about_them() -> None:
     assert [(one.kind, one.key, one.capacity, one.interval_s, one.scope) for one in said] == [
         (LimitKind.SLIDING_WINDOW, "mail", 10, 2.0, LimitScope.KEY),
         (LimitKind.SLIDING_WINDOW, "mail", None, None, LimitScope.KEY),
-        *[(LimitKind.SEMAPHORE, "hot", 4, None, LimitScope.QUEUE)] * 3,
+        (LimitKind.SEMAPHORE, "hot", 4, None, LimitScope.QUEUE),
         (LimitKind.MUTEX, "images", None, None, LimitScope.QUEUE),
     ]
     owner = owner_of((LimitKind.SLIDING_WINDOW, "mail"), 4)
-    shards = [lane_of_shard("hot", 4, shard) for shard in range(3)]
-    assert [one.lane for one in sent] == [owner, owner, *shards, lane_of_shard("images", 4, 0)]
+    assert [one.lane for one in sent] == [owner, owner, lane_of_queue("hot", 4), lane_of_queue("images", 4)]
 
 
 @pytest.mark.parametrize(

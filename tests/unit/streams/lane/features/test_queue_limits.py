@@ -6,7 +6,7 @@ from joblog.streams.contract.codec import encode
 from joblog.streams.contract.relations import LimitKind, LimitScope
 from joblog.streams.contract.wire import Limit, LimitChanged, SetLimit
 from joblog.streams.lane.event_fold import EventFold
-from joblog.streams.lane.features.queue_limits import QUEUE_LIMIT_KEY
+from joblog.streams.lane.features.queue_shares import QUEUE_LIMIT_KEY
 from joblog.streams.lane.limits.gate import Gate, QueueLimit
 
 from tests.support.scene import NOW, Scene, Tick, create, queue_in, succeeded, worker
