@@ -134,7 +134,8 @@ class LogLine(Answer):
 class JobDetails(Job):
     """Everything about a job; lists end at the monitor's limits, newest first, but for `lines`: the last ones.
 
-    - waits_for: why it does not start although a worker is free; None if it is not held back.
+    - waits_for: why it does not start although a worker is free, with the jobs that have its limit now; the limit of
+      its queue counts, too. None if nothing holds it back.
     """
 
     waits_for: str | None = None
@@ -245,8 +246,19 @@ class LanePause(Answer):
     reason: str | None
 
 
+class QueueLimit(Answer):
+    """The limit of all jobs of a queue together."""
+
+    kind: LimitKind
+    capacity: int
+    interval_s: float | None
+    since: datetime
+    set_by: str | None
+    reason: str | None
+
+
 class Queue(Answer):
-    """A queue: its jobs by state, how many workers serve it, who waits longest, and whether it is paused."""
+    """A queue: its jobs by state, how many workers serve it, who waits longest, whether it is paused, its limit."""
 
     name: str
     counts: dict[State, int]
@@ -254,6 +266,7 @@ class Queue(Answer):
     oldest_waiting_s: float | None
     first_jobs: tuple[WaitingJob, ...]
     pause: QueuePause | None = None
+    limit: QueueLimit | None = None
 
     @property
     def length(self) -> int:
@@ -262,7 +275,7 @@ class Queue(Answer):
 
 
 class Waits(Answer):
-    """A job that waits for a limit, since when it was ready, and what was said when it began to wait."""
+    """A job that waits for a limit, since when it was ready, and who has the limit now."""
 
     id: str
     since: datetime

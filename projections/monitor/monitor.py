@@ -9,7 +9,7 @@ from typing import Any, Final, Self, Unpack
 
 from joblog.projections.monitor.bulk import BulkQuestions
 from joblog.projections.monitor.job_filter import Chosen, JobFilter, Order
-from joblog.projections.monitor.limits import LOOKED_AT_MAX, limit_uses
+from joblog.projections.monitor.limits import LOOKED_AT_MAX, StoredFacts, limit_uses, why
 from joblog.projections.monitor.models import (
     Batch,
     Bucket,
@@ -33,7 +33,7 @@ from joblog.projections.monitor.models import (
 )
 from joblog.projections.monitor.paging import decode_cursor, encode_cursor
 from joblog.projections.monitor.reads import CONNECTIONS_MAX, Ask, Reads
-from joblog.projections.monitor.rows import details, job, log_lines, queue, recurring_run
+from joblog.projections.monitor.rows import details, job, log_lines, queue, recurring_run, with_durations
 from joblog.projections.questions import InvalidQuestion, checked_limit
 from joblog.projections.schema.history import read, shown
 from joblog.projections.statements import load
@@ -95,10 +95,11 @@ class Monitor:
             rows = ask(SQL["job"], one)
             if not rows:
                 return None
-            history = ask(SQL["history"], {**one, "limit": HISTORY_MAX})
+            history = with_durations(ask(SQL["history"], {**one, "limit": HISTORY_MAX}))
             continuations = ask(SQL["continuations"], {**one, "limit": CONTINUATIONS_MAX})
             rejected = ask(SQL["rejected"], {**_FIRST, "job": job_id, "limit": REJECTED_MAX})
-        return details(rows[0], history, continuations, rejected)
+            waits_for = why(StoredFacts(ask), rows[0], history, datetime.now(UTC))
+        return details(rows[0], history, continuations, rejected, waits_for)
 
     def events_after(self, job_id: str, version: int = 0, limit: int = LIMIT) -> tuple[HistoryEntry, ...]:
         """The events of a job after one, oldest first; to follow it, ask again with the version of the last."""
@@ -140,7 +141,7 @@ class Monitor:
         return Page(items=items, next_cursor=encode_cursor(question, end[key], end["id"]) if end else None)
 
     def queues(self) -> tuple[Queue, ...]:
-        """The queues that have jobs or workers, or are paused, by name."""
+        """The queues that have jobs or workers, or are paused or limited, by name."""
         with self._reads.consistent() as ask:
             counts = ask(SQL["counts"], {})
             rows = ask(SQL["queues"], {})

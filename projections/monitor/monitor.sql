@@ -205,19 +205,27 @@ SELECT id::text, state FROM jobs WHERE id = ANY (%(ids)s::uuid[])
 SELECT queue, state, sum(n)::bigint AS n FROM counts GROUP BY queue, state HAVING sum(n) <> 0 ORDER BY queue, state
 
 -- name: queues
--- The queues that have jobs or workers, or are paused, with the five jobs that wait longest.
+-- The queues that have jobs or workers, or are paused or limited, with the five jobs that wait longest.
 WITH named AS (
     SELECT queue FROM counts GROUP BY queue HAVING sum(n) > 0
     UNION
     SELECT unnest(queues) FROM workers WHERE state = 'running'
     UNION
     SELECT queue FROM paused_queues
+    UNION
+    SELECT queue FROM queue_limits
 )
 SELECT
     named.queue AS name,
     (SELECT count(*) FROM workers WHERE workers.state = 'running' AND named.queue = ANY (workers.queues)) AS workers,
-    waiting.first_jobs, pauses.pause
+    waiting.first_jobs, pauses.pause, limits."limit"
 FROM named
+LEFT JOIN (
+    SELECT DISTINCT ON (queue) queue, json_build_object(
+        'kind', kind, 'capacity', capacity, 'interval_s', interval_s, 'since', since, 'set_by', set_by, 'reason', reason
+    ) AS "limit"
+    FROM queue_limits ORDER BY queue, since DESC, lane
+) AS limits ON limits.queue = named.queue
 LEFT JOIN (
     SELECT queue, json_build_object(
         'state', (array_agg(state ORDER BY array_position(ARRAY['draining', 'paused', 'drained'], state)))[1],
@@ -297,6 +305,37 @@ FROM (SELECT * FROM jobs WHERE state = 'Enqueued' ORDER BY changed_at LIMIT %(mo
 JOIN history AS h ON h.job = j.id AND j.version BETWEEN h.version AND h.last_version
 WHERE j.version > j.state_version AND j.spec -> 'limits' IS NOT NULL
 ORDER BY changed_at, id
+
+-- name: holders
+-- The jobs that run with one of these limits, those that began first.
+SELECT j.id::text, one ->> 'kind' AS kind, one ->> 'key' AS key
+FROM jobs AS j
+CROSS JOIN LATERAL json_array_elements(j.spec -> 'limits') AS listed (one)
+JOIN unnest(%(kinds)s::text[], %(keys)s::text[]) AS asked (kind, key)
+    ON asked.kind = one ->> 'kind' AND asked.key = one ->> 'key'
+WHERE j.state = 'Processing' AND j.spec -> 'limits' IS NOT NULL
+ORDER BY j.changed_at, j.id
+
+-- name: queue_limit
+-- The limit of a queue as it was set last, and how many of its jobs run.
+SELECT kind, capacity, interval_s, since, set_by, reason, (
+    SELECT coalesce(sum(n), 0)::bigint FROM counts WHERE queue = %(queue)s AND state = 'Processing'
+) AS running
+FROM queue_limits WHERE queue = %(queue)s ORDER BY since DESC, lane LIMIT 1
+
+-- name: starts
+-- How many jobs of a queue have started since an instant, at most so many.
+SELECT count(*) AS n
+FROM (
+    SELECT 1
+    FROM jobs AS j
+    JOIN history AS h ON h.job = j.id
+    CROSS JOIN unnest(h.events) AS listed (event)
+    WHERE j.queue = %(queue)s AND j.state = ANY (enum_range(NULL::job_state)) AND j.changed_at >= %(since)s
+        AND split_part(event, ',', 4) = '"job.processing"'
+        AND trim('"' FROM split_part(event, ',', 3))::timestamptz >= %(since)s
+    LIMIT %(most)s
+) AS started
 
 -- name: totals
 -- How many jobs ever ended in each way.

@@ -1,10 +1,9 @@
 """Rows of the tables as the models that monitoring answers with. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from joblog.projections.monitor.limits import waits_for
 from joblog.projections.monitor.models import (
     Continuation,
     HistoryEntry,
@@ -34,12 +33,17 @@ def job(row: Row) -> Job:
     return Job(**_fields(row))
 
 
-def details(row: Row, history: Sequence[Row], continuations: Iterable[Row], rejected: Iterable[Row]) -> JobDetails:
-    """A row of the statement `job`, and what belongs to it."""
-    events = with_durations(history)
+def details(
+    row: Row,
+    events: tuple[HistoryEntry, ...],
+    continuations: Iterable[Row],
+    rejected: Iterable[Row],
+    waits_for: str | None,
+) -> JobDetails:
+    """A row of the statement `job`, its history, newest first, and what belongs to it."""
     return JobDetails(
         **_fields(row),
-        waits_for=waits_for(events) if row["state"] == State.ENQUEUED else None,
+        waits_for=waits_for,
         progress=progress(events),
         lines=last_lines(events),
         spec=row["spec"],

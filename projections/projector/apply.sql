@@ -390,6 +390,20 @@ WHERE lane = %(lane)s AND queue = %(queue)s
 -- Its jobs start again.
 DELETE FROM paused_queues WHERE lane = %(lane)s AND queue = %(queue)s
 
+-- name: set_queue_limit
+-- A queue has a limit from now on, in a lane.
+INSERT INTO queue_limits (lane, queue, kind, capacity, interval_s, since, set_by, reason, log_offset)
+VALUES (
+    %(lane)s, %(queue)s, %(kind)s, %(capacity)s, %(interval_s)s, %(at)s, %(by)s, %(reason)s, %(log_offset)s
+)
+ON CONFLICT (lane, queue) DO UPDATE SET
+    kind = excluded.kind, capacity = excluded.capacity, interval_s = excluded.interval_s, since = excluded.since,
+    set_by = excluded.set_by, reason = excluded.reason, log_offset = excluded.log_offset
+
+-- name: clear_queue_limit
+-- It has none any more.
+DELETE FROM queue_limits WHERE lane = %(lane)s AND queue = %(queue)s
+
 -- name: start_bulk
 -- A bulk operation begins; under an id that its lane has forgotten, it begins anew.
 INSERT INTO bulk (

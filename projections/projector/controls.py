@@ -1,4 +1,4 @@
-"""Events of paused queues and of bulk operations, as the statements of apply.sql that note them. Pure."""
+"""Events of queues and of bulk operations, as the statements of apply.sql that note them. Pure."""
 
 from datetime import UTC, datetime
 from typing import Any, Final, LiteralString
@@ -21,6 +21,8 @@ def control_statement(record: Record, fact: ControlFact) -> tuple[LiteralString,
     if isinstance(event, wire.QueueEvent):
         values |= {"queue": event.queue, "state": paused_state(event), "until": event.until}
         return _SQL[_QUEUES[fact.type]], values | {"by": event.by, "reason": event.reason}
+    if isinstance(event, wire.LimitChanged):
+        return _limit_statement(event, values)
     values["id"] = event.operation
     if isinstance(event, wire.BulkAdvanced):
         return _SQL["advance_bulk"], values | {"sent": event.sent, "cursor": event.cursor}
@@ -30,6 +32,14 @@ def control_statement(record: Record, fact: ControlFact) -> tuple[LiteralString,
     values |= {"action": event.action.value, "filter": filter_text(event), "fence": list(event.fence)}
     values |= {"rate": event.rate, "queue": event.queue, "priority": event.priority, "matched": event.matched}
     return _SQL["start_bulk"], values
+
+
+def _limit_statement(event: wire.LimitChanged, values: dict[str, Any]) -> tuple[LiteralString, dict[str, Any]]:
+    values["queue"] = event.key
+    if event.capacity is None:
+        return _SQL["clear_queue_limit"], values
+    values |= {"kind": event.kind.value, "capacity": event.capacity, "interval_s": event.interval_s}
+    return _SQL["set_queue_limit"], values | {"by": event.by, "reason": event.reason}
 
 
 def paused_state(event: wire.QueueEvent) -> str:
@@ -61,6 +71,14 @@ def apply_control(rows: ControlRows, lane: int, offset: int, fact: ControlFact) 
             rows[key] = {**place, **said, "paused_by": event.by, "reason": event.reason}
         elif key in rows:
             rows[key] |= {**place, "state": "drained"}
+        return
+    if isinstance(event, wire.LimitChanged):
+        key = f"queue_limits/{lane}/{event.key}"
+        rows.pop(key, None)
+        if event.capacity is not None:
+            said = {"queue": event.key, "kind": event.kind.value, "since": at, "set_by": event.by}
+            counted = {"capacity": event.capacity, "interval_s": event.interval_s}
+            rows[key] = {**place, **said, **counted, "reason": event.reason}
         return
     key = f"bulk/{event.operation}"
     if isinstance(event, wire.BulkStarted):

@@ -12,6 +12,7 @@ from joblog.projections.schema.history import JobEvent, details
 from joblog.streams.contract import events, wire
 from joblog.streams.contract.cloudevents import Headers, check_text, explained, read_envelope
 from joblog.streams.contract.fields import JOB_ID_PATTERN, is_queue
+from joblog.streams.contract.relations import LimitScope
 from joblog.streams.contract.states import State
 from joblog.streams.contract.timestamps import format_time
 from joblog.streams.contract.upcast import upcast_event
@@ -80,15 +81,15 @@ class RejectedFact(Struct, frozen=True):
 
 
 class ControlFact(Struct, frozen=True):
-    """An event of a queue that is paused, or of a bulk operation; `type` is the CloudEvent's."""
+    """An event of a queue that is paused, or has a limit, or of a bulk operation; `type` is the CloudEvent's."""
 
     type: str
     at: str
-    event: wire.QueueEvent | wire.BulkStarted | wire.BulkAdvanced | wire.BulkEnded
+    event: wire.QueueEvent | wire.LimitChanged | wire.BulkStarted | wire.BulkAdvanced | wire.BulkEnded
 
 
 class LimitFact(Struct, frozen=True):
-    """A limit was set. No table holds that: the limits that jobs use are read from the jobs themselves."""
+    """The limit of a key was set. No table holds that: the limits that jobs use are read from the jobs themselves."""
 
     at: str
     event: wire.LimitChanged
@@ -273,7 +274,9 @@ def _rare_fact(kind: str, subject: str | None, at: str, data: bytes) -> Fact:
     if kind == "command.rejected":
         return RejectedFact(at, _rejected(data))
     if kind == "limit.changed":
-        return LimitFact(at, _limit_event(data))
+        limit = _limit_event(data)
+        is_of_queue = limit.scope is LimitScope.QUEUE
+        return ControlFact(kind, at, _checked(limit)) if is_of_queue else LimitFact(at, limit)
     if kind in CONTROLS:
         return ControlFact(kind, at, _checked(CONTROLS[kind].decode(data)))
     raise ValueError("type")
@@ -307,6 +310,9 @@ def _checked(event: Any) -> Any:
             raise ValueError("queue: not the name of a queue")
         if event.until is not None:
             _in_utc(event.until)
+    elif isinstance(event, wire.LimitChanged):
+        if not is_queue(event.key):
+            raise ValueError("key: not the name of a queue")
     elif not _is_job_id(event.operation):
         raise ValueError("operation: not an id")
     elif isinstance(event, wire.BulkAdvanced) and event.cursor is not None and not _is_job_id(event.cursor):

@@ -1,18 +1,20 @@
 """What the log has of each job, told as monitoring tells it: the same models, from a fold of the same events."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from joblog.projections.monitor.limits import Row, why
 from joblog.projections.monitor.models import JobDetails, Rejected
-from joblog.projections.monitor.rows import details
-from joblog.projections.projector.decode import JobFact, RejectedFact, read_event
+from joblog.projections.monitor.rows import details, with_durations
+from joblog.projections.projector.decode import ControlFact, JobFact, RejectedFact, read_event
 from joblog.projections.projector.fold import begins, fold
 from joblog.projections.replay.lives import expected_job
 from joblog.projections.schema.history import written
 from joblog.streams.contract import wire
 from joblog.streams.contract.codec import encode
+from joblog.streams.contract.states import State
 from joblog.streams.contract.timestamps import format_time
 from joblog.streams.lane.output import EventData
 
@@ -35,6 +37,8 @@ class EventLog:
         self.rejected: list[Rejected] = []
         self.enqueued: list[str] = []
         self.listeners: list[Callable[[str, bytes], object]] = []
+        self._limits: dict[str, wire.LimitChanged] = {}
+        self._now = datetime.now(UTC)
 
     def add(self, lane: int, event: LaneEvent, now_ms: int) -> None:
         """Keep an event, as those who read the log read it."""
@@ -48,8 +52,11 @@ class EventLog:
         fact = read_event(value, None, now_ms)
         for listener in self.listeners:
             listener(key, value)
+        self._now = datetime.fromtimestamp(now_ms / 1000, UTC)
         if isinstance(fact, JobFact):
             self._add_fact(lane, offset, fact)
+        elif isinstance(fact, ControlFact) and isinstance(fact.event, wire.LimitChanged):
+            self._limits[fact.event.key] = fact.event
         elif isinstance(fact, RejectedFact):
             said_of = fact.event
             self.rejected.append(
@@ -88,10 +95,39 @@ class EventLog:
             return None
         life = self._jobs[job_id]
         row = self._row(job_id)
-        events = [{"event": _kept(*one)} for one in reversed(life)]
+        events = with_durations([{"event": _kept(*one)} for one in reversed(life)])
         continuations = [self._row(child) for child in reversed(self._children.get(job_id, ()))]
         rejected = [one.model_dump() for one in reversed(self.rejected) if one.job_id == job_id]
-        return details(row, events, [_short(one) for one in continuations], rejected)
+        waits_for = why(self, row, events, self._now)
+        return details(row, events, [_short(one) for one in continuations], rejected, waits_for)
+
+    def holders(self, limits: Sequence[Row]) -> list[Row]:
+        """The jobs that run with one of these limits, with its kind and key."""
+        wanted = {(one["kind"], one["key"]) for one in limits}
+        return [
+            {"id": job_id, "kind": one["kind"], "key": one["key"]}
+            for job_id in self._running()
+            for one in (self._row(job_id)["spec"] or {}).get("limits", ())
+            if (one["kind"], one["key"]) in wanted
+        ]
+
+    def queue_limit(self, queue: str) -> Row | None:
+        """The limit of a queue, and how many of its jobs run."""
+        limit = self._limits.get(queue)
+        if limit is None or limit.capacity is None:
+            return None
+        running = sum(self._jobs[job_id][-1][2].event.queue == queue for job_id in self._running())
+        return {"kind": limit.kind, "capacity": limit.capacity, "interval_s": limit.interval_s, "running": running}
+
+    def started(self, queue: str, since: datetime, most: int) -> int:
+        """How many of its jobs have started since then; no more than `most` are counted."""
+        facts = (fact for life in self._jobs.values() for _, _, fact in life if fact.type == "job.processing")
+        found = sum(fact.event.queue == queue and datetime.fromisoformat(fact.at) >= since for fact in facts)
+        return min(found, most)
+
+    def _running(self) -> Iterator[str]:
+        """The jobs that run."""
+        return (job_id for job_id, life in self._jobs.items() if life[-1][2].event.state is State.PROCESSING)
 
     def _row(self, job_id: str) -> dict[str, Any]:
         """What the statement `job` of the monitor gives."""

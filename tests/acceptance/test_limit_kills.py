@@ -1,10 +1,10 @@
-"""Jobs under mutexes, and under a rate, over four lanes while every role is killed: by the workers' own records."""
+"""Jobs under limits, of keys and of a queue, over four lanes while every role is killed: by the workers' own records."""
 
 import subprocess
 import sys
 from collections import Counter, defaultdict
 from datetime import datetime
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import pytest
 from joblog.services.client.client import Client
 from joblog.services.client.options import Call, JobOptions
 from joblog.streams.contract.commands import Limit
-from joblog.streams.contract.ids import lane_of_queue
+from joblog.streams.contract.ids import lane_of_job, lane_of_queue
 from joblog.streams.contract.relations import LimitKind
 from msgspec import json
 
@@ -27,6 +27,10 @@ LANES = 4
 QUEUES = [next(f"q{n}" for n in range(100) if lane_of_queue(f"q{n}", LANES) == lane) for lane in range(LANES)]
 KEYS = [f"invoice-{number}" for number in range(20)]
 JOBS = 2_000
+#: A queue in three of the lanes, of which so many jobs may run at a time.
+HOT = "hot"
+HOT_JOBS = 300
+HOT_CAPACITY = 3
 RATE = 50
 RATED_S = 30
 
@@ -66,11 +70,12 @@ def lanes() -> int:
 
 @pytest.fixture
 def limited(installation: Any, tmp_path: Path) -> Any:
-    """An installation with one queue in each lane."""
+    """An installation with one queue in each lane, and one in several."""
     (tmp_path / "limited_tasks.py").write_text(TASKS)
     installation.extra = {
         "JOBLOG_WORKER__TASKS": "limited_tasks",
-        "JOBLOG_WORKER__QUEUES": ",".join(QUEUES),
+        "JOBLOG_WORKER__QUEUES": ",".join((*QUEUES, HOT)),
+        "JOBLOG_QUEUE_SHARDS": f"{HOT}=3",
         "JOBLOG_WORKER__PREFETCH": "4",
     }
     for role in ROLES:
@@ -132,14 +137,18 @@ def test_jobs_of_one_key_never_overlap_while_every_role_is_killed(
 ) -> None:
     chaos = killer(limited, ROLES, 2.0)
     with limited.client() as client:
+        limit_the_hot_queue(limited, client, wait_until)
         jobs = enqueue(client, JOBS // 2, lambda key: Limit(kind=LimitKind.MUTEX, key=key))
         chaos.start()
+        jobs += [client.create("book", Call((HOT,)), JobOptions(queue=HOT)) for _ in range(HOT_JOBS)]
         jobs += enqueue(client, JOBS - JOBS // 2, lambda key: Limit(kind=LimitKind.MUTEX, key=key))
     wait_until(lambda: not chaos.is_alive() or chaos.error, 120, "the killing to end")
     assert not chaos.error, chaos.error
-    wait_until(lambda: begun(limited) >= JOBS, 240, "all jobs to begin")
+    wait_until(lambda: begun(limited) >= JOBS + HOT_JOBS, 240, "all jobs to begin")
     wait_until(lambda: ended(limited, jobs), 120, "all jobs to end")
-    for key, times in runs(limited).items():
+    found = runs(limited)
+    check_the_hot_queue(limited, found.pop(HOT))
+    for key, times in found.items():
         for before, after in pairwise(times):
             assert before.ended <= after.began, f"{key}: {before} and {after}"
     assert limited.kills == Counter(ROLES)
@@ -147,6 +156,27 @@ def test_jobs_of_one_key_never_overlap_while_every_role_is_killed(
     assert told["job.held"] > JOBS // 4, "most jobs had to wait"
     check(limited, jobs, wait_until, tmp_path)
     change_a_limit(limited, wait_until)
+
+
+def limit_the_hot_queue(one: Any, client: Client, wait_until: Any) -> None:
+    """All of its lanes know the limit when this returns."""
+    client.limits.set_queue(HOT, LimitKind.SEMAPHORE, HOT_CAPACITY)
+    wait_until(lambda: len(changes(one, HOT)) == 3, 60, "all lanes of the queue to know its limit")
+
+
+def check_the_hot_queue(one: Any, times: list[Run]) -> None:
+    """So many of its runs overlap, and no more, and they are of several lanes."""
+    steps = sorted([(run.began, 1) for run in times] + [(run.ended, -1) for run in times])
+    assert max(accumulate(step for _, step in steps)) == HOT_CAPACITY
+    assert len({lane_of_job(run.job) for run in times}) == 3
+    log = one.events()
+    assert not [event for run in times for event in log[run.job] if event["type"] == "job.held"]
+
+
+def changes(one: Any, key: str) -> list[dict[str, Any]]:
+    """How a limit was changed, by the log."""
+    log = [json.decode(record.value) for record in read_log(one.kafka, one.names, LANES)]
+    return [event["data"] for event in log if event["type"] == "limit.changed" and event["data"]["key"] == key]
 
 
 def change_a_limit(installation: Any, wait_until: Any) -> None:
@@ -159,13 +189,10 @@ def change_a_limit(installation: Any, wait_until: Any) -> None:
         check=True,
         timeout=60,
     )
-
-    def changed() -> list[dict[str, Any]]:
-        log = [json.decode(one.value) for one in read_log(installation.kafka, installation.names, LANES)]
-        return [event["data"] for event in log if event["type"] == "limit.changed"]
-
-    wait_until(changed, 30, "the limit to be changed")
-    assert changed() == [{"kind": "sliding_window", "key": "mail", "capacity": 10, "interval_s": 1.0, "by": "ann"}]
+    wait_until(lambda: changes(installation, "mail"), 30, "the limit to be changed")
+    assert changes(installation, "mail") == [
+        {"kind": "sliding_window", "key": "mail", "capacity": 10, "interval_s": 1.0, "by": "ann"}
+    ]
 
 
 def test_a_rate_is_reached_and_never_exceeded_while_every_role_is_killed(

@@ -47,7 +47,7 @@ BESIDE: Final = 200
 ROLES: Final = ["elector", "delays", "worker", "projector"]
 #: What lanes tell each other of their features: it may lead to no event, or be stale.
 OF_FEATURES: Final = (
-    *(wire.ContinuationUnmet, wire.LimitReport, wire.LimitsForgotten, wire.LimitsRebuilt),
+    *(wire.ContinuationUnmet, wire.LimitReport, wire.LimitsForgotten, wire.LimitsRebuilt, wire.QueueLimitReport),
     *(wire.BatchAwaited, wire.BatchCounted, wire.BatchTold),
 )
 #: Commands that events tell of only at the end of a turn, or that may be said twice.

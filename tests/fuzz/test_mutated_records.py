@@ -56,7 +56,7 @@ INTEGER_MAX: Final = 2**31 - 1
 #: Reports that may lead to no event.
 WITHOUT_EVENTS: Final = (
     *(wire.WorkerAnnounced, wire.WorkerStopping, wire.ContinuationAdded, wire.ContinuationUnmet, wire.ParentRequeued),
-    *(wire.LimitReport, wire.LimitsForgotten, wire.LimitsRebuilt),
+    *(wire.LimitReport, wire.LimitsForgotten, wire.LimitsRebuilt, wire.QueueLimitReport),
     *(wire.BatchAwaited, wire.BatchCounted, wire.BatchTold),
 )
 DEAD: Final = NAMES.of(DEADLETTERS)

@@ -7,7 +7,7 @@ from typing import Any, Final
 from joblog.streams.contract import wire
 from joblog.streams.contract.controls import BulkAction
 from joblog.streams.contract.ids import new_job_id
-from joblog.streams.contract.relations import LimitKind, Need, ParentKind, UniquePolicy, UniqueUntil
+from joblog.streams.contract.relations import LimitKind, LimitScope, Need, ParentKind, UniquePolicy, UniqueUntil
 from joblog.streams.contract.states import ContinueOn, State
 from joblog.streams.contract.timestamps import EPOCH
 
@@ -71,6 +71,7 @@ class Features:
             wire.StopWorker(worker="nobody@host:1:ab@0"),
             wire.SetLimit(kind=LimitKind.MUTEX, key="m", **by),
             wire.SetLimit(kind=LimitKind.SLIDING_WINDOW, key="w", capacity=random.randint(1, 9), interval_s=1.0),
+            self._of_queue_limits(),
             *self._of_bulk(),
         ]
         return random.choice(made)
@@ -91,6 +92,7 @@ class Features:
             wire.LimitWaits(**here, **asked, waits_for="mutex m"),
             wire.LimitsForgotten(lane=lane),
             wire.LimitsRebuilt(lane=lane, rebuild=random.randint(0, 3)),
+            *self._of_shares(lane),
             wire.BatchAwaited(job_id=batch, child=other, on=ContinueOn.ENDED),
             wire.BatchCounted(job_id=batch, lane=lane, number=random.randint(1, 9), **counts),
             wire.BatchTold(job_id=batch, what=random.choice(("started", "cancelled", "forgotten"))),
@@ -120,6 +122,24 @@ class Features:
             wire.AttachToBatch(batch_id=batch, addition=self._id(), lanes=(0,), jobs=1),
             wire.MarkBatch(batch_id=batch, mark_id=self._id()),
             wire.CancelBatch(batch_id=batch, running=self.random.random() < 0.5, reason="enough"),
+        ]
+
+    def _of_queue_limits(self) -> wire.Command:
+        kind, capacity = self.random.choice(
+            ((LimitKind.SEMAPHORE, 2), (LimitKind.SEMAPHORE, None), (LimitKind.TOKEN_BUCKET, 3))
+        )
+        interval_s = 0.5 if kind is LimitKind.TOKEN_BUCKET else None
+        said = {"kind": kind, "key": self.random.choice(self.queues), "capacity": capacity, "interval_s": interval_s}
+        return wire.SetLimit(scope=LimitScope.QUEUE, **said)
+
+    def _of_shares(self, lane: int) -> list[wire.AnyReport]:
+        random = self.random
+        here: dict[str, Any] = {"queue": random.choice(self.queues), "number": random.randint(0, 2)}
+        return [
+            wire.QueueLimitTold(**here, kind=LimitKind.SEMAPHORE, capacity=random.choice((None, 2)), reason="größe"),
+            wire.QueueLimitJoined(**here, lane=lane, running=random.randint(0, 2)),
+            wire.QueueLimitUsed(**here, lane=lane, returned=1, used=(5,), at_ms=7, unused=(6,), more=3),
+            wire.QueueLimitGiven(**here, times=(0, 1), others_wait=random.random() < 0.5),
         ]
 
     def _of_bulk(self) -> list[wire.Command]:

@@ -201,6 +201,13 @@ SELECT
     'paused_queues/' || lane || '/' || queue AS key, lane, log_offset, queue, state, since, until, paused_by, reason
 FROM paused_queues
 
+-- name: queue_limits
+-- Every limit of a queue, in each of its lanes.
+SELECT
+    'queue_limits/' || lane || '/' || queue AS key, lane, log_offset, queue, kind, capacity, interval_s, since, set_by,
+    reason
+FROM queue_limits
+
 -- name: bulk
 -- Every bulk operation.
 SELECT

@@ -67,9 +67,13 @@ def outcomes_differ(log: Outcomes, tables: Outcomes, lanes: Collection[int]) -> 
             yield Finding(kind=Kind.OUTCOME, lane=lane, job=None, what=what, log=wanted, found=found)
 
 
+#: The tables of what people have told queues and jobs.
+_CONTROLS: Final = ("paused_queues", "queue_limits", "bulk")
+
+
 def controls(snapshot: Snapshot, log: ControlRows) -> Iterator[Finding]:
-    """Each paused queue and bulk operation must be as the events of its lane say."""
-    kept = {row.pop("key"): row for name in ("paused_queues", "bulk") for row in snapshot.documents(name)}
+    """Each paused queue, limit of a queue and bulk operation must be as the events of its lane say."""
+    kept = {row.pop("key"): row for name in _CONTROLS for row in snapshot.documents(name)}
     for key in sorted(log.keys() | kept.keys()):
         said, found = log.get(key), kept.get(key)
         if found is not None:

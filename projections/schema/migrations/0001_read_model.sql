@@ -237,6 +237,20 @@ CREATE TABLE paused_queues (
     PRIMARY KEY (lane, queue)
 );
 
+-- The limits of queues, by lane: each lane in which a queue lives notes them when it has heard of them.
+CREATE TABLE queue_limits (
+    lane       smallint NOT NULL,
+    queue      text NOT NULL,
+    kind       text NOT NULL,
+    capacity   bigint NOT NULL,
+    interval_s double precision, -- of a rate
+    since      timestamptz NOT NULL,
+    set_by     text,
+    reason     text,
+    log_offset bigint NOT NULL,
+    PRIMARY KEY (lane, queue)
+);
+
 -- Bulk operations: each changes all jobs that a filter found.
 CREATE TABLE bulk (
     id         uuid PRIMARY KEY,

@@ -7,7 +7,7 @@ from math import inf
 from typing import Annotated, Final
 
 import typer
-from joblog.projections.monitor.models import LanePause
+from joblog.projections.monitor.models import LanePause, QueueLimit
 from joblog.projections.monitor.monitor import Monitor
 from joblog.services.cli.context import Output, OutputOption, note
 from joblog.services.cli.output import print_document, print_rows
@@ -38,7 +38,7 @@ def about_queues() -> None:
 
 @app.command("list")
 def list_queues(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
-    """List the queues that have jobs or workers, or are paused, with the jobs in each state.
+    """List the queues that have jobs or workers, or are paused or limited, with the jobs in each state.
 
     Example: joblog queue list --output json
     """
@@ -50,14 +50,17 @@ def list_queues(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None
         return
     # All states side by side are wider than most terminals; empty ones are left out.
     states = [state for state in State if any(one.counts[state] for one in found)]
-    paused = ("pause",) if any(one.pause for one in found) else ()
-    shown_rows = [{**row, **row["counts"], "pause": row["pause"] and row["pause"]["state"]} for row in rows]
-    print_rows(shown_rows, ("name", "workers", "oldest_waiting_s", *paused, *states), output)
+    rare = [name for name in ("pause", "limit") if any(getattr(one, name) for one in found)]
+    shown_rows = [
+        {**row, **row["counts"], "pause": one.pause and one.pause.state, "limit": one.limit and _limit(one.limit)}
+        for row, one in zip(rows, found, strict=True)
+    ]
+    print_rows(shown_rows, ("name", "workers", "oldest_waiting_s", *rare, *states), output)
 
 
 @app.command()
 def show(ctx: typer.Context, queue: Name, output: OutputOption = Output.TABLE) -> None:
-    """Show a queue: its jobs by state, those that wait longest, and since when, by whom and why it is paused.
+    """Show a queue: its jobs by state, those that wait longest, its limit, and why it is paused.
 
     Example: joblog queue show images
     """
@@ -66,12 +69,15 @@ def show(ctx: typer.Context, queue: Name, output: OutputOption = Output.TABLE) -
         found = next((one for one in monitor.queues() if one.name == queue), None)
         pauses = monitor.pauses(queue)
     if found is None:
-        raise JoblogError(f"the queue {queue} has no jobs and no workers, and is not paused: `joblog queue list`")
+        raise JoblogError(f"the queue {queue} has no jobs, no workers, no pause and no limit: `joblog queue list`")
     document = found.model_dump(mode="json" if output is Output.JSON else "python")
     if output is Output.JSON:
         print_document({**document, "pauses": [one.model_dump(mode="json") for one in pauses]}, output)
         return
     waiting, counts = document.pop("first_jobs"), document.pop("counts")
+    limit = document.pop("limit")
+    if found.limit is not None:
+        document |= {"limit": _limit(found.limit), "limit_by": limit["set_by"], "limit_reason": limit["reason"]}
     document = {name: value for name, value in {**document, **counts}.items() if value not in (None, 0, ())}
     print_document({name: value for name, value in document.items() if name != "pause"}, output)
     for name, rows, columns in (
@@ -199,6 +205,12 @@ def _tell(monitor: Monitor, queue: str, most: int, told: Shown) -> int:
     most = max(most, running)
     told("draining", most - running, most)
     return most
+
+
+def _limit(limit: QueueLimit) -> str:
+    """A limit in a line."""
+    interval = "" if limit.interval_s is None else f" in {limit.interval_s:g} s"
+    return f"{limit.kind.replace('_', ' ')}: {limit.capacity}{interval}"
 
 
 def _checked(queue: str) -> None:

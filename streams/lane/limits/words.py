@@ -1,8 +1,12 @@
 """What a job waits for, in words for people."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from joblog.streams.contract.relations import LimitKind
+
+#: More holders than these are counted, and not named.
+NAMED_MAX: Final = 3
 
 
 def named(kind: LimitKind, key: str) -> str:
@@ -13,6 +17,8 @@ def named(kind: LimitKind, key: str) -> str:
 def waits_for(limit: tuple[LimitKind, str], holders: Sequence[str]) -> str:
     """What a job waits for, and who has it."""
     name = named(*limit)
-    if len(holders) == 1:
-        return f"{name}, held by job {holders[0]}"
-    return f"{name}, held by {len(holders)} jobs" if holders else name
+    if not holders:
+        return name
+    if len(holders) > NAMED_MAX:
+        return f"{name}, held by {len(holders)} jobs"
+    return f"{name}, held by job{'s' if len(holders) > 1 else ''} {', '.join(holders)}"

@@ -1,5 +1,6 @@
 """What monitoring tells of limits: who runs with each, and who waits for what."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from joblog.projections.monitor.monitor import Monitor
 from joblog.streams.contract.relations import LimitKind
 
 from tests.support import projection_settings
-from tests.support.projection_events import Story
+from tests.support.projection_events import BEGINNING, Story, cloud_event
 from tests.support.projection_settings import Projection
 
 # The fixtures that this module uses.
@@ -42,3 +43,55 @@ def test_limits_are_shown_with_those_that_run_and_those_that_wait(projection: Pr
     assert [(one.id, one.tenant, one.waits_for) for one in found[0].first_waiting] == [(waits.id, "shop", why)]
     told = {story.id: getattr(monitor.job(story.id), "waits_for", "?") for story in (runs, waits, late, ended)}
     assert told == {runs.id: None, waits.id: why, late.id: "sliding window mail", ended.id: None}
+
+
+def waits_for(monitor: Monitor, story: Story) -> str | None:
+    found = monitor.job(story.id)
+    assert found is not None
+    return found.waits_for
+
+
+def test_who_has_a_limit_now_is_named_and_not_who_had_it_first(projection: Projection, monitor: Monitor) -> None:
+    first, waits = limited(1, MUTEX).processing(), limited(2, MUTEX)
+    projection.apply(first, held(waits, f"mutex invoice-7, held by job {first.id}"))
+    assert waits_for(monitor, waits) == f"mutex invoice-7, held by job {first.id}"
+    then = limited(3, MUTEX)
+    projection.apply(first.succeeded())
+    assert waits_for(monitor, waits) == "mutex invoice-7"
+    projection.apply(then.processing())
+    assert waits_for(monitor, waits) == f"mutex invoice-7, held by job {then.id}"
+    (use,) = monitor.limits()
+    assert [one.waits_for for one in use.first_waiting] == [f"mutex invoice-7, held by job {then.id}"]
+
+
+def limit_event(capacity: int | None = 2, at: datetime = BEGINNING, **fields: Any) -> bytes:
+    data = {"kind": "semaphore", "key": "default", "scope": "queue", "capacity": capacity, "by": "ann", **fields}
+    return cloud_event("limit.changed", "default", at, {name: one for name, one in data.items() if one is not None})
+
+
+def test_jobs_that_wait_for_the_limit_of_their_queue_say_so_while_it_is_full(
+    projection: Projection, monitor: Monitor
+) -> None:
+    running, waits, own = [Story(random=1).enqueued().processing()], Story(random=2).enqueued(), limited(3, MUTEX)
+    projection.in_lanes(*((lane, limit_event()) for lane in range(2)))
+    projection.apply(*running, waits, held(own, "mutex invoice-7"))
+    assert waits_for(monitor, waits) is None
+    projection.apply(Story(random=4, lane=1).enqueued().processing())
+    full = "the limit of queue default (2 running of 2)"
+    assert [waits_for(monitor, one) for one in (waits, own)] == [full, full]
+    (queue,) = [one for one in monitor.queues() if one.name == "default"]
+    assert queue.limit is not None
+    assert (queue.limit.kind, queue.limit.capacity, queue.limit.set_by) == (LimitKind.SEMAPHORE, 2, "ann")
+    projection.in_lanes(*((lane, limit_event(None)) for lane in range(2)))
+    assert waits_for(monitor, waits) is None
+
+
+def test_starts_of_a_queue_with_a_rate_are_counted_in_its_interval(projection: Projection, monitor: Monitor) -> None:
+    now = datetime.now(UTC)
+    waits = Story(random=1).enqueued()
+    projection.values(limit_event(3, now, kind="sliding_window", interval_s=600.0))
+    projection.apply(waits, *(Story(random=2 + n, at=now).enqueued().processing().succeeded() for n in range(2)))
+    projection.apply(Story(random=9, at=now - timedelta(minutes=11)).enqueued().processing())
+    assert waits_for(monitor, waits) is None
+    projection.apply(Story(random=10, at=now).enqueued().processing())
+    assert waits_for(monitor, waits) == "the limit of queue default (3 started of 3 in 600 s)"

@@ -27,6 +27,7 @@ from joblog.services.tasks.limits import Limit
 from joblog.services.testing import InMemoryJoblog, RunRaised, TooManyRuns
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job, lane_of_queue
+from joblog.streams.contract.relations import LimitKind
 from joblog.streams.errors import InvalidData, JoblogError, UnknownTask
 from joblog.streams.lane.job import Job, deleted
 
@@ -339,6 +340,19 @@ def test_hundreds_of_jobs_take_no_time(joblog: InMemoryJoblog) -> None:
     joblog.enqueue_many(echo, [((n,), {}) for n in range(300)])
     assert len(joblog.run_all()) == 300
     assert time.process_time() - began < 3
+
+
+def test_a_job_says_what_it_waits_for(joblog: InMemoryJoblog) -> None:
+    joblog.limits.set_queue("images", LimitKind.FIXED_WINDOW, 1, per=60)
+    first, second = (joblog.enqueue(shrink, name, size=Size(1, date(2026, 1, 1))) for name in "ab")
+    joblog.run_all()
+    assert [joblog.job(one).waits_for for one in (first, second)] == [
+        None,
+        "the limit of queue images (1 started of 1 in 60 s)",
+    ]
+    joblog.advance(timedelta(seconds=60))
+    joblog.run_all()
+    joblog.assert_state(second, State.SUCCEEDED)
 
 
 def test_progress_limits_unique_keys_deadlines_and_batches_are_those_of_the_lanes(joblog: InMemoryJoblog) -> None:

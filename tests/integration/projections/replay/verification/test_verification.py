@@ -66,8 +66,12 @@ def all_kinds_of_jobs() -> list[Story]:
     return stories
 
 
+def limit_event(kind: str, **data: Any) -> bytes:
+    return cloud_event("limit.changed", "q1", BEGINNING, {"kind": kind, "key": "q1", "scope": "queue", **data})
+
+
 def controls() -> list[tuple[int, bytes]]:
-    """Queues that are paused, drained and resumed in some lanes, and bulk operations."""
+    """Queues that are paused, drained and resumed in some lanes, or have limits, and bulk operations."""
     until = (BEGINNING + timedelta(days=9)).isoformat()
     return [
         (0, queue_event("queue.paused", by="ann", reason="why", until=until, drain=True)),
@@ -76,6 +80,9 @@ def controls() -> list[tuple[int, bytes]]:
         (2, queue_event("queue.paused")),
         (2, queue_event("queue.resumed")),
         (2, queue_event("queue.paused", "other", by="bob")),
+        *((lane, limit_event("semaphore", capacity=4, by="ann", reason="why")) for lane in range(3)),
+        (1, limit_event("token_bucket", capacity=9, interval_s=0.5)),
+        (2, limit_event("mutex")),
         *((1, value) for value in bulk_events(new_job_id(1, 1, 1))),
         *((2, value) for value in bulk_events(new_job_id(2, 1, 1))[:2]),
         (0, bulk_events(new_job_id(0, 1, 1))[0]),
@@ -193,6 +200,7 @@ def test_faults_of_the_tables_are_named_with_both_sides(world: ReplayWorld) -> N
         connection.execute("UPDATE outcomes SET n = n + 1 WHERE lane = 0 AND period = 'day' AND state = 'Failed'")
         connection.execute("UPDATE workers SET slots = 99")
         connection.execute("UPDATE paused_queues SET until = NULL WHERE lane = 0")
+        connection.execute("UPDATE queue_limits SET interval_s = 0.25 WHERE lane = 1")
         connection.execute("DELETE FROM bulk WHERE lane = 1")
         connection.execute("UPDATE job_parents SET parent = job WHERE parent = %s", (stories[0].id,))
     report = world.verify(with_state=False)
@@ -202,7 +210,7 @@ def test_faults_of_the_tables_are_named_with_both_sides(world: ReplayWorld) -> N
     assert found[Kind.HISTORY] == {short.id, told.id}
     assert found.keys() == {Kind.JOB, Kind.HISTORY, Kind.COUNTER, Kind.OUTCOME, Kind.WORKER, Kind.CONTROL}
     controlled = [one for one in report.findings if one.kind is Kind.CONTROL]
-    assert [(one.lane, one.found is None) for one in controlled] == [(1, True), (0, False)]
+    assert [(one.lane, one.found is None) for one in controlled] == [(1, True), (0, False), (1, False)]
     one = next(one for one in report.findings if one.job == changed.id)
     assert (one.log["priority"], one.found["priority"], one.found["spec"]) == (0, 3, {"args": [9]})
     counter = next(one for one in report.findings if one.kind is Kind.COUNTER)
