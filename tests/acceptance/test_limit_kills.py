@@ -1,4 +1,4 @@
-"""Jobs under limits, of keys and of a queue, over four lanes while every role is killed: by the workers' own records."""
+"""Jobs under limits, of keys and of a queue, over lanes while every role is killed: by the workers' own records."""
 
 import subprocess
 import sys
@@ -29,6 +29,7 @@ KEYS = [f"invoice-{number}" for number in range(20)]
 JOBS = 2_000
 #: A queue in three of the lanes, of which so many jobs may run at a time.
 HOT = "hot"
+SHARDS = {HOT: 3}
 HOT_JOBS = 300
 HOT_CAPACITY = 3
 RATE = 50
@@ -75,7 +76,7 @@ def limited(installation: Any, tmp_path: Path) -> Any:
     installation.extra = {
         "JOBLOG_WORKER__TASKS": "limited_tasks",
         "JOBLOG_WORKER__QUEUES": ",".join((*QUEUES, HOT)),
-        "JOBLOG_QUEUE_SHARDS": f"{HOT}=3",
+        "JOBLOG_QUEUE_SHARDS": json.encode(SHARDS).decode(),
         "JOBLOG_WORKER__PREFETCH": "4",
     }
     for role in ROLES:
@@ -136,7 +137,7 @@ def test_jobs_of_one_key_never_overlap_while_every_role_is_killed(
     limited: Any, killer: Any, wait_until: Any, tmp_path: Path
 ) -> None:
     chaos = killer(limited, ROLES, 2.0)
-    with limited.client() as client:
+    with Client(limited.kafka, limited.names, LANES, shards=SHARDS) as client:
         limit_the_hot_queue(limited, client, wait_until)
         jobs = enqueue(client, JOBS // 2, lambda key: Limit(kind=LimitKind.MUTEX, key=key))
         chaos.start()

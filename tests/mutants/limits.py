@@ -8,6 +8,9 @@ _ALL: Final = "tests/unit/streams/lane/limits/test_properties.py"
 _RATES: Final = "tests/unit/streams/lane/limits/test_rates.py"
 _LANE: Final = "tests/unit/streams/lane/features/test_limits.py"
 _QUEUES: Final = "tests/unit/streams/lane/features/test_queue_limits.py"
+_SHARES: Final = "tests/unit/streams/lane/limits/test_queue_limits_over_lanes.py"
+_OWNER: Final = "tests/unit/streams/lane/limits/test_queue_owner.py"
+_READS: Final = "tests/unit/projections/monitor/test_limits.py"
 _REBUILD: Final = "tests/unit/streams/lane/limits/test_rebuild.py"
 _LINE: Final = "tests/unit/streams/lane/limits/test_line.py"
 
@@ -124,5 +127,93 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "if job.extras is not None and not job.extras.is_held:",
         "if job.extras is not None:",
         _LANE,
+    ),
+    mutant(
+        "queue-limits-silence",
+        "giving out nothing before all lanes of a queue have said how many of its jobs run",
+        "streams/lane/limits/queue_owner.py",
+        "if record.silent:",
+        "if record is None:",
+        _OWNER,
+    ),
+    mutant(
+        "queue-limits-setting",
+        "the check that a lane answers the last setting of a queue's limit",
+        "streams/lane/limits/queue_owner.py",
+        "if number != record.number or lane not in record.silent:",
+        "if lane not in record.silent:",
+        _OWNER,
+    ),
+    mutant(
+        "queue-limits-open-permits",
+        "the times that permits keep which lanes have when the limit of a queue is set anew",
+        "streams/lane/limits/queue_owner.py",
+        "                self._rate.given_back(from_ms)\n        remembered",
+        "                pass\n        remembered",
+        _OWNER,
+    ),
+    mutant(
+        "queue-limits-late-starts",
+        "counting the starts of a lane that has not heard of the last setting",
+        "streams/lane/limits/queue_owner.py",
+        "            self._started(said.used, said.at_ms, None)\n",
+        "",
+        _OWNER,
+    ),
+    mutant(
+        "queue-limits-turns",
+        "the line in which an owner's own lane stands, too",
+        "streams/lane/limits/queue_owner.py",
+        "if (line and line[0] != self.own) or self.own not in self.record.parts:",
+        "if self.own not in self.record.parts:",
+        _OWNER,
+    ),
+    mutant(
+        "queue-limits-given-back",
+        "giving a unit back with the end of its job where other lanes wait",
+        "streams/lane/limits/gate.py",
+        "if self.share.others_wait and not self.is_rate:",
+        "if self.share is None:",
+        _SHARES,
+    ),
+    mutant(
+        "queue-limits-unused",
+        "giving back what no worker of the lane could use",
+        "streams/lane/limits/gate.py",
+        "if free > self.wants:",
+        "if free > self.wants + 1_000:",
+        _SHARES,
+    ),
+    mutant(
+        "queue-limits-join-anew",
+        "joining the limit of a queue anew where the lane has lost what it had",
+        "streams/lane/features/queue_limits.py",
+        "elif lanes_of(lane, queue) != (lane.number,):",
+        "elif lane is None:",
+        _SHARES,
+    ),
+    mutant(
+        "queue-limits-not-before",
+        "the wait for the time from which the permit of a queue's rate holds",
+        "streams/lane/limits/gate.py",
+        "not now_ms < share.permits[0] <= now_ms + SKEW_MS + AHEAD_MS",
+        "share.kind is not None",
+        _SHARES,
+    ),
+    mutant(
+        "queue-limits-told-alone",
+        "telling lanes that keep their units that others wait",
+        "streams/lane/limits/queue_owner.py",
+        "if part.units and not part.others_wait and self.others_wait(lane):",
+        "if part is None:",
+        _OWNER,
+    ),
+    mutant(
+        "queue-limits-present-holders",
+        "naming who has a limit now instead of who had it when the job began to wait",
+        "projections/monitor/limits.py",
+        "return _held_by(name, now), bool(now)",
+        "return text, bool(now)",
+        _READS,
     ),
 )
