@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 from joblog.projections.monitor.monitor import Monitor
+from joblog.services.cli.app import app
+from joblog.services.embedded.stack import StackAddresses
 from joblog.streams.contract.relations import LimitKind
+from typer.testing import CliRunner
 
 from tests.support import projection_settings
 from tests.support.projection_events import BEGINNING, Story, cloud_event
@@ -69,8 +72,16 @@ def limit_event(capacity: int | None = 2, at: datetime = BEGINNING, **fields: An
     return cloud_event("limit.changed", "default", at, {name: one for name, one in data.items() if one is not None})
 
 
+def told(*command: str, stack: StackAddresses, schema: str) -> str:
+    """What the command line prints, in one line."""
+    environment = {"JOBLOG_POSTGRES__DSN": stack.dsn, "JOBLOG_POSTGRES__SCHEMA_NAME": schema}
+    result = CliRunner().invoke(app, command, env=environment, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
+
+
 def test_jobs_that_wait_for_the_limit_of_their_queue_say_so_while_it_is_full(
-    projection: Projection, monitor: Monitor
+    projection: Projection, monitor: Monitor, stack: StackAddresses, schema: str
 ) -> None:
     running, waits, own = [Story(random=1).enqueued().processing()], Story(random=2).enqueued(), limited(3, MUTEX)
     projection.in_lanes(*((lane, limit_event()) for lane in range(2)))
@@ -79,6 +90,9 @@ def test_jobs_that_wait_for_the_limit_of_their_queue_say_so_while_it_is_full(
     projection.apply(Story(random=4, lane=1).enqueued().processing())
     full = "the limit of queue default (2 running of 2)"
     assert [waits_for(monitor, one) for one in (waits, own)] == [full, full]
+    assert f"waits for {full}" in told("job", "show", waits.id, stack=stack, schema=schema)
+    assert "limit semaphore: 2 limit by ann" in told("queue", "show", "default", stack=stack, schema=schema)
+    assert "semaphore: 2" in told("queue", "list", stack=stack, schema=schema)
     (queue,) = [one for one in monitor.queues() if one.name == "default"]
     assert queue.limit is not None
     assert (queue.limit.kind, queue.limit.capacity, queue.limit.set_by) == (LimitKind.SEMAPHORE, 2, "ann")
