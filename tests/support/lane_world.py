@@ -283,6 +283,8 @@ class World:
         for _, worker in lane.workers:
             suspects = [job_id for job_id in worker.held if lane.jobs[job_id].lost >= SUSPECT_LOSSES]
             assert suspects == ([worker.suspect] if worker.suspect is not None else [])
+        for queue, gate in lane.pipeline.store.gates.items():
+            assert gate.running == sum(job.queue == queue for job in running)
 
     def _check_waiting(self, lane: Lane) -> None:
         """Every job that waits has one place, and no place is counted whose job has left it."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.codec import encode
-from joblog.streams.contract.ids import lane_of_job, lane_of_queue, lane_of_shard, new_job_id
+from joblog.streams.contract.ids import lane_of_job, lane_of_shard, new_job_id
 from joblog.streams.contract.relations import RATES, LimitKind, LimitScope
 from joblog.streams.contract.states import State
 from joblog.streams.elector.lane_records import write_state
@@ -17,20 +17,24 @@ from joblog.streams.lane.limits.gate import SharedGate
 from joblog.streams.lane.output import LaneOutput
 
 from tests.support import limits_world
-from tests.support.lane_world import LANES, WIDE
+from tests.support.lane_world import LANES, RULES, WIDE
 from tests.support.limits_world import LimitsWorld
 from tests.support.scene import STARTED_AT
 
-OWNER: Final = lane_of_queue(WIDE, LANES)
-SHARDS: Final = tuple(lane_of_shard(WIDE, LANES, shard) for shard in range(LANES))
 MUTEX: Final = wire.Limit(LimitKind.MUTEX, "m")
 
 
 class QueueLimitsWorld(LimitsWorld):
-    """The world; `settings` are those of the limit in the order in which its owner wrote them."""
+    """The world; `settings` are those of the limit in the order in which its owner wrote them.
 
-    def __init__(self, skews_ms: tuple[int, int, int] = (0, 0, 0)) -> None:
+    - owner: the first of `shards`, the lanes of the queue.
+    """
+
+    def __init__(self, skews_ms: tuple[int, int, int] = (0, 0, 0), queue: str = WIDE) -> None:
         super().__init__((MUTEX,), skews_ms)
+        self.queue = queue
+        self.shards = tuple(lane_of_shard(queue, LANES, shard) for shard in range(RULES.shards.get(queue, 1)))
+        self.owner = self.shards[0]
         self.settings: list[wire.LimitChanged] = []
         #: How many of the settings each lane has written.
         self.known: dict[int, int] = defaultdict(int)
@@ -40,38 +44,39 @@ class QueueLimitsWorld(LimitsWorld):
 
     def announce(self, lane: int, slots: int, name: str = "w") -> None:
         said = wire.WorkerAnnounced(
-            worker=f"{name}{lane}", partition=0, queues=(WIDE,), all_queues=(WIDE,), slots=slots,
+            worker=f"{name}{lane}", partition=0, queues=(self.queue,), all_queues=(self.queue,), slots=slots,
             all_slots=slots, tasks=("t",), started_at=STARTED_AT,
         )  # fmt: skip
         self.report(lane, said)
 
     def create(self, lane: int, *limits: wire.Limit, **fields: Any) -> str:
-        lane = SHARDS[lane % len(SHARDS)]
+        lane = self.shards[lane % len(self.shards)]
         job_id = new_job_id(lane, self.now_ms, len(self.limits_of))
         self.limits_of[job_id] = limits
-        self.send(wire.CreateJob("t", queue=WIDE, job_id=job_id, limits=limits, **fields), lane)
+        self.send(wire.CreateJob("t", queue=self.queue, job_id=job_id, limits=limits, **fields), lane)
         return job_id
 
     def set_limit(self, kind: LimitKind, capacity: int | None, interval_s: float | None = None) -> None:
-        said = wire.SetLimit(kind=kind, key=WIDE, scope=LimitScope.QUEUE, capacity=capacity, interval_s=interval_s)
-        self.send(said, OWNER)
+        said = wire.SetLimit(
+            kind=kind, key=self.queue, scope=LimitScope.QUEUE, capacity=capacity, interval_s=interval_s
+        )
+        self.send(said, self.owner)
 
     def gate(self, lane: int) -> SharedGate | None:
-        found = self.lanes[lane].pipeline.store.gates.get(WIDE)
+        found = self.lanes[lane].pipeline.store.gates.get(self.queue)
         assert found is None or isinstance(found, SharedGate)
         return found
 
     def _commit(self, number: int, out: LaneOutput) -> None:
-        self._writes = number
         for key, kind, _, data, _, _ in out.events:
             if isinstance(data, wire.LimitChanged):
-                assert key == WIDE
+                assert key == self.queue
                 self.controls[number].append((kind, encode(data)))
         events, out.events = out.events, []
         for one in events:  # in their order, as a reader of the log sees them
             if isinstance(one[3], wire.LimitChanged):
                 self.known[number] += 1
-                if number == OWNER:
+                if number == self.owner:
                     self.settings.append(one[3])
             out.events = [one]
             if one is events[-1]:
@@ -136,9 +141,11 @@ class QueueLimitsWorld(LimitsWorld):
             for lane in range(LANES):
                 self.turn(lane, 1000, 1000)
             self.now_ms += 1_000
-        owner = self.lanes[OWNER].pipeline.store.owners.get(WIDE)
+        if len(self.shards) == 1:
+            return
+        owner = self.lanes[self.owner].pipeline.store.owners.get(self.queue)
         assert (owner is None) is (not self.settings or self.settings[-1].capacity is None)
-        for lane in SHARDS:
+        for lane in self.shards:
             gate = self.gate(lane)
             assert (gate is None) is (owner is None)
             if gate is not None and owner is not None:
@@ -179,9 +186,9 @@ def whims(sets: int, rebuilds: int) -> Mapping[Whim, int]:
 
 def chaos(world: QueueLimitsWorld, random: Random, steps: int, sets: int = 1, rebuilds: int = 1) -> None:
     """Jobs of one queue come, run, fail, are deleted; its limit changes; lanes are late, or are loaded again."""
-    for lane in SHARDS:
+    for lane in world.shards:
         world.announce(lane, 3)
-    _set(world, random, OWNER)
+    _set(world, random, world.owner)
     kinds, weights = zip(*whims(sets, rebuilds).items(), strict=True)
     for whim in random.choices(kinds, weights, k=steps):
-        whim(world, random, random.choice(SHARDS))
+        whim(world, random, random.choice(world.shards))

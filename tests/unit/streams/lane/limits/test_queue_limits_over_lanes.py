@@ -8,15 +8,16 @@ from joblog.streams.contract.states import FINAL_STATES
 from joblog.streams.elector.lane_records import write_state
 from joblog.streams.lane.limits.gate import QueueLimit
 
-from tests.support.queue_limits_world import OWNER, SHARDS, QueueLimitsWorld, chaos
+from tests.support.lane_world import QUEUES, SHARDED, WIDE
+from tests.support.queue_limits_world import QueueLimitsWorld, chaos
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_limit_of_a_queue_holds_over_its_lanes_and_nothing_is_left_out(seed: int) -> None:
     random = Random(seed)
     skews = (0, 0, 0) if seed % 2 else (0, random.choice((-900, 900)), random.choice((-5_000, 5_000)))
-    world = QueueLimitsWorld(skews)
-    chaos(world, random, 1_500)
+    world = QueueLimitsWorld(skews, (WIDE, WIDE, SHARDED, QUEUES[0][0])[seed % 4])
+    chaos(world, random, 1_200)
     if any(skews):  # between clocks that differ, rates are slow
         world.set_limit(LimitKind.SEMAPHORE, 3)
     world.finish()
@@ -24,6 +25,10 @@ def test_the_limit_of_a_queue_holds_over_its_lanes_and_nothing_is_left_out(seed:
     world.check_rates()
     assert all(job.state in FINAL_STATES for job in world.folds.values())
     assert len(world.folds) > 100
+
+
+SHARDS = QueueLimitsWorld().shards
+OWNER = SHARDS[0]
 
 
 def world_with(kind: LimitKind, capacity: int, interval_s: float | None = None, slots: int = 20) -> QueueLimitsWorld:
