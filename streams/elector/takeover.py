@@ -141,6 +141,7 @@ class Takeover:
             loaded.lane = self._lane(number, found, clock_ms, loaded, skips=skips)
             if loaded.record.reports != before.reports:
                 _forget_workers(loaded.lane)
+                loaded.lane.reports_lost()
             loaded.lane.loaded(clock_ms)
         except SetAside as why:
             loaded.why = why

@@ -45,6 +45,9 @@ class Feature:
     def load(self, key: str, value: Any, clock_ms: int) -> None:
         """Load one of its records, `key` without the prefix; tombstones are not loaded."""
 
+    def reports_lost(self) -> None:
+        """Called before `loaded` if reports to this lane were lost, and an operator lets it go on without them."""
+
     def loaded(self, clock_ms: int) -> None:
         """Called when all records and jobs of the lane are loaded."""
 

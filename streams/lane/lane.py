@@ -92,6 +92,11 @@ class Lane:
                 feature.load(key.removeprefix(feature.prefix), value, clock_ms)
                 return
 
+    def reports_lost(self) -> None:
+        """Called before `loaded` if reports to this lane were lost, and it goes on without them."""
+        for feature in self.features:
+            feature.reports_lost()
+
     def loaded(self, clock_ms: int) -> None:
         """Called when all records are loaded: place the jobs, and let the features build what they need."""
         store, entered = self.pipeline.store, self.pipeline.hooks.entered

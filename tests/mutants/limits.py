@@ -193,6 +193,14 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _SHARES,
     ),
     mutant(
+        "queue-limits-lost-reports",
+        "joining the limit of a queue anew where reports were skipped",
+        "streams/lane/features/queue_limits.py",
+        "if self._has_lost_reports or self._lacks_lanes(queue):",
+        "if self._lacks_lanes(queue):",
+        _SHARES,
+    ),
+    mutant(
         "queue-limits-not-before",
         "the wait for the time from which the permit of a queue's rate holds",
         "streams/lane/limits/gate.py",

@@ -62,7 +62,8 @@ def set_queue_limit(
     event = wire.LimitChanged(said.kind, queue, said.capacity, said.interval_s, said.scope, said.by, said.reason)
     write_changed(event, received.id, out)
     if queue in lane.store.owners or len(lanes_of(lane, queue)) > 1:
-        begun, limit = own(lane, queue), queue_limit(event)
+        gate, limit = lane.store.gates.get(queue), queue_limit(event)
+        begun = own(lane, queue, gate.record() if isinstance(gate, Gate) else limit)
         capacity = 0 if event.capacity is None else limit.capacity
         begun.begin(limit.kind, capacity, limit.interval_ms, lanes_of(lane, queue), election.now_ms)
         share(begun, event, queue, lane, out)
@@ -97,8 +98,12 @@ class QueueLimits(Feature):
         super().__init__(pipeline)
         #: Limits of queues in several lanes that this lane has to join anew.
         self._to_join: list[str] = []
+        self._has_lost_reports = False
 
     # --- loading ---
+
+    def reports_lost(self) -> None:
+        self._has_lost_reports = True
 
     def load(self, key: str, value: QueueLimit | QueueShare | Ownership, clock_ms: int) -> None:
         store = self.pipeline.store
@@ -113,13 +118,20 @@ class QueueLimits(Feature):
             gate.running = running_of(lane, queue)
             if isinstance(gate, SharedGate):
                 joined(lane, queue, gate)
-                known = lane.store.owners[queue].lanes if queue in lane.store.owners else ()
-                if known and not known.issuperset(lanes_of(lane, queue)):
+                if self._has_lost_reports or self._lacks_lanes(queue):
                     self._to_join.append(queue)
             elif lanes_of(lane, queue) != (lane.number,):
                 self._to_join.append(queue)
         for queue in self._to_join:
             self._close(queue)
+
+    def _lacks_lanes(self, queue: str) -> bool:
+        """Whether this lane owns the limit, and the queue lives in lanes that its record does not know."""
+        lane = self.pipeline
+        if owner_lane(lane, queue) != lane.number:
+            return False
+        owner = lane.store.owners.get(queue)
+        return owner is None or not owner.lanes.issuperset(lanes_of(lane, queue))
 
     def _close(self, queue: str) -> None:
         """Let no job start before the lane has joined the limit."""
@@ -127,7 +139,7 @@ class QueueLimits(Feature):
         if isinstance(before, SharedGate):
             return
         if owner_lane(lane, queue) == lane.number:
-            own(lane, queue)
+            own(lane, queue, before.record())
         closed = QueueShare(before.limit.kind, before.limit.capacity, before.limit.interval_ms)
         lane.store.gates[queue] = SharedGate(closed, before.running)
 
@@ -147,7 +159,7 @@ class QueueLimits(Feature):
             self._is_stale(report, out)
             return
         before = lane.store.gates.get(queue)
-        known = (before.limit.kind, before.limit.capacity, before.limit.interval_ms) if before is not None else None
+        known = before.limit.definition if before is not None else None
         if report.changed or known != ((report.kind, capacity, report.interval_ms) if capacity else None):
             write_changed(changed(report), cause, out)
         running = take_in(lane, queue, report.kind, capacity, report.interval_ms, report.number, out)
@@ -171,13 +183,19 @@ class QueueLimits(Feature):
 
     def _join_anew(self, queue: str, asking: int | None, election: Election, out: LaneOutput) -> None:
         """Let all lanes join again, since `asking` has lost what it knew, or a lane is new."""
-        lane = self.pipeline
-        if queue not in lane.store.gates and queue not in lane.store.owners:
+        lane, gate = self.pipeline, self.pipeline.store.gates.get(queue)
+        owner = lane.store.owners.get(queue)
+        if owner is None and gate is None:
             if asking is not None:
                 none = wire.QueueLimitTold(queue=queue, number=0, kind=LimitKind.MUTEX)
                 out.reports.append((asking, queue, none))
             return
-        owner = own(lane, queue)
+        if owner is None:
+            assert gate is not None
+            if isinstance(gate, Gate):
+                owner = own(lane, queue, gate.record())
+            else:  # its record was lost
+                owner = own(lane, queue, spent(QueueLimit(*gate.limit.definition), election.now_ms))
         lanes = (*lanes_of(lane, queue), lane.number if asking is None else asking)
         owner.begin(*owner.setting, lanes, election.now_ms)
         share(owner, None, queue, lane, out)

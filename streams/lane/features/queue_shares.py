@@ -7,7 +7,7 @@ from joblog.streams.contract.ids import lane_of_queue, lane_of_shard
 from joblog.streams.contract.relations import RATES, LimitKind, LimitScope
 from joblog.streams.contract.shards import shards_of
 from joblog.streams.contract.states import PROCESSING
-from joblog.streams.lane.limits.gate import Gate, QueueLimit, QueueShare, SharedGate
+from joblog.streams.lane.limits.gate import QueueLimit, QueueShare, SharedGate
 from joblog.streams.lane.limits.queue_owner import Ownership, QueueOwner
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
@@ -107,12 +107,10 @@ def forget_if_over(owner: QueueOwner, queue: str, lane: Pipeline, out: LaneOutpu
         out.state[QUEUE_LIMIT_KEY + queue + OWNER_KEY] = None
 
 
-def own(lane: Pipeline, queue: str) -> QueueOwner:
-    """The owner of a queue's limit in this lane, which is its first one; a new one knows what counted until now."""
+def own(lane: Pipeline, queue: str, known: QueueLimit) -> QueueOwner:
+    """The owner of a queue's limit in this lane, which is its first one; a new one begins with what is known."""
     found = lane.store.owners.get(queue)
     if found is None:
-        gate = lane.store.gates.get(queue)
-        known = gate.record() if isinstance(gate, Gate) else QueueLimit(LimitKind.MUTEX, 0, 0)
         record = Ownership(known.kind, known.capacity, known.interval_ms, 0, known.rate)
         found = lane.store.owners[queue] = QueueOwner(record, lane.number)
     return found

@@ -29,6 +29,11 @@ class QueueLimit(Struct, array_like=True, gc=False, tag="limit"):
     interval_ms: int
     rate: tuple[Any, ...] = ()
 
+    @property
+    def definition(self) -> tuple[LimitKind, int, int]:
+        """Kind, capacity and interval."""
+        return self.kind, self.capacity, self.interval_ms
+
 
 class QueueShare(Struct, array_like=True, tag="share"):
     """The record of a lane's share of the limit of a queue.
@@ -46,6 +51,11 @@ class QueueShare(Struct, array_like=True, tag="share"):
     permits: list[int] = []
     asked: int = 0
     others_wait: bool = True
+
+    @property
+    def definition(self) -> tuple[LimitKind, int, int]:
+        """Kind, capacity and interval."""
+        return self.kind, self.capacity, self.interval_ms
 
 
 class Gate:

@@ -5,10 +5,11 @@ from random import Random
 import pytest
 from joblog.streams.contract.relations import LimitKind
 from joblog.streams.contract.states import FINAL_STATES
-from joblog.streams.elector.lane_records import write_state
+from joblog.streams.elector.lane_records import read_state, write_state
+from joblog.streams.lane.lane import Lane
 from joblog.streams.lane.limits.gate import QueueLimit
 
-from tests.support.lane_world import QUEUES, SHARDED, WIDE
+from tests.support.lane_world import LANES, QUEUES, RULES, SHARDED, WIDE
 from tests.support.queue_limits_world import QueueLimitsWorld, chaos
 
 
@@ -164,3 +165,38 @@ def test_a_queue_that_gets_more_lanes_has_its_limit_in_all_of_them() -> None:
         world.create(number)
     turns(world)
     assert sum(running(world)) == 2
+
+
+@pytest.mark.parametrize("lane", SHARDS)
+def test_a_lane_that_goes_on_without_reports_that_were_lost_joins_anew(lane: int) -> None:
+    world = world_with(LimitKind.SEMAPHORE, 2)
+    for number in range(12):
+        world.create(number)
+    world.set_limit(LimitKind.SEMAPHORE, 3)
+    world.turn(OWNER, 1000, 1000)
+    if lane == OWNER:  # what is lost are the answers, and not what they answer
+        turns(world, 1)
+    partition = world.partitions[lane]
+    assert partition.read_reports < len(partition.reports)
+    partition.read_reports = len(partition.reports)
+    world.lanes[lane] = Lane(lane, LANES, RULES)
+    for key, value in partition.state.items():
+        world.lanes[lane].load(key, read_state(key, value), world.now_ms)
+    world.lanes[lane].reports_lost()
+    world.lanes[lane].loaded(world.now_ms)
+    world.finish()
+    world.settled()
+    assert all(job.state in FINAL_STATES for job in world.folds.values())
+
+
+def test_an_owner_whose_record_is_lost_lets_all_lanes_join_anew() -> None:
+    world = world_with(LimitKind.SLIDING_WINDOW, 3, 1.0)
+    for number in range(12):
+        world.create(number)
+    turns(world)
+    assert sum(running(world)) == 3
+    del world.partitions[OWNER].state["queue_limit:wide/owner"]
+    world.take_over(OWNER)
+    world.finish()
+    world.settled()
+    world.check_rates()
