@@ -26,6 +26,7 @@ ATTRIBUTES = {"specversion": "1.0", "id": "e-1", "source": "/shop"}
 #: Names in reports, for which their structs have no patterns; and structs within them that a model describes, too.
 NAMES: dict[str, Any] = {
     **dict.fromkeys(("job_id", "child", "parent"), fields.JobId),
+    "queue": fields.QueueName,
     **dict.fromkeys(("queues", "all_queues"), tuple[fields.QueueName, ...]),
     "worker": fields.WorkerId,
     "tasks": tuple[fields.TaskName, ...],
@@ -96,14 +97,25 @@ LIMITS: Final[Sequence[Data]] = (
 )
 
 
+#: What a lane may be told of the limit of a queue.
+SETTINGS: Final[Sequence[Data]] = (
+    {"kind": "mutex", "capacity": None, "interval_ms": 0},
+    {"kind": "semaphore", "capacity": 3, "interval_ms": 0},
+    {"kind": "token_bucket", "capacity": 1_000_000, "interval_ms": 500},
+)
+
+
 def fitting_struct(kind: type[Struct]) -> st.SearchStrategy[Data]:
     """JSON objects that are this report."""
     made = {field.name: _values(NAMES.get(field.name, field.type), []) for field in structs.fields(kind)}
     required = {field.name for field in structs.fields(kind) if field.required}
-    return st.fixed_dictionaries(
+    found = st.fixed_dictionaries(
         {"type": st.just(kind.__struct_config__.tag), **{name: made[name] for name in required}},
         optional={name: one for name, one in made.items() if name not in required},
     )
+    if kind is wire.QueueLimitTold:
+        return st.builds(lambda said, setting: {**said, **setting}, found, st.sampled_from(SETTINGS))
+    return found
 
 
 def enveloped(message: Data) -> Data:
