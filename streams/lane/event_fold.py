@@ -49,6 +49,8 @@ class EventFold:
         self.ended: OrderedDict[str, Job] = OrderedDict()
         self.waits = ParentsFold(number)
         self._kept = kept
+        #: The latest time of an event, by whatever clock.
+        self._latest_ms = 0
         #: Unique keys that are held for a period, the last claim of each.
         self._periods: dict[str, Period] = {}
         #: Events of jobs whose first event is unknown: they were revived after they were forgotten, or it is lost.
@@ -63,6 +65,7 @@ class EventFold:
         if not is_transition(event) or not self.batches.job(job_id, event):
             self.waits.apply(job_id, event)
         self._limits.apply(job_id, event, at_ms)
+        self._latest_ms = max(self._latest_ms, at_ms)
         if lane_of_job(job_id) != self.number:
             return
         before = self.jobs.get(job_id) or self.ended.pop(job_id, None)
@@ -101,7 +104,8 @@ class EventFold:
         records.update(self.jobs)
         records.update(self.batches.records(now_ms))
         queue_limits = self.controls.queue_limits.items()
-        records.update((QUEUE_LIMIT_KEY + queue, spent(limit, now_ms)) for queue, limit in queue_limits)
+        started_ms = max(now_ms, self._latest_ms)
+        records.update((QUEUE_LIMIT_KEY + queue, spent(limit, started_ms)) for queue, limit in queue_limits)
         records.update((UNIQUE_KEY + place, period) for place, period in self._periods.items() if period[1] > now_ms)
         records.update(
             (LIMIT_KEY + key, one) for key, one in self._limits.records(now_ms, self.controls.limits).items()

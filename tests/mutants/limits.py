@@ -201,6 +201,14 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _SHARES,
     ),
     mutant(
+        "queue-limits-clock-ahead",
+        "the time of the last event, by whatever clock, from which a rate counts that is made anew",
+        "streams/lane/event_fold.py",
+        "started_ms = max(now_ms, self._latest_ms)",
+        "started_ms = now_ms",
+        _QUEUES,
+    ),
+    mutant(
         "queue-limits-not-before",
         "the wait for the time from which the permit of a queue's rate holds",
         "streams/lane/limits/gate.py",

@@ -48,6 +48,7 @@ class Workers(Feature):
         super().__init__(pipeline)
         self.registry = WorkerRegistry()
         self.is_unfilled = False
+        self._gates = pipeline.store.gates
         #: Jobs that are held back because each worker runs another suspect, in the order in which they came.
         self._apart: deque[str] = deque()
 
@@ -217,8 +218,7 @@ class Workers(Feature):
                 cancel = wire.CancelJob(job_id=job.id, lease=before.lease, reason=f"The job is {job.state}")
                 out.assignments.append((worker.announced.partition, worker.announced.worker, cancel))
         self.registry.release(before.worker, job.id)
-        gates = self.pipeline.store.gates
-        if gates and (gate := gates.get(before.queue)) is not None:
+        if self._gates and (gate := self._gates.get(before.queue)) is not None:
             gate.ended()
 
     def assign(self, election: Election, out: LaneOutput) -> None:

@@ -3,8 +3,10 @@
 from typing import Any
 
 from joblog.streams.contract.codec import encode
+from joblog.streams.contract.ids import new_job_id
 from joblog.streams.contract.relations import LimitKind, LimitScope
-from joblog.streams.contract.wire import Limit, LimitChanged, SetLimit
+from joblog.streams.contract.states import State
+from joblog.streams.contract.wire import JobEvent, Limit, LimitChanged, SetLimit
 from joblog.streams.lane.event_fold import EventFold
 from joblog.streams.lane.features.queue_shares import QUEUE_LIMIT_KEY
 from joblog.streams.lane.limits.gate import Gate, QueueLimit
@@ -62,5 +64,10 @@ def test_after_a_rebuild_a_rate_begins_as_if_all_had_started() -> None:
     gate = Gate(kept)
     assert not gate.is_open(NOW)
     assert gate.wake_ms == NOW + 500
+    started = JobEvent(1, State.PROCESSING, 1, "q0", "t")
+    fold.apply(new_job_id(0, NOW), started, NOW + 3_000, None)  # by a clock that was ahead
+    later = Gate(fold.state(NOW)[f"{QUEUE_LIMIT_KEY}q0"])
+    assert not later.is_open(NOW + 3_000)
+    assert later.wake_ms == NOW + 3_500
     fold.controls.apply("limit.changed", encode(LimitChanged(LimitKind.MUTEX, "q0", scope=LimitScope.QUEUE)))
     assert fold.state(NOW) == {}
