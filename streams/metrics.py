@@ -120,13 +120,6 @@ METRICS: Final[tuple[Metric, ...]] = (
         roles=_ELECTOR,
         values={"reason": ("log_lost", "state_lost", "state_unreadable", "internal_error", "rebuilding")},
     ),
-    Metric(
-        "joblog_unserved_jobs",
-        "gauge",
-        "Jobs found, when lanes were loaded, in a lane that the settings do not serve for their queue",
-        ("queue",),
-        roles=_ELECTOR,
-    ),
     Metric("joblog_live_jobs", "gauge", "Jobs that this elector holds in memory", roles=_ELECTOR),
     Metric(
         "joblog_stale_reports_total",

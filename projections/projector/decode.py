@@ -144,6 +144,7 @@ WORKER_STATES: Final[Mapping[str, str]] = {
     "worker.stopped": "stopped",
     "worker.lost": "lost",
     "worker.quieted": "quiet",
+    "worker.resumed": "running",
     "worker.stop_ordered": "stopping",
 }
 
@@ -268,7 +269,8 @@ def _rare_fact(kind: str, subject: str | None, at: str, data: bytes) -> Fact:
         worker = _worker_event(data)
         _in_utc(worker.started_at)
         state = WORKER_STATES[kind]
-        return WorkerFact("quiet" if worker.quiet and state == "running" else state, at, worker)
+        is_quiet = worker.quiet and state == "running" and kind != "worker.resumed"  # it has not announced that yet
+        return WorkerFact("quiet" if is_quiet else state, at, worker)
     if kind in BATCH_STATES:
         return _batch_fact(kind, subject, at, _batch_event(data))
     if kind == "command.rejected":

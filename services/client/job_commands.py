@@ -240,9 +240,9 @@ class JobCommands(ABC):
         expected_version: int | None = None,
         reason: str | None = None,
     ) -> None:
-        """Move a job to another queue of the lane that its id names; its state stays. Rejected while it runs.
+        """Move a job to another queue; its state, priority and age stay. Rejected while it runs.
 
-        Raises InvalidData for a queue that lives in other lanes: delete the job, and create it there.
+        A job with a unique key cannot be moved, since the key is one of its queue.
         """
         check_move(job_id, queue, self._rules)
         self._change(commands.MoveJob, job_id, expected_state, expected_version, reason, queue=queue)

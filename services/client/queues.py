@@ -8,8 +8,6 @@ from joblog.services.client.changes import control_record
 from joblog.services.client.templates import CommandRecord, Rules
 from joblog.streams.contract.controls import Control, DrainQueue, PauseQueue, ResumeQueue
 from joblog.streams.contract.fields import is_queue, wrong_queue
-from joblog.streams.contract.ids import lane_of_shard
-from joblog.streams.contract.shards import shards_of
 from joblog.streams.errors import InvalidData
 
 Send = Callable[[Sequence[CommandRecord]], None]
@@ -48,10 +46,10 @@ class Queues:
         self._tell(ResumeQueue, queue, by, reason)
 
     def _tell(self, kind: type[Control], queue: str, by: str | None, reason: str | None, **fields: Any) -> None:
-        """One command for each lane in which the queue lives, one after the other: they have the same key."""
+        """One command for each lane, since any may have jobs of the queue; one after the other: they have one key."""
         if not is_queue(queue):
             raise InvalidData(wrong_queue(queue))
         rules = self._rules
         said = {"queue": queue, "by": by, "reason": reason, **fields}
-        for shard in range(shards_of(queue, rules.shards, rules.shards_before).served):
-            self._send([control_record(kind, said, rules, queue, lane_of_shard(queue, rules.lanes, shard))])
+        for lane in range(rules.lanes):
+            self._send([control_record(kind, said, rules, queue, lane)])

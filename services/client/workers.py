@@ -1,10 +1,10 @@
-"""The client's part for workers: from outside, let them take no more jobs, or stop."""
+"""The client's part for workers: from outside, let them take no more jobs, take some again, or stop."""
 
 from collections.abc import Callable, Sequence
 
 from joblog.services.client.changes import control_record
 from joblog.services.client.templates import CommandRecord, Rules
-from joblog.streams.contract.controls import Control, QuietWorker, StopWorker, home_of_worker
+from joblog.streams.contract.controls import Control, QuietWorker, ResumeWorker, StopWorker, home_of_worker
 from joblog.streams.errors import InvalidData
 
 Send = Callable[[Sequence[CommandRecord]], None]
@@ -21,8 +21,12 @@ class Workers:
         self._send, self._rules = send, rules
 
     def quiet(self, worker: str, *, by: str | None = None, reason: str | None = None) -> None:
-        """Give a worker no more jobs; it finishes what it runs, and waits to be stopped."""
+        """Give a worker no more jobs; it finishes what it runs, and waits to be resumed or stopped."""
         self._tell(QuietWorker, worker, by, reason)
+
+    def resume(self, worker: str, *, by: str | None = None, reason: str | None = None) -> None:
+        """Give a worker jobs again that was told to take no more; one that was told to stop stops."""
+        self._tell(ResumeWorker, worker, by, reason)
 
     def stop(self, worker: str, *, by: str | None = None, reason: str | None = None) -> None:
         """Stop a worker in order, as SIGTERM does: what does not end within its grace time is given back.

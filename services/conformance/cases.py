@@ -39,6 +39,7 @@ _PARENT: Final = _id_in(lane_of_queue("mails", LANES), 2)
 _CHANGED: Final = _id_in(lane_of_queue("mails", LANES), 5)
 _UNKNOWN: Final = _id_in(lane_of_queue("mails", LANES), 6)
 _AWAY: Final = _id_in((lane_of_queue("mails", LANES) + 1) % LANES, 3)
+_AWAY_KEY: Final = _id_in((lane_of_queue("mails", LANES) + 1) % LANES, 7)
 
 
 def _event(name: str, data: Any, **changed: Any) -> dict[str, Any]:
@@ -230,9 +231,15 @@ CASES: Final[tuple[Case, ...]] = (
         UNKNOWN_JOB,
     ),
     _one(
+        "any-lane",
+        "A job's id may name any lane: the workers of its queue come to it",
+        _create("any-lane", job_id=_AWAY),
+        TAKEN,
+    ),
+    _one(
         "wrong-lane",
-        "The lane in a job's id must be one of its queue",
-        _create("wrong-lane", job_id=_AWAY),
+        "With an idempotency key, the lane in a job's id must be one of its queue, which knows the key",
+        _create("wrong-lane", job_id=_AWAY_KEY, idempotency_key="order-4712"),
         WRONG_LANE,
     ),
 )

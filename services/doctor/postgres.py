@@ -1,18 +1,16 @@
 """Checks of Postgres: the tables, how late they are, clocks, workers for each queue, and jobs left behind."""
 
-import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Final
 
 from joblog.projections import database
-from joblog.projections.monitor.models import LiveJobs, ParkedCode, Queue
+from joblog.projections.monitor.models import ParkedCode, Queue
 from joblog.projections.monitor.monitor import Monitor
 from joblog.projections.schema import schema
 from joblog.services.doctor.doctor import Finding, fail, ok, warn
 from joblog.services.settings.model import Settings
-from joblog.streams.contract.shards import shard_of_lane
 from joblog.streams.contract.states import State
 from joblog.streams.errors import InternalError, SchemaError, SettingsError
 
@@ -39,7 +37,6 @@ def examine_postgres(settings: Settings) -> Iterator[Finding]:
     with Monitor(dsn, settings.postgres.schema_name, connections_max=1) as monitor:
         yield from _lateness(monitor)
         yield from _queues(monitor)
-        yield from unserved_jobs(monitor.live_jobs(), settings.shards_served, settings.lanes)
         yield from parked_records(monitor.parked_codes())
 
 
@@ -123,25 +120,6 @@ def _unknown_tasks(monitor: Monitor, known: set[str]) -> Iterator[Finding]:
     waiting = {job.task for job in monitor.jobs(state=State.ENQUEUED, limit=100).items}
     for task in sorted(waiting - known):
         yield warn("tasks", f"jobs wait for a worker that knows {task}", "start one with the module of this task")
-
-
-def unserved_jobs(jobs: Iterable[LiveJobs], served: Mapping[str, int], lanes: int) -> Iterator[Finding]:
-    """Live jobs in lanes that the settings do not serve for their queue, as after a change of `queue_shards`."""
-    left: dict[str, list[LiveJobs]] = {}
-    for one in jobs:
-        if shard_of_lane(one.queue, one.lane, lanes) >= served.get(one.queue, 1):
-            left.setdefault(one.queue, []).append(one)
-    for queue, places in left.items():
-        shards = 1 + max(shard_of_lane(queue, one.lane, lanes) for one in places)
-        yield fail(
-            "shards",
-            f"{sum(one.jobs for one in places)} jobs of queue {queue} are in lanes "
-            f"{', '.join(str(one.lane) for one in places)}, where nobody serves it",
-            f"set JOBLOG_QUEUE_SHARDS_BEFORE='{json.dumps({queue: shards})}' for electors and workers, "
-            "until these lanes are empty",
-        )
-    if not left:
-        yield ok("shards", "all jobs are in lanes that are served")
 
 
 def parked_records(codes: Iterable[ParkedCode]) -> Iterator[Finding]:

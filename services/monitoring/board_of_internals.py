@@ -50,8 +50,6 @@ INTERNALS: Final = Board(
                 Panel("Permits", "Permits that jobs got a second, and that came back unused.", "ops",
                       ((rate("joblog_limit_grants_total", "kind"), "{{kind}}"),
                        (rate("joblog_limit_permits_returned_total"), "came back"))),
-                Panel("Jobs nobody serves", "Jobs in lanes that the settings do not serve for their queue.", "short",
-                      (("sum by (queue) (joblog_unserved_jobs)", "{{queue}}"),)),
             ),
         ),
         Row(

@@ -10,12 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from joblog.services.settings.model import Settings
-from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.retry import Retry, RetryPolicy
 from joblog.streams.contract.timestamps import time_ms
 from joblog.streams.errors import InvalidData
 from joblog.streams.lane.filters import ElectFilter, FilterChain, RetryFilter, installed_filters
-from joblog.streams.lane.rules import LaneRules
 from joblog.streams.progress import Told, silent
 from joblog.streams.replay.asking import Asking
 from joblog.streams.replay.log import EventReader
@@ -78,8 +76,8 @@ def _question(settings: Settings, change: Change) -> Question:
     retry = None if change.retry is None else convert(change.retry.model_dump(mode="json"), Retry)
     from_ms, to_ms = (None if at is None else time_ms(at) for at in (change.since, change.until))
     return Question(
-        otherwise=WhatIf(_chain(settings, others, errors), retry, change.beyond),
-        as_it_was=WhatIf(_chain(settings, installed, errors), None, change.beyond),
+        otherwise=WhatIf(_chain(others, errors), retry, change.beyond),
+        as_it_was=WhatIf(_chain(installed, errors), None, change.beyond),
         chosen=Chosen(change.task, change.queue, from_ms, to_ms),
         errors=errors,
         whole=bool(change.added) or len(installed) > 1,
@@ -87,13 +85,8 @@ def _question(settings: Settings, change: Change) -> Question:
     )
 
 
-def _chain(settings: Settings, filters: list[ElectFilter], errors: Counter[str]) -> FilterChain:
-    rules = LaneRules(shards=settings.queue_shards, shards_before=settings.queue_shards_before)
-    return FilterChain(
-        filters,
-        on_error=lambda name: errors.update([name]),
-        has_queue=lambda job_id, queue: rules.has_queue(queue, lane_of_job(job_id), settings.lanes),
-    )
+def _chain(filters: list[ElectFilter], errors: Counter[str]) -> FilterChain:
+    return FilterChain(filters, on_error=lambda name: errors.update([name]))
 
 
 def _text(change: Change, lanes: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ Models = tuple[type[BaseModel], ...]
 COMMANDS: Final[Models] = get_args(get_args(commands.Command)[0])
 EVENTS: Final[Models] = get_args(get_args(events.Event)[0])
 REPORTS: Final[tuple[type[Struct], ...]] = get_args(wire.AnyReport)
-ASSIGNMENTS: Final[tuple[type[Struct], ...]] = (wire.RunJob, wire.CancelJob, wire.OrderWorker)
+ASSIGNMENTS: Final[tuple[type[Struct], ...]] = (wire.RunJob, wire.CancelJob, wire.OrderWorker, wire.ServeQueue)
 
 _DATA_TYPE: Final = "application/json"
 

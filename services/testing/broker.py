@@ -65,10 +65,7 @@ class Broker:
         self.lanes = [Lane(number, lanes, rules) for number in range(lanes)]
         for lane in self.lanes:
             lane.loaded(now_ms)
-        self._chain = FilterChain(
-            (RetryFilter(), *filters),
-            has_queue=lambda job_id, queue: rules.has_queue(queue, lane_of_job(job_id), lanes),
-        )
+        self._chain = FilterChain((RetryFilter(), *filters))
         self._log = log
         self._commands: list[deque[bytes]] = [deque() for _ in range(lanes)]
         self._reports: list[deque[bytes]] = [deque() for _ in range(lanes)]
@@ -162,6 +159,8 @@ class Broker:
                     self.on_cancel(assignment)
                 case wire.OrderWorker():
                     raise NotSimulated("workers cannot be told to be quiet or to stop: there is none")
+                case wire.ServeQueue():
+                    pass  # the worker asks in the lane of each job
 
     # --- time ---
 

@@ -27,6 +27,7 @@ from joblog.services.worker.assignments import partition_of
 from joblog.services.worker.execution.run import Leases, Run
 from joblog.services.worker.options import WorkerOptions
 from joblog.services.worker.reports import Reports
+from joblog.services.worker.served_lanes import ServedLanes
 from joblog.services.worker.slots import Slots
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.wire import WorkerAnnounced
@@ -50,17 +51,18 @@ class Announcer:
         worker: str,
         tasks: Mapping[str, Retry | None],
         leases: Leases,
+        served: ServedLanes,
     ) -> None:
         self._reports = reports
         self._settings = settings
-        self._lanes = settings.queues_of_lanes
+        self._served = served
         self._home = settings.home
         self._worker = worker
         self._tasks = tuple(sorted(tasks))
         self._policies = {name: retry for name, retry in tasks.items() if retry is not None}
         self._started_at = datetime.now(UTC)
-        self._offered: dict[int, int] = {}
-        self._sent_at = dict.fromkeys(self._lanes, -inf)
+        self._offered: dict[int, tuple[int, tuple[str, ...]]] = {}
+        self._sent_at: dict[int, float] = {}
         self._leases = leases
         self._announced: set[int] = set()
         #: Whether it was told to take no more jobs.
@@ -69,27 +71,34 @@ class Announcer:
     @property
     def lanes(self) -> tuple[int, ...]:
         """In the order of the worker's queues."""
-        return tuple(self._lanes)
+        return tuple(self._served.queues)
 
     @property
     def is_announced(self) -> bool:
-        """Whether Kafka has acknowledged an announcement to every lane."""
-        return len(self._announced) == len(self._lanes)
+        """Whether Kafka has acknowledged an announcement to every lane where its queues live."""
+        return self._announced.issuperset(self._settings.queues_of_lanes)
 
     def announce(self, offers: Mapping[int, int], now: float, *, at_once: bool = False) -> None:
         """Send each lane its offer if it has changed, or if it is time to renew the lease."""
-        for lane, slots in offers.items():
-            age = now - self._sent_at[lane]
-            is_changed = slots != self._offered.get(lane)
+        for lane, offered in offers.items():
+            queues = self._served.queues[lane]
+            slots = offered if queues else 0
+            age = now - self._sent_at.get(lane, -inf)
+            is_changed = (slots, queues) != self._offered.get(lane)
             if age >= self._settings.renew_s or (is_changed and (at_once or age >= CHANGE_S)):
-                self._offered[lane] = slots
+                self._offered[lane] = (slots, queues)
                 self._sent_at[lane] = now
                 self._reports.announce(lane, self._message(lane, slots), partial(self._acknowledged, lane, now))
 
     def announce_stop(self) -> None:
         """Let every lane elect anew what the worker still holds, without waiting for the end of the lease."""
-        for lane in self._lanes:
+        for lane in self.lanes:
             self._reports.stopping(lane, self._worker)
+
+    def leave(self, lane: int) -> None:
+        """Tell a lane that the worker does not serve it any more."""
+        self._reports.stopping(lane, self._worker)
+        del self._offered[lane], self._sent_at[lane]
 
     def _acknowledged(self, lane: int, sent_at: float) -> None:
         self._announced.add(lane)
@@ -99,7 +108,7 @@ class Announcer:
         return WorkerAnnounced(
             worker=self._worker,
             partition=partition_of(self._worker),
-            queues=self._lanes[lane],
+            queues=self._served.queues[lane],
             all_queues=self._settings.queues,
             slots=slots,
             all_slots=self._settings.slots,
@@ -145,10 +154,13 @@ def offers(capacity: int, prefetch: int, loads: Sequence[LaneLoad]) -> list[int]
 
 
 class LaneBook:
-    """What `offers` needs to know of the lanes, noted by the worker's loop; instants are those of `clock`."""
+    """What `offers` needs to know of the lanes, noted by the worker's loop; instants are those of `clock`.
+
+    - lanes: in the order of the worker's queues; set anew when they change.
+    """
 
     def __init__(self, lanes: Sequence[int], slots: int, prefetch: int, window_s: float) -> None:
-        self._lanes = tuple(lanes)
+        self.lanes = tuple(lanes)
         self._slots = slots
         self._prefetch = prefetch
         self._window_s = window_s
@@ -169,8 +181,8 @@ class LaneBook:
             loads = self._loads(slots, running, capacity, now)
         else:
             self._samples.clear()
-            loads = [LaneLoad()] * len(self._lanes)
-        return dict(zip(self._lanes, offers(capacity, self._prefetch, loads), strict=True))
+            loads = [LaneLoad()] * len(self.lanes)
+        return dict(zip(self.lanes, offers(capacity, self._prefetch, loads), strict=True))
 
     def _loads(self, slots: Slots, running: Iterable[Run], capacity: int, now: float) -> list[LaneLoad]:
         working = Counter(run.job.lane for run in running if not run.token.is_cancelled)
@@ -180,7 +192,7 @@ class LaneBook:
         elif now - self._full_at >= self._window_s:
             self._lowered.clear()
         lately = self._started_lately(slots.starts, now)
-        return [LaneLoad(working[n], waiting[n], lately[n], n in self._lowered) for n in self._lanes]
+        return [LaneLoad(working[n], waiting[n], lately[n], n in self._lowered) for n in self.lanes]
 
     def _started_lately(self, starts: Counter[int], now: float) -> Counter[int]:
         """How many runs of each lane were started within the window, as exactly as the samples allow."""

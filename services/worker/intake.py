@@ -9,9 +9,10 @@ from joblog.services.worker.assignments import Arrived, Unreadable
 from joblog.services.worker.execution.run import AssignmentRecord, KnownTask, Leases, Run, RunKey, clock
 from joblog.services.worker.orders import Orders
 from joblog.services.worker.reports import Endings, Reports, RunMeters, position_of
+from joblog.services.worker.served_lanes import ServedLanes
 from joblog.services.worker.slots import Slots
 from joblog.streams.contract.unreadable import failed_by_assignment
-from joblog.streams.contract.wire import AnyAssignment, CancelJob, OrderWorker, RunJob
+from joblog.streams.contract.wire import AnyAssignment, CancelJob, OrderWorker, RunJob, ServeQueue
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +38,13 @@ class Intake:
         meters: RunMeters,
         leases: Leases,
         orders: Orders,
+        served: ServedLanes,
     ) -> None:
         self._worker = worker
         self._lanes = lanes
         self._leases = leases
         self._orders = orders
+        self._served = served
         self._queues = frozenset(queues)
         self._known = known
         self._slots = slots
@@ -63,6 +66,8 @@ class Intake:
                     self._cancel(assignment)
                 elif isinstance(assignment, OrderWorker):
                     self._orders.take(assignment)
+                elif isinstance(assignment, ServeQueue):
+                    self._served.tell(assignment.queue, assignment.lane, now)
                 else:
                     self._park(record, assignment)
             except Exception as exc:  # noqa: BLE001 - the records behind this one are for other jobs
@@ -107,6 +112,10 @@ class Intake:
         """Give back what waits, and what still arrives."""
         self._closed = reason
         self.release(self._slots.withdraw_older(inf), reason)
+
+    def open(self) -> None:
+        """Take runs again."""
+        self._closed = None
 
     def release(self, runs: Iterable[Run], reason: str) -> None:
         for run in runs:

@@ -15,6 +15,7 @@ from joblog.services.worker.options import WorkerOptions
 from joblog.services.worker.orders import Orders
 from joblog.services.worker.report_sender import ReportSender
 from joblog.services.worker.reports import Endings, Reports, RunMeters
+from joblog.services.worker.served_lanes import ServedLanes
 from joblog.services.worker.slots import Slots
 from joblog.streams.errors import JoblogError
 from joblog.streams.health import Health
@@ -60,9 +61,9 @@ class Session:
         self._settings = settings
         self._assignments = assignments
         policies = {name: known.retry for name, known in parts.known.items()}
-        lanes = settings.queues_of_lanes
-        self._leases = Leases(lanes, settings.fence_s, now)
-        self._announcer = Announcer(parts.reports, settings, worker, policies, self._leases)
+        self._served = ServedLanes(settings)
+        self._leases = Leases(self._served.queues, settings.fence_s, now)
+        self._announcer = Announcer(parts.reports, settings, worker, policies, self._leases, self._served)
         self._book = LaneBook(self._announcer.lanes, settings.slots, settings.prefetch, settings.release_after_s)
         self._intake = Intake(
             worker=worker,
@@ -75,6 +76,7 @@ class Session:
             meters=parts.run_meters,
             leases=self._leases,
             orders=parts.orders,
+            served=self._served,
         )
         self._is_draining = False
         if parts.orders.is_quiet:
@@ -120,9 +122,8 @@ class Session:
             # The process may have been stopped since the last turn: nothing starts without a lease.
             self._fence(clock())
             self._intake.accept(arrived)
-            if self._parts.orders.is_quiet and not self._announcer.is_quiet:
-                self._be_quiet()
-                self._offer_nothing()
+            self._obey()
+            self._serve(clock())
         self._parts.sender.turn()
         now = clock()
         if now >= self._next_turn:
@@ -133,6 +134,7 @@ class Session:
         health = self._parts.health
         health.beat()
         self._fence(now)
+        self._serve(now)
         if not health.ready and self._announcer.is_announced and not self._is_draining:
             health.set_ready()
         running = self._parts.slots.running
@@ -177,6 +179,29 @@ class Session:
         is_closed = self._is_draining or self._announcer.is_quiet
         self._announcer.announce(dict.fromkeys(offers, 0) if is_closed else offers, now)
         self._intake.release(old, f"no slot was free within {self._settings.release_after_s:g} s")
+
+    def _serve(self, now: float) -> None:
+        """Announce the worker to further lanes, and leave those that it was not told of for long."""
+        new, left = self._served.turn(now, {run.job.lane for run in list(self._intake.held.values())})
+        for lane in new:
+            self._leases.begin(lane, now)
+        for lane in left:
+            self._leases.end(lane)
+            self._announcer.leave(lane)
+        self._book.lanes = self._announcer.lanes
+        if new:
+            self._next_turn = now
+
+    def _obey(self) -> None:
+        """Take no more jobs, or some again, if that is what the worker was told."""
+        if self._parts.orders.is_quiet == self._announcer.is_quiet:
+            return
+        if self._parts.orders.is_quiet:
+            self._be_quiet()
+            self._offer_nothing()
+        elif not self._is_draining:
+            self._announcer.is_quiet = False
+            self._intake.open()
 
     def _be_quiet(self) -> None:
         """Take no more jobs, and give back what waits, but go on with what runs."""

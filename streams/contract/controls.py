@@ -1,8 +1,8 @@
 """Commands that name no job: on queues, on workers, on limits, and on bulk operations, which change many jobs.
 
-A command on a queue is sent to each lane in which the queue lives, one on a worker to its home lane, one on a bulk
-operation to the lane that its id names, one on a limit to the lane that owns it. Each belongs to the lane in whose
-partition it lies.
+A command on a queue is sent to each lane, since any of them may have jobs of the queue, one on a worker to its home
+lane, one on a bulk operation to the lane that its id names, one on a limit to the lane that owns it. Each belongs to
+the lane in whose partition it lies.
 """
 
 import re
@@ -109,6 +109,13 @@ class QuietWorker(Control):
     worker: WorkerId
 
 
+class ResumeWorker(Control):
+    """Give a worker jobs again that was told to take no more; one that was told to stop, stops."""
+
+    type: Literal["worker.resume"] = "worker.resume"
+    worker: WorkerId
+
+
 class StopWorker(Control):
     """Stop a worker in order, as SIGTERM does."""
 
@@ -190,5 +197,14 @@ class SetLimit(Control):
 
 
 AnyControl = (
-    PauseQueue | DrainQueue | ResumeQueue | QuietWorker | StopWorker | StartBulk | AdvanceBulk | CancelBulk | SetLimit
+    PauseQueue
+    | DrainQueue
+    | ResumeQueue
+    | QuietWorker
+    | ResumeWorker
+    | StopWorker
+    | StartBulk
+    | AdvanceBulk
+    | CancelBulk
+    | SetLimit
 )

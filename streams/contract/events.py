@@ -311,6 +311,12 @@ class WorkerQuieted(WorkerOrdered):
     type: Literal["worker.quieted"] = "worker.quieted"
 
 
+class WorkerResumed(WorkerOrdered):
+    """A worker was told to take jobs again."""
+
+    type: Literal["worker.resumed"] = "worker.resumed"
+
+
 class WorkerStopOrdered(WorkerOrdered):
     """A worker was told to stop in order; `worker.stopped` follows."""
 
@@ -486,6 +492,7 @@ Event = Annotated[
     | WorkerStopped
     | WorkerLost
     | WorkerQuieted
+    | WorkerResumed
     | WorkerStopOrdered
     | QueuePaused
     | QueueDrained

@@ -64,6 +64,10 @@ def _check_batch(report: wire.BatchCounted | wire.BatchTold) -> None:
     _check_names(is_job_id, "the id of a batch", report.job_id)
 
 
+def _check_queue(report: wire.QueueElsewhere) -> None:
+    _check_names(is_queue, "the name of a queue", report.queue)
+
+
 def _check_worker(report: wire.WorkerAnnounced) -> None:
     _check_names(is_worker, "the id of a worker", report.worker)
     _check_names(is_queue, "the name of a queue", *report.queues, *report.all_queues)
@@ -93,6 +97,7 @@ _REPORT_CHECKS: Final[Mapping[type, Callable[[Any], None]]] = {
     wire.RunSucceeded: _check_result,
     wire.ParentEnded: _check_parent_ended,
     wire.ParentRequeued: _check_parent,
+    wire.QueueElsewhere: _check_queue,
     wire.ContinuationAdded: _check_child,
     wire.ContinuationUnmet: _check_child,
     wire.BatchAwaited: _check_child,

@@ -50,14 +50,6 @@ def shard_of_lane(queue: str, lane: int, lanes: int) -> int:
     return (lane - lane_of_queue(queue, lanes)) % lanes
 
 
-def wrong_lane(queue: str, lane: int) -> str:
-    """Why a job cannot be moved to a queue, and what helps."""
-    return (
-        f"queue {queue} does not live in lane {lane}, which the job's id names: delete the job, and create it anew "
-        "in that queue"
-    )
-
-
 def jump_hash(number: int, buckets: int) -> int:
     """A bucket for a 64-bit number; of n + 1 buckets the last one gets 1/(n + 1) of the numbers, and no other moves.
 

@@ -8,7 +8,7 @@ Read elector.py first: the loop, and one turn of it. The rest, in the order in w
   an elector's id. ownership.py, takeover.py: lanes taken over from the log, given back, set aside. lane_records.py:
   the records of the topic `state`; pure.
 - recovery.py: what follows after which error. failed_records.py: exceptions that nobody foresaw. quiet_period.py:
-  when the silence of a worker means nothing. unserved.py: jobs in lanes that no setting serves.
+  when the silence of a worker means nothing.
 - lanes_status.py, rebuild.py: what operators see of lanes and do to them, for `joblog lanes`; no elector needs them.
 
 Nothing in here decides about jobs: that is the lanes' (streams/lane). What an elector believes must follow from the

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, Message
-from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.elector.counting import count
 from joblog.streams.elector.lane_records import AsideCode
@@ -31,7 +30,6 @@ from joblog.streams.elector.ticks import Ticks
 from joblog.streams.elector.transaction import TransactionLog
 from joblog.streams.elector.turn import Turn
 from joblog.streams.elector.turn_size import TurnSize
-from joblog.streams.elector.unserved import UnservedJobs
 from joblog.streams.errors import ElectorError, StepBack
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig
@@ -85,7 +83,6 @@ class Elector:
         self._chain = FilterChain(
             (RetryFilter(), *filters),
             on_error=lambda name: meters.inc("joblog_filter_errors_total", name),
-            has_queue=lambda job_id, queue: rules.has_queue(queue, lane_of_job(job_id), lanes),
         )
         self._member = Membership(
             config,
@@ -96,7 +93,6 @@ class Elector:
             on_revoke=self._give_back,
             on_lost=self._lose,
         )
-        self._unserved = UnservedJobs(meters)
         self._turn_size = TurnSize(batch_max)
         self._registration = Registration(config, names, instance_id)
         self._recovery = Recovery(
@@ -244,7 +240,6 @@ class Elector:
         for number, one in aside.items():
             extra = {"lane": number, "code": one.code, "reason": one.reason, "hint": f"joblog lanes show {number}"}
             log.error("elector.lane_aside", extra=extra)
-        self._unserved.report(self._owned.lanes.values())
         lanes = sorted(self._owned.lanes)
         log.info("elector.lanes", extra={"lanes": lanes, "loaded": loaded, "seconds": round(seconds, 3)})
         self._health.set_ready()

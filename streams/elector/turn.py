@@ -37,7 +37,7 @@ log: Final = logging.getLogger(__name__)
 #: Reports to other lanes that one turn leads to, about: each end tells up to 500 continuations at once.
 FANOUT_MAX: Final = 10_000
 #: Reports that name the lane which sent them.
-_OF_LANES: Final = wire.BatchCounted | wire.QueueLimitJoined | wire.QueueLimitUsed
+_OF_LANES: Final = wire.BatchCounted | wire.QueueLimitJoined | wire.QueueLimitUsed | wire.QueueElsewhere
 #: Key and headers of a command that is forwarded: with its value they must fit into one record again.
 CARRIED_BYTES_MAX: Final = 200_000
 

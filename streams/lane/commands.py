@@ -5,7 +5,6 @@ from typing import Any, Final
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import hashed_job_id, lane_of_job
 from joblog.streams.contract.relations import PARENT_PARAMETER
-from joblog.streams.contract.shards import wrong_lane
 from joblog.streams.contract.states import FINAL_STATES
 from joblog.streams.lane.extras import extras_of
 from joblog.streams.lane.job import Job, first_event, job_with, revived
@@ -24,8 +23,8 @@ def create(lane: Pipeline, received: wire.Received, election: Election, out: Lan
     job_id = command.job_id
     if job_id is None:
         job_id = _derived_id(lane.number, command, received)
-    elif not lane.has_queue(command.queue):
-        return Rejection("wrong_lane", f"queue {command.queue} does not live in lane {lane.number} of the job id")
+    elif command.idempotency_key is not None and not lane.has_queue(command.queue):  # two lanes must not decide
+        return Rejection("wrong_lane", f"queue {command.queue} has no keys in lane {lane.number}, which the id names")
     if job_id in lane.store.jobs or lane.ended.get(job_id) is not None:
         return Rejection("duplicate", f"job {job_id} exists already")
     extras = extras_of(command, election.now_ms)
@@ -84,14 +83,10 @@ def change(lane: Pipeline, received: wire.Received, election: Election, out: Lan
         if isinstance(found, Rejection):
             return found
         job = found
-    if isinstance(command, wire.RequeueJob) and command.queue is not None and not lane.has_queue(command.queue):
-        return Rejection("wrong_lane", f"queue {command.queue} does not live in the job's lane {lane.number}")
     if job.extras is not None:
         for changing in lane.hooks.changing(job.extras.uses):
             if rejected := changing(job, command, election):
                 return rejected
-    if isinstance(command, wire.MoveJob) and not lane.has_queue(command.queue):
-        return Rejection("wrong_lane", wrong_lane(command.queue, lane.number))
     return lane.apply(job, command, received.id, election, out)
 
 
@@ -141,6 +136,4 @@ def _revived(lane: Pipeline, command: wire.Change) -> Job | Rejection:
     if remembered is not None and remembered != (snapshot.state, snapshot.version):
         said = f"the snapshot says {snapshot.state} at version {snapshot.version}"
         return Rejection("wrong_version", f"{said}, the job ended as {remembered[0]} at version {remembered[1]}")
-    if not lane.has_queue(snapshot.queue):
-        return Rejection("wrong_lane", f"queue {snapshot.queue} does not live in the job's lane {lane.number}")
     return revived(command.job_id, snapshot)

@@ -113,18 +113,15 @@ class FilterChain:
     """The filters in their order; `elect` calls one after the other.
 
     - on_error: called with the name of a filter that raised, or elected an event that the job cannot take.
-    - has_queue: whether a job may wait in a queue, by the job's id and the queue's name.
     """
 
     def __init__(
         self,
         filters: Iterable[ElectFilter],
         on_error: Callable[[str], None] = lambda _name: None,
-        has_queue: Callable[[str, str], bool] = lambda _job_id, _queue: True,
     ) -> None:
         self._filters = tuple(sorted(filters, key=lambda one: one.order))
         self._on_error = on_error
-        self._has_queue = has_queue
         self.watched = frozenset(state for one in self._filters for state in one.states)
 
     def elect(self, job: Job, candidate: wire.JobEvent, what: Any, now_ms: int) -> tuple[wire.JobEvent, ...]:
@@ -167,8 +164,6 @@ class FilterChain:
             raise ValueError("a filter does not change a job's task")
         if answer.queue != job.queue and job.extras is not None and job.extras.unique is not None:
             raise ValueError("a job with a unique key stays in its queue")
-        if answer.queue != job.queue and not self._has_queue(job.id, answer.queue):
-            raise ValueError(f"queue {answer.queue} does not live in the job's lane")
         # Encode and decode it as readers of the log will: what fails here must not get there.
         return structs.replace(_event.decode(json.encode(structs.replace(answer, spec=None))), spec=spec)
 

@@ -68,20 +68,20 @@ class Hooks:
 class Pipeline:
     """The jobs of lane `number` of `lanes`, and the only way to move them.
 
-    - has_queue: whether a queue, or one of its shards, lives in this lane.
+    - has_queue: whether a queue, or one of its shards, lives in this lane. Jobs of any other one may be here, too.
     """
 
     def __init__(self, number: int, lanes: int, rules: LaneRules) -> None:
         self.number = number
         self.lanes = lanes
         self.rules = rules
-        self.store = JobStore()
         self.ended = EndedJobs(rules.remembered)
         self.log_clock = LogClock()
         self.hooks = Hooks()
         self.has_queue: Callable[[str], bool] = lru_cache(QUEUES_KNOWN_MAX)(
             partial(rules.has_queue, lane=number, lanes=lanes)
         )
+        self.store = JobStore(self.has_queue)
         self._jobs = self.store.jobs
         self._followers: dict[str, tuple[Follower, ...]] = {}
 

@@ -1,5 +1,7 @@
 """The jobs of a lane, and where each of them waits."""
 
+from collections.abc import Callable
+
 from joblog.streams.contract.states import ENQUEUED, SCHEDULED
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.limits.gate import AnyGate
@@ -16,12 +18,19 @@ class JobStore:
     - paused: queues of which no job starts.
     - gates: the limits of queues that have one; owners: those that this lane gives out (features/queue_limits.py).
     - assigned_ms: when jobs were last assigned, by the election's clock; only kept where queues have limits.
+    - elsewhere: queues of which jobs became ready although they do not live in this lane, which `is_home` tells;
+      features/queues_elsewhere.py takes them out.
     - has_released: set by a feature that released jobs, so that a turn follows although nothing comes in.
     """
 
-    __slots__ = ("assigned_ms", "due", "gates", "has_released", "held", "jobs", "owners", "paused", "ready")
+    __slots__ = (
+        *("assigned_ms", "due", "elsewhere", "gates", "has_released", "held", "is_home", "jobs", "owners"),
+        *("paused", "ready"),
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, is_home: Callable[[str], bool]) -> None:
+        self.is_home = is_home
+        self.elsewhere: set[str] = set()
         self.jobs: dict[str, Job] = {}
         self.ready: dict[str, ReadyQueue] = {}
         self.due = Waiting(SCHEDULED)
@@ -41,6 +50,8 @@ class JobStore:
             queue = self.ready.get(job.queue)
             if queue is None:
                 queue = self.ready[job.queue] = ReadyQueue()
+                if not self.is_home(job.queue):
+                    self.elsewhere.add(job.queue)
             queue.add(job)
         elif state is SCHEDULED:
             self.due.add((job.due_ms, job.id, job.version))

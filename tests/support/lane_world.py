@@ -93,6 +93,8 @@ class World:
         #: Of each job that ran, the newest lease; of each unique key, the live jobs that have it.
         self.leases: dict[str, int] = {}
         self.keyed: dict[str, dict[str, Job]] = defaultdict(dict)
+        #: Worker, queue and lane -> when it was told last to serve the queue there.
+        self.serves: dict[tuple[str, str, int], int] = {}
         self.kinds: dict[str, str] = {}
         self._sent = 0
 
@@ -166,6 +168,8 @@ class World:
                 self._fold(key, happened, cause)
                 partition.events.append((key, kind, happened, cause))
         for _, worker, said in out.assignments:
+            if isinstance(said, wire.ServeQueue):
+                self.serves[worker, said.queue, said.lane] = self.now_ms
             if isinstance(said, wire.RunJob):
                 self.runs.append((worker, json.decode(encode(said), type=wire.RunJob)))
                 self.leases[said.job_id] = max(said.lease, self.leases.get(said.job_id, -1))
@@ -271,7 +275,7 @@ class World:
         private = tuple(kind.prefix for kind in FEATURES if kind.prefix is not None)
         kept = {key: read_state(key, one) for key, one in partition.state.items() if not key.startswith(private)}
         assert kept == lane.jobs
-        assert {f"{WORKER_KEY}{name}" for name, worker in lane.workers if worker.announced.queues} == {
+        assert {f"{WORKER_KEY}{name}" for name, worker in lane.workers if worker.announced.all_queues} == {
             key for key in partition.state if key.startswith(WORKER_KEY)
         }
 

@@ -29,7 +29,6 @@ ONLY_TROUBLE = {
     "joblog_db_errors_total",
     "joblog_filter_errors_total",
     "joblog_kafka_errors_total",
-    "joblog_unserved_jobs",
 }
 #: What only those fill who are not here: rows expire after a day, batches end, and hooks have tests of their own.
 NOT_HERE = {

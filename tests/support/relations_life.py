@@ -4,6 +4,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
+from joblog.services.worker.served_lanes import SERVED_S
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.relations import LimitKind, Need, ParentKind, UniquePolicy, UniqueUntil
@@ -138,8 +139,10 @@ class Life:
         live = [job for job in self.world.folds.values() if job.state not in FINAL_STATES]
         if live:
             job = self.random.choice(live)
-            kind = self.random.choice((wire.DeleteJob, wire.RequeueJob, wire.SetParameter))
-            more = {"name": "p", "value": Raw(b"1")} if kind is wire.SetParameter else {}
+            kind = self.random.choice((wire.DeleteJob, wire.RequeueJob, wire.SetParameter, wire.MoveJob))
+            more: dict[str, Any] = {"name": "p", "value": Raw(b"1")} if kind is wire.SetParameter else {}
+            if kind is wire.MoveJob:
+                more = {"queue": QUEUES[self.random.randrange(LANES)][0]}
             self.world.send(kind(job_id=job.id, **more), lane_of_job(job.id))
 
     # --- workers, and time ---
@@ -163,6 +166,7 @@ class Life:
         """One worker does not renew for long, and what it runs is lost."""
         lost = self.random.choice(WORKERS)
         self._running = [(worker, run) for worker, run in self._running if worker != lost]
+        self.world.serves = {one: at for one, at in self.world.serves.items() if one[0] != lost}
         self.world.now_ms += 16_000
         self._announce([one for one in WORKERS if one != lost])
         for lane in range(LANES):
@@ -179,6 +183,13 @@ class Life:
         self.world.now_ms += self.random.choice((1, 10, 100, 500, 1_000, 3_000))
         self._announce(WORKERS)
 
+    def _told(self, worker: str, lane: int) -> list[str]:
+        """The queues of other lanes that a worker serves there, since it was told to a short while ago."""
+        over_ms = self.world.now_ms - 1_000 * SERVED_S
+        return sorted(
+            one[1] for one, at in self.world.serves.items() if (one[0], one[2]) == (worker, lane) and at > over_ms
+        )
+
     def _announce(self, workers: Any) -> None:
         for worker in workers:
             for lane in range(LANES):
@@ -187,7 +198,7 @@ class Life:
                     wire.WorkerAnnounced(
                         worker=worker,
                         partition=0,
-                        queues=tuple(QUEUES[lane]),
+                        queues=(*QUEUES[lane], *self._told(worker, lane)),
                         all_queues=tuple(QUEUES[lane]),
                         slots=SLOTS,
                         all_slots=SLOTS,

@@ -128,8 +128,7 @@ class Scene:
         self.broker_ms = 0  # how far the broker's clock is ahead
         self.out = LaneOutput()
         self.kept: dict[str, bytes] = {}
-        has_queue = lambda _job_id, queue: self.rules.has_queue(queue, number, lanes)  # noqa: E731
-        self._chain = FilterChain((RetryFilter(lambda: 0.0), *filters), has_queue=has_queue)
+        self._chain = FilterChain((RetryFilter(lambda: 0.0), *filters))
         self._inputs = 0
 
     def given(self, *inputs: Any) -> Self:
@@ -240,6 +239,8 @@ def _job_line(name: str, kind: str, data: wire.JobEvent) -> str:
 def _assignment_line(worker: str, said: wire.AnyAssignment) -> str:
     if isinstance(said, wire.OrderWorker):
         return f"{worker}: {said.reason}"
+    if isinstance(said, wire.ServeQueue):
+        return f"{worker}: serve {said.queue} in lane {said.lane}"
     verb = "run" if isinstance(said, wire.RunJob) else "cancel"
     return f"{worker}: {verb} {name_of(said.job_id)}, lease {said.lease}"
 
@@ -247,6 +248,8 @@ def _assignment_line(worker: str, said: wire.AnyAssignment) -> str:
 def _report_line(report: wire.AnyReport) -> str:
     if isinstance(report, wire.ContinuationAdded):
         return f"{name_of(report.child)} waits for {name_of(report.job_id)} {report.on}"
+    if isinstance(report, wire.QueueElsewhere):
+        return f"{report.queue} has jobs in lane {report.lane}"
     assert isinstance(report, wire.ParentEnded)
     ending = f"{name_of(report.parent)} is {report.state or 'unknown'}"
     return f"{name_of(report.job_id)} {'runs' if report.run else 'does not run'}, {ending}"

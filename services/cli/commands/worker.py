@@ -32,7 +32,7 @@ def worker(
     name: Annotated[str | None, typer.Option(help="Name of this worker.", show_default="the host's name")] = None,
     http_port: HttpPort = None,
 ) -> None:
-    """Run a worker: it runs the jobs of your tasks; or, with a command, let one take no more jobs, or stop.
+    """Run a worker: it runs the jobs of your tasks; or, with a command, let one take no more jobs, or some, or stop.
 
     Modules are also imported from the current directory. On SIGTERM, running jobs may finish first.
 
@@ -52,13 +52,24 @@ def worker(
 
 @app.command()
 def quiet(ctx: typer.Context, worker_id: WorkerId, *, reason: ReasonOption = None, by: ByOption = None) -> None:
-    """Give a worker no more jobs; it finishes what it runs, and waits to be stopped.
+    """Give a worker no more jobs; it finishes what it runs, and waits to be resumed or stopped.
 
     Example: joblog worker quiet web-1:4711:0a1b2c3d@2 --reason "deployment"
     """
     with Client.from_settings(settings_of(ctx)) as client:
         client.workers.quiet(worker_id, by=who(by), reason=reason)
     note(f"{worker_id} will get no more jobs: `joblog workers`, or `joblog rejected list` if it is not there")
+
+
+@app.command()
+def resume(ctx: typer.Context, worker_id: WorkerId, *, reason: ReasonOption = None, by: ByOption = None) -> None:
+    """Give a worker jobs again that was told to take no more.
+
+    Example: joblog worker resume web-1:4711:0a1b2c3d@2
+    """
+    with Client.from_settings(settings_of(ctx)) as client:
+        client.workers.resume(worker_id, by=who(by), reason=reason)
+    note(f"{worker_id} will get jobs again: `joblog workers`, or `joblog rejected list` if it is not there")
 
 
 @app.command()

@@ -90,10 +90,19 @@ class Leases:
 
     def renew(self, lane: int, sent_at: float) -> None:
         """Kafka has acknowledged a renewal that was sent then; an older one changes nothing."""
-        self.renewed_at[lane] = max(self.renewed_at[lane], sent_at)
+        if lane in self.renewed_at:
+            self.renewed_at[lane] = max(self.renewed_at[lane], sent_at)
+
+    def begin(self, lane: int, now: float) -> None:
+        """Have a lease from a further lane."""
+        self.renewed_at[lane] = now
+
+    def end(self, lane: int) -> None:
+        """Have none any more: what this lane assigns is given back."""
+        del self.renewed_at[lane]
 
     def is_held(self, lane: int, now: float) -> bool:
-        return now - self.renewed_at[lane] <= self._lasts_s
+        return now - self.renewed_at.get(lane, -inf) <= self._lasts_s
 
     def over(self, now: float) -> set[int]:
         """The lanes whose electors may have given the worker's jobs to others."""

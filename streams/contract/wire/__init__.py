@@ -7,7 +7,15 @@ which accepts more spellings and names what is wrong. Reports, assignments and t
 structs only.
 """
 
-from joblog.streams.contract.wire.assignments import AnyAssignment, Assignment, CancelJob, OrderWorker, RunJob, Timer
+from joblog.streams.contract.wire.assignments import (
+    AnyAssignment,
+    Assignment,
+    CancelJob,
+    OrderWorker,
+    RunJob,
+    ServeQueue,
+    Timer,
+)
 from joblog.streams.contract.wire.base import (
     EMPTY_ARRAY,
     EMPTY_OBJECT,
@@ -43,6 +51,7 @@ from joblog.streams.contract.wire.controls import (
     PauseQueue,
     QuietWorker,
     ResumeQueue,
+    ResumeWorker,
     SetLimit,
     StartBulk,
     StopWorker,
@@ -97,6 +106,7 @@ from joblog.streams.contract.wire.reports import (
     Outcome,
     ParentEnded,
     ParentRequeued,
+    QueueElsewhere,
     QueueLimitGiven,
     QueueLimitJoined,
     QueueLimitReport,
@@ -177,6 +187,7 @@ __all__ = (
     "ParentRequeued",
     "Parents",
     "PauseQueue",
+    "QueueElsewhere",
     "QueueEvent",
     "QueueLimitGiven",
     "QueueLimitJoined",
@@ -190,12 +201,14 @@ __all__ = (
     "RequeueJob",
     "RescheduleJob",
     "ResumeQueue",
+    "ResumeWorker",
     "RunFailed",
     "RunJob",
     "RunProgressed",
     "RunReleased",
     "RunReport",
     "RunSucceeded",
+    "ServeQueue",
     "SetLimit",
     "SetParameter",
     "SetPriority",

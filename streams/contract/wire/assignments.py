@@ -1,6 +1,8 @@
 """Assignments to workers, and timers. Private."""
 
-from joblog.streams.contract.fields import Count, Text, Version
+from typing import Literal
+
+from joblog.streams.contract.fields import Count, Lane, Text, Version
 from joblog.streams.contract.wire.base import EMPTY_OBJECT, JobId, QueueName, TaskName, Wire
 from msgspec import Raw
 
@@ -32,13 +34,20 @@ class CancelJob(Assignment, frozen=True, kw_only=True, tag="job.cancel"):
 
 
 class OrderWorker(Wire, frozen=True, tag_field="type", kw_only=True, tag="worker.order"):
-    """Take no more jobs, and if `stop` is set, end as SIGTERM would have it."""
+    """Take no more jobs, take jobs again, or end as SIGTERM would have it."""
 
-    stop: bool
+    what: Literal["quiet", "resume", "stop"]
     reason: Text
 
 
-AnyAssignment = RunJob | CancelJob | OrderWorker
+class ServeQueue(Wire, frozen=True, tag_field="type", kw_only=True, tag="worker.serve"):
+    """Announce yourself to this lane, too: jobs of the queue wait there. Told again for as long as some come."""
+
+    queue: QueueName
+    lane: Lane
+
+
+AnyAssignment = RunJob | CancelJob | OrderWorker | ServeQueue
 
 
 class Timer(Wire, frozen=True):

@@ -38,6 +38,11 @@ class QuietWorker(Control, frozen=True, kw_only=True):
     worker: WorkerId
 
 
+class ResumeWorker(Control, frozen=True, kw_only=True):
+    type: ClassVar[str] = "worker.resume"
+    worker: WorkerId
+
+
 class StopWorker(Control, frozen=True, kw_only=True):
     type: ClassVar[str] = "worker.stop"
     worker: WorkerId
@@ -82,5 +87,14 @@ class CancelBulk(Control, frozen=True, kw_only=True):
 
 
 AnyControl = (
-    PauseQueue | DrainQueue | ResumeQueue | QuietWorker | StopWorker | StartBulk | AdvanceBulk | CancelBulk | SetLimit
+    PauseQueue
+    | DrainQueue
+    | ResumeQueue
+    | QuietWorker
+    | ResumeWorker
+    | StopWorker
+    | StartBulk
+    | AdvanceBulk
+    | CancelBulk
+    | SetLimit
 )

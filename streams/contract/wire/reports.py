@@ -116,6 +116,13 @@ class WorkerStopping(Report, frozen=True, kw_only=True, tag="worker.stopping"):
     worker: WorkerId
 
 
+class QueueElsewhere(Report, frozen=True, kw_only=True, tag="queue.elsewhere"):
+    """To a queue's first lane: jobs of it wait in `lane`, where it does not live; its workers shall hear of it."""
+
+    queue: QueueName
+    lane: Lane
+
+
 class ContinuationAdded(Report, frozen=True, kw_only=True, tag="continuation.added"):
     """From the lane of a continuation, a job or a batch, to that of its parent: report when `job_id` so ends."""
 
@@ -316,6 +323,7 @@ AnyReport = (
     | JobDue
     | WorkerAnnounced
     | WorkerStopping
+    | QueueElsewhere
     | ContinuationAdded
     | ParentEnded
     | ContinuationUnmet

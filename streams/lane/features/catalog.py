@@ -13,6 +13,7 @@ from joblog.streams.lane.features.limits import Limits
 from joblog.streams.lane.features.memory import Memory
 from joblog.streams.lane.features.queue_control import QueueControl
 from joblog.streams.lane.features.queue_limits import QueueLimits
+from joblog.streams.lane.features.queues_elsewhere import QueuesElsewhere
 from joblog.streams.lane.features.times import Times
 from joblog.streams.lane.features.unique_keys import UniqueKeys
 from joblog.streams.lane.features.unmet_continuations import UnmetContinuations
@@ -30,6 +31,7 @@ FEATURES: Final[tuple[type[Feature], ...]] = (
     Limits,
     QueueLimits,
     QueueControl,
+    QueuesElsewhere,
     BulkOperations,
     Batches,
 )

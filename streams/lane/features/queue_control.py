@@ -1,4 +1,4 @@
-"""Queues under control: paused, drained and resumed by commands; each lane in which a queue lives does so for itself.
+"""Queues under control: paused, drained and resumed by commands; each lane does so for itself, with jobs or not.
 
 A paused queue has a record. Its jobs are created, scheduled and changed as ever, but none starts; those that run go
 on, and so do those that a worker has prefetched, which run or come back within its `release_after_s`. To drain a
@@ -69,8 +69,6 @@ class QueueControl(Feature):
         command = received.command
         assert isinstance(command, wire.PauseQueue | wire.DrainQueue)
         queue, until = command.queue, command.until
-        if not self.pipeline.has_queue(queue):
-            return Rejection("wrong_lane", f"queue {queue} does not live in lane {self.pipeline.number}")
         if until is not None and time_ms(until) <= election.now_ms:
             return Rejection("invalid", f"a pause until {until.isoformat()} has no effect: that is over")
         event = wire.QueueEvent(queue, command.by, command.reason, until, drain=isinstance(command, wire.DrainQueue))

@@ -1,11 +1,12 @@
 """Limits of queues: mutexes, semaphores and rates of all jobs of a queue, whatever limits they have themselves.
 
 A job that may not start stays in its queue, so nothing is written of it; a queue without a limit costs a look in each
-turn (Workers.assign). Where a queue lives in one lane, that counts for itself (gate.py). Where it lives in several,
-its first lane owns the limit (queue_owner.py), and each lane starts jobs with what it got from there.
+turn (Workers.assign). Any lane may have jobs of a queue (queues_elsewhere.py), so all lanes know its limit: the first
+lane of the queue owns it (queue_owner.py), and each lane starts jobs with what it got from there. Where there is only
+one lane, that counts for itself (gate.py).
 
 What is lost with the `state` of a lane is made good by joining anew: the lane asks for that, or its owner tells all.
-Until then none of its jobs starts. The same happens when a queue gets more lanes while it has a limit.
+Until then none of its jobs starts.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,6 @@ from joblog.streams.lane.features.queue_shares import (
     changed,
     forget_if_over,
     joined,
-    lanes_of,
     own,
     owner_lane,
     running_of,
@@ -61,11 +61,11 @@ def set_queue_limit(
         return Rejection("wrong_lane", f"lane {owner} owns the limit of queue {queue}, and not lane {lane.number}")
     event = wire.LimitChanged(said.kind, queue, said.capacity, said.interval_s, said.scope, said.by, said.reason)
     write_changed(event, received.id, out)
-    if queue in lane.store.owners or len(lanes_of(lane, queue)) > 1:
+    if lane.lanes > 1:
         gate, limit = lane.store.gates.get(queue), queue_limit(event)
         begun = own(lane, queue, gate.record() if isinstance(gate, Gate) else limit)
         capacity = 0 if event.capacity is None else limit.capacity
-        begun.begin(limit.kind, capacity, limit.interval_ms, lanes_of(lane, queue), election.now_ms)
+        begun.begin(limit.kind, capacity, limit.interval_ms, range(lane.lanes), election.now_ms)
         share(begun, event, queue, lane, out)
         forget_if_over(begun, queue, lane, out)
     else:
@@ -120,18 +120,18 @@ class QueueLimits(Feature):
                 joined(lane, queue, gate)
                 if self._has_lost_reports or self._lacks_lanes(queue):
                     self._to_join.append(queue)
-            elif lanes_of(lane, queue) != (lane.number,):
+            elif lane.lanes > 1:
                 self._to_join.append(queue)
         for queue in self._to_join:
             self._close(queue)
 
     def _lacks_lanes(self, queue: str) -> bool:
-        """Whether this lane owns the limit, and the queue lives in lanes that its record does not know."""
+        """Whether this lane owns the limit, and there are lanes that its record does not know."""
         lane = self.pipeline
         if owner_lane(lane, queue) != lane.number:
             return False
         owner = lane.store.owners.get(queue)
-        return owner is None or not owner.lanes.issuperset(lanes_of(lane, queue))
+        return owner is None or not owner.lanes.issuperset(range(lane.lanes))
 
     def _close(self, queue: str) -> None:
         """Let no job start before the lane has joined the limit."""
@@ -196,8 +196,7 @@ class QueueLimits(Feature):
                 owner = own(lane, queue, gate.record())
             else:  # its record was lost
                 owner = own(lane, queue, spent(QueueLimit(*gate.limit.definition), election.now_ms))
-        lanes = (*lanes_of(lane, queue), lane.number if asking is None else asking)
-        owner.begin(*owner.setting, lanes, election.now_ms)
+        owner.begin(*owner.setting, range(lane.lanes), election.now_ms)
         share(owner, None, queue, lane, out)
 
     def _on_used(self, report: wire.QueueLimitUsed, _cause: str, election: Election, out: LaneOutput) -> None:

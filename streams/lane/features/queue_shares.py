@@ -3,9 +3,8 @@
 from typing import Final
 
 from joblog.streams.contract import wire
-from joblog.streams.contract.ids import lane_of_queue, lane_of_shard
+from joblog.streams.contract.ids import lane_of_queue
 from joblog.streams.contract.relations import RATES, LimitKind, LimitScope
-from joblog.streams.contract.shards import shards_of
 from joblog.streams.contract.states import PROCESSING
 from joblog.streams.lane.limits.gate import QueueLimit, QueueShare, SharedGate
 from joblog.streams.lane.limits.queue_owner import Ownership, QueueOwner
@@ -20,12 +19,6 @@ OWNER_KEY: Final = "/owner"
 def owner_lane(lane: Pipeline, queue: str) -> int:
     """The lane that owns the limit of a queue: its first one."""
     return lane_of_queue(queue, lane.lanes)
-
-
-def lanes_of(lane: Pipeline, queue: str) -> tuple[int, ...]:
-    """The lanes in which a queue lives."""
-    served = shards_of(queue, lane.rules.shards, lane.rules.shards_before).served
-    return tuple({lane_of_shard(queue, lane.lanes, shard): None for shard in range(served)})
 
 
 def running_of(lane: Pipeline, queue: str) -> int:

@@ -16,14 +16,19 @@ class WorkerSlots:
       the broker's clock (`Lane.heard`), None if it has not announced itself since the lane was loaded.
     - gone: the event with which it left, while jobs that it held are still to be elected anew.
     - written_ms: when its last event was written.
+    - told_ms: of queues and lanes, when it was last told to serve the queue there.
     - suspect: the job among them that may be what kills workers (SUSPECT_LOSSES in workers.py), None if none is.
     """
 
-    __slots__ = ("announced", "assigned", "gone", "held", "seen_log_ms", "seen_ms", "suspect", "tasks", "written_ms")
+    __slots__ = (
+        *("announced", "assigned", "gone", "held", "seen_log_ms", "seen_ms", "suspect", "tasks", "told_ms"),
+        "written_ms",
+    )
 
     def __init__(self, announced: wire.WorkerAnnounced, clock_ms: int) -> None:
         self.held: dict[str, int] = {}
         self.suspect: str | None = None
+        self.told_ms: dict[tuple[str, int], int] = {}
         self.written_ms = 0
         self.gone: str | None = None
         self.seen_log_ms: int | None = None

@@ -5,7 +5,7 @@ A worker's last announcement is its record. The jobs that it holds are not in it
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Final, get_args
+from typing import Any, ClassVar, Final, Literal, get_args
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.retry import Retry
@@ -33,6 +33,17 @@ LOST: Final = "worker.lost"
 #: that others, which merely run beside it, are not lost with it until that is a failure (RetryPolicy.lost_max).
 #: Not after the first loss: a machine that dies should not slow down all the jobs that it had.
 SUSPECT_LOSSES: Final = 2
+
+
+#: A worker serves a queue in a further lane for at least this long after it was told to; it is told again before.
+TOLD_MS: Final = 20_000
+
+#: What a worker may be told: the order, in words, and the event.
+_ORDERS: Final[Mapping[type, tuple[Literal["quiet", "resume", "stop"], str, str]]] = {
+    wire.QuietWorker: ("quiet", "take no more jobs", "worker.quieted"),
+    wire.ResumeWorker: ("resume", "take jobs again", "worker.resumed"),
+    wire.StopWorker: ("stop", "stop", "worker.stop_ordered"),
+}
 
 
 class Workers(Feature):
@@ -86,6 +97,7 @@ class Workers(Feature):
             wire.RunProgressed: self._progressed,
             wire.WorkerAnnounced: self._announced,
             wire.WorkerStopping: self._stopping,
+            wire.QueueElsewhere: self._elsewhere,
         }
 
     def _failed(self, report: wire.RunFailed, cause: str, election: Election, out: LaneOutput) -> None:
@@ -115,28 +127,35 @@ class Workers(Feature):
     def _stopping(self, report: wire.WorkerStopping, cause: str, election: Election, out: LaneOutput) -> None:
         self._gone(report.worker, "worker.stopped", cause, election, out)
 
+    def _elsewhere(self, report: wire.QueueElsewhere, _cause: str, election: Election, out: LaneOutput) -> None:
+        """Tell the workers of a queue of a lane that has jobs of it, those again that heard it long ago."""
+        place, now_ms = (report.queue, report.lane), election.clock_ms
+        for name in self.registry.serving(report.queue):
+            worker = self.registry.get(name)
+            if worker is not None and now_ms - worker.told_ms.get(place, -TOLD_MS) >= TOLD_MS:
+                worker.told_ms[place] = now_ms
+                serve = wire.ServeQueue(queue=report.queue, lane=report.lane)
+                out.assignments.append((worker.announced.partition, name, serve))
+
     # --- what people tell them ---
 
     def commands(self) -> Mapping[type, CommandHandler]:
-        return {wire.QuietWorker: self._ordered, wire.StopWorker: self._ordered}
+        return dict.fromkeys(_ORDERS, self._ordered)
 
     def _ordered(self, received: wire.Received, election: Election, out: LaneOutput) -> Rejection | None:
-        """Tell a worker to take no more jobs, or to stop; only its home lane does, so that it is told once."""
+        """Tell a worker to take no more jobs, some again, or to stop; only its home lane does, so it is told once."""
         command = received.command
-        assert isinstance(command, wire.QuietWorker | wire.StopWorker)
+        assert isinstance(command, wire.QuietWorker | wire.ResumeWorker | wire.StopWorker)
         worker = self.registry.get(command.worker)
         if worker is None or worker.gone is not None:
             return Rejection("unknown_worker", f"no worker {command.worker} announces itself to this lane")
         if not worker.announced.home:
             return Rejection("wrong_lane", f"lane {self.pipeline.number} is not the home of {command.worker}")
-        is_stop = isinstance(command, wire.StopWorker)
+        what, in_words, kind = _ORDERS[type(command)]
         told = f" by {command.by}" if command.by else ""
         why = f": {command.reason}" if command.reason else ""
-        order = wire.OrderWorker(
-            stop=is_stop, reason=f"told{told} to {'stop' if is_stop else 'take no more jobs'}{why}"
-        )
+        order = wire.OrderWorker(what=what, reason=f"told{told} to {in_words}{why}")
         out.assignments.append((worker.announced.partition, command.worker, order))
-        kind = "worker.stop_ordered" if is_stop else "worker.quieted"
         self._worker_event(kind, worker, received.id, election.now_ms, out, (command.by, command.reason))
         return None
 

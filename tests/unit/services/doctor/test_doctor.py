@@ -6,17 +6,16 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from joblog.projections.database import DatabaseAway
-from joblog.projections.monitor.models import LiveJobs, ParkedCode, Queue, QueuePause
+from joblog.projections.monitor.models import ParkedCode, Queue, QueuePause
 from joblog.projections.outbox.rows import Status
 from joblog.services.doctor.doctor import Finding, Level, examine, ok
 from joblog.services.doctor.kafka import broker_findings, internal_errors, replica_findings, setting_findings
 from joblog.services.doctor.outbox import examine_outbox
 from joblog.services.doctor.outbox import findings as outbox_findings
-from joblog.services.doctor.postgres import parked_records, paused_queues, skew, unserved_jobs
+from joblog.services.doctor.postgres import parked_records, paused_queues, skew
 from joblog.services.doctor.this_process import durability, variables, versions
 from joblog.services.settings.model import Settings
 from joblog.streams.contract import deadletters
-from joblog.streams.contract.ids import lane_of_queue, lane_of_shard
 from joblog.streams.contract.states import State
 from joblog.streams.contract.topics import COMMANDS, TOPICS, TopicNames
 
@@ -159,20 +158,6 @@ def test_settings_that_lose_data_or_time_together_are_told() -> None:
     assert levels(durability(Settings.load())) == [(Level.OK, "rules")]
     assert levels(durability(Settings.load(replication=2))) == [(Level.WARN, "replication")]
     assert levels(durability(Settings.load(worker={"grace_s": 60}))) == [(Level.WARN, "worker.grace_s")]
-
-
-def test_jobs_in_lanes_that_are_not_served_fail_with_the_setting_that_helps() -> None:
-    lanes = [lane_of_shard("hot", 8, shard) for shard in range(4)]
-    jobs = [LiveJobs(queue="hot", lane=lane, jobs=10) for lane in lanes] + [
-        LiveJobs(queue="cold", lane=lane_of_queue("cold", 8), jobs=1)
-    ]
-    (finding,) = unserved_jobs(jobs, {"hot": 2}, 8)
-    assert (finding.level, finding.check) == (Level.FAIL, "shards")
-    assert finding.finding == f"20 jobs of queue hot are in lanes {lanes[2]}, {lanes[3]}, where nobody serves it"
-    assert finding.fix.startswith("""set JOBLOG_QUEUE_SHARDS_BEFORE='{"hot": 4}'""")
-    # What the fix says is a setting, with which nothing is left behind.
-    settings = Settings(lanes=8, queue_shards={"hot": 2}, queue_shards_before={"hot": 4})
-    assert levels(unserved_jobs(jobs, settings.shards_served, 8)) == [(Level.OK, "shards")]
 
 
 def test_a_paused_queue_is_a_warning_that_says_who_paused_it_and_why() -> None:

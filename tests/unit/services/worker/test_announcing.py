@@ -11,6 +11,7 @@ from joblog.services.worker.execution.run import KnownTask, Leases, Run
 from joblog.services.worker.options import WorkerOptions
 from joblog.services.worker.report_sender import ReportSender
 from joblog.services.worker.reports import Reports
+from joblog.services.worker.served_lanes import ServedLanes
 from joblog.services.worker.slots import Slots
 from joblog.streams.contract.wire import AnyReport, RunJob, WorkerAnnounced, WorkerStopping
 from msgspec import Raw
@@ -42,7 +43,9 @@ class Bench:
     def __init__(self) -> None:
         self.sender = RecordingSender()
         self.leases = Leases(LANES, SETTINGS.fence_s, BEGIN)
-        self.announcer = Announcer(Reports(self.sender), SETTINGS, "w:1", {"t": None}, self.leases)
+        self.announcer = Announcer(
+            Reports(self.sender), SETTINGS, "w:1", {"t": None}, self.leases, ServedLanes(SETTINGS)
+        )
 
     def say(self, slots: int, after_s: float, *, at_once: bool = False) -> int:
         """Announce so many slots to each lane; tells how many announcements that made."""

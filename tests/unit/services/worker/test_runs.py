@@ -21,9 +21,11 @@ from joblog.services.worker.execution.run import Leases, Run, clock, known_tasks
 from joblog.services.worker.execution.threads import ThreadExecutor
 from joblog.services.worker.filters import Ended, WorkerFilter
 from joblog.services.worker.intake import Intake
+from joblog.services.worker.options import WorkerOptions
 from joblog.services.worker.orders import Orders
 from joblog.services.worker.report_sender import ReportSender
 from joblog.services.worker.reports import Endings, Reports, RunMeters
+from joblog.services.worker.served_lanes import ServedLanes
 from joblog.services.worker.slots import Slots
 from joblog.services.worker.worker import Worker
 from joblog.streams.contract.codec import encode
@@ -182,6 +184,7 @@ class Bench:
             meters=meters,
             leases=self.leases,
             orders=Orders(),
+            served=ServedLanes(WorkerOptions(queues=("default",), lanes=LANE + 1)),
         )
         self._jobs = 0
 

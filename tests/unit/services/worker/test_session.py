@@ -19,10 +19,10 @@ from joblog.services.worker.options import WorkerOptions
 from joblog.services.worker.reports import Endings, RunMeters
 from joblog.services.worker.session import Parts, Session
 from joblog.services.worker.slots import Slots
-from joblog.streams.contract.wire import OrderWorker, RunJob, WorkerAnnounced
+from joblog.streams.contract.wire import OrderWorker, RunJob, ServeQueue, WorkerAnnounced
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from tests.support.assigned import arrived
 
@@ -36,8 +36,9 @@ class Kafka:
 
     def __init__(self) -> None:
         self.away: set[int] = set()
-        self.assigned: list[RunJob | OrderWorker] = []
+        self.assigned: list[RunJob | OrderWorker | ServeQueue] = []
         self.announced: list[WorkerAnnounced] = []
+        self.lanes: list[int] = []
         self.ended: dict[str, Outcome] = {}
         self.goodbyes: list[int] = []
         self.released: list[RunJob] = []
@@ -48,6 +49,7 @@ class Kafka:
 
     def announce(self, lane: int, announced: WorkerAnnounced, acknowledged: Callable[[], None]) -> None:
         self.announced.append(announced)
+        self.lanes.append(lane)
         if lane not in self.away:
             acknowledged()
 
@@ -205,7 +207,7 @@ def test_an_error_in_the_loop_ends_the_session_and_gives_back_what_runs(
 
 def test_a_quiet_worker_takes_no_more_jobs_and_goes_on_with_what_it_runs(life: Life) -> None:
     job_id = life.run(WELL)
-    life.kafka.assigned.append(OrderWorker(stop=False, reason="told"))
+    life.kafka.assigned.append(OrderWorker(what="quiet", reason="told"))
     life.until(lambda: life.kafka.announced[-1].quiet)
     seen = len(life.kafka.announced)
     life.kafka.assigned.append(life.job(ILL))
@@ -215,11 +217,33 @@ def test_a_quiet_worker_takes_no_more_jobs_and_goes_on_with_what_it_runs(life: L
     assert not life.tokens[WELL].is_cancelled
     assert job_id not in life.kafka.ended
     assert not life.over.is_set()
+    life.kafka.assigned.append(OrderWorker(what="resume", reason="told"))
+    life.until(lambda: life.kafka.announced[-1].slots == SETTINGS.slots)
+    assert not life.kafka.announced[-1].quiet
+    assert life.run(ILL) not in life.kafka.ended
+
+
+def test_a_job_of_a_further_lane_runs_after_the_worker_was_told_of_it_and_only_then(life: Life) -> None:
+    queue, further = SETTINGS.queues[0], next(lane for lane in range(SETTINGS.lanes) if lane not in (WELL, ILL))
+    job = structs.replace(life.job(WELL), lane=further)
+    life.kafka.assigned.append(job)
+    life.until(lambda: life.kafka.released)
+    life.kafka.assigned += [ServeQueue(queue=queue, lane=further), ServeQueue(queue="not-its-own", lane=further)]
+    life.until(lambda: further in life.kafka.lanes)
+    offers = [one for lane, one in zip(life.kafka.lanes, life.kafka.announced, strict=False) if lane == further]
+    assert {(one.queues, one.slots, one.home) for one in offers} == {((queue,), SETTINGS.slots, False)}
+    life.kafka.assigned.append(structs.replace(job, lease=2))
+    life.until(lambda: WELL in life.tokens)
+    life.tokens[WELL].cancel("enough")
+    life.until(lambda: job.job_id in life.kafka.ended)
+    life.stop.set()
+    assert life.over.wait(TIMEOUT_S)
+    assert sorted(life.kafka.goodbyes) == sorted((WELL, ILL, further))
 
 
 def test_a_worker_that_is_told_to_stop_gives_back_what_does_not_end_in_time(life: Life) -> None:
     job_id = life.run(WELL)
-    life.kafka.assigned.append(OrderWorker(stop=True, reason="told"))
+    life.kafka.assigned.append(OrderWorker(what="stop", reason="told"))
     life.until(lambda: life.kafka.announced[-1].slots == 0)
     life.tokens[WELL].cancel("its time is over")
     assert life.over.wait(TIMEOUT_S)
@@ -230,7 +254,7 @@ def test_a_worker_that_is_told_to_stop_gives_back_what_does_not_end_in_time(life
 
 
 def test_a_quiet_worker_stays_quiet_when_a_session_begins_anew(life: Life) -> None:
-    life.kafka.assigned.append(OrderWorker(stop=False, reason="told"))
+    life.kafka.assigned.append(OrderWorker(what="quiet", reason="told"))
     life.until(lambda: life.kafka.announced and life.kafka.announced[-1].quiet)
     life.kafka.error = RuntimeError("nobody foresaw this")
     assert life.over.wait(TIMEOUT_S)

@@ -194,7 +194,7 @@ def test_a_job_that_was_refused_keeps_its_batch_from_succeeding() -> None:
     world = BatchWorld()
     first, job, mark = world.create([0])
     world.unsteady.add(first.batch_id)
-    world.send_all([first, structs.replace(job, queue=QUEUES[1][0]), mark])
+    world.send_all([first, structs.replace(job, queue=QUEUES[1][0], idempotency_key="k"), mark])
     world.until_quiet()
     kind, last = world.told[first.batch_id][-1]
     assert (kind, last.reason) == ("batch.deleted", "1 of 1 jobs were not created: see the rejected commands")

@@ -3,10 +3,22 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from joblog.streams.contract.wire import DeleteJob, DrainQueue, PauseQueue, RequeueJob, ResumeQueue
+from joblog.streams.contract.wire import DeleteJob, DrainQueue, MoveJob, PauseQueue, RequeueJob, ResumeQueue
 from joblog.streams.lane.features.queue_control import QUEUE_KEY
 
-from tests.support.scene import NOW, Pause, Scene, Tick, create, id_of, released, run_failed, succeeded, worker
+from tests.support.scene import (
+    NOW,
+    Pause,
+    Scene,
+    Tick,
+    create,
+    id_of,
+    queue_in,
+    released,
+    run_failed,
+    succeeded,
+    worker,
+)
 
 QUEUE = "q0"
 PAUSE = PauseQueue(queue=QUEUE, by="ann", reason="why")
@@ -67,10 +79,11 @@ def test_what_would_have_no_effect_is_rejected(command: PauseQueue, code: str) -
     Scene().when(command).then(f"rejected {code}")
 
 
-def test_a_queue_of_another_lane_is_not_paused_here() -> None:
-    scene = Scene(0, 2)
-    elsewhere = next(f"q{n}" for n in range(9) if not scene.lane.pipeline.has_queue(f"q{n}"))
-    scene.when(PauseQueue(queue=elsewhere)).then("rejected wrong_lane")
+def test_a_queue_of_another_lane_is_paused_here_for_the_jobs_that_are_moved_to_it() -> None:
+    elsewhere = queue_in(1, 2)
+    scene = Scene(0, 2).given(PauseQueue(queue=elsewhere), create("a", lanes=2), worker(queues=(elsewhere,)))
+    scene.when(MoveJob(job_id=id_of("a"), queue=elsewhere)).then(f"a2 moved to {elsewhere}").and_assigned()
+    scene.when(ResumeQueue(queue=elsewhere)).and_assigned("w: run a, lease 3")
 
 
 # --- draining ---

@@ -50,9 +50,11 @@ def test_starts_of_a_queue_are_held_apart_over_a_takeover() -> None:
     one.when(Tick(1)).and_assigned("w: run c, lease 2")
 
 
-def test_a_limit_of_a_queue_elsewhere_is_refused() -> None:
-    elsewhere = SetLimit(kind=LimitKind.MUTEX, key=queue_in(1, 2), scope=LimitScope.QUEUE, capacity=1)
-    Scene(lanes=2).when(elsewhere).then("rejected wrong_lane")
+def test_a_limit_of_a_queue_elsewhere_is_that_of_its_jobs_in_this_lane() -> None:
+    queue = queue_in(1, 2)
+    elsewhere = SetLimit(kind=LimitKind.MUTEX, key=queue, scope=LimitScope.QUEUE, capacity=1)
+    scene = Scene(lanes=2).given(elsewhere, worker(queues=(queue,), slots=5))
+    scene.when(create("a", queue=queue), create("b", queue=queue)).and_assigned("w: run a, lease 2")
 
 
 def test_after_a_rebuild_a_rate_begins_as_if_all_had_started() -> None:

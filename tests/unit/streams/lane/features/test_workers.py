@@ -355,10 +355,12 @@ def test_a_worker_is_told_by_its_home_lane() -> None:
     scene.when(wire.StopWorker(worker="w")).then("worker.stop_ordered w").and_assigned("w: told to stop")
     order = scene.out.assignments[0][2]
     assert isinstance(order, wire.OrderWorker)
-    assert order.stop
+    assert order.what == "stop"
+    scene.when(wire.ResumeWorker(worker="w", by="bob")).then("worker.resumed w")
+    scene.and_assigned("w: told by bob to take jobs again")
 
 
-@pytest.mark.parametrize("kind", [wire.QuietWorker, wire.StopWorker])
+@pytest.mark.parametrize("kind", [wire.QuietWorker, wire.ResumeWorker, wire.StopWorker])
 def test_a_worker_that_is_not_there_or_has_another_home_is_not_told(kind: type) -> None:
     scene = Scene().given(worker("v")).given(home("w")).given(WorkerStopping(worker="w"))
     scene.when(kind(worker="w"), kind(worker="v")).then("rejected unknown_worker", "rejected wrong_lane")
