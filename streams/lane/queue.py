@@ -8,11 +8,12 @@ from joblog.streams.lane.waiting import Waiting
 
 
 class ReadyQueue:
-    """The Enqueued jobs of one queue; falsy when there are none."""
+    """The Enqueued jobs of one queue; falsy when there are none. `is_home`: whether the queue lives in this lane."""
 
-    __slots__ = ("_tasks",)
+    __slots__ = ("_tasks", "is_home")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_home: bool = True) -> None:
+        self.is_home = is_home
         self._tasks: dict[str, Waiting] = {}
 
     def __len__(self) -> int:

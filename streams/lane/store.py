@@ -49,9 +49,9 @@ class JobStore:
                 return
             queue = self.ready.get(job.queue)
             if queue is None:
-                queue = self.ready[job.queue] = ReadyQueue()
-                if not self.is_home(job.queue):
-                    self.elsewhere.add(job.queue)
+                queue = self.ready[job.queue] = ReadyQueue(is_home=self.is_home(job.queue))
+            if not queue.is_home:
+                self.elsewhere.add(job.queue)
             queue.add(job)
         elif state is SCHEDULED:
             self.due.add((job.due_ms, job.id, job.version))

@@ -57,7 +57,7 @@ class QueuesElsewhere(Feature):
     def _report_again(self, out: LaneOutput) -> None:
         ready, over_ms = self.pipeline.store.ready, self._clock_ms - AGAIN_MS
         for queue in [queue for queue, at_ms in self._reported_ms.items() if at_ms <= over_ms][:REPORTED_MAX]:
-            if queue in ready or queue in self._used:
+            if queue in self._used or len(ready.get(queue, ())) > 0:  # the queue's entry may outlast its jobs
                 self._report(queue, out)
             else:
                 del self._reported_ms[queue]
