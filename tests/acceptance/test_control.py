@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from typing import Any
 
 import pytest
+from joblog.projections.monitor.models import Worker
 from joblog.projections.monitor.monitor import Monitor
 from joblog.services.client.client import Client
 from joblog.services.client.options import JobOptions
+from joblog.streams.contract.ids import lane_of_queue
 from joblog.streams.contract.retry import RetryPolicy
 from joblog.streams.contract.states import State
 
@@ -35,6 +38,11 @@ def joblog(installation: Any, *arguments: str, code: int = 0) -> subprocess.Comp
     return done
 
 
+def first_worker(monitor: Monitor) -> Worker:
+    (found,) = [one for one in monitor.workers() if one.name.startswith("worker-1:")]
+    return found
+
+
 def types_of(installation: Any, subject: str) -> list[str]:
     """The types of all events of a queue or worker."""
     events = [json.loads(one.value or b"") for one in read_log(installation.kafka, installation.names, 2)]
@@ -48,6 +56,7 @@ def test_queues_workers_and_many_jobs_do_as_they_are_told(installation: Any, wai
         a_drained_queue_stands_still(installation, wait_until, client, monitor)
         jobs = each_job_is_requeued_once(installation, wait_until, client, monitor)
         a_cancelled_operation_leaves_the_rest(installation, wait_until, client, monitor, jobs)
+        jobs_move_to_a_queue_of_another_lane(installation, wait_until, client, monitor)
         a_worker_is_quieted_and_stopped(installation, wait_until, client, monitor)
     joblog(installation, "replay", "verify")
     assert decided_anew(installation.kafka, installation.names, installation.lanes)
@@ -70,7 +79,8 @@ def a_drained_queue_stands_still(installation: Any, wait_until: Any, client: Cli
     wait_until(lambda: set(monitor.states(waiting).values()) == {State.SUCCEEDED}, 30, "the jobs to run")
     places = {job.id: job.history[-1].log_offset for one in waiting if (job := monitor.job(one))}
     assert len(set(places.values())) == len(waiting)
-    assert types_of(installation, "default") == ["queue.paused", "queue.drained", "queue.resumed"]
+    told = Counter(types_of(installation, "default"))  # each lane does so for itself
+    assert told == dict.fromkeys(("queue.paused", "queue.drained", "queue.resumed"), installation.lanes)
 
 
 def each_job_is_requeued_once(installation: Any, wait_until: Any, client: Client, monitor: Monitor) -> list[str]:
@@ -112,12 +122,46 @@ def a_cancelled_operation_leaves_the_rest(
     assert 0 < ended.sent < JOBS
 
 
+def jobs_move_to_a_queue_of_another_lane(
+    installation: Any, wait_until: Any, client: Client, monitor: Monitor
+) -> None:
+    """Its worker comes to them, though elector and worker are killed meanwhile; each runs once."""
+    other = next(f"q{n}" for n in range(9) if lane_of_queue(f"q{n}", 2) != lane_of_queue("default", 2))
+    client.queues.pause("default")
+    wait_until(lambda: len(monitor.pauses("default")) == installation.lanes, 30, "the pause")
+    jobs = client.enqueue_many("ok", [((n,), {}) for n in range(JOBS)])
+    slow = client.enqueue("slow", 60)
+    wait_until(lambda: len(monitor.states([*jobs, slow])) == JOBS + 1, 30, "the jobs")
+    moved = ("bulk", "move", "--state", "Enqueued", "--queue", "default", "--to", other, "--rate", "100", "--yes")
+    operation = joblog(installation, *moved).stdout.strip()
+    wait_until(lambda: (one := monitor.bulk.operation(operation)) and one.sent, 30, "a page")
+    installation.kill("elector-a")
+    installation.start("elector-a")
+    installation.start("worker-2", "--queues", other)
+    wait_until(lambda: (job := monitor.job(slow)) and job.state is State.PROCESSING, 60, "the slow job to run")
+    installation.kill("worker-2")
+    client.delete(slow)
+    installation.start("worker-2", "--queues", other)
+    wait_until(lambda: set(monitor.states(jobs).values()) == {State.SUCCEEDED}, 60, "all to succeed")
+    (job,) = [one for one in monitor.jobs(queue=other, task="ok", limit=JOBS).items if one.id == jobs[0]]
+    assert job.queue == other
+    types = {one: Counter(event["type"] for event in installation.events()[one]) for one in jobs}
+    assert {counts["job.moved"] for counts in types.values()} == {1}
+    assert {counts["job.succeeded"] for counts in types.values()} == {1}
+    installation.kill("worker-2")
+    client.queues.resume("default")
+
+
 def a_worker_is_quieted_and_stopped(installation: Any, wait_until: Any, client: Client, monitor: Monitor) -> None:
-    (worker,) = monitor.workers()
+    worker = first_worker(monitor)
     client.workers.quiet(worker.name, by="ann")
-    wait_until(lambda: monitor.workers()[0].state == "quiet", 30, "the worker to be quiet")
+    wait_until(lambda: first_worker(monitor).state == "quiet", 30, "the worker to be quiet")
     types = types_of(installation, worker.name)
     assert types[types.index("worker.quieted") - 1] in {"worker.started", "worker.alive"}
+    joblog(installation, "worker", "resume", worker.name, "--by", "bob")
+    wait_until(lambda: first_worker(monitor).state == "running", 30, "the worker to take jobs again")
+    again = client.enqueue("ok", 1)
+    wait_until(lambda: monitor.states([again]) == {again: State.SUCCEEDED}, 30, "a job to run")
     client.workers.stop(worker.name)
     assert installation.roles["worker-1"].wait(30) == 0
     wait_until(lambda: types_of(installation, worker.name)[-1] == "worker.stopped", 30, "its last event")
