@@ -21,6 +21,7 @@ from joblog.services.client.bulk import BulkOperations
 from joblog.services.client.checks import problems_of
 from joblog.services.client.limits import Limits
 from joblog.services.client.options import ClientFilter
+from joblog.services.client.queue_settings import SettingsOfQueues
 from joblog.services.client.queues import Queues
 from joblog.services.client.recurring import RecurringJobs
 from joblog.services.client.sending import CommandSender, Sender, TogetherSender
@@ -69,17 +70,19 @@ class Client(BatchCalls, AbstractContextManager["Client"]):
     ) -> None:
         self.name: Final = socket.gethostname() if name is None else name
         source = f"/joblog/clients/{self.name}"
-        rules = Rules(lanes, dict(shards or {}), source, args_bytes_max, dict(shards_before or {}))
+        client_id = f"{names.prefix}client-{self.name}"
+        self._queue_settings = self._settings_of_queues(config, names, client_id, lanes)
+        spread = self._queue_settings.shards
+        rules = Rules(lanes, dict(shards or {}), source, args_bytes_max, dict(shards_before or {}), spread)
         for is_wrong, what in problems_of(self.name, rules, timeout_s):
             if is_wrong:
                 raise SettingsError(f"client: {what}")
         super().__init__(rules, filters)
-        client_id = f"{names.prefix}client-{self.name}"
         self._sender, self._together = self._senders(config, names, client_id, timeout_s)
         #: Recurring jobs: add, change, pause, trigger and remove them.
         self.recurring: Final = self._recurring(config, names, client_id)
-        #: Pause, drain and resume queues.
-        self.queues: Final = Queues(self.send, self._rules)
+        #: Pause, drain and resume queues, and spread them over more or fewer lanes.
+        self.queues: Final = Queues(self.send, self._rules, self._queue_settings)
         #: Change limits while jobs run.
         self.limits: Final = Limits(self.send, self._rules)
         #: Let workers take no more jobs, or stop.
@@ -115,12 +118,18 @@ class Client(BatchCalls, AbstractContextManager["Client"]):
     def _recurring(self, config: KafkaConfig, names: TopicNames, client_id: str) -> RecurringJobs:
         return RecurringJobs(config, names, self._rules.lanes, client_id, self.create)
 
+    def _settings_of_queues(
+        self, config: KafkaConfig, names: TopicNames, client_id: str, lanes: int
+    ) -> SettingsOfQueues:
+        return SettingsOfQueues(config, names.queues, client_id, lanes)
+
     def _bulk(self) -> BulkOperations:
         return BulkOperations(self.send, self._rules)
 
     def close(self) -> None:
         """Close the connections, after the calls of other threads that are in progress."""
         self.recurring.close()
+        self._queue_settings.close()
         self._together.close()
         self._sender.close()
 
@@ -136,7 +145,9 @@ class Client(BatchCalls, AbstractContextManager["Client"]):
         `lanes`; so do all calls that create or change jobs.
         """
         self._sender.send(records)
+        self._queue_settings.look()
 
     def send_together(self, records: Sequence[CommandRecord], job_ids: Sequence[str]) -> None:
         """Send commands in one transaction: all or none. Raises NotAcknowledged, with these ids, and TopicsError."""
         self._together.send(records, job_ids)
+        self._queue_settings.look()

@@ -40,13 +40,18 @@ class CommandRecord(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What a client knows of its installation; `source` is the CloudEvents source of its commands."""
+    """What a client knows of its installation; `source` is the CloudEvents source of its commands.
+
+    - spread: over how many lanes the jobs without keys of some queues are spread, in place of `shards`; it changes
+      while the client lives (queue_settings.py).
+    """
 
     lanes: int
     shards: Mapping[str, int]
     source: str
     args_bytes_max: int
     shards_before: Mapping[str, int] = {}
+    spread: Mapping[str, int] = {}
 
 
 class CreateTemplate:
@@ -64,7 +69,8 @@ class CreateTemplate:
         self._rules = rules
         self._model = model
         self._shards = shards_of(model.queue, rules.shards, rules.shards_before)
-        shards = range(self._shards.written) if model.unique is None else [self._shards.of_key(model.unique.key)]
+        written = rules.spread.get(model.queue, self._shards.written)
+        shards = range(written) if model.unique is None else [self._shards.of_key(model.unique.key)]
         self._lanes = [lane_of_shard(model.queue, rules.lanes, shard) for shard in shards]
         self._traceparent = options.traceparent
         self._run_at = model.run_at
@@ -170,7 +176,7 @@ class CreateTemplate:
         """The id of a job tells its lane, so it is made where the queue, the key or the caller say so."""
         queue, lanes = self._model.queue, self._rules.lanes
         if given is not None:
-            return self._held_to_its_queue(given)
+            return self._held_to_its_key(given, key)
         if key is None:
             return self._new_id(now_ms)
         _check_key(key)
@@ -194,11 +200,11 @@ class CreateTemplate:
         self._numbers.extend(number >> 2 for (number,) in iter_unpack("Q", data))
         return self._numbers
 
-    def _held_to_its_queue(self, job_id: str) -> str:
+    def _held_to_its_key(self, job_id: str, key: str | None) -> str:
         check_job_id(job_id, self._rules.lanes)
         queue, lane = self._model.queue, lane_of_job(job_id)
-        if shard_of_lane(queue, lane, self._rules.lanes) >= self._shards.served:
-            raise InvalidData(f"job id {job_id} names lane {lane}, where queue {queue} does not live")
+        if key is not None and shard_of_lane(queue, lane, self._rules.lanes) >= self._shards.served:
+            raise InvalidData(f"job id {job_id} names lane {lane}, where queue {queue} has no idempotency keys")
         if self._model.unique is not None and lane != self._lanes[0]:
             raise InvalidData(
                 f"job id {job_id} names lane {lane}, but lane {self._lanes[0]} decides about unique key "

@@ -18,6 +18,7 @@ from joblog.services.schemas.messages import (
     tag_of_struct,
 )
 from joblog.streams.contract import deadletters, topics
+from joblog.streams.contract.queue_settings import QueueSettings
 from joblog.streams.contract.recurring import SUFFIXES
 from joblog.streams.contract.topics import TOPICS, Topic, TopicNames
 from joblog.streams.contract.wire import Timer
@@ -123,8 +124,9 @@ def _messages() -> dict[str, Schema]:
         topics.ASSIGNMENTS.name: {tag_of_struct(kind): _private(kind, topics.ASSIGNMENTS) for kind in ASSIGNMENTS},
         topics.DEADLETTERS.name: {"deadletter": _deadletter()},
         topics.RECURRING.name: {
-            f"recurring.{kind.__name__.lower()}": _aspect(kind, topics.RECURRING) for kind in SUFFIXES
+            (name := f"recurring.{kind.__name__.lower()}"): _aspect(name, kind, topics.RECURRING) for kind in SUFFIXES
         },
+        topics.QUEUES.name: {"queue.settings": _aspect("queue.settings", QueueSettings, topics.QUEUES)},
         topics.OUTBOX.name: {
             "outbox.mark": _message("outbox.mark", Mark, topics.OUTBOX, JSON, structured(Mark, REF))
         },
@@ -140,9 +142,9 @@ def _private(kind: type[Struct], topic: Topic) -> Schema:
     return _message(tag_of_struct(kind), kind, topic, JSON, structured(kind, REF))
 
 
-def _aspect(kind: type[BaseModel], topic: Topic) -> Schema:
+def _aspect(name: str, kind: type[BaseModel], topic: Topic) -> Schema:
     payload = kind.model_json_schema(ref_template=REF, schema_generator=Untitled)
-    return _message(f"recurring.{kind.__name__.lower()}", kind, topic, JSON, payload)
+    return _message(name, kind, topic, JSON, payload)
 
 
 def _timer(topic: Topic) -> Schema:

@@ -11,6 +11,7 @@ from joblog.services.client.bulk import BulkOperations
 from joblog.services.client.client import Client
 from joblog.services.client.job_commands import AnyTask
 from joblog.services.client.options import DEFAULT_OPTIONS, Call, ClientFilter, JobOptions, due_at, name_of
+from joblog.services.client.queue_settings import SettingsOfQueues
 from joblog.services.client.recurring import RecurringJobs
 from joblog.services.client.sending import Sender, TogetherSender
 from joblog.services.tasks.recurring import recurrences_of
@@ -24,7 +25,7 @@ from joblog.services.testing.ready_jobs import ReadyJobs
 from joblog.services.testing.recurring import RecurringInMemory, Scheduler
 from joblog.services.testing.relaying import Relaying
 from joblog.services.testing.running import Running
-from joblog.services.testing.stand_ins import NoBulk, OneByOne, Together
+from joblog.services.testing.stand_ins import NoBulk, NoSettingsOfQueues, OneByOne, Together
 from joblog.services.testing.told import EventLog
 from joblog.services.triggers.trigger import Trigger
 from joblog.services.worker.filters import WorkerFilter
@@ -122,6 +123,11 @@ class InMemoryJoblog(Running, Publishing, Relaying, Assertions, Client):
 
     def _recurring(self, config: KafkaConfig, names: TopicNames, client_id: str) -> RecurringJobs:  # noqa: ARG002
         return RecurringInMemory(self._scheduler, config, names, len(self._broker.lanes), self.create, self._learn)
+
+    def _settings_of_queues(
+        self, config: KafkaConfig, names: TopicNames, client_id: str, lanes: int
+    ) -> SettingsOfQueues:
+        return NoSettingsOfQueues(config, names.queues, client_id, lanes)
 
     def _bulk(self) -> BulkOperations:
         return NoBulk(self.send, self.rules)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from joblog.services.client.bulk import BulkOperations
+from joblog.services.client.queue_settings import SettingsOfQueues
 from joblog.services.client.templates import CommandRecord
 from joblog.services.testing.broker import Broker, NotSimulated
 from joblog.streams.contract.ids import lane_of_job
@@ -35,3 +36,16 @@ class NoBulk(BulkOperations):
 
     def start(self, *_: Any, **__: Any) -> NoReturn:
         raise NotSimulated("bulk operations are not simulated: change each of joblog.jobs(...) instead")
+
+
+class NoSettingsOfQueues(SettingsOfQueues):
+    """Over how many lanes queues are spread is said by `queue_shards`."""
+
+    def write(self, *_: object) -> NoReturn:
+        raise NotSimulated("changes of shards are not simulated: give InMemoryJoblog queue_shards=")
+
+    def read(self) -> NoReturn:
+        self.write()
+
+    def look(self) -> None:
+        """There is nothing to see."""

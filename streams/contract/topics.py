@@ -112,6 +112,16 @@ OUTBOX: Final = Topic(
     config={"segment.bytes": "16777216", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"},
 )
 
+QUEUES: Final = Topic(
+    "queues",
+    "queue",
+    "anyone",
+    "clients",
+    "Over how many lanes new jobs of queues are spread, set while all is running",
+    partitions=1,
+    config={"segment.bytes": "16777216", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"},
+)
+
 TOPICS: Final[tuple[Topic, ...]] = (
     COMMANDS,
     REPORTS,
@@ -121,6 +131,7 @@ TOPICS: Final[tuple[Topic, ...]] = (
     DEADLETTERS,
     RECURRING,
     OUTBOX,
+    QUEUES,
     *DELAYS,
 )
 
@@ -173,6 +184,10 @@ class TopicNames:
     @property
     def recurring(self) -> str:
         return self.of(RECURRING)
+
+    @property
+    def queues(self) -> str:
+        return self.of(QUEUES)
 
     @property
     def outbox(self) -> str:

@@ -1,4 +1,4 @@
-"""`joblog queue ...`: show, pause, drain and resume queues."""
+"""`joblog queue ...`: show, pause, drain, resume and configure queues."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,6 @@ from joblog.services.cli.progress import STOPPED, Shown, shown
 from joblog.services.cli.values import ByOption, ReasonOption, parse_due, settings_of, who
 from joblog.services.client.client import Client
 from joblog.streams.contract.fields import is_queue, wrong_queue
-from joblog.streams.contract.ids import lane_of_shard
 from joblog.streams.contract.states import State
 from joblog.streams.errors import InvalidData, JoblogError
 from joblog.streams.progress import Stopped
@@ -33,7 +32,7 @@ LOOK_S: Final = 0.3
 
 @app.callback()
 def about_queues() -> None:
-    """Show, pause, drain and resume queues."""
+    """Show, pause, drain, resume and configure queues."""
 
 
 @app.command("list")
@@ -125,6 +124,45 @@ def resume(ctx: typer.Context, queue: Name, *, reason: ReasonOption = None, by: 
 
 
 @app.command()
+def configure(
+    ctx: typer.Context,
+    queue: Name,
+    *,
+    shards: Annotated[int | None, typer.Option(min=1, help="Over how many lanes to spread new jobs.")] = None,
+    as_set: Annotated[bool, typer.Option("--as-set", help="Over as many as the setting queue_shards says.")] = False,
+    reason: ReasonOption = None,
+    by: ByOption = None,
+) -> None:
+    """Spread the new jobs of a queue over more or fewer lanes, while all is running.
+
+    Running clients hear of it within a second or two. Jobs that are there are run in their lanes; those with keys
+    (idempotency, unique) go where the setting queue_shards says, however a queue is spread, so that keys hold.
+
+    Example: joblog queue configure images --shards 4 --reason "the holidays"
+    """
+    _checked(queue)
+    if (shards is None) is not as_set:
+        raise InvalidData("give --shards or --as-set, and not both")
+    if as_set and (reason or by):
+        raise InvalidData("--reason and --by have no effect with --as-set: leave them out")
+    with Client.from_settings(settings_of(ctx)) as client:
+        client.queues.configure(queue, shards=shards, by=None if as_set else who(by), reason=reason)
+    note(f"{queue} will be spread {'as queue_shards says' if as_set else f'over {shards} lanes'}")
+
+
+@app.command()
+def configured(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
+    """List the queues whose number of lanes was set by `configure`.
+
+    Example: joblog queue configured --output json
+    """
+    with Client.from_settings(settings_of(ctx)) as client:
+        found = client.queues.configured()
+    rows = [{"queue": queue, **one.model_dump(mode="json")} for queue, one in sorted(found.items())]
+    print_rows(rows, ("queue", "shards", "by", "reason"), output)
+
+
+@app.command()
 def drain(
     ctx: typer.Context,
     queue: Name,
@@ -156,14 +194,13 @@ def drain(
             client.queues.drain(queue, until=instant, by=who(by), reason=reason)
             note(f"{queue} will be drained: `joblog queue show {queue}` tells when no job of it runs")
             return
-        lanes = {lane_of_shard(queue, settings.lanes, shard) for shard in range(settings.shards_served.get(queue, 1))}
         with monitor_of(settings) as monitor:
             before = {one.lane: one for one in monitor.pauses(queue)}
             client.queues.drain(queue, until=instant, by=who(by), reason=reason)
 
             def is_drained() -> bool:
                 now = {one.lane: one for one in monitor.pauses(queue)}
-                return all(_is_drained(now.get(lane), before.get(lane)) for lane in lanes)
+                return all(_is_drained(now.get(lane), before.get(lane)) for lane in range(settings.lanes))
 
             raise typer.Exit(_waited(monitor, queue, is_drained, timeout, output))
 

@@ -1,10 +1,11 @@
-"""A queue that is spread over fewer lanes than before: its jobs in the former lanes are run all the same."""
+"""A queue that is spread over more and fewer lanes while all is running: its jobs are run wherever they are."""
 
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from joblog.services.roles import wiring, worker
 from joblog.services.roles.runner import Builder
 from joblog.services.settings.model import Settings
 from joblog.streams.contract.ids import lane_of_job, lane_of_queue
+from joblog.streams.contract.queue_settings import QueueSettings
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.health import Health
 from joblog.streams.metrics import Meters
@@ -32,6 +34,7 @@ def note(n: int) -> None:
     DONE.append(n)
 """
 HOT = JobOptions(queue="hot")
+KEYED = JobOptions(queue="hot", idempotency_key="k")
 DEADLINE_S = 60
 
 
@@ -59,40 +62,38 @@ def running(build: Builder, role: str, wait_until: Callable[..., Any]) -> Iterat
         ended.result(DEADLINE_S)
 
 
-def test_jobs_in_lanes_that_a_queue_gave_up_are_run_and_new_ones_are_not_put_there(
+def test_a_queue_is_spread_over_more_and_fewer_lanes_while_all_is_running(
     stack: StackAddresses, topics: TopicNames, done: list[int], wait_until: Callable[..., Any]
 ) -> None:
-    def settings(**shards: Any) -> Settings:
-        return Settings(
-            topic_prefix=topics.prefix,
-            lanes=2,
-            kafka={"bootstrap_servers": stack.bootstrap_servers},
-            worker={"tasks": "shardtasks", "slots": 2},
-            **shards,
-        )
-
-    def unserved(meters: Meters) -> float:
-        return meters.registry.get_sample_value("joblog_unserved_jobs", {"queue": "hot"}) or 0
-
-    wide, narrow = settings(queue_shards={"hot": 2}), settings()
-    draining = settings(queue_shards_before={"hot": 2})
+    settings = Settings(
+        topic_prefix=topics.prefix,
+        lanes=2,
+        kafka={"bootstrap_servers": stack.bootstrap_servers},
+        worker={"tasks": "shardtasks", "slots": 2},
+    )
     first = lane_of_queue("hot", 2)
-    with running(wiring.elector(wide), "elector", wait_until), Client.from_settings(wide) as client:
-        created = client.enqueue_many("shards.note", [([n], {}) for n in range(40)], HOT)
-    left_behind = [n for n, job_id in enumerate(created) if lane_of_job(job_id) != first]
-    assert left_behind, "both lanes have jobs"
     with ExitStack() as roles:
-        meters = roles.enter_context(running(wiring.elector(narrow), "elector", wait_until))
-        roles.enter_context(running(worker.worker(narrow), "worker", wait_until))
-        wait_until(lambda: len(done) == 40 - len(left_behind), DEADLINE_S, "the jobs in the lane that is left")
-        assert not set(done) & set(left_behind)
-        assert unserved(meters) == len(left_behind)
-    with ExitStack() as roles:
-        meters = roles.enter_context(running(wiring.elector(draining), "elector", wait_until))
-        roles.enter_context(running(worker.worker(draining), "worker", wait_until))
-        client = roles.enter_context(Client.from_settings(draining))
-        later = client.enqueue_many("shards.note", [([n], {}) for n in range(40, 60)], HOT)
-        wait_until(lambda: len(done) == 60, DEADLINE_S, "all jobs")
-        assert sorted(done) == [*range(60)]
-        assert {lane_of_job(job_id) for job_id in later} == {first}
-        assert unserved(meters) == 0
+        operator = roles.enter_context(Client.from_settings(settings))
+        client = roles.enter_context(Client.from_settings(settings))
+        numbers = count()
+
+        def lanes() -> set[int]:
+            """Of 20 new jobs."""
+            jobs = client.enqueue_many("shards.note", [([next(numbers)], {}) for _ in range(20)], HOT)
+            return {lane_of_job(job_id) for job_id in jobs}
+
+        assert lanes() == {first}
+        keyed = client.enqueue("shards.note", next(numbers), options=KEYED)
+        operator.queues.configure("hot", shards=2, by="ann")
+        wait_until(lambda: lanes() == {0, 1}, DEADLINE_S, "the client to hear of it")
+        assert client.queues.configured() == {"hot": QueueSettings(shards=2, by="ann")}
+        assert client.enqueue("shards.note", -1, options=KEYED) == keyed
+        operator.queues.configure("hot", shards=None)
+        wait_until(lambda: lanes() == {first}, DEADLINE_S, "the client to hear of it again")
+        assert client.queues.configured() == {}
+        # Elector and worker know of none of this: they find the jobs in the lane that the queue had for a while.
+        roles.enter_context(running(wiring.elector(settings), "elector", wait_until))
+        roles.enter_context(running(worker.worker(settings), "worker", wait_until))
+        created = next(numbers)
+        wait_until(lambda: len(done) == created, DEADLINE_S, "all jobs")
+        assert sorted(done) == [*range(created)]

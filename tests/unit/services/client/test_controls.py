@@ -8,6 +8,7 @@ import pytest
 from joblog.projections.monitor.models import Matched
 from joblog.services.client.bulk import BulkOperations
 from joblog.services.client.changes import check_move
+from joblog.services.client.queue_settings import SettingsOfQueues
 from joblog.services.client.queues import Queues
 from joblog.services.client.templates import CommandRecord, Rules
 from joblog.services.client.workers import Workers
@@ -24,8 +25,10 @@ from joblog.streams.contract.wire import (
     StopWorker,
 )
 from joblog.streams.errors import InvalidData
+from joblog.streams.kafka.clients import KafkaConfig
 
 RULES = Rules(8, {"hot": 3}, "/test", 10_000, {"hot": 4})
+NO_TOPIC = SettingsOfQueues(KafkaConfig("nowhere:9092"), "queues", "test", 8)
 FOUND = Matched(jobs=3, fence=(1,) * 8, filter={"task": "t"})
 JOB = new_job_id(lane_of_queue("images", 8), 1, 1)
 
@@ -55,14 +58,14 @@ def sent() -> Sent:
 
 def test_a_queue_is_paused_in_each_lane_since_any_may_have_jobs_of_it(sent: Sent) -> None:
     until = datetime(2027, 1, 1, tzinfo=UTC)
-    Queues(sent, RULES).pause("hot", until=until, by="ann", reason="why")
+    Queues(sent, RULES, NO_TOPIC).pause("hot", until=until, by="ann", reason="why")
     assert sent.lanes == [*range(8)]
     assert sent.commands == [PauseQueue(queue="hot", until=until, by="ann", reason="why")] * 8
     assert len({record.value for record in sent.records}) == 8  # each has an id of its own
 
 
 def test_a_queue_is_drained_and_resumed_in_each_lane(sent: Sent) -> None:
-    queues = Queues(sent, RULES)
+    queues = Queues(sent, RULES, NO_TOPIC)
     queues.drain("images")
     queues.resume("images", by="bob")
     assert sent.lanes == [*range(8), *range(8)]
@@ -76,7 +79,7 @@ def test_a_queue_is_drained_and_resumed_in_each_lane(sent: Sent) -> None:
 )
 def test_what_cannot_be_paused_is_refused_at_once(sent: Sent, name: str, until: datetime | None) -> None:
     with pytest.raises(InvalidData):
-        Queues(sent, RULES).pause(name, until=until)
+        Queues(sent, RULES, NO_TOPIC).pause(name, until=until)
     assert sent.records == []
 
 

@@ -163,7 +163,10 @@ def test_ids_given_by_the_caller_are_kept() -> None:
         ({"parent": new_job_id(8, 1, 0)}, "lane 8"),
         ({"job_id": "nonsense"}, "job_id"),
         ({"job_id": new_job_id(9, 1, 0)}, "lane 9"),
-        ({"job_id": new_job_id((lane_of_queue("default", 8) + 1) % 8, 1, 0)}, "does not live"),
+        (
+            {"job_id": new_job_id((lane_of_queue("default", 8) + 1) % 8, 1, 0), "idempotency_key": "k"},
+            "has no idempotency keys",
+        ),
     ],
 )
 def test_options_beyond_the_contract_are_refused(options: dict[str, Any], complaint: str) -> None:
