@@ -27,6 +27,7 @@ PRIVATE = {
     "job.run": wire.AnyAssignment,
     "job.cancel": wire.AnyAssignment,
     "worker.order": wire.AnyAssignment,
+    "worker.serve": wire.AnyAssignment,
     "timer": wire.Timer,
 }
 NOW = 1_800_000_000_000

@@ -68,6 +68,7 @@ class Features:
             wire.ResumeQueue(queue=queue, **by),
             wire.ResumeQueue(queue=queue),
             wire.QuietWorker(worker=random.choice((worker, "nobody@host:1:ab@0")), **by),
+            wire.ResumeWorker(worker=random.choice((worker, "nobody@host:1:ab@0")), **by),
             wire.StopWorker(worker="nobody@host:1:ab@0"),
             wire.SetLimit(kind=LimitKind.MUTEX, key="m", **by),
             wire.SetLimit(kind=LimitKind.SLIDING_WINDOW, key="w", capacity=random.randint(1, 9), interval_s=1.0),
@@ -97,6 +98,7 @@ class Features:
             wire.BatchCounted(job_id=batch, lane=lane, number=random.randint(1, 9), **counts),
             wire.BatchTold(job_id=batch, what=random.choice(("started", "cancelled", "forgotten"))),
             wire.ContinuationUnmet(job_id=job_id, child=other),
+            wire.QueueElsewhere(queue=random.choice(self.queues), lane=lane),
             wire.ParentRequeued(job_id=other, parent=job_id),
             wire.ParentEnded(job_id=other, parent=batch, state=State.DELETED, run=False, reason="cancelled"),
         ]

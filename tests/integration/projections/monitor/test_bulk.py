@@ -113,11 +113,12 @@ def test_a_quiet_worker_is_shown_as_such_also_when_it_renews(projection: Project
         ("worker.started", {}),
         ("worker.quieted", {"by": "ann"}),
         ("worker.alive", {"quiet": True}),
+        ("worker.resumed", {"quiet": True}),  # it has not announced that yet
         ("worker.stop_ordered", {"quiet": True}),
     ):
         projection.values(worker_event(kind, **data))
         states += [one.state for one in monitor.workers()]
-    assert states == ["running", "quiet", "quiet", "stopping"]
+    assert states == ["running", "quiet", "quiet", "running", "stopping"]
 
 
 # --- filters ---

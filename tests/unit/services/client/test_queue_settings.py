@@ -5,13 +5,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from joblog.services.client.options import Call, JobOptions
+from joblog.services.client.options import Call, JobOptions, Unique
 from joblog.services.client.queue_settings import SettingsOfQueues
 from joblog.services.client.queues import Queues
 from joblog.services.client.templates import CreateTemplate, Rules
 from joblog.streams.contract.ids import lane_of_job, lane_of_queue
 from joblog.streams.contract.queue_settings import QueueSettings
-from joblog.services.client.options import Unique
 from joblog.streams.errors import InvalidData
 from joblog.streams.kafka.clients import KafkaConfig
 
