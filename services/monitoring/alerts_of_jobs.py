@@ -19,7 +19,7 @@ _SUCCEEDED = 'joblog_jobs_ended_total{queue="q",task="t",state="Succeeded"}'
 _QUEUE = {"queue": "q"}
 _WAITING_HELP = (
     "Start more workers for the queue, or give them more slots. If one task holds all slots, give it a queue "
-    "of its own. If the elector is the limit, spread the queue over shards."
+    "of its own. If the elector is the limit, spread the queue over lanes: `joblog queue configure`."
 )
 _FAILING_HELP = (
     "Fix the cause, which is usually one exception of one task after a deployment, then "

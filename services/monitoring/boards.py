@@ -92,7 +92,7 @@ QUEUES: Final = Board(
                       (("sum by (queue) (joblog_queue_workers)", "{{queue}}"),)),
                 Panel("Slots", "Slots of the workers that serve the queue; they may be shared with others.", "short",
                       (("sum by (queue) (joblog_queue_slots)", "{{queue}}"),)),
-                Panel("Paused", "In how many of its lanes the queue is paused.", "short",
+                Panel("Paused", "In how many lanes the queue is paused.", "short",
                       (("sum by (queue) (joblog_queue_paused)", "{{queue}}"),)),
                 Panel("Bulk operations", "Commands that bulk operations send a second.", "ops",
                       ((rate("joblog_bulk_commands_total", "action"), "{{action}}"),)),

@@ -106,14 +106,12 @@ class Settings(BaseSettings):
     - queue_shards: over how many neighbouring lanes each queue is spread that shall have more than one.
     - queue_shards_before: over how many lanes each of these queues was spread before its number was changed.
 
-    To grow a queue, set the new number in `queue_shards`, and restart electors first, then workers, then clients: an
-    elector rejects jobs in lanes that it does not know of. To shrink it, set the new number there and the former one
-    in `queue_shards_before`, in any order: clients write to the new lanes only, the former ones are served until they
-    are empty (`joblog doctor` fails when jobs are left in lanes that are not served), then drop the second setting.
-
-    The id of a job with an idempotency key names its lane. When a queue grows, name the former number in
-    `queue_shards_before`, too: keys keep their lanes for as long as it is set. Without it, and for the keys in lanes
-    that are given up when a queue shrinks, a key that is sent before and after the change may be two jobs.
+    While all is running, `joblog queue configure` spreads new jobs without keys over more or fewer lanes; jobs are
+    run in whatever lane they are. `queue_shards` says where the keys of a queue are decided (idempotency and unique
+    keys, the jobs of recurring definitions and triggers): to spread these, too, restart electors first, then workers,
+    then clients with another number there, and the former one in `queue_shards_before`. When a queue grows, keys keep
+    their lanes for as long as that is set. Without it, and for the keys in lanes that are given up when a queue
+    shrinks, a key that is sent before and after the change may be two jobs.
     """
 
     model_config = SettingsConfigDict(

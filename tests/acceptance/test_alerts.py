@@ -61,7 +61,6 @@ LABELS = {
     "JoblogProducersRebuilt": {"role": "elector"},
     "JoblogStaleReports": {"type": "run.succeeded"},
     "JoblogDeadLetters": {"role": "elector", "reason": "undecodable"},
-    "JoblogUnservedJobs": {"queue": "spread"},
 }
 #: The alerts that no trouble of this test lets fire, and why.
 NOT_PROVOKED = {
@@ -281,7 +280,7 @@ def lanes_without_owner_and_set_aside(trouble: Trouble) -> None:
     deleted.result(30)
     trouble.have_fired("JoblogLaneWithoutOwner")
     trouble.start("elector-a")
-    trouble.have_fired("JoblogLaneSetAside", "JoblogUnservedJobs")
+    trouble.have_fired("JoblogLaneSetAside")
 
 
 def late_starts(trouble: Trouble, from_s: float, due: datetime) -> None:

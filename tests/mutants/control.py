@@ -9,6 +9,9 @@ _BULK: Final = "tests/unit/streams/lane/features/test_bulk.py"
 _WORKERS: Final = "tests/unit/streams/lane/features/test_workers.py"
 _COMMANDS: Final = "tests/unit/streams/lane/test_commands.py"
 _RUNNER: Final = "tests/unit/services/bulk/test_runner.py"
+_ELSEWHERE: Final = "tests/unit/streams/lane/features/test_queues_elsewhere.py"
+_SERVED: Final = "tests/unit/services/worker/test_served_lanes.py"
+_SPREAD: Final = "tests/unit/services/client/test_queue_settings.py"
 _SESSION: Final = "tests/unit/services/worker/test_session.py"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
@@ -53,12 +56,60 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         f"{_SESSION}::test_a_quiet_worker_stays_quiet_when_a_session_begins_anew",
     ),
     mutant(
-        "move-lane",
-        "the refusal to move a job to a queue of another lane",
+        "worker-resume-stop",
+        "the stop of a worker that is told to take jobs again after it was told to stop",
+        "services/worker/orders.py",
+        'self.is_quiet = self.is_stop or order.what != "resume"',
+        'self.is_quiet = order.what != "resume"',
+        f"{_SESSION}::test_a_worker_that_was_told_to_stop_takes_no_jobs_again",
+    ),
+    mutant(
+        "move-key-lane",
+        "the refusal of a job with a key in a lane that does not know the keys of its queue",
         "streams/lane/commands.py",
-        "if isinstance(command, wire.MoveJob) and not lane.has_queue(command.queue):",
-        "if False:",
-        f"{_COMMANDS}::test_a_job_is_moved_within_its_lane_only_and_not_with_a_unique_key",
+        "elif command.idempotency_key is not None and not lane.has_queue(command.queue):",
+        "elif False:",
+        f"{_COMMANDS}::test_a_job_is_created_in_the_lane_of_its_id_where_its_queue_does_not_live_but_not_with_a_key",
+    ),
+    mutant(
+        "elsewhere-every-job",
+        "the note that a job of a queue elsewhere has come, where the queue's entry is there already",
+        "streams/lane/store.py",
+        "if not queue.is_home:",
+        "if not queue.is_home and not queue:",
+        f"{_ELSEWHERE}::test_it_is_said_again_while_the_job_waits_and_not_when_none_came_since",
+    ),
+    mutant(
+        "elsewhere-again",
+        "the repeated report that jobs of a queue wait elsewhere, for workers that came since",
+        "streams/lane/features/queues_elsewhere.py",
+        "if queue in self._used or len(ready.get(queue, ())) > 0:",
+        "if queue in self._used:",
+        f"{_ELSEWHERE}::test_it_is_said_again_while_the_job_waits_and_not_when_none_came_since",
+    ),
+    mutant(
+        "elsewhere-told-again",
+        "the repeated word to a worker that it shall serve a further lane, before it forgets it",
+        "streams/lane/features/workers.py",
+        "if worker is not None and now_ms - worker.told_ms.get(place, -TOLD_MS) >= TOLD_MS:",
+        "if worker is not None and place not in worker.told_ms:",
+        f"{_ELSEWHERE}::test_the_workers_of_the_queue_are_told_and_those_again_that_heard_it_long_ago",
+    ),
+    mutant(
+        "further-lane-held",
+        "the renewal of a worker's lease from a further lane for as long as it runs a job of it",
+        "services/worker/served_lanes.py",
+        "if at > over_at or lane in held",
+        "if at > over_at",
+        f"{_SERVED}::test_a_further_lane_is_served_while_it_is_told_then_without_the_queue_and_then_left",
+    ),
+    mutant(
+        "spread-keys",
+        "the lanes of keys, which do not follow how a queue is spread meanwhile",
+        "services/client/templates.py",
+        "self._shards = shards_of(model.queue, rules.shards, rules.shards_before)",
+        "self._shards = shards_of(model.queue, {**rules.shards, **rules.spread}, rules.shards_before)",
+        f"{_SPREAD}::test_a_key_keeps_its_lane_however_its_queue_is_spread",
     ),
     mutant(
         "move-unique",
@@ -66,7 +117,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "streams/lane/transitions.py",
         "if job.extras is not None and job.extras.uses & USES_UNIQUE:",
         "if False:",
-        f"{_COMMANDS}::test_a_job_is_moved_within_its_lane_only_and_not_with_a_unique_key",
+        f"{_COMMANDS}::test_a_job_is_moved_to_any_queue_but_not_with_a_unique_key",
     ),
     mutant(
         "bulk-two-runners",

@@ -26,7 +26,7 @@ CHECKS: Final[Sequence[tuple[str, Check]]] = (
 def doctor(ctx: typer.Context, output: OutputOption = Output.TABLE) -> None:
     """Check the installation, and say how to fix what is wrong.
 
-    Checks settings, brokers, topics, electors, lanes, backlogs, dead letters, Postgres, clocks, workers, shards
+    Checks settings, brokers, topics, electors, lanes, backlogs, dead letters, Postgres, clocks, workers
     and an outbox; changes nothing. The exit code is 1 if a check fails.
 
     Example: joblog doctor --output json

@@ -16,6 +16,7 @@ from joblog.services.worker.execution.results import Outcome, Released
 from joblog.services.worker.execution.run import Run, clock, known_tasks
 from joblog.services.worker.execution.threads import ThreadExecutor
 from joblog.services.worker.options import WorkerOptions
+from joblog.services.worker.orders import Orders
 from joblog.services.worker.reports import Endings, RunMeters
 from joblog.services.worker.session import Parts, Session
 from joblog.services.worker.slots import Slots
@@ -268,3 +269,11 @@ def test_a_quiet_worker_stays_quiet_when_a_session_begins_anew(life: Life) -> No
     stop.set()
     thread.join(TIMEOUT_S)
     assert {(one.slots, one.quiet) for one in life.kafka.announced} == {(0, True)}
+
+
+def test_a_worker_that_was_told_to_stop_takes_no_jobs_again() -> None:
+    orders = Orders()
+    for what, is_quiet in (("quiet", True), ("resume", False), ("stop", True), ("resume", True)):
+        orders.take(OrderWorker(what=what, reason="told"))  # type: ignore[arg-type]
+        assert orders.is_quiet is is_quiet
+    assert orders.is_stop
