@@ -64,7 +64,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
     ),
     "worker": Target(
         "cli.commands.worker:app",
-        "Run a worker: it runs the jobs of your tasks; or, with a command, let one take no more jobs, or stop.",
+        "Run a worker: it runs the jobs of your tasks; or, with a command, let one take no more jobs, or some, or stop.",
         RUN,
         ignored=(),
     ),
@@ -99,7 +99,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
     "job": Target("cli.commands.jobs:app", "Show and change jobs.", JOBS),
     "batch": Target("cli.commands.batches:app", "Show and cancel batches.", JOBS),
     "bulk": Target("cli.commands.bulk:app", "Change many jobs in the background.", JOBS),
-    "queue": Target("cli.commands.queues:app", "Show, pause, drain and resume queues.", WATCH),
+    "queue": Target("cli.commands.queues:app", "Show, pause, drain, resume and configure queues.", WATCH),
     "limits": Target(
         "cli.commands.limits:app",
         "Show limits: which jobs run with each, and which wait; and change them.",

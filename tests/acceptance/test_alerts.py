@@ -45,9 +45,9 @@ pytestmark = [pytest.mark.broker, pytest.mark.database, needs_prometheus]
 
 PACE = Pace(times=300)
 ROLES = ("projector", "elector-a", "delays", "worker-1", "worker-2", "worker-late", "recurring", "triggers", "outbox")
-#: The lane that is to lose records, and which queues live there; `spread` with its first shard.
+#: The lane that is to lose records, and which queues live there.
 LOST_LANE = 0
-LANE_OF = {"other": LOST_LANE, "spread": LOST_LANE, "default": 1, "busy": 1, "late": 1}
+LANE_OF = {"other": LOST_LANE, "default": 1, "busy": 1, "late": 1}
 #: What each alert is about; all others have no label but those of Prometheus.
 LABELS = {
     "JoblogWaitBudgetBurnsFast": {"queue": "late"},
@@ -122,7 +122,7 @@ def started_well(trouble: Trouble) -> None:
     assert {queue: lane_of_queue(queue, trouble.installation.lanes) for queue in LANE_OF} == LANE_OF
     for role in ("projector", "delays", "recurring", "triggers", "outbox"):
         trouble.start(role)
-    trouble.start("elector-a", JOBLOG_QUEUE_SHARDS='{"spread": 2}')
+    trouble.start("elector-a")
     serves = ("--queues", "default")
     trouble.start("worker-1", *serves, JOBLOG_WORKER__SLOTS="16", JOBLOG_WORKER__PREFETCH="0")
     # This one does not know the electors' lease: it goes on when that has run out.
@@ -183,9 +183,8 @@ def occurrences_and_events_wait(trouble: Trouble) -> datetime:
 
 def jobs_that_nobody_takes(trouble: Trouble) -> float:
     """Returns since when they wait."""
-    with trouble.client(shards={"spread": 2}) as client:
+    with trouble.client() as client:
         client.enqueue_many("slow", [((1,), {})] * 40, options=JobOptions(queue="late"))
-        client.enqueue_many("ok", [((1,), {})] * 20, options=JobOptions(queue="spread"))
         client.enqueue("filtered", options=JobOptions(queue="late"))
     return time.monotonic()
 
@@ -267,7 +266,7 @@ def fenced_again_and_again(trouble: Trouble) -> None:
 
 
 def lanes_without_owner_and_set_aside(trouble: Trouble) -> None:
-    """The elector is killed; meanwhile one lane's next record is deleted, and a queue gets fewer shards."""
+    """The elector is killed; meanwhile one lane's next record is deleted."""
     trouble.installation.kill("elector-a")
     with trouble.client() as client:
         client.enqueue("ok", 1, options=JobOptions(queue="other"))

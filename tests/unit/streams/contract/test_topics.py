@@ -60,10 +60,11 @@ def test_every_topic_tells_time_by_the_broker_and_takes_any_record_that_is_writt
     assert all(isinstance(value, str) for value in settings.values())
 
 
-def test_all_topics_have_a_partition_for_each_lane_but_those_that_workers_and_relays_read() -> None:
+def test_all_topics_have_a_partition_for_each_lane_but_those_that_workers_relays_and_clients_read() -> None:
     assert {topic.name: topic.partitions for topic in TOPICS if topic.partitions} == {
         "assignments": ASSIGNMENT_PARTITIONS,
         "outbox": 1,
+        "queues": 1,
     }
 
 
