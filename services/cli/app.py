@@ -64,7 +64,7 @@ COMMANDS: Final[Mapping[str, Target]] = {
     ),
     "worker": Target(
         "cli.commands.worker:app",
-        "Run a worker: it runs the jobs of your tasks; or, with a command, let one take no more jobs, or some, or stop.",
+        "Run a worker: it runs the jobs of your tasks; or, with a command, tells one to rest, go on or stop.",
         RUN,
         ignored=(),
     ),

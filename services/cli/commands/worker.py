@@ -32,7 +32,7 @@ def worker(
     name: Annotated[str | None, typer.Option(help="Name of this worker.", show_default="the host's name")] = None,
     http_port: HttpPort = None,
 ) -> None:
-    """Run a worker: it runs the jobs of your tasks; or, with a command, let one take no more jobs, or some, or stop.
+    """Run a worker: it runs the jobs of your tasks; or, with a command, tells one to rest, go on or stop.
 
     Modules are also imported from the current directory. On SIGTERM, running jobs may finish first.
 
