@@ -3,7 +3,8 @@
 A queue with n shards lives in n neighbouring lanes. Two settings describe it: over how many lanes new jobs are spread
 (`queue_shards`), and, after a change, over how many they were spread before (`queue_shards_before`):
 
-- served: electors accept jobs, and workers run them, in the lanes of both, so that no job is left behind;
+- served: workers announce themselves to the lanes of both, and keys are known there. Jobs may be in any other lane,
+  too: features/queues_elsewhere.py;
 - written: clients create jobs in the lanes of the first only, so that the others run empty;
 - keyed: a job with an idempotency key must always get the same lane, because its id names the lane. Such jobs use
   the smaller of both numbers and a consistent hash. So no key moves when the number grows, for as long as the second
