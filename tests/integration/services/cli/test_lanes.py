@@ -119,7 +119,7 @@ def test_a_lane_that_is_set_aside_is_a_failure_of_the_doctor_that_names_what_hel
     paused = queue_in(1, 2)
     with Client(kafka, topics, 2) as client:
         client.queues.pause(paused)
-        wait_until(lambda: types_of(kafka, topics, paused) == ["queue.paused"], 30, "the queue to be paused")
+        wait_until(lambda: types_of(kafka, topics, paused) == ["queue.paused"] * 2, 30, "both lanes to pause it")
     elector.stop()
     sender.produce(topics.state, b"\xc1", "some-job", 0)
     sender.produce(topics.state, b"\xc1", LANE_KEY, 1)
@@ -143,8 +143,8 @@ def test_a_lane_that_is_set_aside_is_a_failure_of_the_doctor_that_names_what_hel
     wait_until(lambda: [one.level for one in examine_lanes(settings)] == [Level.OK], 30, "both to work")
     with Client(kafka, topics, 2) as client:
         client.queues.resume(paused)  # rejected if the state that was made anew did not know that it is paused
-    both = ["queue.paused", "queue.resumed"]
-    wait_until(lambda: types_of(kafka, topics, paused) == both, 30, "the queue to be resumed")
+    both = [*["queue.paused"] * 2, *["queue.resumed"] * 2]
+    wait_until(lambda: sorted(types_of(kafka, topics, paused)) == both, 30, "both lanes to resume it")
 
 
 def types_of(kafka: KafkaConfig, names: TopicNames, subject: str) -> list[str]:
