@@ -134,6 +134,7 @@ METRICS: Final[tuple[Metric, ...]] = (
                 "limit.released",
                 "limit.waits",
                 "parent.ended",
+                "parent.found",
                 "run.failed",
                 "run.released",
                 "run.succeeded",
@@ -317,6 +318,14 @@ METRICS: Final[tuple[Metric, ...]] = (
         roles=_PROJECTOR,
     ),
     Metric("joblog_projection_batch_seconds", "histogram", "One batch, from decode to commit", roles=_PROJECTOR),
+    Metric(
+        "joblog_parents_sought_total",
+        "counter",
+        "Questions of lanes about jobs that they do not know, for which others wait, by what came of them",
+        ("outcome",),
+        roles=_PROJECTOR,
+        values={"outcome": ("found", "absent", "live", "late", "unsent")},
+    ),
     Metric(
         "joblog_expired_jobs_total", "counter", "Ended jobs whose rows left Postgres", ("state",), roles=_PROJECTOR
     ),

@@ -95,7 +95,14 @@ class LimitFact(Struct, frozen=True):
     event: wire.LimitChanged
 
 
-Fact = LimitFact | JobFact | WorkerFact | BatchFact | RejectedFact | ControlFact
+class SoughtFact(Struct, frozen=True):
+    """A lane seeks a job that it does not know. No table holds that: it is answered (answers.py)."""
+
+    at: str
+    event: wire.ParentSought
+
+
+Fact = LimitFact | SoughtFact | JobFact | WorkerFact | BatchFact | RejectedFact | ControlFact
 
 
 class _JobSpec(wire.JobSpec, frozen=True, forbid_unknown_fields=True):
@@ -164,6 +171,7 @@ _any: Final = json.Decoder().decode
 _worker_event: Final = json.Decoder(wire.WorkerEvent).decode
 _batch_event: Final = json.Decoder(wire.BatchEvent).decode
 _limit_event: Final = json.Decoder(wire.LimitChanged).decode
+_sought_event: Final = json.Decoder(wire.ParentSought).decode
 _rejected: Final = json.Decoder(wire.CommandRejected).decode
 CONTROLS: Final[Mapping[str, json.Decoder[Any]]] = {
     **dict.fromkeys(("queue.paused", "queue.drained", "queue.resumed"), json.Decoder(wire.QueueEvent)),
@@ -171,7 +179,8 @@ CONTROLS: Final[Mapping[str, json.Decoder[Any]]] = {
     "bulk.advanced": json.Decoder(wire.BulkAdvanced),
     "bulk.ended": json.Decoder(wire.BulkEnded),
 }
-_KNOWN: Final = frozenset({*STATES, *WORKER_STATES, *BATCH_STATES, *CONTROLS, "limit.changed", "command.rejected"})
+_OTHERS: Final = frozenset({"limit.changed", "parent.sought", "command.rejected"})
+_KNOWN: Final = frozenset({*STATES, *WORKER_STATES, *BATCH_STATES, *CONTROLS, *_OTHERS})
 _model: Final = TypeAdapter[events.Event](events.Event)
 _is_job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
 
@@ -279,6 +288,8 @@ def _rare_fact(kind: str, subject: str | None, at: str, data: bytes) -> Fact:
         limit = _limit_event(data)
         is_of_queue = limit.scope is LimitScope.QUEUE
         return ControlFact(kind, at, _checked(limit)) if is_of_queue else LimitFact(at, limit)
+    if kind == "parent.sought":
+        return SoughtFact(at, _checked(_sought_event(data)))
     if kind in CONTROLS:
         return ControlFact(kind, at, _checked(CONTROLS[kind].decode(data)))
     raise ValueError("type")
@@ -306,7 +317,7 @@ def _batch_fact(kind: str, subject: str | None, at: str, event: wire.BatchEvent)
 
 
 def _checked(event: Any) -> Any:
-    """What an event of a queue or of a bulk operation says, if its names are names and its times have a place."""
+    """What such an event says, if its names are names and its times have a place."""
     if isinstance(event, wire.QueueEvent):
         if not is_queue(event.queue):
             raise ValueError("queue: not the name of a queue")
@@ -315,6 +326,10 @@ def _checked(event: Any) -> Any:
     elif isinstance(event, wire.LimitChanged):
         if not is_queue(event.key):
             raise ValueError("key: not the name of a queue")
+    elif isinstance(event, wire.ParentSought):
+        if not _is_job_id(event.parent):
+            raise ValueError("parent: not a job id")
+        _in_utc(event.until)
     elif not _is_job_id(event.operation):
         raise ValueError("operation: not an id")
     elif isinstance(event, wire.BulkAdvanced) and event.cursor is not None and not _is_job_id(event.cursor):

@@ -12,6 +12,7 @@ from joblog.projections.projector.decode import (
     Fact,
     JobFact,
     RejectedFact,
+    SoughtFact,
     WorkerFact,
     read_event,
 )
@@ -69,6 +70,7 @@ class Batch(Struct):
 
     - length: how many records it is made of: it ends before an event that begins another life of one of its jobs.
     - ends: how many events are ends, by lane, hour (the first letters of a time) and state.
+    - sought: by job, the last question about it.
     - members: of each job that was created in a batch: the batch, the job, and the event's offset.
     - parents: of each job that was created to wait for several: a parent, the job, the event's offset and lane.
     - is_regular: the events of each job follow each other without a gap, and all of them can be kept.
@@ -84,6 +86,7 @@ class Batch(Struct):
     parents: list[tuple[str, str, int, int]] = field(default_factory=list)
     rejected: list[tuple[Record, RejectedFact]] = field(default_factory=list)
     controls: list[tuple[Record, ControlFact]] = field(default_factory=list)
+    sought: dict[str, tuple[Record, SoughtFact]] = field(default_factory=dict)
     parked: list[Parked] = field(default_factory=list)
     is_regular: bool = True
     history: list[tuple[Record, JobFact]] | None = None
@@ -232,6 +235,8 @@ def _add_rare(batch: Batch, record: Record, fact: Fact | Parked) -> None:
         batch.rejected.append((record, fact))
     elif isinstance(fact, ControlFact):
         batch.controls.append((record, fact))
+    elif isinstance(fact, SoughtFact):
+        batch.sought[fact.event.parent] = record, fact
     elif isinstance(fact, Parked):
         batch.parked.append(fact)
 

@@ -14,6 +14,7 @@ from typing import Final
 import psycopg
 from confluent_kafka import KafkaException
 from joblog.projections import database
+from joblog.projections.projector.answers import Answering
 from joblog.projections.projector.event_batch import Entries, Parked
 from joblog.projections.projector.expiring import Expiring
 from joblog.projections.projector.log import QUEUE_KB, ROLE, EventLog
@@ -50,7 +51,7 @@ BACKOFF_MAX_S: Final = 10.0
 class Projector:
     """Applies all lanes, or those in `only`; one projector at a time may write a lane of a schema.
 
-    - expiring: lets rows expire between the batches.
+    - expiring: lets rows expire between the batches. answering: tells lanes how jobs ended that they have forgotten.
     - prepare: called before the tables are opened; what it raises of psycopg is waited out like the rest.
     """
 
@@ -69,6 +70,7 @@ class Projector:
         queue_kb: int = QUEUE_KB,
         only: Collection[int] | None = None,
         expiring: Expiring | None = None,
+        answering: Answering | None = None,
         prepare: Callable[[], object] = lambda: None,
     ) -> None:
         self._config = config
@@ -80,6 +82,7 @@ class Projector:
         self._meters = meters
         self._health = health
         self._expiring = expiring
+        self._answering = answering
         self._prepare = prepare
         self._batch_max = self._limit = batch_max
         self._batch_bytes = batch_bytes
@@ -106,6 +109,8 @@ class Projector:
             log.info("projector.stopped", extra={"reason": "stopped while stepping back"})
         finally:
             self.close()
+            if self._answering is not None:
+                self._answering.close()
             self._health.set_unready("stopped")
 
     def step(self) -> int:
@@ -114,7 +119,8 @@ class Projector:
         tables, events = self._opened()
         entries, self._ahead = self._ahead, Entries()
         poll_s = min(POLL_S, self._expiring.wait_s) if self._expiring is not None else POLL_S
-        self._read(entries, events, 0 if entries else poll_s)
+        is_asked = self._answering is not None and self._answering.questions
+        self._read(entries, events, 0 if entries or is_asked else poll_s)
         if entries:
             self._apply(entries, tables, events)
         if time.monotonic() - self._observed_at > OBSERVE_S:
@@ -123,6 +129,8 @@ class Projector:
             self._gauge(tables)
         if self._expiring is not None:
             tables.expire(self._expiring)
+        if self._answering is not None:
+            tables.answer(self._answering)
         return len(entries)
 
     def _gauge(self, tables: Tables) -> None:
@@ -187,7 +195,8 @@ class Projector:
             self.close()
             try:
                 self._prepare()
-                self._tables = Tables(self._dsn, self._schema, self._only, beat=self._health.beat)
+                sought = None if self._answering is None else self._answering.questions
+                self._tables = Tables(self._dsn, self._schema, self._only, beat=self._health.beat, sought=sought)
             except psycopg.Error as error:
                 raise _understood(error) from error
             self._log = EventLog(

@@ -27,6 +27,7 @@ from typing import Any, Final, LiteralString, NamedTuple
 import psycopg
 from joblog.projections import database
 from joblog.projections.projector import gauges
+from joblog.projections.projector.answers import Answering, Questions
 from joblog.projections.projector.blocks import blocks_of
 from joblog.projections.projector.controls import control_statement
 from joblog.projections.projector.event_batch import (
@@ -101,13 +102,21 @@ _Put = Callable[[Batch, Callable[[], None]], Remarks]
 class Tables:
     """A connection that applies batches; `positions` are the next offsets of the lanes, as committed.
 
-    `beat` is called before each of the parts that a batch may have to be cut into.
+    `beat` is called before each of the parts that a batch may have to be cut into. `sought` takes the questions about
+    jobs that were applied, if anybody answers them.
     """
 
     def __init__(
-        self, dsn: str, schema_name: str, lanes: Iterable[int], *, beat: Callable[[], object] = lambda: None
+        self,
+        dsn: str,
+        schema_name: str,
+        lanes: Iterable[int],
+        *,
+        beat: Callable[[], object] = lambda: None,
+        sought: Questions | None = None,
     ) -> None:
         self._beat = beat
+        self._sought = sought
         self._connection = database.connect(dsn, schema_name, "joblog-projector", lock_timeout_s=LOCK_TIMEOUT_S)
         try:
             schema.check_in(self._connection, schema_name)
@@ -174,6 +183,10 @@ class Tables:
         """Let rows of these lanes expire, if it is time for it."""
         expiring.turn(self._connection, list(self.positions))
 
+    def answer(self, answering: Answering) -> None:
+        """Tell lanes of jobs that they have forgotten, if they asked."""
+        answering.turn(self._connection)
+
     def _identity(self) -> int:
         [(tables,)] = self._connection.execute(SQL["tables"]).fetchall()
         return int(tables)
@@ -235,6 +248,8 @@ class Tables:
         if not again:
             batch.parked += gaps
             self.positions |= {lane: record.offset + 1 for lane, record in moved.items()}
+            if batch.sought and self._sought is not None:
+                self._sought |= batch.sought
         return again
 
     def _put_simple(self, batch: Batch, meanwhile: Callable[[], None]) -> Remarks:

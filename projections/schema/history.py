@@ -92,6 +92,11 @@ def read(text: str | bytes) -> HistoryRow:
     return history_row(kept.lane, kept.offset, kept.time, kept.type, kept.data)
 
 
+def event_of(text: str | bytes) -> JobEvent:
+    """The data of the event that `written` was given."""
+    return _kept(text).data
+
+
 def history_row(lane: int, offset: int, at: str, kind: str, event: JobEvent) -> HistoryRow:
     """An event, of the given type and time, at its place in the log."""
     return HistoryRow(

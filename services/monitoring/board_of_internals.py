@@ -82,6 +82,8 @@ INTERNALS: Final = Board(
                       quantiles("joblog_projection_batch_seconds")),
                 Panel("Expired", "Ended jobs a second whose rows left Postgres, by state.", "ops",
                       ((rate("joblog_expired_jobs_total", "state"), "{{state}}"),)),
+                Panel("Sought parents", "Questions a second of lanes about jobs that they do not know, by outcome.",
+                      "ops", ((rate("joblog_parents_sought_total", "outcome"), "{{outcome}}"),)),
                 Panel("Age of the last expiry", "Time since rows were last looked for that have expired.", "s",
                       (("time() - max(joblog_expiry_last_run_timestamp_seconds)", "last pass"),)),
             ),

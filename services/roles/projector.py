@@ -5,6 +5,7 @@ import threading
 from typing import Final
 
 from joblog.projections.database import DatabaseAway
+from joblog.projections.projector.answers import Answering
 from joblog.projections.projector.expiring import Expiring
 from joblog.projections.projector.projector import Projector
 from joblog.projections.schema.prepare import prepare as prepare_tables
@@ -47,6 +48,7 @@ def projector(settings: Settings) -> Builder:
             expiring=Expiring(
                 settings.expiry.rules, settings.expiry.check_s, meters, batch_max=settings.expiry.batch_max
             ),
+            answering=Answering(settings.kafka.config(), settings.names, meters),
             prepare=prepare,
         )
         return WithBulk(made, BulkRunner(settings, meters))

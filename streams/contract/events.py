@@ -336,6 +336,18 @@ class LimitChanged(Message):
     reason: Text | None = None
 
 
+class ParentSought(Message):
+    """Jobs wait for a job of which its lane knows nothing; a projector that has its row tells the lane how it ended.
+
+    - question: what the answer has to repeat. until: when the lane gives the parent up.
+    """
+
+    type: Literal["parent.sought"] = "parent.sought"
+    parent: JobId
+    question: Key
+    until: Instant
+
+
 class QueueEvent(Message):
     """What all events of a queue carry; each lane in which it lives writes its own."""
 
@@ -498,6 +510,7 @@ Event = Annotated[
     | QueueDrained
     | QueueResumed
     | LimitChanged
+    | ParentSought
     | BulkStarted
     | BulkAdvanced
     | BulkEnded

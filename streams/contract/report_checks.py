@@ -5,7 +5,7 @@ from typing import Any, Final, get_args
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.cloudevents import DEPTH_MAX, check_text
-from joblog.streams.contract.relations import limit_problem
+from joblog.streams.contract.relations import OUTCOME_BYTES_MAX, limit_problem
 from joblog.streams.contract.shapes import is_job_id, is_limit, is_queue, is_task, is_time, is_worker
 from joblog.streams.contract.unreadable import NOT_READABLE
 from joblog.streams.errors import InvalidData
@@ -21,7 +21,7 @@ def check_report(report: wire.AnyReport) -> None:
         check(report)
 
 
-def _check_result(report: wire.RunSucceeded | wire.ParentEnded) -> None:
+def _check_result(report: wire.RunSucceeded | wire.ParentEnded | wire.ParentFound) -> None:
     if report.result is not wire.NO_RAW:
         _check_carried(report.result, "result")
 
@@ -33,6 +33,13 @@ def _check_parent_ended(report: wire.ParentEnded) -> None:
 
 def _check_parent(report: wire.ParentEnded | wire.ParentRequeued) -> None:
     _check_names(is_job_id, "a job id", report.job_id, report.parent)
+
+
+def _check_found(report: wire.ParentFound) -> None:
+    _check_result(report)
+    _check_names(is_job_id, "a job id", report.job_id)
+    if len(bytes(report.result)) > OUTCOME_BYTES_MAX:
+        raise InvalidData(f"the result has more than {OUTCOME_BYTES_MAX} bytes")
 
 
 def _check_child(report: wire.ContinuationAdded | wire.ContinuationUnmet | wire.BatchAwaited) -> None:
@@ -98,6 +105,7 @@ _REPORT_CHECKS: Final[Mapping[type, Callable[[Any], None]]] = {
     wire.ParentEnded: _check_parent_ended,
     wire.ParentRequeued: _check_parent,
     wire.QueueElsewhere: _check_queue,
+    wire.ParentFound: _check_found,
     wire.ContinuationAdded: _check_child,
     wire.ContinuationUnmet: _check_child,
     wire.BatchAwaited: _check_child,

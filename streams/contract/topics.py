@@ -61,7 +61,7 @@ COMMANDS: Final = Topic(
 REPORTS: Final = Topic(
     "reports",
     "job id",
-    "workers, delays, electors",
+    "workers, delays, projector, electors",
     "elector",
     "What happened to assigned and waiting jobs",
     COMMANDS_RETENTION,  # an elector that was away must find the reports on the jobs whose commands it finds
@@ -140,7 +140,7 @@ TOPICS_OF_ROLES: Final[Mapping[str, tuple[Topic, ...]]] = {
     "elector": TOPICS,
     "delays": (REPORTS, DEADLETTERS, *DELAYS),
     "worker": (REPORTS, ASSIGNMENTS),
-    "projector": (EVENTS,),
+    "projector": (EVENTS, COMMANDS, REPORTS),
     "recurring": (COMMANDS, EVENTS, RECURRING, DEADLETTERS),
     "triggers": (COMMANDS, DEADLETTERS),
     "outbox": (COMMANDS, OUTBOX),

@@ -14,6 +14,7 @@ EventData = (
     | wire.WorkerEvent
     | wire.QueueEvent
     | wire.LimitChanged
+    | wire.ParentSought
     | wire.BulkStarted
     | wire.BulkAdvanced
     | wire.BulkEnded

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from joblog.streams.contract.states import ContinueOn
 from joblog.streams.lane.features.more_continuations import PENDING_KEY, ManyTold, MoreWait
+from joblog.streams.lane.features.sought_parents import Link
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.output import StateValue
 from joblog.streams.lane.parents import carried
@@ -19,13 +20,13 @@ def wait_records(
 ) -> dict[str, StateValue]:
     """The records for these waits (child, parent, what for); what is listed in the parent's own is added to that."""
     records: dict[str, StateValue] = {}
-    pending: dict[str, list[tuple[str, str, int]]] = {}
+    pending: dict[str, list[Link]] = {}
     for child, parent, on in waits:
         job = jobs.get(parent) or ended.get(parent)
         if job is None:
             links = pending.setdefault(parent, [])
             if len(links) < LISTED_MAX:
-                links.append((child, on.value, now_ms))
+                links.append(Link(child, on.value, now_ms))
                 continue
         elif verdict(on, job.state) == "wait":
             if len(job.continuations) < LISTED_MAX:

@@ -13,6 +13,7 @@ from joblog.streams.contract.states import DELETED, FINAL_STATES, PROCESSING, SU
 from msgspec import json
 from typer.testing import CliRunner
 
+from tests.support.log_comparison import read_log
 from tests.support.redecided import decided_anew
 from tests.support.scene import queue_in
 
@@ -54,7 +55,7 @@ def test_keys_and_parents_hold_through_a_takeover(installation: Any, wait_until:
         ends(old, PROCESSING)
 
         installation.kill("elector-a")
-        installation.start("elector-b")
+        installation.start("elector-b", JOBLOG_ELECTOR__REMEMBERED="0")  # what ends from here on is forgotten at once
         third = client.enqueue("ok", 0, options=JobOptions(unique=ONCE))
         new = client.enqueue("ok", 5, options=unique(UniquePolicy.REPLACE))
 
@@ -74,10 +75,20 @@ def test_keys_and_parents_hold_through_a_takeover(installation: Any, wait_until:
         assert "condition was not met" in str(ends(doomed, DELETED).reason)
         client.requeue(never, snapshot=monitor.snapshot(never))
         assert result(ends(doomed, SUCCEEDED))[never] == ["Succeeded", 9, None]
+        after = [client.continue_with(one, "told", options=last) for one in (doomed, [new, never])]
+        assert result(ends(after[0], SUCCEEDED)) == {doomed: ["Succeeded", result(ends(doomed, SUCCEEDED)), None]}
+        assert result(ends(after[1], SUCCEEDED))[never] == ["Succeeded", 9, None]
         wait_until(lambda: all(one.state in FINAL_STATES for one in monitor.jobs().items), 20, "all to end")
+    sought = [one for one in map(json.decode, log_of(installation)) if one["type"] == "parent.sought"]
+    assert {doomed, new, never} <= {one["data"]["parent"] for one in sought}
     assert installation.differences() == []
     assert decided_anew(installation.kafka, installation.names, installation.lanes) > 40
     check_the_commands(installation)
+
+
+def log_of(installation: Any) -> list[bytes]:
+    records = read_log(installation.kafka, installation.names, installation.lanes)
+    return [record.value for record in records if record.value is not None]
 
 
 def result(seen: Any) -> Any:

@@ -64,6 +64,7 @@ def test_every_event_of_the_contract_is_read() -> None:
     assert tags == STATES.keys() | WORKER_STATES.keys() | BATCH_STATES.keys() | CONTROLS.keys() | {
         "command.rejected",
         "limit.changed",
+        "parent.sought",
     }
 
 

@@ -17,6 +17,7 @@ from joblog.services.schemas import documents as schemas
 from joblog.streams.contract import commands, deadletters, wire
 from joblog.streams.contract.controls import BulkAction
 from joblog.streams.contract.relations import LimitKind
+from joblog.streams.contract.states import ContinueOn
 from joblog.streams.contract.topics import ASSIGNMENT_PARTITIONS, TOPICS, TopicNames
 from joblog.streams.elector.writer import Writer
 from jsonschema import Draft7Validator, Draft202012Validator, FormatChecker
@@ -171,6 +172,8 @@ def life() -> Iterator[Scene]:
     yield scene.when(*(report for _, _, report in scene.out.reports))
     yield scene.when(succeeded("h", 2))
     yield scene.when(*(report for _, _, report in scene.out.reports))
+    yield scene.when(wire.ContinuationAdded(job_id=id_of("k"), child=id_of("j"), on=ContinueOn.ENDED))
+    yield scene.when(Tick(1_000))
     yield from life_of_batches(scene)
 
 

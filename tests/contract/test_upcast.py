@@ -113,7 +113,7 @@ def test_golden_state_records_are_read_as_they_were_meant() -> None:
     assert (job.parent, job.on, job.continuations) == (parent, ContinueOn.ENDED, ((parent, ContinueOn.SUCCEEDED),))
     assert json.loads(job.spec)["idempotency_key"] == "order-7"
     assert found["lane"] == LaneRecord("joblog.elector-1", 12, 34)
-    assert found[f"pending:{parent}"] == ((ID, "succeeded", NOW + 120),)
+    assert found[f"pending:{parent}"] == ((ID, "succeeded", NOW + 120, ""),)
     assert found["worker:w@host:7:ab12"] == codec.read_report(GOLDEN["worker.announced"])
 
 

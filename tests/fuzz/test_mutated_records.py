@@ -57,7 +57,7 @@ INTEGER_MAX: Final = 2**31 - 1
 WITHOUT_EVENTS: Final = (
     *(wire.WorkerAnnounced, wire.WorkerStopping, wire.ContinuationAdded, wire.ContinuationUnmet, wire.ParentRequeued),
     *(wire.LimitReport, wire.LimitsForgotten, wire.LimitsRebuilt, wire.QueueLimitReport),
-    *(wire.BatchAwaited, wire.BatchCounted, wire.BatchTold, wire.QueueElsewhere),
+    *(wire.BatchAwaited, wire.BatchCounted, wire.BatchTold, wire.QueueElsewhere, wire.ParentFound),
 )
 DEAD: Final = NAMES.of(DEADLETTERS)
 

@@ -11,6 +11,10 @@ _REVIVALS: Final = f"{_FEATURES}/test_revivals.py"
 _UNIQUE: Final = "streams/lane/features/unique_keys.py"
 _UNMET: Final = "streams/lane/features/unmet_continuations.py"
 _TRANSITIONS: Final = "streams/lane/transitions.py"
+_CONTINUATIONS: Final = "streams/lane/features/continuations.py"
+_SEEKING: Final = "streams/lane/features/sought_parents.py"
+_SOUGHT: Final = f"{_FEATURES}/test_sought_parents.py"
+_ANSWERS: Final = "tests/integration/projections/projector/test_answers.py"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
@@ -113,8 +117,80 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "many-continuations-pending",
         "the time that the last of many has for its parent to be created",
         "streams/lane/features/continuations.py",
-        "waiting, last = waiting[:-1], waiting[-1][:2]  # the last one tells since when nothing else has come",
+        "waiting, last = waiting[:-1], waiting[-1]._replace(since_ms=election.now_ms)",
         "return",
         "tests/unit/streams/lane/features/test_continuations.py",
+    ),
+    mutant(
+        "sought-question",
+        "the look whether an answer is to the question that is open",
+        _CONTINUATIONS,
+        " or question_of(links) != found.question",
+        "",
+        _SOUGHT,
+    ),
+    mutant(
+        "sought-alive",
+        "the refusal of an answer that says that the parent lives",
+        _CONTINUATIONS,
+        " or (state is not None and state not in FINAL_STATES)",
+        "",
+        _SOUGHT,
+    ),
+    mutant(
+        "sought-absent",
+        "the time in which a parent may be created that the read model does not have",
+        _CONTINUATIONS,
+        "self._sought.note_absent(parent)",
+        "self._give_up(parent, out)",
+        _SOUGHT,
+    ),
+    mutant(
+        "sought-unasked",
+        "that no parent is given up before it was asked for",
+        _SEEKING,
+        "return now_ms > self._until_ms(parent, links, pending_ms, now_ms)",
+        "return now_ms > links[-1].since_ms + pending_ms",
+        _SOUGHT,
+    ),
+    mutant(
+        "sought-known",
+        "that what was said of a parent holds only until it appears",
+        _SEEKING,
+        "        self._absent.discard(parent)\n",
+        "",
+        _SOUGHT,
+    ),
+    mutant(
+        "sought-size",
+        "the bound of a result in an answer",
+        "streams/contract/report_checks.py",
+        "if len(bytes(report.result)) > OUTCOME_BYTES_MAX:",
+        "if False:",
+        "tests/unit/streams/contract/test_codec_refusals.py",
+    ),
+    mutant(
+        "sought-tables",
+        "the look whether the tables have applied what was before the question",
+        "projections/projector/answers.sql",
+        " AND offsets.next_offset > sought.log_offset",
+        "",
+        _ANSWERS,
+    ),
+    mutant(
+        "sought-late",
+        "the look whether anybody waits for the answer",
+        "projections/projector/answers.py",
+        "if question[1].event.until < now:",
+        "if False:",
+        _ANSWERS,
+    ),
+    mutant(
+        "sought-many",
+        "the limit of questions that wait for an answer",
+        "projections/projector/answers.py",
+        "late = max(len(questions) - QUESTIONS_MAX, 0)",
+        "late = 0",
+        _ANSWERS,
     ),
 )

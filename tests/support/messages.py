@@ -28,7 +28,6 @@ NAMES: dict[str, Any] = {
     **dict.fromkeys(("job_id", "child", "parent"), fields.JobId),
     "queue": fields.QueueName,
     **dict.fromkeys(("queues", "all_queues"), tuple[fields.QueueName, ...]),
-    "queue": fields.QueueName,
     "worker": fields.WorkerId,
     "tasks": tuple[fields.TaskName, ...],
     "policies": dict[fields.TaskName, RetryPolicy],

@@ -124,6 +124,13 @@ def rejected_event(at: datetime = BEGINNING, **data: Any) -> bytes:
     return cloud_event("command.rejected", None, at, {**why, **data})
 
 
+def sought_event(parent: str, until: datetime, question: str = "reports/0@7") -> bytes:
+    """A lane asks how a job ended that it does not know."""
+    return cloud_event(
+        "parent.sought", parent, BEGINNING, {"parent": parent, "question": question, "until": until.isoformat()}
+    )
+
+
 def records(*stories: Story, first_offset: int = 0) -> list[Record]:
     """The stories' events as records of their lanes, one story after the other."""
     return placed([(lane_of_job(story.id), value) for story in stories for value in story.values], first_offset)

@@ -17,7 +17,7 @@ from joblog.streams.lane.limits.gate import SharedGate
 from joblog.streams.lane.output import LaneOutput
 
 from tests.support import limits_world
-from tests.support.lane_world import LANES, RULES, WIDE
+from tests.support.lane_world import LANES, WIDE
 from tests.support.limits_world import LimitsWorld
 from tests.support.scene import STARTED_AT
 
@@ -27,13 +27,13 @@ MUTEX: Final = wire.Limit(LimitKind.MUTEX, "m")
 class QueueLimitsWorld(LimitsWorld):
     """The world; `settings` are those of the limit in the order in which its owner wrote them.
 
-    - owner: the first of `shards`, the lanes of the queue.
+    - owner: the first of `shards`, which are all lanes: any of them may have jobs of the queue.
     """
 
     def __init__(self, skews_ms: tuple[int, int, int] = (0, 0, 0), queue: str = WIDE) -> None:
         super().__init__((MUTEX,), skews_ms)
         self.queue = queue
-        self.shards = tuple(lane_of_shard(queue, LANES, shard) for shard in range(RULES.shards.get(queue, 1)))
+        self.shards = tuple(lane_of_shard(queue, LANES, shard) for shard in range(LANES))
         self.owner = self.shards[0]
         self.settings: list[wire.LimitChanged] = []
         #: How many of the settings each lane has written.

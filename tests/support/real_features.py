@@ -80,7 +80,7 @@ class Features:
     def report(self, job_id: str, other: str, lane: int) -> wire.AnyReport:
         """What one lane tells another, right or wrong."""
         random = self.random
-        limit = random.choice(LIMITS)
+        limit, state = random.choice(LIMITS), random.choice((None, *State))
         here: dict[str, Any] = {"job_id": job_id, "kind": limit.kind, "key": limit.key}
         asked: dict[str, Any] = {"epoch": random.randint(0, 2), "ask": random.randint(0, 5)}
         batch = random.choice(self.batches) if self.batches else job_id
@@ -99,6 +99,7 @@ class Features:
             wire.BatchTold(job_id=batch, what=random.choice(("started", "cancelled", "forgotten"))),
             wire.ContinuationUnmet(job_id=job_id, child=other),
             wire.QueueElsewhere(queue=random.choice(self.queues), lane=lane),
+            wire.ParentFound(job_id=job_id, question=f"reports/{lane}@{random.randint(0, 300)}", state=state),
             wire.ParentRequeued(job_id=other, parent=job_id),
             wire.ParentEnded(job_id=other, parent=batch, state=State.DELETED, run=False, reason="cancelled"),
         ]

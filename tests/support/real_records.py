@@ -218,9 +218,22 @@ class Producers:
         lane, name = self.random.randrange(LANES), self.random.choice([self.worker, other])
         return self.announced(lane, worker=name, slots=self.random.choice([0, 1, 20]))
 
+    def _answer(self, lane: int) -> wire.AnyReport | None:
+        """What a projector says to the last question of a lane, if it has asked lately."""
+        for record in reversed(self.broker.logs[NAMES.events, lane][-50:]):
+            if b'"type":"parent.sought"' in (record.value_ or b""):
+                asked = json.decode(record.value_ or b"")["data"]
+                said = {"job_id": asked["parent"], "question": asked["question"]}
+                state = self.random.choice([None, State.SUCCEEDED, State.FAILED])
+                result = Raw(self.random.choice(RESULTS)) if state is State.SUCCEEDED else wire.NO_RAW
+                return wire.ParentFound(**said, state=state, result=result)
+        return None
+
     def _of_lanes(self) -> wire.AnyReport:
         parent, child = (self._any_job() for _ in range(2))
         on = self.random.choice(list(ContinueOn))
+        if self.random.random() < 0.1 and (answer := self._answer(self.random.randrange(LANES))) is not None:
+            return answer
         if self.random.random() < 0.6:
             return self.features.report(parent, child, self.random.randrange(LANES))
         if self.random.random() < 0.5:

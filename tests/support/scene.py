@@ -219,6 +219,8 @@ def _event_line(key: str, kind: str, data: Any) -> str:
         return f"{kind} {key}"
     if isinstance(data, wire.JobEvent):
         return _job_line(f"{name_of(key)}{data.version}", kind, data)
+    if isinstance(data, wire.ParentSought):
+        return f"{name_of(data.parent)} is sought"
     bulk = [kind, name_of(key), getattr(data, "outcome", None), getattr(data, "sent", None)]
     return " ".join(str(one) for one in bulk if one is not None)
 

@@ -110,7 +110,7 @@ class StateRecords:
             if more:
                 self.crowded.add(job_key(parent))
             else:
-                self._waits[job_key(parent)] = [(child, on) for child, on, _since in waits]
+                self._waits[job_key(parent)] = [(link.child, link.on) for link in waits]
         elif key not in OWN_KEYS and not any(key.startswith(prefix) for prefix in DECODERS):
             entry = self._entries[job_key(key)] = _entry(key, lane, value)
             self._bytes += len(entry.spec)

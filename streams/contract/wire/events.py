@@ -122,6 +122,12 @@ class BulkEnded(Wire, frozen=True, kw_only=True):
     sent: Count
 
 
+class ParentSought(Wire, frozen=True):
+    parent: JobId
+    question: Key
+    until: Instant
+
+
 class BatchEvent(Wire, frozen=True):
     """The data of every batch event."""
 

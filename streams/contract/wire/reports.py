@@ -1,4 +1,4 @@
-"""Reports: what workers, the delays process and other lanes tell an elector. Private: these structs are all."""
+"""Reports: what workers, the delays process, projectors and other lanes tell an elector. Private, so structs only."""
 
 from typing import Literal
 
@@ -30,7 +30,7 @@ class JobException(Wire, frozen=True):
 
 
 class Report(Wire, frozen=True, tag_field="type", kw_only=True):
-    """A message of a worker, the delays process or another lane to an elector: a JSON object with its `type`."""
+    """A message of a worker, another process or another lane to an elector: a JSON object with its `type`."""
 
 
 class RunReport(Report, frozen=True, kw_only=True):
@@ -132,7 +132,10 @@ class ContinuationAdded(Report, frozen=True, kw_only=True, tag="continuation.add
 
 
 class Outcome(Wire, frozen=True):
-    """How a parent ended (None: nobody knows), what it has for continuations, and why some of that is left out."""
+    """How a parent ended, what it has for continuations, and why some of that is left out.
+
+    Without a state, nobody knows of such a parent, and `omitted` says why.
+    """
 
     state: State | None
     result: Raw = NO_RAW
@@ -162,6 +165,20 @@ class ParentEnded(Report, frozen=True, kw_only=True, tag="parent.ended"):
     state: State | None
     run: bool
     reason: Text
+    result: Raw = NO_RAW
+    exception: JobException | None = None
+    omitted: Text | None = None
+
+
+class ParentFound(Report, frozen=True, kw_only=True, tag="parent.found"):
+    """From a projector, to the lane of a parent that it sought: how that ended, None if there is no such row.
+
+    `question` is repeated from the event `parent.sought`; the rest is as in Outcome.
+    """
+
+    job_id: JobId
+    question: Key
+    state: State | None
     result: Raw = NO_RAW
     exception: JobException | None = None
     omitted: Text | None = None
@@ -328,6 +345,7 @@ AnyReport = (
     | ParentEnded
     | ContinuationUnmet
     | ParentRequeued
+    | ParentFound
     | LimitAsked
     | LimitStarted
     | LimitReleased

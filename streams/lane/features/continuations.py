@@ -3,7 +3,8 @@
 The lane of a continuation reports to the lane of its parent that it waits. That lane keeps the wait in the parent's
 record, or in a record of this feature until it has read the parent's create command, and reports the outcome back,
 with the parent's result or exception. It follows only the jobs that others wait for. Beyond the first thousand, waits
-have records of their own (more_continuations.py).
+have records of their own (more_continuations.py). A parent that ended so long ago that its lane has forgotten it is
+asked for (sought_parents.py).
 
 A job with several parents notes how each of them ended, and decides when that is enough (lane/parents.py).
 """
@@ -13,12 +14,13 @@ from typing import Any, ClassVar, Final
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job
-from joblog.streams.contract.states import AWAITING, ContinueOn, State
+from joblog.streams.contract.states import AWAITING, FINAL_STATES, ContinueOn, State
 from joblog.streams.lane.extras import AFTER_BATCH
 from joblog.streams.lane.feature import Feature, ReportHandler
 from joblog.streams.lane.features import parent_reports
 from joblog.streams.lane.features.more_continuations import PENDING_KEY, ManyTold, MoreContinuations, MoreWait
 from joblog.streams.lane.features.recent_ends import RecentEnds
+from joblog.streams.lane.features.sought_parents import Link, Links, SoughtParents, question_of, unknown
 from joblog.streams.lane.job import Job, waits_for_start
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.parents import carried, several
@@ -30,22 +32,18 @@ from msgspec import msgpack, structs
 #: Jobs that are told of an end in the turn in which it comes; the others in the next ones.
 AT_ONCE_MAX: Final = 500
 
-#: Of a parent that nobody knows.
-UNKNOWN: Final = wire.Outcome(None)
-#: The jobs that wait for one parent: child, what it waits for, and since when (unix milliseconds).
-Links = tuple[tuple[str, str, int], ...]
-
 
 class Continuations(Feature):
-    """Which jobs wait for which parent; its records are the waits for parents that are not created yet."""
+    """Which jobs wait for which parent; its records are the waits for parents of which the lane knows nothing."""
 
     prefix: ClassVar = PENDING_KEY
-    decoder: ClassVar = msgpack.Decoder(Links | MoreWait | ManyTold)
+    decoder: ClassVar = msgpack.Decoder(tuple[Link, ...] | MoreWait | ManyTold)
 
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__(pipeline)
         self.pending: dict[str, Links] = {}
         self.more = MoreContinuations(pipeline.store.jobs, self._report_outcome)
+        self._sought = SoughtParents()
         self._recent = RecentEnds()
         #: So many of this turn's events are among the recent ends already.
         self._taken = 0
@@ -64,7 +62,11 @@ class Continuations(Feature):
                 self.pipeline.follow(job.id, self)
 
     def reports(self) -> Mapping[type, ReportHandler]:
-        return {wire.ContinuationAdded: self._added, wire.ParentEnded: self._parent_ended}
+        return {
+            wire.ContinuationAdded: self._added,
+            wire.ParentEnded: self._parent_ended,
+            wire.ParentFound: self._found,
+        }
 
     def created(self) -> Mapping[State, Callable[[Job, LaneOutput], None]]:
         return {AWAITING: self._report_wait}
@@ -86,10 +88,8 @@ class Continuations(Feature):
 
     def appeared(self, job: Job, out: LaneOutput) -> None:
         """Hand the waits that were reported before their parent was created over to the parent's record."""
-        links = self.pending.pop(job.id, None)
-        if links is not None:
-            job.continuations = tuple(dict.fromkeys((child, ContinueOn(on)) for child, on, _ in links))
-            out.state[PENDING_KEY + job.id] = None
+        if job.id in self.pending:
+            job.continuations = self._taken_out(job.id, out)
 
     def ended(self, job: Job, out: LaneOutput) -> None:
         """Report the end to those whose condition is decided; the others wait, for a Failed job may be requeued."""
@@ -127,15 +127,18 @@ class Continuations(Feature):
         return self._recent.get(job_id, version)
 
     def tick(self, caught_up: bool, election: Election, out: LaneOutput) -> None:
-        """Go on telling ends to many, and give up on parents that were not created in time."""
+        """Go on telling ends to many; ask for parents that are unknown, and give up on those that nobody knows."""
         for parent in self.more.tick(out):
             self.pipeline.follow(parent, self)
         if caught_up and self.pending:
+            sought, pending_ms = self._sought, self.pipeline.rules.pending_ms
             for parent, links in list(self.pending.items()):
-                if election.now_ms - links[-1][2] > self.pipeline.rules.pending_ms:
+                if sought.is_over(parent, links, pending_ms, election.now_ms):
                     self._give_up(parent, out)
+                elif not out.budget.is_spent:
+                    sought.ask(parent, links, pending_ms, election.now_ms, out)
 
-    def _added(self, link: wire.ContinuationAdded, _cause: str, election: Election, out: LaneOutput) -> None:
+    def _added(self, link: wire.ContinuationAdded, cause: str, election: Election, out: LaneOutput) -> None:
         parent = self.pipeline.store.jobs.get(link.job_id)
         if parent is not None:
             self._wait_or_report(parent, link.child, link.on, out)
@@ -148,11 +151,12 @@ class Continuations(Feature):
         # The parent's create command may not have been read yet: it is in another partition.
         waiting = self.pending.get(link.job_id, ())
         self.pipeline.follow(link.job_id, self)
-        last = link.child, link.on.value
+        last = Link(link.child, link.on.value, election.now_ms, cause)
         if len(waiting) >= LISTED_MAX:
             self.more.add(link.job_id, link.child, link.on, out)
-            waiting, last = waiting[:-1], waiting[-1][:2]  # the last one tells since when nothing else has come
-        self.pending[link.job_id] = (*waiting, (*last, election.now_ms))
+            # The last one tells since when nothing else has come.
+            waiting, last = waiting[:-1], waiting[-1]._replace(since_ms=election.now_ms)
+        self.pending[link.job_id] = (*waiting, last)
         out.state[PENDING_KEY + link.job_id] = self.pending[link.job_id]
 
     def _wait_or_report(self, parent: Job, child: str, on: ContinueOn, out: LaneOutput) -> None:
@@ -169,12 +173,36 @@ class Continuations(Feature):
             waiting = structs.replace(parent, continuations=(*parent.continuations, (child, on)))
             self.pipeline.store.jobs[parent.id] = out.state[parent.id] = waiting
 
+    def _found(self, found: wire.ParentFound, _cause: str, _election: Election, out: LaneOutput) -> None:
+        """Take what the read model says of a parent for which jobs still wait here, and nowhere else."""
+        parent, state, links = found.job_id, found.state, self.pending.get(found.job_id)
+        if links is None or question_of(links) != found.question or (state is not None and state not in FINAL_STATES):
+            out.counts["joblog_stale_reports_total", "parent.found"] += 1
+        elif state is None:
+            self._sought.note_absent(parent)  # it may still be created
+        else:
+            self.pipeline.unfollow(parent, self)
+            self._tell_last(parent, wire.Outcome(state, found.result, found.exception, found.omitted), out)
+
     def _give_up(self, parent: str, out: LaneOutput) -> None:
         self.pipeline.unfollow(parent, self)
-        for child, on, _ in self.pending.pop(parent):
-            self._report_outcome(parent, child, ContinueOn(on), UNKNOWN, out)
+        why = unknown(parent, self.pipeline.rules.pending_ms, is_absent=self._sought.is_absent(parent))
+        self._tell_last(parent, wire.Outcome(None, omitted=why), out)
+
+    def _tell_last(self, parent: str, outcome: wire.Outcome, out: LaneOutput) -> None:
+        """Tell all who wait for a parent that was unknown; no other end will come."""
+        for number, (child, on) in enumerate(self._taken_out(parent, out)):
+            if number < AT_ONCE_MAX:
+                self._report_outcome(parent, child, on, outcome, out)
+            else:
+                self.more.add(parent, child, on, out)
+        self.more.end(parent, outcome, out, is_last=True)
+
+    def _taken_out(self, parent: str, out: LaneOutput) -> tuple[tuple[str, ContinueOn], ...]:
+        """Those who waited for a parent that was unknown, and do so no longer; each once."""
+        self._sought.forget(parent)
         out.state[PENDING_KEY + parent] = None
-        self.more.end(parent, UNKNOWN, out, is_last=True)
+        return tuple(dict.fromkeys((link.child, ContinueOn(link.on)) for link in self.pending.pop(parent)))
 
     def _report_end(
         self, parent: str, state: State, child: str, on: ContinueOn, event: wire.JobEvent | None, out: LaneOutput
@@ -184,13 +212,16 @@ class Continuations(Feature):
     def _report_outcome(
         self, parent: str, child: str, on: ContinueOn, outcome: wire.Outcome, out: LaneOutput
     ) -> None:
-        """Report an end to a continuation, or, without a state, that there is no such parent."""
+        """Report an end to a continuation, or, without a state, why nobody knows of such a parent."""
         state = outcome.state
         if state is None:
-            run, why = False, f"Job {parent} is unknown: it was never created, or ended too long ago"
-        else:
-            decided = verdict(on, state)
-            run, why = decided == "run", reason(parent, state, decided)
+            report = wire.ParentEnded(
+                job_id=child, parent=parent, state=None, run=False, reason=outcome.omitted or ""
+            )
+            out.reports.append((lane_of_job(child), child, report))
+            return
+        decided = verdict(on, state)
+        run, why = decided == "run", reason(parent, state, decided)
         report = wire.ParentEnded(
             job_id=child,
             parent=parent,

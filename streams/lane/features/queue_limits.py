@@ -96,7 +96,7 @@ class QueueLimits(Feature):
 
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__(pipeline)
-        #: Limits of queues in several lanes that this lane has to join anew.
+        #: Limits of queues that this lane has to join anew.
         self._to_join: list[str] = []
         self._has_lost_reports = False
 

@@ -1,4 +1,4 @@
-"""The owner of the limit of a queue in several lanes: the queue's first lane, which gives out what the lanes use.
+"""The owner of the limit of a queue: the first lane of the queue, which gives out what the lanes use.
 
 Theory of operation. What is given out are units, of which each running job needs one, or permits of a rate, each for
 one start. Lanes that want some stand in a line, in the order in which they asked; each gets one at a time and then

@@ -2,7 +2,8 @@ import json
 from typing import Any
 
 import pytest
-from joblog.streams.contract.codec import VALUE_BYTES_MAX, read_command
+from joblog.streams.contract.codec import VALUE_BYTES_MAX, read_command, read_report
+from joblog.streams.contract.relations import OUTCOME_BYTES_MAX
 from joblog.streams.errors import ContractError, InvalidData, UndecodableRecord, UnknownType
 
 ID = "01a31bcf-c400-8000-8000-00000000002a"
@@ -151,3 +152,24 @@ def test_a_reason_names_the_first_two_mistakes_in_one_line() -> None:
     assert said.startswith("4 error(s); ")
     assert said.count("; ") == 2
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"job_id": "x"}, "'x' is not a job id"),
+        ({"question": ""}, "`str` of length >= 1"),
+        ({"question": "x" * 201}, "`str` of length <= 200"),
+        ({"state": "Lost"}, "Invalid enum value 'Lost'"),
+        ({"result": "x" * OUTCOME_BYTES_MAX}, f"the result has more than {OUTCOME_BYTES_MAX} bytes"),
+        ({"result": [1e300] * 3 + [json.loads("[" * 300 + "]" * 300)]}, "nested deeper"),
+        ({"exception": {"type": "x" * 10_001}}, "`str` of length <= 10000"),
+        ({"omitted": "\x00"}, "holds a NUL character"),
+    ],
+)
+def test_an_answer_about_a_parent_is_read_with_bounds(wrong: dict[str, Any], said: str) -> None:
+    right = {"type": "parent.found", "job_id": ID, "question": "reports/0@1", "state": "Succeeded", "result": [1]}
+    read_report(json.dumps(right).encode())
+    with pytest.raises(InvalidData) as caught:
+        read_report(json.dumps({**right, **wrong}).encode())
+    assert said in caught.value.reason

@@ -163,7 +163,7 @@ def test_a_continuation_whose_parent_nobody_has_created_waits_for_it() -> None:
         1, State.AWAITING, 0, "q", "t", spec=Raw(b"{}"), parent=id_of("p"), on=ContinueOn.SUCCEEDED
     )
     fold.apply(id_of("c", 1), awaiting, NOW, None)
-    assert fold.state(7) == {f"pending:{id_of('p')}": ((id_of("c", 1), "succeeded", 7),)}
+    assert fold.state(7) == {f"pending:{id_of('p')}": ((id_of("c", 1), "succeeded", 7, ""),)}
     fold.apply(id_of("c", 1), wire.JobEvent(2, State.DELETED, 0, "q", "t"), NOW, None)
     assert fold.state(7) == {}
 

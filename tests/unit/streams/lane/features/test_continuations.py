@@ -247,7 +247,7 @@ def test_a_lane_that_is_rebuilt_knows_all_that_wait_and_tells_those_that_were_no
     seen = told(scene)
     scene.when(Tick(100))
     assert sorted(seen + told(scene)) == list("bcde")
-    scene.when(Tick(61_000)).when(Tick(100))
+    scene.when(Tick(61_000)).when(Tick(6_000)).when(Tick(100))
     assert own_records(scene) == []
 
 

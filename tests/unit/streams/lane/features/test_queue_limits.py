@@ -11,7 +11,7 @@ from joblog.streams.lane.event_fold import EventFold
 from joblog.streams.lane.features.queue_shares import QUEUE_LIMIT_KEY
 from joblog.streams.lane.limits.gate import Gate, QueueLimit
 
-from tests.support.scene import NOW, Scene, Tick, create, queue_in, succeeded, worker
+from tests.support.scene import NOW, Scene, Tick, create, succeeded, worker
 
 
 def limit(kind: LimitKind, capacity: int | None = 1, **fields: Any) -> SetLimit:
@@ -48,13 +48,6 @@ def test_starts_of_a_queue_are_held_apart_over_a_takeover() -> None:
     assert one.lane.wakes_ms == NOW + 1_000
     one.reloaded().when(Tick(999)).and_assigned()
     one.when(Tick(1)).and_assigned("w: run c, lease 2")
-
-
-def test_a_limit_of_a_queue_elsewhere_is_that_of_its_jobs_in_this_lane() -> None:
-    queue = queue_in(1, 2)
-    elsewhere = SetLimit(kind=LimitKind.MUTEX, key=queue, scope=LimitScope.QUEUE, capacity=1)
-    scene = Scene(lanes=2).given(elsewhere, worker(queues=(queue,), slots=5))
-    scene.when(create("a", queue=queue), create("b", queue=queue)).and_assigned("w: run a, lease 2")
 
 
 def test_after_a_rebuild_a_rate_begins_as_if_all_had_started() -> None:
