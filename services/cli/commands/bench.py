@@ -199,8 +199,10 @@ def waiting_command(
 @_command("batch")
 def batch_command(
     cluster: Clusters,
-    size: Annotated[int, typer.Option("--size", min=1000, help="Number of jobs in the batch.")] = 1_000_000,
     jobs: JobsOption = 100_000,
+    size: Annotated[
+        int, typer.Option("--size", min=1000, help="Number of jobs in the batch that waits.")
+    ] = 1_000_000,
     timeout: TimeoutOption = TIMEOUT_S,
 ) -> Iterator[Measurement]:
     """The cost of one batch of very many jobs: memory, take-over, cancel; and how fast jobs of one are decided.

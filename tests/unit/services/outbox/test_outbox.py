@@ -20,7 +20,7 @@ from joblog.streams.errors import InvalidData, JoblogError, SchemaError, Setting
 from msgspec import json
 
 SETTINGS = Settings(lanes=4, client={"name": "shop"})
-JOB = new_job_id(lane_of_queue("default", 4), 1, 1)
+JOB, OUTER, INNER = (new_job_id(lane_of_queue("default", 4), 1, number) for number in (1, 2, 3))
 Run = tuple[str, Mapping[str, Any] | None]
 
 
@@ -247,9 +247,9 @@ def test_a_batch_of_an_async_outbox_is_written_at_the_end_of_its_block() -> None
 
     async def run() -> None:
         outbox = AsyncOutbox(connection, SETTINGS, filters=[Listening()])
-        async with outbox.batch("import") as batch:
+        async with outbox.batch("import", batch_id=OUTER) as batch:
             batch.enqueue("x", 1)
-            with batch.batch("inner") as inner:
+            with batch.batch("inner", batch_id=INNER) as inner:
                 inner.enqueue_many("x", [((n,), {}) for n in range(2)])
             assert connection.runs == []
         async with outbox.attach(batch.id) as more:
