@@ -6,7 +6,7 @@ from joblog.streams.contract.codec import encode
 from joblog.streams.contract.ids import new_job_id
 from joblog.streams.contract.relations import LimitKind, LimitScope
 from joblog.streams.contract.states import State
-from joblog.streams.contract.wire import JobEvent, Limit, LimitChanged, SetLimit
+from joblog.streams.contract.wire import JobEvent, Limit, LimitChanged, QueueLimitGiven, QueueLimitTold, SetLimit
 from joblog.streams.lane.event_fold import EventFold
 from joblog.streams.lane.features.queue_shares import QUEUE_LIMIT_KEY
 from joblog.streams.lane.limits.gate import Gate, QueueLimit
@@ -48,6 +48,17 @@ def test_starts_of_a_queue_are_held_apart_over_a_takeover() -> None:
     assert one.lane.wakes_ms == NOW + 1_000
     one.reloaded().when(Tick(999)).and_assigned()
     one.when(Tick(1)).and_assigned("w: run c, lease 2")
+
+
+def test_a_limit_is_set_in_the_first_lane_of_its_queue_and_holds_in_this_one_as_that_lane_tells() -> None:
+    queue = queue_in(1, 2)
+    elsewhere = SetLimit(kind=LimitKind.MUTEX, key=queue, scope=LimitScope.QUEUE, capacity=1)
+    scene = Scene(lanes=2).when(elsewhere).then("rejected wrong_lane")
+    here = {"queue": queue, "number": NOW}
+    scene.given(QueueLimitTold(**here, kind=LimitKind.MUTEX, capacity=1, changed=True))
+    scene.given(worker(queues=(queue,), slots=5))
+    scene.when(create("a", queue=queue), create("b", queue=queue)).and_assigned()
+    scene.when(QueueLimitGiven(**here, times=(0,))).and_assigned("w: run a, lease 2")
 
 
 def test_after_a_rebuild_a_rate_begins_as_if_all_had_started() -> None:
