@@ -162,7 +162,7 @@ def test_jobs_of_one_key_never_overlap_while_every_role_is_killed(
 def limit_the_hot_queue(one: Any, client: Client, wait_until: Any) -> None:
     """All of its lanes know the limit when this returns."""
     client.limits.set_queue(HOT, LimitKind.SEMAPHORE, HOT_CAPACITY)
-    wait_until(lambda: len(changes(one, HOT)) == 3, 60, "all lanes of the queue to know its limit")
+    wait_until(lambda: len(changes(one, HOT)) == LANES, 60, "all lanes to know the limit of the queue")
 
 
 def check_the_hot_queue(one: Any, times: list[Run]) -> None:
