@@ -130,6 +130,8 @@ class UniqueKeys(Feature):
                 self.pipeline.store.release(other)
 
     def may_start(self, job: Job, _election: Election, _out: LaneOutput) -> str | None:
+        if not _claims(job):  # it had its key until its start, and is not released with those that claim it
+            return None
         for other in self.claims.get(place_of(job), ()):
             if other != job.id and self._runs(other):
                 return f"job {other}, which has the same unique key"

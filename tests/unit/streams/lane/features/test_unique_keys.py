@@ -13,7 +13,7 @@ from joblog.streams.lane.features import unique_keys
 from joblog.streams.lane.features.unique_keys import UNIQUE_KEY, UniqueKeys
 from joblog.streams.lane.job import Job, enqueued
 from joblog.streams.lane.rules import LaneRules
-from msgspec import json
+from msgspec import json, structs
 
 from tests.support.scene import (
     IN_A_MINUTE,
@@ -274,3 +274,9 @@ def test_an_ended_job_does_not_come_back_in_a_lane_that_its_key_has_left() -> No
 def test_the_record_of_a_job_has_its_key() -> None:
     scene = Scene().given(unique("a"))
     assert json.decode(json.encode(scene.job("a").extras))[3] == {"key": "k"}
+
+
+def test_a_job_that_had_its_key_until_its_start_and_was_given_back_runs_again_beside_the_next_one() -> None:
+    scene = Scene().given(worker(slots=2), unique("a", until=UniqueUntil.START)).given(unique("b"))
+    given_back = structs.replace(released("a", 2), started=True)
+    scene.when(given_back).then("a3 Enqueued", "a4 Processing #2 by w")
