@@ -11,7 +11,7 @@ from joblog.streams.lane.event_fold import EventFold
 from joblog.streams.lane.features.queue_shares import QUEUE_LIMIT_KEY
 from joblog.streams.lane.limits.gate import Gate, QueueLimit
 
-from tests.support.scene import NOW, Scene, Tick, create, succeeded, worker
+from tests.support.scene import NOW, Scene, Tick, create, queue_in, succeeded, worker
 
 
 def limit(kind: LimitKind, capacity: int | None = 1, **fields: Any) -> SetLimit:
