@@ -38,7 +38,7 @@ def test_keys_and_parents_hold_through_a_takeover(installation: Any, wait_until:
                 lambda: (seen := monitor.job(job)) and seen.state is state and seen, 40, f"{job} {state}"
             )
 
-        first = client.enqueue("slow", 4, options=JobOptions(unique=ONCE))
+        first = client.enqueue("slow", 8, options=JobOptions(unique=ONCE))  # until the next elector has the lanes
         parents = [client.enqueue("ok", n, options=JobOptions(queue=queues[n % len(queues)])) for n in range(3)]
         never = client.schedule("ok", 9, delay=3600)
         last = JobOptions(queue=queues[-1])
