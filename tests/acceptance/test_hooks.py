@@ -52,6 +52,9 @@ def test_every_transition_is_told_in_order_whoever_is_killed(installation: Any, 
     def lines() -> list[list[Any]]:
         return [json.loads(line) for line in told.read_text().splitlines()] if told.exists() else []
 
+    def ends() -> set[tuple[str, str]]:
+        return {(job, state) for name, job, _, state in lines() if name == "ends"}
+
     with installation.client() as client:
         jobs = client.enqueue_many("ok", [((n,), {}) for n in range(150)])
         wait_until(lambda: len(lines()) > 50, 60, "hooks to be told")
@@ -68,6 +71,7 @@ def test_every_transition_is_told_in_order_whoever_is_killed(installation: Any, 
             return (wanted - known) | {(job, 0) for job in set(jobs) - ended}
 
         wait_until(lambda: not missing(), 60, "all to be told")
+        wait_until(lambda: len(ends()) == len(jobs) - 1, 30, "the ends to be told, which are told after that")
         wait_until(lambda: _deadletters(installation), 30, "the dead letter")
 
     by_job = defaultdict(list)
@@ -78,8 +82,7 @@ def test_every_transition_is_told_in_order_whoever_is_killed(installation: Any, 
         # After the kill it is told again from the last commit on: the order begins anew there, once.
         steps_back = sum(later <= earlier for earlier, later in pairwise(versions))
         assert steps_back <= 1, (job, versions)
-    ends = {(job, state) for name, job, _, state in lines() if name == "ends"}
-    assert ends == {(job, "Succeeded") for job in jobs if job != jobs[151]}
+    assert ends() == {(job, "Succeeded") for job in jobs if job != jobs[151]}
     ((code, role, reason),) = set(_deadletters(installation))
     assert (code, role) == ("hook_raised", "hooks")
     assert "my_hooks.ends: ValueError: this hook does not like it" in reason

@@ -48,7 +48,7 @@ ROLES: Final = ["elector", "delays", "worker", "projector"]
 #: What lanes tell each other of their features: it may lead to no event, or be stale.
 OF_FEATURES: Final = (
     *(wire.ContinuationUnmet, wire.LimitReport, wire.LimitsForgotten, wire.LimitsRebuilt, wire.QueueLimitReport),
-    *(wire.BatchAwaited, wire.BatchCounted, wire.BatchTold),
+    *(wire.BatchAwaited, wire.BatchCounted, wire.BatchTold, wire.QueueElsewhere, wire.ParentFound),
 )
 #: Commands that events tell of only at the end of a turn, or that may be said twice.
 SILENT: Final = wire.BatchCommand | wire.AdvanceBulk
@@ -119,14 +119,18 @@ def sent(topic: str, random: Random, now_ms: int) -> list[Written]:
     """Mutated records of a topic, among them a tenth of those that they were made from.
 
     Foreign events are of other jobs than commands, and one of each: what becomes of several would depend on their
-    order, in which only an elector keeps to the rules.
+    order, in which only an elector keeps to the rules. No orders to the worker: it would obey, and take no more jobs.
     """
-    real = recorded(topic, history(SEED + (topic == "events"), now_ms))
+    real = [one for one in recorded(topic, history(SEED + (topic == "events"), now_ms)) if not _is_order(one)]
     if topic == "events":
         real = list({one.key: one for one in real}.values())
         assert len(real) >= SENT[topic]
     made = [real[n % len(real)] for n in range(SENT[topic])]
     return [mutated(random, one) if random.random() < 0.9 else one for one in made]
+
+
+def _is_order(one: Written) -> bool:
+    return one.topic == "assignments" and b'"worker.order"' in (one.value or b"")
 
 
 def partition(one: Written, random: Random, worker: str) -> int:
@@ -404,7 +408,7 @@ def check_timers(running: Running, account: Account, written: int, settled_ms: i
 
 
 def check_assignments(running: Running, account: Account, worker: str, undecodable: float) -> None:
-    """Each was parked, or reported on, or cancels a run."""
+    """Each was parked, or reported on, cancels a run, or names a lane to serve."""
     reported, unreadable = set(), 0
     for message in running.read(running.at.names.reports, running.at.lanes):
         try:
@@ -425,7 +429,8 @@ def check_assignments(running: Running, account: Account, worker: str, undecodab
             assert account.is_dead(message)
             unreadable += 1
         else:
-            (runs if isinstance(said, wire.RunJob) else cancelled).add((said.job_id, said.lease))
+            if isinstance(said, wire.RunJob | wire.CancelJob):
+                (runs if isinstance(said, wire.RunJob) else cancelled).add((said.job_id, said.lease))
     assert unreadable == undecodable > 0
     assert runs - cancelled <= reported
 

@@ -26,6 +26,7 @@ ATTRIBUTES = {"specversion": "1.0", "id": "e-1", "source": "/shop"}
 #: Names in reports, for which their structs have no patterns; and structs within them that a model describes, too.
 NAMES: dict[str, Any] = {
     **dict.fromkeys(("job_id", "child", "parent"), fields.JobId),
+    "queue": fields.QueueName,
     **dict.fromkeys(("queues", "all_queues"), tuple[fields.QueueName, ...]),
     "worker": fields.WorkerId,
     "tasks": tuple[fields.TaskName, ...],
