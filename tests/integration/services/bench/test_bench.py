@@ -65,7 +65,7 @@ def test_a_rebuild_beside_a_load_is_measured(
         "JOBLOG_POSTGRES__DSN": stack.dsn,
     }
     before = leftovers(stack, kafka)
-    given = ["--jobs", "20000", "--load", "100", "--seconds", "1", "--share", "0.05", "-o", "json"]
+    given = ["--jobs", "50000", "--load", "100", "--seconds", "1", "--share", "0.05", "-o", "json"]
     result = CliRunner().invoke(app, ["bench", "replay", "--beside", *given], env=environment)
     assert result.exit_code == 0, result.output
     values = {row["metric"]: row["value"] for row in map(json.loads, result.stdout.splitlines())}
