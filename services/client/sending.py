@@ -7,7 +7,8 @@ wait on after the poll of another one had received its acknowledgement.
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -126,8 +127,7 @@ class CommandSender:
         delivery = _Delivery(job_ids)
         try:
             self.check_topic()
-            for record in records:
-                self._produce(record, delivery)
+            self._hand_over(records, delivery)
         except (KafkaException, BufferError) as exc:
             raise NotAcknowledged(_reason(exc), job_ids, job_ids) from exc
         delivery.expect(len(records))
@@ -146,20 +146,27 @@ class CommandSender:
         self._thread.join()
         self._producer.close()
 
-    def _produce(self, record: CommandRecord, delivery: _Delivery) -> None:
-        lane = lane_of_job(record.job_id) if record.lane is None else record.lane
-        deadline: float | None = None
-        while True:
+    def _hand_over(self, records: Sequence[CommandRecord], delivery: _Delivery) -> None:
+        produce, topic, on_delivery = self._producer.produce, self._topic, delivery.on_delivery
+        for record in records:
+            job_id, lane = record.job_id, record.lane
+            if lane is None:
+                lane = lane_of_job(job_id)
             try:
-                self._producer.produce(self._topic, record.value, record.job_id, lane, delivery.on_delivery)
+                produce(topic, record.value, job_id, lane, on_delivery)
             except BufferError:
-                # The producer's queue is full; the polling thread makes room as brokers acknowledge.
-                deadline = deadline or time.monotonic() + self._timeout_s
+                self._wait_for_room(partial(produce, topic, record.value, job_id, lane, on_delivery))
+
+    def _wait_for_room(self, produce: Callable[[], None]) -> None:
+        """Try again while the producer's queue is full; the polling thread makes room as brokers acknowledge."""
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            self._stop.wait(_FULL_WAIT_S)
+            try:
+                return produce()
+            except BufferError:
                 if time.monotonic() > deadline:
                     raise
-                self._stop.wait(_FULL_WAIT_S)
-            else:
-                return
 
     def check_topic(self) -> None:
         """Check the topic once: with another number of lanes a job would be rejected, or wait in the wrong lane."""

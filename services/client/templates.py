@@ -101,18 +101,20 @@ class CreateTemplate:
         if self._model.job_id is not None or self._model.idempotency_key is not None:
             return [self.fill(call) for call in calls]
         before_id, before_subject, before_time, before_args, before_kwargs, before_job_id, end = self._pieces()
-        records = []
+        records, before_ms, time_text = [], -1, b""
         for call in calls:
             if call.job_id is not None or call.idempotency_key is not None:
                 records.append(self.fill(call))
                 continue
             args, kwargs = self._arguments(call)
             now_ms = time.time_ns() // 1_000_000
+            if now_ms != before_ms:  # many have one time
+                before_ms, time_text = now_ms, format_time(now_ms).encode()
             job_id = self._new_id(now_ms)
             data = job_id.encode()
             value = b"".join(
                 (
-                    before_id, data, before_subject, data, before_time, format_time(now_ms).encode(),
+                    before_id, data, before_subject, data, before_time, time_text,
                     before_args, args, before_kwargs, kwargs, before_job_id, data, end,
                 )
             )  # fmt: skip
