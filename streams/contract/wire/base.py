@@ -29,5 +29,9 @@ class Outside(Wire, frozen=True, forbid_unknown_fields=True):
     """A message from outside, or a part of one."""
 
 
+class Report(Wire, frozen=True, tag_field="type", kw_only=True):
+    """A message of a worker, another process or another lane to an elector: a JSON object with its `type`."""
+
+
 #: What a run logged, in one report.
 Lines = Annotated[tuple[Text, ...], Meta(max_length=LINES_MAX)]
