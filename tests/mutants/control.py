@@ -42,7 +42,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "worker-home",
         "the look whether a lane is a worker's home, so that it is told once",
-        "streams/lane/features/workers.py",
+        "streams/lane/features/worker_orders.py",
         "if not worker.announced.home:",
         "if False:",
         f"{_WORKERS}::test_a_worker_that_is_not_there_or_has_another_home_is_not_told",

@@ -5,7 +5,8 @@ A worker's last announcement is its record. The jobs that it holds are not in it
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Final, Literal, get_args
+from functools import partial
+from typing import Any, ClassVar, Final, get_args
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.retry import Retry
@@ -13,13 +14,14 @@ from joblog.streams.contract.states import PROCESSING, State
 from joblog.streams.contract.timestamps import EPOCH
 from joblog.streams.lane.feature import CommandHandler, Feature, ReportHandler
 from joblog.streams.lane.features.slots import WorkerRegistry, WorkerSlots
+from joblog.streams.lane.features.worker_orders import ORDERS, ordered, worker_event
 from joblog.streams.lane.filters import policy_of
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.limits.gate import AnyGate
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.queue import ReadyQueue
-from joblog.streams.lane.transitions import Election, Expired, Lost, Rejection, decide
+from joblog.streams.lane.transitions import Election, Expired, Lost, decide
 from msgspec import Raw, msgpack, structs
 
 WORKER_KEY: Final = "worker:"
@@ -37,13 +39,6 @@ SUSPECT_LOSSES: Final = 2
 
 #: A worker serves a queue in a further lane for at least this long after it was told to; it is told again before.
 TOLD_MS: Final = 20_000
-
-#: What a worker may be told: the order, in words, and the event.
-_ORDERS: Final[Mapping[type, tuple[Literal["quiet", "resume", "stop"], str, str]]] = {
-    wire.QuietWorker: ("quiet", "take no more jobs", "worker.quieted"),
-    wire.ResumeWorker: ("resume", "take jobs again", "worker.resumed"),
-    wire.StopWorker: ("stop", "stop", "worker.stop_ordered"),
-}
 
 
 class Workers(Feature):
@@ -120,9 +115,9 @@ class Workers(Feature):
         if not report.home:
             return
         if before is None or _face(before) != _face(report):
-            self._worker_event("worker.started", worker, cause, election.now_ms, out)
+            worker_event("worker.started", worker, cause, election.now_ms, out)
         elif election.now_ms - worker.written_ms >= self.pipeline.rules.alive_ms:
-            self._worker_event("worker.alive", worker, cause, election.now_ms, out)
+            worker_event("worker.alive", worker, cause, election.now_ms, out)
 
     def _stopping(self, report: wire.WorkerStopping, cause: str, election: Election, out: LaneOutput) -> None:
         self._gone(report.worker, "worker.stopped", cause, election, out)
@@ -140,41 +135,7 @@ class Workers(Feature):
     # --- what people tell them ---
 
     def commands(self) -> Mapping[type, CommandHandler]:
-        return dict.fromkeys(_ORDERS, self._ordered)
-
-    def _ordered(self, received: wire.Received, election: Election, out: LaneOutput) -> Rejection | None:
-        """Tell a worker to take no more jobs, some again, or to stop; only its home lane does, so it is told once."""
-        command = received.command
-        assert isinstance(command, wire.QuietWorker | wire.ResumeWorker | wire.StopWorker)
-        worker = self.registry.get(command.worker)
-        if worker is None or worker.gone is not None:
-            return Rejection("unknown_worker", f"no worker {command.worker} announces itself to this lane")
-        if not worker.announced.home:
-            return Rejection("wrong_lane", f"lane {self.pipeline.number} is not the home of {command.worker}")
-        what, in_words, kind = _ORDERS[type(command)]
-        told = f" by {command.by}" if command.by else ""
-        why = f": {command.reason}" if command.reason else ""
-        order = wire.OrderWorker(what=what, reason=f"told{told} to {in_words}{why}")
-        out.assignments.append((worker.announced.partition, command.worker, order))
-        self._worker_event(kind, worker, received.id, election.now_ms, out, (command.by, command.reason))
-        return None
-
-    def _worker_event(
-        self,
-        kind: str,
-        worker: WorkerSlots,
-        cause: str,
-        now_ms: int,
-        out: LaneOutput,
-        said: tuple[str | None, str | None] = (None, None),
-    ) -> None:
-        worker.written_ms = now_ms
-        last = worker.announced
-        data = wire.WorkerEvent(
-            last.worker, last.all_queues, last.all_slots, last.tasks, last.host, last.pid, last.started_at,
-            last.quiet, *said,
-        )  # fmt: skip
-        out.events.append((last.worker, kind, f"{cause}/{last.worker}/{kind}", data, cause, None))
+        return dict.fromkeys(ORDERS, partial(ordered, self.registry, self.pipeline.number))
 
     def _task_policy(self, name: str, task: str) -> Retry | None:
         """The task's own retry policy, as a worker announced it."""
@@ -218,7 +179,7 @@ class Workers(Feature):
         self.registry.remove(name)
         out.state[WORKER_KEY + name] = None
         if worker.announced.home:
-            self._worker_event(kind, worker, cause, election.now_ms, out)
+            worker_event(kind, worker, cause, election.now_ms, out)
             if kind == LOST:
                 out.counts["joblog_workers_lost_total",] += 1
 
