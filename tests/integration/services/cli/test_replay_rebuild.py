@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 from joblog.projections.replay.rebuild.place import Place
+from joblog.projections.replay.rebuild.rebuild import NEAR_S
 from joblog.projections.replay.rebuild.schemas import connected, found
 from joblog.projections.schema import schema as schema_steps
 from joblog.services.cli import progress
@@ -111,6 +113,9 @@ def roles(command: Run) -> dict[str, str]:
 def test_ctrl_c_stops_it_and_the_same_command_goes_on(
     command: Run, environment: dict[str, str], place: Place, setting: Setting, wait_until: WaitUntil
 ) -> None:
+    written = time.monotonic()  # before that, in truth
+    # What was written a moment ago would not be filled in at that rate, but caught up with at once.
+    wait_until(lambda: time.monotonic() - written > NEAR_S, 30, "the events to be old enough")
     process = subprocess.Popen(
         [sys.executable, "-m", "joblog.services.cli", "replay", "rebuild", "--max-rate", "600"],
         env={**os.environ, **environment},
