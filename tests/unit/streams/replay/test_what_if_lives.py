@@ -67,7 +67,7 @@ class TimelyLife(Life):
             self.world.turn(lane, 1_000, 1_000)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(16))
 def test_nothing_is_otherwise_for_jobs_that_share_limits_and_keys_by_their_own_rules(
     seed: int, tmp_path: Path
 ) -> None:
