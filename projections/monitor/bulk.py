@@ -1,6 +1,5 @@
 """What the tables say of bulk operations, and the jobs that one of them is to change."""
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -10,11 +9,10 @@ from joblog.projections.monitor.models import BulkOperation, Matched
 from joblog.projections.monitor.reads import Reads
 from joblog.projections.questions import InvalidQuestion, checked_limit
 from joblog.projections.statements import load
-from joblog.streams.contract.fields import JOB_ID_PATTERN
+from joblog.streams.contract.fields import match_job_id
 from joblog.streams.contract.states import FINAL_STATES, State
 
 _SQL: Final = load("monitor/monitor.sql")
-_is_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
 #: The fields of a filter that operations take; `order` is of no effect on them.
 _NAMES: Final = tuple(name for name in JobFilter.__slots__ if name != "order")
 _TIMES: Final = frozenset({"created_after", "created_before", "changed_after", "changed_before"})
@@ -80,7 +78,7 @@ class BulkQuestions:
 
     def operation(self, operation: str) -> BulkOperation | None:
         """One operation; None if it is not known (yet)."""
-        if not _is_id(operation):
+        if not match_job_id(operation):
             raise InvalidQuestion(f"{operation!r:.100} is not the id of a bulk operation")
         with self._reads.consistent() as ask:
             rows = ask(_SQL["bulk"], {"id": operation, "state": None, "limit": 1})

@@ -1,6 +1,5 @@
 """Which jobs a list shows, and in which order."""
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -8,11 +7,8 @@ from enum import StrEnum
 from typing import Any, Final, TypedDict
 
 from joblog.projections.questions import InvalidQuestion
-from joblog.streams.contract.fields import JOB_ID_PATTERN
+from joblog.streams.contract.fields import match_job_id
 from joblog.streams.contract.states import State
-
-_is_job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
-
 
 #: Clocks of electors differ: an event may bear an earlier time than the one before it, but not by so much.
 CLOCKS_DIFFER_AT_MOST: Final = timedelta(minutes=10)
@@ -91,13 +87,13 @@ class JobFilter:
 
     def parameters(self) -> Mapping[str, Any]:
         """What the statements of monitor.sql know these as; InvalidQuestion for an id that is none."""
-        if self.parent is not None and not _is_job_id(self.parent):
+        if self.parent is not None and not match_job_id(self.parent):
             raise InvalidQuestion(f"parent {self.parent!r:.100} is no job id")
         for when in (self.created_after, self.created_before, self.changed_after, self.changed_before):
             if when is not None and when.tzinfo is None:
                 raise InvalidQuestion(f"the time {when.isoformat()} has no zone: add one, such as Z or +02:00")
         text = _text(self.q)
-        is_id = text is not None and _is_job_id(text.lower()) is not None
+        is_id = text is not None and match_job_id(text.lower()) is not None
         return {
             "states": [str(state) for state in self.states()],
             "queue": _text(self.queue),

@@ -37,7 +37,7 @@ from joblog.projections.monitor.rows import details, job, log_lines, queue, recu
 from joblog.projections.questions import InvalidQuestion, checked_limit
 from joblog.projections.schema.history import read, shown
 from joblog.projections.statements import load
-from joblog.streams.contract.fields import JOB_ID_PATTERN
+from joblog.streams.contract.fields import match_job_id
 from joblog.streams.contract.recurring import RECURRING_PATTERN
 from joblog.streams.contract.states import State
 from joblog.streams.contract.timestamps import format_time, time_ms
@@ -61,7 +61,6 @@ _ORDERS: Final[Mapping[Order, tuple[str, str]]] = {
     Order.CREATED: ("jobs_created", "created_at"),
     Order.DUE: ("jobs_due", "due"),
 }
-_is_job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
 _is_recurring_id: Final = re.compile(RECURRING_PATTERN).fullmatch
 
 
@@ -366,7 +365,7 @@ def _offsets(ask: Ask) -> tuple[LaneOffset, ...]:
 
 
 def _checked_id(job_id: str) -> str:
-    if not _is_job_id(job_id):
+    if not match_job_id(job_id):
         raise InvalidQuestion(f"{job_id!r:.100} is no job id")
     return job_id
 

@@ -1,6 +1,5 @@
 """Records of the topic `events` to facts; the fast way first, the careful way for what that refuses."""
 
-import re
 from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache, reduce
@@ -11,7 +10,7 @@ from typing import Any, Final, Literal, cast, get_args, get_type_hints
 from joblog.projections.schema.history import JobEvent, details
 from joblog.streams.contract import events, wire
 from joblog.streams.contract.cloudevents import Headers, check_text, explained, read_envelope
-from joblog.streams.contract.fields import JOB_ID_PATTERN, is_queue
+from joblog.streams.contract.fields import is_queue, match_job_id
 from joblog.streams.contract.relations import LimitScope
 from joblog.streams.contract.states import State
 from joblog.streams.contract.timestamps import format_time
@@ -182,7 +181,6 @@ CONTROLS: Final[Mapping[str, json.Decoder[Any]]] = {
 _OTHERS: Final = frozenset({"limit.changed", "parent.sought", "command.rejected"})
 _KNOWN: Final = frozenset({*STATES, *WORKER_STATES, *BATCH_STATES, *CONTROLS, *_OTHERS})
 _model: Final = TypeAdapter[events.Event](events.Event)
-_is_job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
 
 
 def _reader(kind: str) -> Callable[[bytes], JobEvent]:
@@ -257,7 +255,7 @@ def _fact(
     at = utc(time) if time is not None else format_time(log_ms)
     if (found := _JOB_EVENTS.get(kind)) is not None:
         read, expected = found
-        if subject is None or (subject not in seen and not _is_job_id(subject)):
+        if subject is None or (subject not in seen and not match_job_id(subject)):
             raise ValueError("subject: not a job id")
         event = read(data)
         if (expected is not event.state and expected is not None) or event_type(event) != kind:
@@ -296,7 +294,7 @@ def _rare_fact(kind: str, subject: str | None, at: str, data: bytes) -> Fact:
 
 
 def _check_parent(kind: str, event: JobEvent) -> None:
-    if event.parent is not None and not _is_job_id(event.parent):
+    if event.parent is not None and not match_job_id(event.parent):
         raise ValueError("parent: not a job id")
     if kind == "job.awaiting" and (event.parent is None) is not (event.on is None):
         raise ValueError("parent and on: both or neither")
@@ -305,12 +303,12 @@ def _check_parent(kind: str, event: JobEvent) -> None:
 
 
 def _batch_fact(kind: str, subject: str | None, at: str, event: wire.BatchEvent) -> BatchFact:
-    if subject is None or not _is_job_id(subject):
+    if subject is None or not match_job_id(subject):
         raise ValueError("subject: not the id of a batch")
     if BATCH_STATES[kind] not in {None, event.state} or (kind == "batch.cancelled" and not event.cancelled):
         raise ValueError(f"state: {event.state} does not fit {kind}")
     for other in (event.batch, event.parent):
-        if other is not None and not _is_job_id(other):
+        if other is not None and not match_job_id(other):
             raise ValueError("batch, parent: not an id")
     _in_utc(event.created_at)
     return BatchFact(subject, at, event)
@@ -327,12 +325,12 @@ def _checked(event: Any) -> Any:
         if not is_queue(event.key):
             raise ValueError("key: not the name of a queue")
     elif isinstance(event, wire.ParentSought):
-        if not _is_job_id(event.parent):
+        if not match_job_id(event.parent):
             raise ValueError("parent: not a job id")
         _in_utc(event.until)
-    elif not _is_job_id(event.operation):
+    elif not match_job_id(event.operation):
         raise ValueError("operation: not an id")
-    elif isinstance(event, wire.BulkAdvanced) and event.cursor is not None and not _is_job_id(event.cursor):
+    elif isinstance(event, wire.BulkAdvanced) and event.cursor is not None and not match_job_id(event.cursor):
         raise ValueError("cursor: not a job id")
     return event
 
@@ -341,9 +339,9 @@ def _created(text: Raw) -> Created | None:
     if bytes(text) == b"null":
         return None
     spec = _spec(text)
-    if spec.batch is not None and not _is_job_id(spec.batch):
+    if spec.batch is not None and not match_job_id(spec.batch):
         raise ValueError("spec.batch: not the id of a batch")
-    if spec.parents is not None and not all(map(_is_job_id, spec.parents.job_ids)):
+    if spec.parents is not None and not all(map(match_job_id, spec.parents.job_ids)):
         raise ValueError("spec.parents: not the ids of jobs")
     if spec.parameters is wire.EMPTY_OBJECT:
         is_plain = not spec.priority and spec.batch is None and spec.parents is None

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from joblog.streams.contract import commands, wire
 from joblog.streams.contract.cloudevents import DEPTH_MAX, DIGITS_MAX, Headers, check_text, explained, read_envelope
+from joblog.streams.contract.fields import match_job_id
 from joblog.streams.contract.report_checks import check_report
-from joblog.streams.contract.shapes import is_job_id, is_limit, is_queue, is_task, is_time, is_unique, match_job_id
+from joblog.streams.contract.shapes import is_job_id, is_limit, is_queue, is_task, is_time, is_unique
 from joblog.streams.contract.unreadable import NOT_READABLE
 from joblog.streams.contract.upcast import upcast_command
 from joblog.streams.errors import InvalidData, UndecodableRecord, UnknownType

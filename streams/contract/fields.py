@@ -55,6 +55,8 @@ Instant = Annotated[datetime, AfterValidator(_in_utc)]
 
 
 _is_queue: Final = re.compile(QUEUE_PATTERN).fullmatch
+#: `$` would let a line end follow; a full match does not.
+match_job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
 
 
 def is_queue(name: str) -> bool:

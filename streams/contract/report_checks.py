@@ -56,12 +56,12 @@ def _check_limit(report: wire.LimitAsked | wire.LimitStarted) -> None:
         raise InvalidData(f"{report.limit.kind} {report.limit.key:.100} is no limit")
 
 
-def _check_queue_limit(report: wire.QueueLimitReport) -> None:
+def _check_queue(report: wire.QueueElsewhere | wire.QueueLimitReport) -> None:
     _check_names(is_queue, "the name of a queue", report.queue)
 
 
 def _check_queue_limit_told(report: wire.QueueLimitTold) -> None:
-    _check_queue_limit(report)
+    _check_queue(report)
     interval_s = report.interval_ms / 1000 if report.interval_ms else None
     if report.capacity is not None and (problem := limit_problem(report.kind, report.capacity, interval_s)):
         raise InvalidData(problem)
@@ -69,10 +69,6 @@ def _check_queue_limit_told(report: wire.QueueLimitTold) -> None:
 
 def _check_batch(report: wire.BatchCounted | wire.BatchTold) -> None:
     _check_names(is_job_id, "the id of a batch", report.job_id)
-
-
-def _check_queue(report: wire.QueueElsewhere) -> None:
-    _check_names(is_queue, "the name of a queue", report.queue)
 
 
 def _check_worker(report: wire.WorkerAnnounced) -> None:
@@ -112,7 +108,7 @@ _REPORT_CHECKS: Final[Mapping[type, Callable[[Any], None]]] = {
     **{kind: _check_limit_report for kind in get_args(wire.AnyReport) if issubclass(kind, wire.LimitReport)},
     wire.LimitAsked: _check_limit,
     wire.LimitStarted: _check_limit,
-    **{kind: _check_queue_limit for kind in get_args(wire.AnyReport) if issubclass(kind, wire.QueueLimitReport)},
+    **{kind: _check_queue for kind in get_args(wire.AnyReport) if issubclass(kind, wire.QueueLimitReport)},
     wire.QueueLimitTold: _check_queue_limit_told,
     wire.BatchCounted: _check_batch,
     wire.BatchTold: _check_batch,

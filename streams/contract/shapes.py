@@ -5,13 +5,11 @@ from datetime import MAXYEAR, MINYEAR, datetime
 from functools import lru_cache
 from typing import Final
 
-from joblog.streams.contract import wire
-from joblog.streams.contract.fields import JOB_ID_PATTERN, QUEUE_PATTERN, TASK_PATTERN, WORKER_PATTERN
+from joblog.streams.contract import fields, wire
+from joblog.streams.contract.fields import TASK_PATTERN, WORKER_PATTERN, match_job_id
 from joblog.streams.contract.relations import limit_problem, unique_problem
 
-# In all of these `$` would let a line end follow; a full match does not.
-match_job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
-_queue: Final = re.compile(QUEUE_PATTERN).fullmatch
+# In both of these `$` would let a line end follow; a full match does not.
 _task: Final = re.compile(TASK_PATTERN).fullmatch
 _worker: Final = re.compile(WORKER_PATTERN).fullmatch
 
@@ -33,9 +31,7 @@ def is_job_id(text: str) -> bool:
     return match_job_id(text) is not None
 
 
-@lru_cache(maxsize=10_000)
-def is_queue(text: str) -> bool:
-    return _queue(text) is not None
+is_queue: Final = lru_cache(maxsize=10_000)(fields.is_queue)
 
 
 @lru_cache(maxsize=10_000)

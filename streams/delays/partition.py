@@ -1,14 +1,13 @@
 """One partition of a delay topic as the delays process has it, and what it holds of a record."""
 
 import logging
-import re
 from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
 from confluent_kafka import Message
 from joblog.streams.contract.deadletters import internal_error
-from joblog.streams.contract.fields import JOB_ID_PATTERN
+from joblog.streams.contract.fields import match_job_id
 from joblog.streams.contract.record_headers import Headers, readable_headers
 from joblog.streams.contract.wire import Timer
 from joblog.streams.delays.wheel import Shelf, leaves_ms
@@ -20,7 +19,6 @@ log = logging.getLogger(__name__)
 VALUE_BYTES_MAX: Final = 10_000
 
 decode_timer: Final = msgspec.json.Decoder(Timer).decode
-_is_job_id: Final = re.compile(JOB_ID_PATTERN).fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,7 @@ def _timer(value: bytes) -> Timer:
     if len(value) > VALUE_BYTES_MAX:
         raise InvalidData(f"{len(value)} bytes, more than {VALUE_BYTES_MAX}")
     timer = decode_timer(value)
-    if not _is_job_id(timer.job_id):
+    if not match_job_id(timer.job_id):
         raise InvalidData(f"job_id: {timer.job_id!r:.100} is no job id")
     return timer
 

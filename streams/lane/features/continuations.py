@@ -9,7 +9,7 @@ asked for (sought_parents.py).
 A job with several parents notes how each of them ended, and decides when that is enough (lane/parents.py).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 from joblog.streams.contract import wire
@@ -93,17 +93,10 @@ class Continuations(Feature):
 
     def ended(self, job: Job, out: LaneOutput) -> None:
         """Report the end to those whose condition is decided; the others wait, for a Failed job may be requeued."""
-        waiting, outcome, told = [], carried(_last_event(job, out), job.state), 0
-        for child, on in job.continuations:
-            if verdict(on, job.state) == "wait":
-                waiting.append((child, on))
-            elif told < AT_ONCE_MAX:
-                told += 1
-                self._report_outcome(job.id, child, on, outcome, out)
-            else:
-                self.more.add(job.id, child, on, out)
-        job.continuations = tuple(waiting)
-        self.more.end(job.id, outcome, out)
+        waiting = tuple(one for one in job.continuations if verdict(one[1], job.state) == "wait")
+        decided = [one for one in job.continuations if verdict(one[1], job.state) != "wait"]
+        job.continuations = waiting
+        self._tell(job.id, decided, carried(_last_event(job, out), job.state), out)
 
     def forgotten(self, job: Job, out: LaneOutput) -> None:
         """Report the end to those that still wait: a Failed job that is no longer kept will not be requeued here."""
@@ -182,21 +175,30 @@ class Continuations(Feature):
             self._sought.note_absent(parent)  # it may still be created
         else:
             self.pipeline.unfollow(parent, self)
-            self._tell_last(parent, wire.Outcome(state, found.result, found.exception, found.omitted), out)
+            has = wire.Outcome(state, found.result, found.exception, found.omitted)
+            self._tell(parent, self._taken_out(parent, out), has, out, is_last=True)
 
     def _give_up(self, parent: str, out: LaneOutput) -> None:
         self.pipeline.unfollow(parent, self)
         why = unknown(parent, self.pipeline.rules.pending_ms, is_absent=self._sought.is_absent(parent))
-        self._tell_last(parent, wire.Outcome(None, omitted=why), out)
+        self._tell(parent, self._taken_out(parent, out), wire.Outcome(None, omitted=why), out, is_last=True)
 
-    def _tell_last(self, parent: str, outcome: wire.Outcome, out: LaneOutput) -> None:
-        """Tell all who wait for a parent that was unknown; no other end will come."""
-        for number, (child, on) in enumerate(self._taken_out(parent, out)):
+    def _tell(
+        self,
+        parent: str,
+        waiting: Iterable[tuple[str, ContinueOn]],
+        outcome: wire.Outcome,
+        out: LaneOutput,
+        *,
+        is_last: bool = False,
+    ) -> None:
+        """Tell some of these of an end, the others in later turns; `is_last` if no other end will come."""
+        for number, (child, on) in enumerate(waiting):
             if number < AT_ONCE_MAX:
                 self._report_outcome(parent, child, on, outcome, out)
             else:
                 self.more.add(parent, child, on, out)
-        self.more.end(parent, outcome, out, is_last=True)
+        self.more.end(parent, outcome, out, is_last=is_last)
 
     def _taken_out(self, parent: str, out: LaneOutput) -> tuple[tuple[str, ContinueOn], ...]:
         """Those who waited for a parent that was unknown, and do so no longer; each once."""

@@ -23,6 +23,7 @@ from joblog.streams.lane.features.queue_shares import (
     joined,
     own,
     owner_lane,
+    running_by_queue,
     running_of,
     settle,
     share,
@@ -113,9 +114,10 @@ class QueueLimits(Feature):
             store.gates[key] = SharedGate(value) if isinstance(value, QueueShare) else Gate(value)
 
     def loaded(self, clock_ms: int) -> None:
-        lane = self.pipeline
-        for queue, gate in lane.store.gates.items():
-            gate.running = running_of(lane, queue)
+        lane, gates = self.pipeline, self.pipeline.store.gates
+        running = running_by_queue(lane) if gates else {}
+        for queue, gate in gates.items():
+            gate.running = running.get(queue, 0)
             if isinstance(gate, SharedGate):
                 joined(lane, queue, gate)
                 if self._has_lost_reports or self._lacks_lanes(queue):

@@ -1,5 +1,7 @@
 """What the lanes of a queue do with its limit: the steps of which the feature is made (queue_limits.py)."""
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 from joblog.streams.contract import wire
@@ -21,9 +23,14 @@ def owner_lane(lane: Pipeline, queue: str) -> int:
     return lane_of_queue(queue, lane.lanes)
 
 
+def running_by_queue(lane: Pipeline) -> Mapping[str, int]:
+    """How many jobs of each queue run in this lane: a look at all of its jobs."""
+    return Counter(job.queue for job in lane.store.jobs.values() if job.state is PROCESSING)
+
+
 def running_of(lane: Pipeline, queue: str) -> int:
     """How many jobs of a queue run in this lane."""
-    return sum(job.state is PROCESSING and job.queue == queue for job in lane.store.jobs.values())
+    return running_by_queue(lane).get(queue, 0)
 
 
 def changed(report: wire.QueueLimitTold) -> wire.LimitChanged:
