@@ -76,7 +76,7 @@ class Elector:
         self._health = health
         self._on_committed = on_committed
         instance_id = f"{names.prefix}elector-{instance}"
-        self._log = TransactionLog(config, names, instance_id)
+        self._log = TransactionLog(config, names, lanes, instance_id)
         rules = rules or LaneRules()
         self._takeover = Takeover(config, names, lanes, rules, instance_id)
         self._owned = OwnedLanes(names, self._takeover, self._log)

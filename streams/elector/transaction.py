@@ -45,10 +45,11 @@ class TransactionLog:
     makes a new one with the same id, whose `init_transactions` aborts what is open and fences what is late.
     """
 
-    def __init__(self, config: KafkaConfig, names: TopicNames, transactional_id: str) -> None:
+    def __init__(self, config: KafkaConfig, names: TopicNames, lanes: int, transactional_id: str) -> None:
         self.transactional_id = transactional_id
         self._config = config
         self._names = names
+        self._lanes = lanes
         self._producer: Producer | None = None
         self._tiers = {tier: names.delay(tier) for tier in DELAY_TIERS}
         self._sources: dict[int, str] = {}
@@ -99,7 +100,7 @@ class TransactionLog:
             raise StepBack("there is no producer")
         try:
             producer.begin_transaction()
-            write(Writer(producer, self._names, self._tiers, self._sources))
+            write(Writer(producer, self._lanes, self._names, self._tiers, self._sources))
             if offsets:
                 positions = [TopicPartition(topic, lane, offset) for (topic, lane), offset in offsets.items()]
                 metadata = consumer.consumer_group_metadata()

@@ -38,6 +38,8 @@ log: Final = logging.getLogger(__name__)
 FANOUT_MAX: Final = 10_000
 #: Reports that name the lane which sent them.
 _OF_LANES: Final = wire.BatchCounted | wire.QueueLimitJoined | wire.QueueLimitUsed | wire.QueueElsewhere
+#: Reports after which the lane of a continuation is reported to.
+_OF_CHILDREN: Final = wire.ContinuationAdded | wire.ContinuationUnmet | wire.BatchAwaited
 #: Key and headers of a command that is forwarded: with its value they must fit into one record again.
 CARRIED_BYTES_MAX: Final = 200_000
 
@@ -211,7 +213,7 @@ def _check_places(report: wire.AnyReport, lanes: int) -> None:
     if isinstance(report, wire.WorkerAnnounced):
         if not 0 <= report.partition < ASSIGNMENT_PARTITIONS:
             raise InvalidData(f"partition {report.partition} of assignments is not there")
-    elif isinstance(report, wire.ContinuationAdded | wire.BatchAwaited):
+    elif isinstance(report, _OF_CHILDREN):
         if (lane := lane_of_job(report.child)) >= lanes:
             raise InvalidData(f"the id of the continuation names lane {lane}, and there are only {lanes}")
     elif isinstance(report, _OF_LANES) and report.lane >= lanes:

@@ -19,15 +19,19 @@ class Writer:
     """Produces what lanes want written, within one transaction."""
 
     def __init__(
-        self, producer: Producer, names: TopicNames, tiers: Mapping[str, str], sources: dict[int, str]
+        self, producer: Producer, lanes: int, names: TopicNames, tiers: Mapping[str, str], sources: dict[int, str]
     ) -> None:
         self._produce = producer.produce
+        self._lanes = lanes
         self._names = names
         self._tiers = tiers
         self._sources = sources
 
     def output(self, lane: int, out: LaneOutput, now_ms: int) -> None:
-        """All of one lane's output."""
+        """All of one lane's output; ValueError if a report is for a lane that is not there.
+
+        librdkafka would notice that only when it delivers, and the whole transaction would fail, again and again.
+        """
         self._events(lane, out, now_ms)
         produce = self._produce
         assignments = self._names.assignments
@@ -37,6 +41,9 @@ class Writer:
             topic = self._tiers[tier_for(timer.due_ms - now_ms)]
             produce(topic, encode(timer), timer.job_id, lane)
         for to_lane, key, report in out.reports:
+            if to_lane >= self._lanes:
+                kind = type(report).__struct_config__.tag
+                raise ValueError(f"{kind} about {key} is for lane {to_lane}, and there are only {self._lanes}")
             produce(self._names.reports, encode(report), key, to_lane)
         state = self._names.state
         for key, value in out.state.items():

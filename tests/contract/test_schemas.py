@@ -196,7 +196,7 @@ def life_of_batches(scene: Scene) -> Iterator[Scene]:
 def elected() -> list[tuple[str, Any]]:
     records = Records()
     tiers = {tier: NAMES.delay(tier) for tier in ("now", "1m", "10m", "1h", "6h", "1d", "7d")}
-    writer = Writer(records, NAMES, tiers, {})  # type: ignore[arg-type]
+    writer = Writer(records, 1, NAMES, tiers, {})  # type: ignore[arg-type]
     for scene in life():
         writer.output(0, scene.out, scene.now_ms)
     return records.kept

@@ -10,6 +10,7 @@ _LANE: Final = f"{_UNIT}/test_lane.py"
 _WORKERS: Final = f"{_UNIT}/features/test_workers.py"
 _MEMORY: Final = f"{_UNIT}/test_ended_jobs.py"
 _TURN: Final = "tests/unit/streams/elector/test_turn.py"
+_ABSENT: Final = "tests/unit/streams/elector/test_absent_lanes.py"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
@@ -191,6 +192,22 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "    _check_places(report, lanes)\n",
         "",
         _TURN,
+    ),
+    mutant(
+        "absent-lane-child",
+        "the refusal of a report about a continuation whose lane is not there",
+        "streams/elector/turn.py",
+        "wire.ContinuationAdded | wire.ContinuationUnmet | wire.BatchAwaited",
+        "wire.ContinuationAdded | wire.BatchAwaited",
+        _ABSENT,
+    ),
+    mutant(
+        "absent-lane-report",
+        "the refusal to produce a report to a lane that is not there",
+        "streams/elector/writer.py",
+        "if to_lane >= self._lanes:",
+        "if False:",
+        _ABSENT,
     ),
     mutant(
         "cancel",

@@ -133,7 +133,7 @@ class MemoryElector:
         self.state: dict[int, dict[str, bytes]] = {number: {} for number in self.lanes}
         self._read_state: dict[int, int] = defaultdict(int)
         self._chain = FilterChain((RetryFilter(lambda: 0.0),))
-        self._writer = Writer(broker, NAMES, {tier: NAMES.delay(tier) for tier in DELAY_TIERS}, {})  # type: ignore[arg-type]
+        self._writer = Writer(broker, broker.lanes, NAMES, {tier: NAMES.delay(tier) for tier in DELAY_TIERS}, {})  # type: ignore[arg-type]
 
     def turn(self) -> list[Taken]:
         """Decide everything that is unread, and let time pass; tells what became of each record."""

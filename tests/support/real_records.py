@@ -118,7 +118,8 @@ class Producers:
         return kind(**fields)
 
     def _snapshot(self, lane: int) -> wire.Snapshot:
-        spec = wire.JobSpec(Raw(b"[1]"), retry=self._retry(), parameters=Raw(b'{"p":1}'))
+        batch = self.random.choice([None, *self.features.batches[-5:]])
+        spec = wire.JobSpec(Raw(b"[1]"), retry=self._retry(), parameters=Raw(b'{"p":1}'), batch=batch)
         state = self.random.choice([State.SUCCEEDED, State.DELETED, State.FAILED, State.ENQUEUED])
         return wire.Snapshot(
             self.random.randint(1, 5), state, 1, "t", QUEUES[lane], STARTED_AT, spec, {"p": Raw(b"2")}

@@ -96,7 +96,7 @@ def written(turn: Turn) -> Records:
     """What the turn's transaction would hold."""
     records = Records()
     tiers = {tier: NAMES.delay(tier) for tier in DELAY_TIERS}
-    turn.write(Writer(records, NAMES, tiers, {}), {0: LaneRecord("e", 1, 2)})  # type: ignore[arg-type]
+    turn.write(Writer(records, LANES, NAMES, tiers, {}), {0: LaneRecord("e", 1, 2)})  # type: ignore[arg-type]
     return records
 
 
@@ -109,7 +109,7 @@ def headers_written(turn: Turn) -> dict[str, bytes]:
             if topic == NAMES.deadletters:
                 found.update(headers)
 
-    turn.write(Writer(Headers(), NAMES, {}, {}), {})  # type: ignore[arg-type]
+    turn.write(Writer(Headers(), LANES, NAMES, {}, {}), {})  # type: ignore[arg-type]
     return found
 
 
