@@ -124,14 +124,20 @@ def sent(topic: str, random: Random, now_ms: int) -> list[Written]:
     """Mutated records of a topic, among them a tenth of those that they were made from.
 
     Foreign events are of other jobs than commands, and one of each: what becomes of several would depend on their
-    order, in which only an elector keeps to the rules. No orders to the worker: it would obey, and take no more jobs.
+    order, in which only an elector keeps to the rules. So none is of a job whose id follows from an idempotency key:
+    commands have the same keys. No orders to the worker: it would obey, and take no more jobs.
     """
     real = [one for one in recorded(topic, history(SEED + (topic == "events"), now_ms)) if not _is_order(one)]
     if topic == "events":
-        real = list({one.key: one for one in real}.values())
+        real = list({one.key: one for one in real if not _is_derived(one.key or b"", now_ms)}.values())
         assert len(real) >= SENT[topic]
     made = [real[n % len(real)] for n in range(SENT[topic])]
     return [mutated(random, one) if random.random() < 0.9 else one for one in made]
+
+
+def _is_derived(key: bytes, now_ms: int) -> bool:
+    """Whether it is the id of a job that does not begin with the time of its creation, but with a hash."""
+    return len(key) == 36 and abs(int(key[:8] + key[9:13], 16) - now_ms) > 86_400_000 * 30
 
 
 def _is_order(one: Written) -> bool:
