@@ -2,11 +2,14 @@
 
 A plain consumer reads the lanes of the jobs that are asked for, from when the oldest of these was created, and looks
 at the keys of records only; Faust would be too slow for all events of a busy installation.
+
+A job may have ended before anybody asks for it. So whoever is about to create one says so (`expect`): nothing of it
+can have been read then. For any other job its lane is read again, from the job's creation on.
 """
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -15,6 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.timestamps import EPOCH, time_ms
 from joblog.streams.kafka.clients import KafkaConfig, reader
+from joblog.streams.kafka.last_records import watermarks
 from joblog.streams.recurring.ends import Ends
 
 log = logging.getLogger(__name__)
@@ -28,12 +32,30 @@ _ANSWER_S: Final = 10.0
 
 @dataclass(slots=True)
 class _Lane:
-    """What is read of one lane: from when, and whether its end was reached since."""
+    """What is read of one lane.
 
-    since: datetime
+    - since: by watched job, from when on events of it may be in the log.
+    - seek: from when on it has to be read (again); None while it is read.
+    - position: the next offset; None if nothing was read yet.
+    - end: where the lane ended when it was sought last; at_end: whether all before that is read.
+    """
+
     ends: Ends = field(default_factory=Ends)
-    is_placed: bool = False
+    since: dict[str, datetime] = field(default_factory=dict)
+    seek: datetime | None = None
+    position: int | None = None
+    end: int = 0
     at_end: bool = False
+
+    def read_from(self, instant: datetime) -> None:
+        """Have it read from there, and believe nothing until that is done."""
+        self.seek = instant if self.seek is None else min(self.seek, instant)
+        self.at_end = False
+
+    def keep(self, jobs: Mapping[str, datetime]) -> None:
+        """Watch no others than these."""
+        self.ends.keep(jobs)
+        self.since = {job_id: since for job_id, since in self.since.items() if job_id in jobs}
 
 
 class Endings:
@@ -49,6 +71,13 @@ class Endings:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def expect(self, jobs: Iterable[str], now: datetime) -> None:
+        """Watch these jobs, too, until the next call of `watch`; they are created after this call."""
+        with self._lock:
+            for job_id in jobs:
+                self._add(job_id, now, is_expected=True)
+        self._begin()
+
     def watch(self, jobs: Mapping[str, datetime]) -> None:
         """Watch these jobs, with when each was created, and no others."""
         with self._lock:
@@ -57,12 +86,10 @@ class Endings:
                 del self._lanes[lane]
                 self._changed = True
             for state in self._lanes.values():
-                state.ends.keep(jobs)
+                state.keep(jobs)
             for job_id, created in jobs.items():
-                self._add(job_id, max(created, EPOCH + _SKEW) - _SKEW)
-        if jobs and self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="endings", daemon=True)
-            self._thread.start()
+                self._add(job_id, created)
+        self._begin()
 
     def is_running(self, job_id: str) -> bool | None:
         """Whether a watched job has not ended; None while that is not known."""
@@ -79,17 +106,22 @@ class Endings:
         if self._thread is not None:
             self._thread.join(_ANSWER_S)
 
-    def _add(self, job_id: str, since: datetime) -> None:
-        number = lane_of_job(job_id)
-        lane = self._lanes.get(number)
-        if lane is None:
-            lane = self._lanes[number] = _Lane(since)
-            self._changed = True
-        if job_id in lane.ends.jobs:
+    def _begin(self) -> None:
+        if self._lanes and self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="endings", daemon=True)
+            self._thread.start()
+
+    def _add(self, job_id: str, created: datetime, *, is_expected: bool = False) -> None:
+        number, is_new_lane = lane_of_job(job_id), lane_of_job(job_id) not in self._lanes
+        lane = self._lanes.setdefault(number, _Lane())
+        known = lane.since.get(job_id)
+        # A job that was expected may turn out to be older: by the broker's clock, which counts.
+        if known is not None and known <= created:
             return
+        since = lane.since[job_id] = max(created, EPOCH + _SKEW) - _SKEW
         lane.ends.watch(job_id)
-        if since < lane.since:
-            lane.since, lane.is_placed, lane.at_end = since, False, False
+        if known is not None or is_new_lane or not is_expected:
+            lane.read_from(since)
             self._changed = True
 
     def _run(self) -> None:
@@ -104,7 +136,9 @@ class Endings:
                 consumer.close()
             with self._lock:
                 for lane in self._lanes.values():
-                    lane.is_placed = lane.at_end = False
+                    lane.position = None
+                    for since in lane.since.values():
+                        lane.read_from(since)
                 self._changed = True
 
     def _read(self, consumer: Consumer) -> None:
@@ -118,31 +152,40 @@ class Endings:
                 self._take(message)
 
     def _place(self, consumer: Consumer) -> None:
-        """Read each lane from its instant; those that are read already go on where they are."""
+        """Read each lane that has to be read again from its instant, or from where it is if that is earlier."""
         with self._lock:
             self._changed = False
-            lanes = {number: (lane.since, lane.is_placed) for number, lane in self._lanes.items()}
-        new = [TopicPartition(self._topic, n, time_ms(since)) for n, (since, placed) in lanes.items() if not placed]
-        going = consumer.position([TopicPartition(self._topic, n) for n, (_, placed) in lanes.items() if placed])
-        found = consumer.offsets_for_times(new, timeout=_ANSWER_S) if new else []
-        consumer.assign(going + found)
+            sought = {number: lane.seek for number, lane in self._lanes.items() if lane.seek is not None}
+        ends = {number: watermarks(consumer, TopicPartition(self._topic, number))[1] for number in sought}
+        times = [TopicPartition(self._topic, number, time_ms(since)) for number, since in sought.items()]
+        found = consumer.offsets_for_times(times, timeout=_ANSWER_S) if times else []
+        # Where nothing is so late, it begins at the end.
+        starts = {one.partition: one.offset if one.offset >= 0 else ends[one.partition] for one in found}
         with self._lock:
-            for place in found:
-                if place.partition in self._lanes:
-                    self._lanes[place.partition].is_placed = True
+            for number, lane in self._lanes.items():
+                if lane.seek is not None and lane.seek == sought.get(number):
+                    lane.seek, lane.end = None, ends[number]
+                    start = starts[number]
+                    lane.position = start if lane.position is None else min(start, lane.position)
+            places = {number: lane.position for number, lane in self._lanes.items()}
+        consumer.assign([TopicPartition(self._topic, n, at) for n, at in places.items() if at is not None])
 
     def _take(self, message: Message) -> None:
         error = message.error()
         number: Any = message.partition()
         with self._lock:
             lane = self._lanes.get(number)
-            if lane is None:
+            if lane is None or lane.position is None:
                 return
-            if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF:
-                    lane.at_end = True
-                elif not error.retriable():
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                if not error.retriable():
                     raise KafkaException(error)
                 return
-            key, value = message.key(), message.value()
-            lane.ends.take((key or b"").decode(errors="replace"), value or b"")
+            offset = message.offset() or 0
+            if error is None:
+                key, value = message.key(), message.value()
+                lane.ends.take((key or b"").decode(errors="replace"), value or b"")
+                lane.position = offset + 1
+            # On a busy lane, the client may never come to where it ends now.
+            if lane.seek is None and (error is not None or offset + 1 >= lane.end):
+                lane.at_end = True

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from joblog.streams.contract.recurring import SKIPPED_MAX, Progress, Skip, Skipped, record_key
+from joblog.streams.contract.recurring import SKIPPED_MAX, Overlap, Progress, Skip, Skipped, record_key
 from joblog.streams.recurring.due import Decision, cause_of
 from joblog.streams.recurring.jobs import Command, Installation, create_command, delete_command
 from joblog.streams.recurring.rows import Row, encode_aspect
@@ -17,6 +17,14 @@ class Plan:
     decision: Decision
     commands: tuple[Command, ...]
     decided: Progress
+
+    @property
+    def awaited(self) -> str | None:
+        """The new job that has to end before the next one, if that matters."""
+        definition = self.row.definition
+        if not self.decision.create or definition is None or definition.overlap is Overlap.ALLOW:
+            return None
+        return self.decided.last_job_id
 
     def progress(self, created_at: datetime | None) -> Progress:
         """How far it came when the commands were stored at this time."""

@@ -85,6 +85,8 @@ class Recurring:
         client_id = f"{names.prefix}recurring"
         self._sender = Sender(config, client_id, lambda: meters.inc("joblog_producer_rebuilds_total", ROLE))
         self._endings = Endings(config, names.events, f"{client_id}-events")
+        #: Jobs that were sent and are not acknowledged, with when that was.
+        self._unacknowledged: dict[str, datetime] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Join the group and tick until `stop` is set."""
@@ -175,7 +177,7 @@ class Recurring:
             if can_mark:
                 await self._mark()
             now = self._clock()
-            self._endings.watch(watched(self._rows(), now, self._where))
+            self._endings.watch(self._unacknowledged | watched(self._rows(), now, self._where))
             plans = list(self._plans(now))
             if plans:
                 await self._perform(plans)
@@ -231,7 +233,9 @@ class Recurring:
         create, note = self._names.commands, self._names.recurring
         commands = [Record(create, one.lane, one.job_id, one.value) for *_, made in plans for one in made.commands]
         self._awake.look()
+        self._expect(plans)
         created_at = await asyncio.to_thread(self._sender.send, commands)
+        self._unacknowledged.clear()
         self._awake.look()
         # From here on they exist. What is noted is read back, too; until then the rows have it. A process that lost a
         # partition meanwhile notes nothing there: its progress could be the last of its key, and less than another's.
@@ -242,6 +246,12 @@ class Recurring:
                 notes += [Record(note, number, key, value) for key, value in made.notes(created_at)]
         count(self._meters, [made for *_, made in plans], self._clock())
         await asyncio.to_thread(self._sender.send, notes)
+
+    def _expect(self, plans: list[tuple[int, Held, Plan]]) -> None:
+        """Let the ends of these jobs be seen, however soon they come."""
+        now = self._clock()
+        self._unacknowledged = {job_id: now for *_, made in plans if (job_id := made.awaited) is not None}
+        self._endings.expect(self._unacknowledged, now)
 
     async def _park(self) -> None:
         """Make dead letters of what cannot be read; a failure is tried again later, and jobs do not wait for it."""

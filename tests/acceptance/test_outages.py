@@ -14,7 +14,7 @@ from tests.support.redecided import decided_anew
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(600)]
 
 #: Long enough for the projector and the relay to come to their longest pause between two tries, 10 s.
-POSTGRES_AWAY_S = 30
+POSTGRES_AWAY_S = 60
 ROLES = ["elector", "worker-1", "projector", "delays", "outbox"]
 
 

@@ -75,6 +75,22 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         f"{_BROKER}/test_overlap.py::test_the_end_of_a_job_is_seen_though_the_clock_of_its_process_is_ahead",
     ),
     mutant(
+        "recurring-ended-before",
+        "reading a lane again for a job that may have ended before it was watched",
+        "streams/recurring/endings.py",
+        "if known is not None or is_new_lane or not is_expected:",
+        "if known is not None or is_new_lane:",
+        f"{_BROKER}/test_endings.py::test_the_end_of_a_job_is_seen_that_came_before_the_job_was_watched",
+    ),
+    mutant(
+        "recurring-ended-busy",
+        "knowing that all is read up to where a lane ended, while events come all the time",
+        "streams/recurring/endings.py",
+        "(error is not None or offset + 1 >= lane.end)",
+        "error is not None",
+        f"{_BROKER}/test_endings.py::test_a_lane_in_which_events_come_all_the_time_is_known",
+    ),
+    mutant(
         "recurring-pause-until",
         "the end of a pause as the beginning of what counts",
         _DUE_PY,

@@ -1,15 +1,17 @@
 """Overlap on a real broker: whether the job before has ended is read from `events`, which the test writes."""
 
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
 from joblog.services.client.client import Client
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.recurring import Definition, Overlap, Progress
 from joblog.streams.contract.topics import TopicNames
-from joblog.streams.kafka.clients import KafkaConfig
+from joblog.streams.kafka.clients import KafkaConfig, reader
 from joblog.streams.recurring.sender import Record, Sender
 from msgspec import json
 
@@ -119,3 +121,38 @@ def test_the_end_of_a_job_is_seen_though_the_clock_of_its_process_is_ahead(
         with Scheduler(kafka, topics, lanes, world.clock):
             world.step(3601)
             assert world.last(Overlap.SKIP) != first
+
+
+def test_a_definition_goes_on_whose_jobs_end_at_once(
+    kafka: KafkaConfig, topics: TopicNames, lanes: int, wait_until: Callable[..., Any]
+) -> None:
+    """The end of a job may be in the log before its creation is acknowledged to the recurring process."""
+    stop = threading.Event()
+    with Client(kafka, topics, lanes) as client:
+        world = World(kafka, topics, lanes, wait_until, client)
+        elector = threading.Thread(target=end_at_once, args=(kafka, topics, lanes, stop))
+        elector.start()
+        try:
+            with Scheduler(kafka, topics, lanes, world.clock):
+                for second in range(1, 7):
+                    world.step(second)
+        finally:
+            stop.set()
+            elector.join()
+    assert world.created() == {policy: [1, 2, 3, 4, 5, 6] for policy in Overlap}
+    assert not world.deleted()
+
+
+def end_at_once(kafka: KafkaConfig, topics: TopicNames, lanes: int, stop: threading.Event) -> None:
+    """Write the events of each job as soon as its command can be read."""
+    consumer, sender = reader(kafka, f"{topics.prefix}fast"), Sender(kafka, f"{topics.prefix}fast")
+    consumer.assign([TopicPartition(topics.commands, lane, 0) for lane in range(lanes)])
+    while not stop.is_set():
+        message = consumer.poll(0.01)
+        if message is not None and message.error() is None:
+            job_id = (message.key() or b"").decode()
+            about = {"specversion": "1.0", "id": "1", "source": "/", "subject": job_id, "data": {}}
+            values = [json.encode({**about, "type": kind}) for kind in ("job.enqueued", "job.succeeded")]
+            sender.send([Record(topics.events, lane_of_job(job_id), job_id, value) for value in values])
+    consumer.close()
+    sender.close()

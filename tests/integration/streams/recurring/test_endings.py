@@ -1,0 +1,106 @@
+"""Whether jobs have ended, as the recurring process reads it from `events` beside the jobs of everybody else."""
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from joblog.streams.contract.ids import lane_of_job, new_job_id
+from joblog.streams.contract.topics import TopicNames
+from joblog.streams.kafka.clients import KafkaConfig
+from joblog.streams.recurring.endings import Endings
+from joblog.streams.recurring.sender import Record, Sender
+from msgspec import json
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture
+def endings(kafka: KafkaConfig, topics: TopicNames) -> Iterator[Endings]:
+    made = Endings(kafka, topics.events, f"{topics.prefix}endings")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sender(kafka: KafkaConfig, topics: TopicNames) -> Iterator[Sender]:
+    made = Sender(kafka, f"{topics.prefix}events")
+    yield made
+    made.close()
+
+
+def happens(sender: Sender, topics: TopicNames, job_id: str, *kinds: str) -> None:
+    """Write events of a job."""
+    about = {"specversion": "1.0", "id": "1", "source": "/", "subject": job_id, "data": {}}
+    values = [json.encode({**about, "type": kind}) for kind in kinds]
+    sender.send([Record(topics.events, lane_of_job(job_id), job_id, value) for value in values])
+
+
+def job() -> str:
+    return new_job_id(1, int(datetime.now(UTC).timestamp() * 1_000))
+
+
+def test_the_end_of_a_job_is_seen_that_came_before_the_job_was_watched(
+    endings: Endings, sender: Sender, topics: TopicNames, wait_until: Callable[..., Any]
+) -> None:
+    """A job may take a millisecond, and the recurring process asks for it a tick after it has created it."""
+    before, fast = job(), job()
+    endings.watch({before: datetime.now(UTC)})
+    happens(sender, topics, before, "job.enqueued")
+    wait_until(lambda: endings.is_running(before), 30, "the job before")
+    created_at = datetime.now(UTC)
+    happens(sender, topics, fast, "job.enqueued", "job.processing", "job.succeeded")
+    happens(sender, topics, before, "job.succeeded")
+    wait_until(lambda: endings.is_running(before) is False, 30, "the end of the job before")
+    endings.watch({fast: created_at})
+    assert not endings.is_running(fast), "it may have ended already"
+    wait_until(lambda: endings.is_running(fast) is False, 30, "the end of the fast job")
+
+
+def test_a_job_that_was_expected_is_known_without_reading_the_lane_again(
+    endings: Endings, sender: Sender, topics: TopicNames, wait_until: Callable[..., Any]
+) -> None:
+    before, fast = job(), job()
+    endings.watch({before: datetime.now(UTC)})
+    happens(sender, topics, before, "job.enqueued")
+    wait_until(lambda: endings.is_running(before), 30, "the job before")
+    created_at = datetime.now(UTC)
+    endings.expect([fast], created_at)
+    happens(sender, topics, fast, "job.enqueued", "job.succeeded")
+    happens(sender, topics, before, "job.succeeded")
+    wait_until(lambda: endings.is_running(before) is False, 30, "the end of the job before")
+    endings.watch({fast: created_at - timedelta(seconds=1)})
+    assert endings.is_running(fast) is False
+
+
+def test_an_expected_job_is_found_though_the_clock_of_its_process_is_ahead(
+    endings: Endings, sender: Sender, topics: TopicNames, wait_until: Callable[..., Any]
+) -> None:
+    fast, created_at = job(), datetime.now(UTC)
+    happens(sender, topics, fast, "job.enqueued", "job.succeeded")
+    endings.expect([fast], created_at + timedelta(hours=1))
+    wait_until(lambda: endings.is_running(fast), 30, "the end of the lane, where nothing is so late")
+    endings.watch({fast: created_at})
+    wait_until(lambda: endings.is_running(fast) is False, 30, "the end of the job")
+
+
+def test_a_lane_in_which_events_come_all_the_time_is_known(
+    endings: Endings, sender: Sender, topics: TopicNames, wait_until: Callable[..., Any]
+) -> None:
+    """The client tells that it has come to the end only when nothing has been written meanwhile."""
+    running, stop = job(), threading.Event()
+    happens(sender, topics, running, "job.enqueued")
+
+    def write() -> None:
+        while not stop.is_set():
+            happens(sender, topics, job(), *["job.processing"] * 20)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        endings.watch({running: datetime.now(UTC)})
+        wait_until(lambda: endings.is_running(running), 20, "what is known of the lane")
+    finally:
+        stop.set()
+        writer.join()
