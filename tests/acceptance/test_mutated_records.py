@@ -19,6 +19,7 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from joblog.projections.projector.event_batch import Entries, Parked
+from joblog.services.client.options import JobOptions
 from joblog.services.worker.assignments import partition_of
 from joblog.streams.contract import wire
 from joblog.streams.contract.codec import read_command, read_report
@@ -45,6 +46,8 @@ SEED: Final = int(os.environ.get("JOBLOG_FUZZ_SEED", "1"))
 SENT: Final = {"commands": 4_000, "reports": 4_000, "delay.now": 1_000, "assignments": 500, "events": 500}
 PORTIONS: Final = 20
 BESIDE: Final = 200
+#: Of those jobs; no record is mutated into one that pauses it.
+QUEUE: Final = "beside"
 ROLES: Final = ["elector", "delays", "worker", "projector"]
 #: What lanes tell each other of their features: it may lead to no event, or be stale.
 OF_FEATURES: Final = (
@@ -68,7 +71,7 @@ class Running:
                 free.bind(("127.0.0.1", 0))
                 port = self._ports[role] = free.getsockname()[1]
             monkeypatch.setattr(installation, "environment", lambda p=port: {**plain(), "JOBLOG_HTTP__PORT": str(p)})
-            installation.start(role)
+            installation.start(role, *(["--queues", QUEUE] if role == "worker" else []))
 
     def samples(self, role: str, name: str) -> list[Sample]:
         """All series of a metric, as one answer of the role tells them."""
@@ -177,6 +180,7 @@ def test_no_role_minds_mutated_records_and_each_is_accounted_for(
     assert written.total() == sum(SENT.values())
     producer = Producer({"bootstrap.servers": installation.kafka.bootstrap_servers, "message.max.bytes": 2_000_000})
     beside: list[str] = []
+    calls = [((number,), {}) for number in range(BESIDE // PORTIONS)]
     with installation.client() as client:
         for portion in range(PORTIONS):
             for one in records[portion::PORTIONS]:
@@ -185,7 +189,7 @@ def test_no_role_minds_mutated_records_and_each_is_accounted_for(
                 key = worker.encode() if is_assignment and one.mutation != "key" else one.key
                 producer.produce(names.prefix + one.topic, one.value, key, lane, headers=headers(one))
             producer.flush(30)
-            beside += client.enqueue_many("ok", [((number,), {}) for number in range(BESIDE // PORTIONS)])
+            beside += client.enqueue_many("ok", calls, JobOptions(queue=QUEUE))
 
     def ended() -> bool:
         log = installation_events(running)
