@@ -1,7 +1,8 @@
 """What to do about the rows of a partition at an instant: for the recurring process, and for users' tests."""
 
-from collections.abc import Callable, Iterable
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Final
 
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.recurring import Overlap
@@ -9,6 +10,10 @@ from joblog.streams.recurring.due import Decision, decide
 from joblog.streams.recurring.jobs import Installation
 from joblog.streams.recurring.plan import Plan, plan
 from joblog.streams.recurring.rows import Row
+
+#: An end is noted so late. By then what was noted of the job's creation is read back, and cannot replace it;
+#: and a definition that comes more often has its next job, and writes no record more.
+ENDED_AFTER: Final = timedelta(minutes=2)
 
 #: Whether a job that is watched has not ended; None while that is not known.
 IsRunning = Callable[[str], bool | None]
@@ -30,9 +35,21 @@ def watched(rows: Iterable[Row], now: datetime, where: Installation) -> dict[str
     return found
 
 
+def newly_ended(rows: Iterable[Row], is_running: IsRunning, now: datetime, where: Installation) -> Iterator[Row]:
+    """The rows for which it is to be noted that their last job has ended, `ENDED_AFTER` its creation."""
+    for row in rows:
+        job_id = _last_job(row, where)
+        if job_id is not None and row.progress is not None and is_running(job_id) is False:
+            created = row.progress.last_created_at
+            if created is not None and now - created > ENDED_AFTER:
+                yield row
+
+
 def _last_job(row: Row, where: Installation) -> str | None:
-    """The job that has to end before the next one, if there is one; a lane that does not exist has none."""
+    """The job whose end the next one has to know, if there is one; a lane that does not exist has none."""
     if row.definition is None or row.definition.overlap is Overlap.ALLOW or row.progress is None:
+        return None
+    if row.progress.last_ended:
         return None
     job_id = row.progress.last_job_id
     return job_id if job_id is not None and lane_of_job(job_id) < where.lanes else None

@@ -55,7 +55,12 @@ def plan(row: Row, decision: Decision, now: datetime, where: Installation) -> Pl
         cause = cause_of(definition, decision, occurrence, waiting=None if last is None else last.waiting, now=now)
         command = create_command(definition, occurrence, cause, now, where)
         commands.append(command)
-        made = {"last_job_id": command.job_id, "last_occurrence": occurrence, "last_created_at": now}
+        made = {
+            "last_job_id": command.job_id,
+            "last_occurrence": occurrence,
+            "last_created_at": now,
+            "last_ended": False,
+        }
         progress = progress.model_copy(update=made)
     if decision.left_out:
         left_out = (Skipped(occurrence=one, reason=why, at=now) for one, why in decision.left_out)

@@ -24,19 +24,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from confluent_kafka import KafkaException
+from joblog.streams.contract.recurring import Progress, record_key
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
 from joblog.streams.recurring.awake import Awake, Slept
-from joblog.streams.recurring.deciding import planned, watched
+from joblog.streams.recurring.deciding import newly_ended, planned, watched
 from joblog.streams.recurring.endings import Endings
 from joblog.streams.recurring.held import MARK, Held, Silent
 from joblog.streams.recurring.jobs import Installation
 from joblog.streams.recurring.membership import Read, member
 from joblog.streams.recurring.parking import PARKED, ROLE, Unreadable, park
 from joblog.streams.recurring.plan import Plan
-from joblog.streams.recurring.rows import Row
+from joblog.streams.recurring.rows import Row, encode_aspect
 from joblog.streams.recurring.sender import Record, Sender
 from joblog.streams.recurring.telling import count, show
 
@@ -181,6 +182,7 @@ class Recurring:
             plans = list(self._plans(now))
             if plans:
                 await self._perform(plans)
+            await self._note_ends(now)
             await self._park()
         except (KafkaException, BufferError) as exc:
             reason = exc.args[0].str() if isinstance(exc, KafkaException) else str(exc)
@@ -252,6 +254,20 @@ class Recurring:
         now = self._clock()
         self._unacknowledged = {job_id: now for *_, made in plans if (job_id := made.awaited) is not None}
         self._endings.expect(self._unacknowledged, now)
+
+    async def _note_ends(self, now: datetime) -> None:
+        """Note which of the last jobs have ended: the next process need not read the log from their creation on."""
+        notes = list[Record]()
+        for number, held in self._held.items():
+            rows = held.rows.rows.values() if held.is_ready else ()
+            for row in newly_ended(rows, self._endings.is_running, now, self._where):
+                assert row.progress is not None
+                row.progress = row.progress.model_copy(update={"last_ended": True})
+                key = record_key(row.id, Progress)
+                notes.append(Record(self._names.recurring, number, key, encode_aspect(row.progress)))
+        if notes:
+            self._awake.look()  # another process may have got the partition, and gone on
+            await asyncio.to_thread(self._sender.send, notes)
 
     async def _park(self) -> None:
         """Make dead letters of what cannot be read; a failure is tried again later, and jobs do not wait for it."""

@@ -83,6 +83,14 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         f"{_BROKER}/test_endings.py::test_the_end_of_a_job_is_seen_that_came_before_the_job_was_watched",
     ),
     mutant(
+        "recurring-ended-noted",
+        "noting that a job has ended, so that nobody reads the log from its creation on again",
+        "streams/recurring/process.py",
+        "            await self._note_ends(now)\n",
+        "",
+        f"{_PROCESS}::test_the_end_of_a_job_is_noted_so_that_it_is_not_looked_for_again",
+    ),
+    mutant(
         "recurring-ended-busy",
         "knowing that all is read up to where a lane ended, while events come all the time",
         "streams/recurring/endings.py",

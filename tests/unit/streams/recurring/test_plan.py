@@ -123,6 +123,13 @@ def test_what_is_noted_has_the_time_at_which_brokers_stored_the_command() -> Non
     assert made.notes(stored_at) == [(record_key("a", Progress), encode_aspect(expected))]
 
 
+def test_a_new_job_has_not_ended_though_the_one_before_has() -> None:
+    before = Progress(through=at(0), last_job_id=JOB, last_created_at=at(0), last_ended=True)
+    made = planned(1, before, overlap=Overlap.SKIP)
+    assert (made.decided.last_ended, made.awaited) == (False, made.commands[0].job_id)
+    assert planned(1, before, overlap=Overlap.ALLOW).awaited is None
+
+
 def test_an_occurrence_that_is_left_out_leaves_the_last_job_as_it_was() -> None:
     before = Progress(through=START, last_job_id=JOB, last_occurrence=START, last_created_at=START)
     made = planned(1, before, overlap=Overlap.SKIP, is_running=True)

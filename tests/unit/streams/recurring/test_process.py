@@ -2,8 +2,9 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from math import inf
 
 import pytest
 from joblog.streams.contract.recurring import Definition, Overlap, Progress
@@ -13,6 +14,7 @@ from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
 from joblog.streams.recurring import process as module
 from joblog.streams.recurring.awake import ASLEEP_S, Awake, Slept
+from joblog.streams.recurring.deciding import ENDED_AFTER
 from joblog.streams.recurring.held import MARK, SILENT_S, Held, Silent
 from joblog.streams.recurring.jobs import Installation
 from joblog.streams.recurring.membership import Read
@@ -66,8 +68,8 @@ def take(process: Recurring, key: bytes, value: bytes) -> None:
     process._take(Read(0, 0, key, value, []))
 
 
-def definition(recurring_id: str, overlap: Overlap = Overlap.ALLOW) -> bytes:
-    made = Definition(id=recurring_id, schedule="* * * * *", task="t", starts_at=START, overlap=overlap)
+def definition(recurring_id: str, overlap: Overlap = Overlap.ALLOW, schedule: str = "* * * * *") -> bytes:
+    made = Definition(id=recurring_id, schedule=schedule, task="t", starts_at=START, overlap=overlap)
     return encode_aspect(made)
 
 
@@ -92,6 +94,46 @@ def test_nothing_is_decided_before_it_is_known_whether_the_job_before_has_ended(
     of_no_lane = progress.model_copy(update={"last_job_id": "01a31bcf-c400-8fff-8000-00000000002a"})
     take(process, b"a|progress", encode_aspect(of_no_lane))
     assert planned(process) == ["a"], "nobody runs a job of a lane that does not exist"
+
+
+class Ended:
+    """Endings of jobs that have all ended; it keeps which ones are watched."""
+
+    def __init__(self) -> None:
+        self.watched: set[str] = set()
+
+    def watch(self, jobs: Mapping[str, datetime]) -> None:
+        self.watched = set(jobs)
+
+    def expect(self, jobs: Iterable[str], _now: datetime) -> None:
+        self.watched |= set(jobs)
+
+    def is_running(self, job_id: str) -> bool | None:
+        return False if job_id in self.watched else None
+
+
+def test_the_end_of_a_job_is_noted_so_that_it_is_not_looked_for_again(process: Recurring) -> None:
+    """A definition may come once a month, and the next process would read the events of a month."""
+    sent = process._sender = Sent()  # type: ignore[assignment]
+    ended = process._endings = Ended()  # type: ignore[assignment]
+    process._held[0].is_ready = True
+    job_id = "01a31bcf-c400-8001-8000-00000000002a"
+    progress = Progress(through=NOW, last_job_id=job_id, last_created_at=NOW)
+    take(process, b"a", definition("a", Overlap.SKIP, "@yearly"))
+    take(process, b"a|progress", encode_aspect(progress))
+    process._held[0].is_marked, process._park_at = True, inf
+    for now in (NOW + ENDED_AFTER / 3, NOW + ENDED_AFTER / 2):
+        process._clock = lambda now=now: now  # type: ignore[misc]
+        asyncio.run(process._tick())
+    assert sent.records == [], "what was noted of its creation may not be read back yet"
+    assert ended.watched == {job_id}
+    process._clock = lambda: NOW + ENDED_AFTER + timedelta(seconds=1)
+    asyncio.run(process._tick())
+    noted = encode_aspect(progress.model_copy(update={"last_ended": True}))
+    assert sent.records == [Record("t.recurring", 0, "a|progress", noted)]
+    take(process, b"a|progress", noted)
+    asyncio.run(process._tick())
+    assert (len(sent.records), ended.watched) == (1, set())
 
 
 def test_commands_come_first_and_then_what_is_noted(process: Recurring) -> None:
