@@ -12,6 +12,7 @@ _SHARES: Final = "tests/unit/streams/lane/limits/test_queue_limits_over_lanes.py
 _OWNER: Final = "tests/unit/streams/lane/limits/test_queue_owner.py"
 _READS: Final = "tests/unit/projections/monitor/test_limits.py"
 _REBUILD: Final = "tests/unit/streams/lane/limits/test_rebuild.py"
+_MANY: Final = "tests/unit/streams/lane/limits/test_many.py"
 _LINE: Final = "tests/unit/streams/lane/limits/test_line.py"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
@@ -231,5 +232,21 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "return _held_by(name, now), bool(now)",
         "return text, bool(now)",
         _READS,
+    ),
+    mutant(
+        "limits-told-by-and-by",
+        "telling many jobs what they wait for over several turns",
+        "streams/lane/features/limits.py",
+        "            if out.budget.is_spent:\n                self._untold.add(limit)",
+        "            if False:\n                self._untold.add(limit)",
+        _MANY,
+    ),
+    mutant(
+        "limits-told-by-grant",
+        "forgetting that a job is to be told what it waits for when it has got it",
+        "streams/lane/features/limits.py",
+        "            other.untold.pop(report.job_id, None)\n",
+        "",
+        _MANY,
     ),
 )

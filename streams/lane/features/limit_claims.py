@@ -76,7 +76,7 @@ class LimitClaims(Feature):
             other.add(job, limit.tenant)
             self._ask_for(other, job, out)
             if other.waits_for is None:
-                other.untold.append(job.id)
+                other.untold[job.id] = None
             elif job.id not in other.asked:
                 self._tell(job, other.waits_for, election, out)
             return False
@@ -180,6 +180,7 @@ class LimitClaims(Feature):
         if other is None:
             self.owner.release(id_of(limit), job_id, election.now_ms)
             return
+        other.untold.pop(job_id, None)
         if not other.line.remove(job_id):
             del other.asked[job_id]
             self._let_go(limit, job_id, election, out)
@@ -235,5 +236,4 @@ class LimitClaims(Feature):
 
     def _waits_for(self, limit: LimitId) -> str:
         shared = self.owner.get(limit)
-        holders = [entry.job_id for entry in shared.entries.values() if entry.status != WAITS] if shared else []
-        return waits_for(limit, holders)
+        return waits_for(limit, shared.holding if shared is not None else ())

@@ -25,7 +25,7 @@ from joblog.streams.lane.features.queue_limits import set_queue_limit
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.limits.claims import Elsewhere, id_of, limits_of, owner_of
 from joblog.streams.lane.limits.post import Asker
-from joblog.streams.lane.limits.records import WAITS, Definition, Entry, Silence
+from joblog.streams.lane.limits.records import WAITS, Definition, Entry, LimitId, Silence
 from joblog.streams.lane.output import LaneOutput
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.transitions import Election, Rejection
@@ -41,6 +41,8 @@ class Limits(LimitClaims):
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__(pipeline)
         self._is_rebuilt = False
+        #: Limits of other lanes for which jobs wait that are still to be told so.
+        self._untold: set[LimitId] = set()
 
     # --- loading ---
 
@@ -134,6 +136,7 @@ class Limits(LimitClaims):
         other = self._asked(report, out)
         if other is not None:
             del other.asked[report.job_id]
+            other.untold.pop(report.job_id, None)
             self._ask_for(other, None, out)
             self._granted(report.job_id, report.kind, report.from_ms, election, out)
             self._hand_out(election, out)
@@ -142,10 +145,28 @@ class Limits(LimitClaims):
         other = self._asked(report, out)
         if other is not None:
             other.waits_for = report.waits_for
-            untold, other.untold = [report.job_id, *other.untold], []
-            for job_id in untold:
-                if job_id in other.asked or job_id in other.line:
-                    self._tell(self.pipeline.store.jobs[job_id], report.waits_for, election, out)
+            other.untold[report.job_id] = None
+            self._tell_untold(other, report.waits_for, election, out)
+
+    def _tell_untold(self, other: Elsewhere, waits_for: str, election: Election, out: LaneOutput) -> None:
+        """Write what these jobs wait for: as many as the transaction takes, the others in the next turns."""
+        untold, limit = other.untold, id_of(other.limit)
+        for job_id in tuple(untold):
+            if out.budget.is_spent:
+                self._untold.add(limit)
+                return
+            del untold[job_id]
+            self._tell(self.pipeline.store.jobs[job_id], waits_for, election, out)
+        self._untold.discard(limit)
+
+    def _tell_more(self, election: Election, out: LaneOutput) -> None:
+        """Go on with those that are still to be told."""
+        for limit in tuple(self._untold):
+            other = self.elsewhere.get(limit)
+            if other is None or other.waits_for is None:  # nobody waits any more, or others that have just come
+                self._untold.discard(limit)
+            else:
+                self._tell_untold(other, other.waits_for, election, out)
 
     def _asked(self, report: wire.LimitGranted | wire.LimitWaits, out: LaneOutput) -> Elsewhere | None:
         """Whose question a report answers, if it is still open. Its owner hears of all others that they are void."""
@@ -209,6 +230,7 @@ class Limits(LimitClaims):
         while self._later and self._later[0][0] <= election.now_ms:
             self._release(heappop(self._later)[1])
         self._give_back(election, out)
+        self._tell_more(election, out)
         self._hand_out(election, out)
         self._flush(out)
 

@@ -75,8 +75,8 @@ class Elsewhere:
     """A limit that another lane owns, and the jobs of this lane that wait for it.
 
     - asked: those that asked its owner -> the number of the question, and the job as it was then.
-    - waits_for: what its owner said last of those that have to wait; untold: jobs that wait without having asked,
-      of which no event says yet what they wait for, because the owner has said nothing.
+    - waits_for: what its owner said last of those that have to wait; untold: jobs that wait, of which no event says
+      yet what they wait for, because the owner has said nothing, or so many wait that they are told by and by.
     """
 
     __slots__ = ("asked", "limit", "line", "untold", "waits_for")
@@ -86,7 +86,7 @@ class Elsewhere:
         self.line = Line()
         self.asked: dict[str, tuple[int, Job]] = {}
         self.waits_for: str | None = None
-        self.untold: list[str] = []
+        self.untold: dict[str, None] = {}
 
     def __bool__(self) -> bool:
         return bool(self.asked or self.line)

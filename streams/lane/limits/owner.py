@@ -103,7 +103,7 @@ class Owner:
         if entry.status == WAITS:
             shared.line.add(entry.tenant, place_of(entry.priority, entry.created_ms, entry.job_id))
             return
-        shared.holders += 1
+        shared.holding[entry.job_id] = None
         if shared.rate is not None:
             shared.rate.reserve_again()
 
@@ -156,7 +156,7 @@ class Owner:
             shared.entries[job_id] = entry
         if entry.status == WAITS:
             shared.line.remove(job_id)
-            shared.holders += 1
+            shared.holding[job_id] = None
         entry.status = STARTED
         self._write(entry)
 
@@ -221,7 +221,7 @@ class Owner:
             elif not self._is_time(shared, entry, shared.rate, now_ms):
                 return
             shared.line.take()
-            shared.holders += 1
+            shared.holding[job_id] = None
             entry.status = GRANTED
             if shared.rate is not None:
                 entry.from_ms = shared.rate.reserve(now_ms)
@@ -301,7 +301,7 @@ class Owner:
         if entry.status == WAITS:
             shared.line.remove(entry.job_id)
         else:
-            shared.holders -= 1
+            del shared.holding[entry.job_id]
         if not self._is_own(entry):
             self.changed[entry_key(entry)] = None
 

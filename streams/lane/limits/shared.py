@@ -7,20 +7,27 @@ from joblog.streams.lane.limits.records import Definition, Entry
 
 
 class Shared:
-    """Its definition, who waits for it, and who has a permit."""
+    """Its definition, who waits for it, and who has a permit.
 
-    __slots__ = ("definition", "entries", "holders", "is_resting", "is_written", "line", "rate", "wakes_ms")
+    - holding: the jobs whose permits count against a capacity: given out, and not given back.
+    """
+
+    __slots__ = ("definition", "entries", "holding", "is_resting", "is_written", "line", "rate", "wakes_ms")
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
         self.entries: dict[str, Entry] = {}
         self.line = Line()
-        #: The permits that count against a capacity: given out, and not given back.
-        self.holders = 0
+        self.holding: dict[str, None] = {}
         self.rate: Rate | None = rate(definition.kind, definition.rate) if definition.kind in RATES else None
         self.is_written = self.is_resting = False
         self.wakes_ms = 0
         self.define(definition.capacity, definition.interval_ms)
+
+    @property
+    def holders(self) -> int:
+        """How many permits are given out."""
+        return len(self.holding)
 
     @property
     def capacity(self) -> int:

@@ -1,6 +1,6 @@
 """What a job waits for, in words for people."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Final
 
 from joblog.streams.contract.relations import LimitKind
@@ -14,7 +14,7 @@ def named(kind: LimitKind, key: str) -> str:
     return f"{kind.replace('_', ' ')} {key}"
 
 
-def waits_for(limit: tuple[LimitKind, str], holders: Sequence[str]) -> str:
+def waits_for(limit: tuple[LimitKind, str], holders: Collection[str]) -> str:
     """What a job waits for, and who has it."""
     name = named(*limit)
     if not holders:
