@@ -99,6 +99,12 @@ def carried(event: wire.JobEvent | None, state: State) -> wire.Outcome:
     return wire.Outcome(state, event.result, omitted=event.result_omitted)
 
 
+def size_of(outcome: wire.Outcome) -> int:
+    """About how many bytes it has, as part of a report."""
+    exception = 0 if outcome.exception is None else len(outcome.exception.details)
+    return memoryview(outcome.result).nbytes + exception
+
+
 def _cut(exception: wire.JobException | None) -> wire.JobException | None:
     """The exception, without what makes it too large."""
     if exception is None or len(json.encode(exception)) <= OUTCOME_BYTES_MAX:

@@ -14,6 +14,7 @@ _TRANSITIONS: Final = "streams/lane/transitions.py"
 _CONTINUATIONS: Final = "streams/lane/features/continuations.py"
 _SEEKING: Final = "streams/lane/features/sought_parents.py"
 _SOUGHT: Final = f"{_FEATURES}/test_sought_parents.py"
+_MANY: Final = f"{_FEATURES}/test_many_at_once.py"
 _ANSWERS: Final = "tests/integration/projections/projector/test_answers.py"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
@@ -192,5 +193,29 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "late = max(len(questions) - QUESTIONS_MAX, 0)",
         "late = 0",
         _ANSWERS,
+    ),
+    mutant(
+        "sought-given-up-by-and-by",
+        "giving many unknown parents up over several turns",
+        _CONTINUATIONS,
+        "while not out.budget.is_spent and (parent := sought.next(now_ms)) is not None:",
+        "while (parent := sought.next(now_ms)) is not None:",
+        _MANY,
+    ),
+    mutant(
+        "ends-told-by-size",
+        "counting the results that an end takes to continuations",
+        _CONTINUATIONS,
+        "        out.budget.spend(1, size_of(outcome))\n",
+        "",
+        _MANY,
+    ),
+    mutant(
+        "failed-forgotten-by-and-by",
+        "forgetting many failed jobs over several turns",
+        "streams/lane/features/failed_jobs.py",
+        "            not out.budget.is_spent\n            and (entry",
+        "            (entry",
+        _MANY,
     ),
 )

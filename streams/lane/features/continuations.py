@@ -20,10 +20,10 @@ from joblog.streams.lane.feature import Feature, ReportHandler
 from joblog.streams.lane.features import parent_reports
 from joblog.streams.lane.features.more_continuations import PENDING_KEY, ManyTold, MoreContinuations, MoreWait
 from joblog.streams.lane.features.recent_ends import RecentEnds
-from joblog.streams.lane.features.sought_parents import Link, Links, SoughtParents, question_of, unknown
+from joblog.streams.lane.features.sought_parents import ASK_AFTER_MS, Link, Links, SoughtParents, question_of, unknown
 from joblog.streams.lane.job import Job, waits_for_start
 from joblog.streams.lane.output import LaneOutput
-from joblog.streams.lane.parents import carried, several
+from joblog.streams.lane.parents import carried, several, size_of
 from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.transitions import Election
 from joblog.streams.lane.verdicts import LISTED_MAX, reason, verdict
@@ -57,6 +57,8 @@ class Continuations(Feature):
     def loaded(self, clock_ms: int) -> None:
         for parent in (*self.pending, *self.more.parents):
             self.pipeline.follow(parent, self)
+        for parent in self.pending:
+            self._sought.begin(parent, 0)
         for job in self.pipeline.store.jobs.values():
             if job.continuations:
                 self.pipeline.follow(job.id, self)
@@ -102,9 +104,7 @@ class Continuations(Feature):
         """Report the end to those that still wait: a Failed job that is no longer kept will not be requeued here."""
         if job.continuations or job.id in self.more.parents:
             outcome = carried(self._at_hand(job.id, job.version, out), job.state)
-            for child, on in job.continuations:
-                self._report_outcome(job.id, child, on, outcome, out)
-            self.more.end(job.id, outcome, out, is_last=True)
+            self._tell(job.id, job.continuations, outcome, out, is_last=True)
 
     def turn_ended(self, out: LaneOutput) -> None:
         self._take(out)
@@ -123,13 +123,18 @@ class Continuations(Feature):
         """Go on telling ends to many; ask for parents that are unknown, and give up on those that nobody knows."""
         for parent in self.more.tick(out):
             self.pipeline.follow(parent, self)
-        if caught_up and self.pending:
-            sought, pending_ms = self._sought, self.pipeline.rules.pending_ms
-            for parent, links in list(self.pending.items()):
-                if sought.is_over(parent, links, pending_ms, election.now_ms):
-                    self._give_up(parent, out)
-                elif not out.budget.is_spent:
-                    sought.ask(parent, links, pending_ms, election.now_ms, out)
+        if caught_up:
+            self._look_at_pending(election.now_ms, out)
+
+    def _look_at_pending(self, now_ms: int, out: LaneOutput) -> None:
+        sought, pending_ms = self._sought, self.pipeline.rules.pending_ms
+        while not out.budget.is_spent and (parent := sought.next(now_ms)) is not None:
+            links = self.pending[parent]
+            if sought.is_over(parent, links, pending_ms, now_ms):
+                self._give_up(parent, out)
+            else:
+                sought.ask(parent, links, pending_ms, now_ms, out)
+                sought.look_again(parent, links, pending_ms, now_ms)
 
     def _added(self, link: wire.ContinuationAdded, cause: str, election: Election, out: LaneOutput) -> None:
         parent = self.pipeline.store.jobs.get(link.job_id)
@@ -143,6 +148,8 @@ class Continuations(Feature):
             return
         # The parent's create command may not have been read yet: it is in another partition.
         waiting = self.pending.get(link.job_id, ())
+        if not waiting:
+            self._sought.begin(link.job_id, election.now_ms + ASK_AFTER_MS)
         self.pipeline.follow(link.job_id, self)
         last = Link(link.child, link.on.value, election.now_ms, cause)
         if len(waiting) >= LISTED_MAX:
@@ -194,7 +201,7 @@ class Continuations(Feature):
     ) -> None:
         """Tell some of these of an end, the others in later turns; `is_last` if no other end will come."""
         for number, (child, on) in enumerate(waiting):
-            if number < AT_ONCE_MAX:
+            if number < AT_ONCE_MAX and not out.budget.is_spent:
                 self._report_outcome(parent, child, on, outcome, out)
             else:
                 self.more.add(parent, child, on, out)
@@ -204,6 +211,7 @@ class Continuations(Feature):
         """Those who waited for a parent that was unknown, and do so no longer; each once."""
         self._sought.forget(parent)
         out.state[PENDING_KEY + parent] = None
+        out.budget.spend(1, 0)
         return tuple(dict.fromkeys((link.child, ContinueOn(link.on)) for link in self.pending.pop(parent)))
 
     def _report_end(
@@ -215,6 +223,7 @@ class Continuations(Feature):
         self, parent: str, child: str, on: ContinueOn, outcome: wire.Outcome, out: LaneOutput
     ) -> None:
         """Report an end to a continuation, or, without a state, why nobody knows of such a parent."""
+        out.budget.spend(1, size_of(outcome))
         state = outcome.state
         if state is None:
             report = wire.ParentEnded(

@@ -29,9 +29,12 @@ class FailedJobs(Feature):
         return {FAILED: lambda *_: self.waiting.left(self.pipeline.store.jobs)}
 
     def tick(self, caught_up: bool, election: Election, out: LaneOutput) -> None:
-        """Forget the oldest while there are too many, and those that are too old."""
+        """Forget the oldest while there are too many, and those that are too old, as many as a transaction takes."""
         rules, jobs = self.pipeline.rules, self.pipeline.store.jobs
-        while (entry := self.waiting.first(jobs)) and (
-            len(self.waiting) > rules.failed_kept or entry[0] + rules.failed_ms < election.now_ms
+        while (
+            not out.budget.is_spent
+            and (entry := self.waiting.first(jobs))
+            and (len(self.waiting) > rules.failed_kept or entry[0] + rules.failed_ms < election.now_ms)
         ):
             self.pipeline.forget(jobs[self.waiting.pop()[1]], out)
+            out.budget.spend(1, 0)

@@ -14,6 +14,7 @@ That the read model has no such job is noted, and no more: it may be created lat
 """
 
 from datetime import timedelta
+from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
 from joblog.streams.contract import wire
@@ -40,14 +41,41 @@ Links = tuple[Link, ...]
 
 
 class SoughtParents:
-    """When to ask for which parent, and those that the read model does not have; in memory only."""
+    """When to ask for which parent, and those that the read model does not have; in memory only.
 
-    __slots__ = ("_absent", "_first_ms", "_next_ms")
+    Each is looked at when there may be something to do, since so many may be unknown that a look at all takes long.
+    """
+
+    __slots__ = ("_absent", "_first_ms", "_heap", "_looks", "_next_ms")
 
     def __init__(self) -> None:
         self._first_ms: dict[str, int] = {}
         self._next_ms: dict[str, int] = {}
         self._absent: set[str] = set()
+        #: When each is to be looked at; in the heap there may be other entries of it, which are stale.
+        self._looks: dict[str, int] = {}
+        self._heap: list[tuple[int, str]] = []
+
+    def begin(self, parent: str, at_ms: int) -> None:
+        """Look at a parent then, which is unknown."""
+        self._looks[parent] = at_ms
+        heappush(self._heap, (at_ms, parent))
+
+    def next(self, now_ms: int) -> str | None:
+        """One that is to be looked at now, and is again when `look_again` says; None if none is."""
+        while self._heap and self._heap[0][0] <= now_ms:
+            at_ms, parent = heappop(self._heap)
+            if self._looks.get(parent) == at_ms:
+                return parent
+        return None
+
+    def look_again(self, parent: str, links: Links, pending_ms: int, now_ms: int) -> None:
+        """Look at one again when it is time to ask for it, or to give it up."""
+        if parent in self._absent:
+            self.begin(parent, links[-1].since_ms + pending_ms + 1)
+            return
+        over_ms = self._until_ms(parent, links, pending_ms, now_ms) + 1
+        self.begin(parent, max(min(self._next_ms.get(parent, over_ms), over_ms), now_ms + 1))
 
     def is_over(self, parent: str, links: Links, pending_ms: int, now_ms: int) -> bool:
         """Whether a parent is to be given up, for which jobs wait so long at most."""
@@ -74,12 +102,14 @@ class SoughtParents:
     def note_absent(self, parent: str) -> None:
         """Take that in: it is not asked for again."""
         self._absent.add(parent)
+        self.begin(parent, 0)
 
     def forget(self, parent: str) -> None:
         """Nobody waits for it here any more."""
         self._first_ms.pop(parent, None)
         self._next_ms.pop(parent, None)
         self._absent.discard(parent)
+        self._looks.pop(parent, None)
 
     def _until_ms(self, parent: str, links: Links, pending_ms: int, now_ms: int) -> int:
         return max(links[-1].since_ms + pending_ms, self._first_ms.get(parent, now_ms) + PATIENCE_MS)
