@@ -94,7 +94,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "revival-kept",
         "the limit of deleted continuations that are kept",
         _UNMET,
-        "while len(self.jobs) > self.pipeline.rules.failed_kept:",
+        "while len(self.jobs) > self.pipeline.rules.failed_kept and not out.budget.is_spent:",
         "while False:",
         _REVIVALS,
     ),
