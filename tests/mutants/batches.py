@@ -124,4 +124,12 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "return kind if mark is not None else None",
         "tests/integration/projections/expiry/test_expiry.py",
     ),
+    mutant(
+        "batch-cancelled-comes-back",
+        "deleting jobs of a cancelled batch that come to wait again",
+        "streams/lane/features/batches.py",
+        "            self.parts.job_moved(batch, job)\n",
+        "",
+        "tests/unit/streams/lane/features/test_cancelled_batches.py",
+    ),
 )  # fmt: skip

@@ -81,11 +81,15 @@ class BatchParts:
 
     def job_created(self, batch: str, job: Job) -> None:
         """Let a new job wait or be deleted, as its batch does."""
-        part = self.parts[batch]
-        if part.cancelled is not None and job.state not in FINAL_STATES:
-            self._look_at([job.id], self.cancelled)
+        if batch in self.cancelled:
+            self.job_moved(batch, job)
         elif waits_for_start(job):
             self.created_waiting(batch, job.id)
+
+    def job_moved(self, batch: str, job: Job) -> None:
+        """Let a job that comes to wait, for a retry, say, be deleted if its batch is cancelled."""
+        if batch in self.cancelled and job.state not in FINAL_STATES and job.state is not PROCESSING:
+            self._look_at([job.id], self.cancelled)
 
     def created_waiting(self, batch: str, member: str) -> None:
         """Let a new member wait for the start of its batch, unless that is known to have started."""

@@ -87,6 +87,7 @@ class Batches(Feature):
             self.parts.job_created(batch, job)
         elif before.state is not job.state:
             self.parts.moved(batch, before.state, job.state, out)
+            self.parts.job_moved(batch, job)
 
     def may_start(self, job: Job, election: Election, out: LaneOutput) -> str | None:
         return self.parts.may_start(job, election, out) if self.parts.cancelled else None
