@@ -4,6 +4,7 @@ from typing import Final
 
 from tests.mutants.mutant import Mutant, Patch, mutant
 
+_TRACE: Final = "tests/unit/projections/replay/verification/test_trace.py"
 _REPLAY: Final = "tests/integration/projections/replay"
 _FAULTS: Final = f"{_REPLAY}/verification/test_verification.py::test_faults_of_the_log_itself_are_named"
 _BESIDE: Final = f"{_REPLAY}/verification/test_verification_beside.py"
@@ -14,6 +15,14 @@ _HASHES: Final = f"{_REPLAY}/verification/test_lane_hashes.py"
 _REBUILD: Final = f"{_REPLAY}/test_rebuild.py"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
+    mutant(
+        "verify-any-time",
+        "the place for the sign of an event's hour, which may lie before 1970",
+        "projections/replay/verification/trace.py",
+        'Format(">HqIBBIIi8s")',
+        'Format(">HqIBBIII8s")',
+        f"{_TRACE}::test_an_event_of_any_time_has_a_step",
+    ),
     mutant(
         "verify-gap",
         "the finding of a gap in the versions of a job's events",

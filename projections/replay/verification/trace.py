@@ -30,9 +30,12 @@ BEGINS: Final = 1
 TRAVERSED: Final = 2
 COMMANDED: Final = 4
 
-_pack: Final = Format(">HqIBBIII8s").pack
+#: The hour has a sign: an event may bear a time before 1970.
+_pack: Final = Format(">HqIBBIIi8s").pack
 #: The fields of all steps; a digest is read as a number.
-unpacked: Final = Format(">HqIBBIIIq").iter_unpack
+unpacked: Final = Format(">HqIBBIIiq").iter_unpack
+#: A version or a lease may be greater than the tables, and a step, can hold; such an event is parked.
+_GREATEST: Final = 2**32 - 1
 _CAUSE: Final = b'"causationid":"'
 #: What a lane calls the causes that are no commands (elector/turn.py, lane/pipeline.py).
 _NO_COMMANDS: Final = (b"reports/", b"overdue/")
@@ -145,10 +148,10 @@ def step_of(record: Record, fact: JobFact) -> bytes:
     return _pack(
         record.lane,
         record.offset,
-        event.version,
+        min(event.version, _GREATEST),
         _PLACES[fact.type],
         flags,
-        event.lease or 0,
+        min(event.lease or 0, _GREATEST),
         crc32(value) if flags & BEGINS else 0,
         _hours(fact.at[:13]),
         short(b"%d" % event.version + kept(record, fact)),

@@ -1,7 +1,7 @@
 """Verification on a real log and database: what was planted is found and named, and nothing else."""
 
 from collections import defaultdict
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,10 @@ def all_kinds_of_jobs() -> list[Story]:
         Story(lane=1, random=207).enqueued().priority_set(7).processing().priority_set(-1).moved("slow"),
         Story(lane=2, random=208).scheduled(due).moved("slow").priority_set(3),
         Story(lane=2, random=209, spec={"parents": {"job_ids": [parent.id, parent.id]}}).enqueued(),
+        Story(lane=0, at=datetime(1969, 12, 31, 23, tzinfo=UTC), id=new_job_id(0, 1, 1))
+        .enqueued()
+        .processing()
+        .succeeded(),
         Story(lane=1, random=206).enqueued().deleted().created_again(queue="other").enqueued().processing(),
     ]
     return stories

@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import reduce
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from joblog.projections.projector.event_batch import Record
 from joblog.projections.replay.sorted_runs import SortedRuns
 from joblog.projections.replay.verification.log_pass import LogPass
-from joblog.projections.replay.verification.trace import Trace, joined
+from joblog.projections.replay.verification.trace import Trace, joined, steps_of
 
 from tests.support.projection_events import BEGINNING, Story, records
 
@@ -40,6 +40,21 @@ def test_another_life_replaces_the_one_before_wherever_it_is_cut(cut: int, tmp_p
     found = traced(tmp_path / "cut", [log[:cut], log[cut:]])
     assert found == traced(tmp_path / "whole", [log])
     assert (found.queue, found.version) == ("other", 2)
+
+
+@pytest.mark.parametrize(("year", "hour"), [(1, -17_259_888), (1969, -8_760), (9999, 70_380_768)])
+def test_an_event_of_any_time_has_a_step(year: int, hour: int, tmp_path: Path) -> None:
+    story = Story(at=datetime(year, 1, 1, tzinfo=UTC), id=Story(random=1).id).enqueued()
+    (step,) = steps_of(traced(tmp_path / "whole", [records(story)]))
+    assert step.hour == hour
+
+
+def test_a_version_that_no_table_holds_has_a_step(tmp_path: Path) -> None:
+    story = Story(random=1, version=2**53 - 2).event("job.processing", "Processing", worker="w", lease=2**53 - 1)
+    trace = traced(tmp_path / "whole", [records(story)])
+    (step,) = steps_of(trace)
+    assert (trace.version, trace.lease) == (2**53 - 1, 2**53 - 1)
+    assert (step.version, step.lease) == (2**32 - 1, 2**32 - 1)
 
 
 def test_runs_come_back_merged_by_key_in_their_order(tmp_path: Path) -> None:
