@@ -6,7 +6,9 @@ from tests.mutants.mutant import Mutant, Patch, mutant
 
 _TRACE: Final = "tests/unit/projections/replay/verification/test_trace.py"
 _REPLAY: Final = "tests/integration/projections/replay"
-_FAULTS: Final = f"{_REPLAY}/verification/test_verification.py::test_faults_of_the_log_itself_are_named"
+_VERIFICATION: Final = f"{_REPLAY}/verification/test_verification.py"
+_EXPIRY: Final = "tests/integration/projections/expiry/test_expiry.py"
+_FAULTS: Final = f"{_VERIFICATION}::test_faults_of_the_log_itself_are_named"
 _BESIDE: Final = f"{_REPLAY}/verification/test_verification_beside.py"
 _STATE: Final = f"{_BESIDE}::test_what_a_record_of_state_says_otherwise_is_named"
 _ROWS: Final = f"{_BESIDE}::test_a_row_of_no_job_that_differs_is_named"
@@ -30,6 +32,30 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "        if step.version != last + 1 and not (last == 0 and is_cut):\n",
         "        if False:\n",
         _FAULTS,
+    ),
+    mutant(
+        "verify-cut-lease",
+        "the doubt about the run that was open where retention has cut the log",
+        "projections/replay/verification/audit.py",
+        "step.lease != lease and is_told:",
+        "step.lease != lease:",
+        f"{_VERIFICATION}::test_a_run_that_ends_behind_the_beginning_of_the_log_is_none_that_nobody_had",
+    ),
+    mutant(
+        "verify-cut-returned",
+        "the doubt about a job that came back, of which retention has deleted events",
+        "projections/replay/verification/jobs.py",
+        "            if not self._is_cut(trace):\n",
+        "            if True:\n",
+        f"{_EXPIRY}::test_a_job_that_came_back_is_as_the_rest_of_the_log_says_where_retention_has_cut_it",
+    ),
+    mutant(
+        "verify-refused-first",
+        "the doubt about a job that came back of which nothing before can be read",
+        "projections/replay/verification/sides.py",
+        "elif life and life[0][1].event.version == first > 1:",
+        "elif False:",
+        f"{_EXPIRY}::test_a_job_whose_first_event_the_tables_refused_may_be_taken_for_one_that_came_back",
     ),
     mutant(
         "verify-doubled",

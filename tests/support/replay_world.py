@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from joblog.projections.projector.decode import JobFact, read_event
 from joblog.projections.replay.verification.verification import Report, Verification
 from joblog.streams.contract import deadletters
 from joblog.streams.contract.timestamps import parse_time_ms
 from joblog.streams.elector.lane_records import LANE_KEY, LaneRecord, write_state
+from joblog.streams.kafka import clients
 from joblog.streams.lane.event_fold import EventFold
 from joblog.streams.lane.job import Job
 from joblog.streams.lane.output import StateValue
@@ -39,6 +40,12 @@ class ReplayWorld:
         while self.setting.applied() < self.written:
             projector.step()
         projector.close()
+
+    def cut(self, lane: int, offset: int) -> None:
+        """Delete the events of a lane before this offset, as retention does."""
+        admin = clients.admin(self.setting.kafka)
+        [deleted] = admin.delete_records([TopicPartition(self.setting.names.events, lane, offset)]).values()
+        assert deleted.result(30).low_watermark == offset
 
     def keep_state(self, stories: Iterable[Story]) -> None:
         """Write `state` as it follows from the events, and an end of each job that ended."""

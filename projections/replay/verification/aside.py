@@ -68,14 +68,18 @@ def refused_aside(record: Record) -> Aside:
     return _parked(Parked(record, "", ""))
 
 
-def gaps(trace: Trace) -> Iterator[Aside]:
-    """The rows of a job's events that came behind a gap; their time is that of the record, which no trace has."""
+def gaps(trace: Trace, returned: int | None = None) -> Iterator[Aside]:
+    """The rows of a job's events that came behind a gap; their time is that of the record, which no trace has.
+
+    - returned: the version with which the tables say that it came back after its row had expired: to them that was
+      none, also if what was before could not be applied.
+    """
     job, before = job_of(trace.key), 0
     for step in steps_of(trace):
         if step.begins:
             before = step.version
         elif step.version > before:
-            if step.version > before + 1:
+            if step.version > before + 1 and (before or step.version != returned):
                 one = gap(Record(step.lane, step.offset, 0, None), job, before, step.version)
                 says = {"code": one.code, "reason": one.reason, "raw": None}
                 yield Aside("parked", step.lane, step.offset, says)

@@ -27,8 +27,9 @@ def audit(trace: Trace, begins: dict[int, int]) -> Iterator[Finding]:
     yield from (_wrong_lane(job, home, step) for step in steps if step.lane != home)
     by_lane = sorted((step for step in steps if step.lane == home), key=lambda step: step.offset)
     for life in _lives(by_lane):
-        yield from _versions(job, life, is_cut=begins.get(home, 0) > 0)
-        yield from _leases(job, life)
+        is_cut = begins.get(home, 0) > 0
+        yield from _versions(job, life, is_cut=is_cut)
+        yield from _leases(job, life, is_cut=is_cut)
         yield from _finals(job, life)
 
 
@@ -64,17 +65,19 @@ def _versions(job: str, life: list[Step], *, is_cut: bool) -> Iterator[Finding]:
         last = step.version
 
 
-def _leases(job: str, life: list[Step]) -> Iterator[Finding]:
+def _leases(job: str, life: list[Step], *, is_cut: bool) -> Iterator[Finding]:
     lease, since = 0, ""
+    is_known = life[0].version == 1 or not is_cut  # else its run may have begun before the log does
     for step in _once(life):
         if step.type in NO_TRANSITIONS:
             continue
+        is_told, is_known = is_known, True
         if step.type == "job.processing":
             if lease:
                 yield _finding(Kind.TWO_LEASES, job, step, f"a run begins while lease {lease} is open, since {since}")
             lease, since = step.lease, position(step.lane, step.offset)
             continue
-        if step.type in _RUN_ENDS and step.lease and step.lease != lease:
+        if step.type in _RUN_ENDS and step.lease and step.lease != lease and is_told:
             open_one = f"lease {lease}" if lease else "no lease"
             yield _finding(Kind.WRONG_LEASE, job, step, f"lease {step.lease} ends while {open_one} is open")
         lease = 0

@@ -104,7 +104,7 @@ class Jobs:
         if trace is not None:
             usual = regular(trace)
             self._add_up(key, trace, usual, given)
-        elif _ROW in given:
+        elif _ROW in given and not self._begins.get(given[_ROW].lane, 0):
             self.differing.append(job_of(key))
         if _PARAMETERS in given:
             lane, text = given[_PARAMETERS]
@@ -135,11 +135,12 @@ class Jobs:
             events, digests = expected_history(trace) or (0, 0)
             count_ends(trace, self.ends)
             if not self._begins.get(lane, 0):
-                for one in gaps(trace):
+                for one in gaps(trace, given.get(_RETURNED)):
                     self.gaps.add(one.key, one)
                 self.gaps.spill()
         if _RETURNED in given:
-            self.returned[job_of(key)] = given[_RETURNED]
+            if not self._is_cut(trace):
+                self.returned[job_of(key)] = given[_RETURNED]
             self.counts[lane, trace.queue, trace.state.value] += 1
             return
         if self._expired.may_lack(trace):
@@ -160,8 +161,13 @@ class Jobs:
             self._expired.lacks(trace)
             return
         self.counts[trace.lane, trace.queue, trace.state.value] += 1
-        if row is None or comparable(row) != expected_row(trace) or kept != expected_history(trace):
+        is_equal = row is not None and comparable(row) == expected_row(trace) and kept == expected_history(trace)
+        if not is_equal and not self._is_cut(trace):
             self.differing.append(job_of(key))
+
+    def _is_cut(self, trace: Trace) -> bool:
+        """Whether the log has lost the first events of this job, which its row still knows."""
+        return trace.first_version > 1 and bool(self._begins.get(trace.lane, 0))
 
     def _compare_state(
         self, key: bytes, whole: Trace | None, given: Mapping[int, Any], looked: Mapping[int, int]

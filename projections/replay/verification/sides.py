@@ -95,7 +95,10 @@ def _of_row(job: str, life: Life, row: dict[str, Any] | None) -> Iterator[Findin
 
 
 def _of_return(job: str, life: Life, first: int, marks: Marks) -> Iterator[Finding]:
-    """Whether the row of a job can have expired before its event of this version."""
+    """Whether the row of a job can have expired before its event of this version.
+
+    If nothing of it can be read before that, it did not expire, but the tables could not know that.
+    """
     former = [(record, fact) for record, fact in life if fact.event.version < first]
     if former:
         row = fold([(record.offset, fact) for record, fact in former], former[0][0].lane)
@@ -103,6 +106,8 @@ def _of_return(job: str, life: Life, first: int, marks: Marks) -> Iterator[Findi
         mark = marks.get((row.lane, latest.queue, latest.task, str(latest.state)))
         if mark is not None and datetime.fromisoformat(row.changed_at) <= mark.through:
             return
+    elif life and life[0][1].event.version == first > 1:
+        return
     what = f"came back with version {first}, and its row cannot have expired before"
     yield _finding(Kind.EXPIRY, job, life[0][0].lane if life else lane_of_job(job), what, None, {"version": first})
 

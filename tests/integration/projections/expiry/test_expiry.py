@@ -205,6 +205,41 @@ def test_a_job_that_comes_back_is_shown_from_then_on_and_is_verified(
     assert found(world, "gone") == []
 
 
+def test_a_job_that_came_back_is_as_the_rest_of_the_log_says_where_retention_has_cut_it(
+    world: ReplayWorld, tables: psycopg.Connection[Any]
+) -> None:
+    back = Story(lane=0, random=1, at=AGO).enqueued().processing().succeeded()
+    world.write((0, value) for value in back.values)
+    world.apply()
+    tables.execute("UPDATE offsets SET current_at = now()")
+    assert passed(world) == {"Succeeded": 1}
+    back.at = NOW - timedelta(minutes=3)
+    back.enqueued().processing()
+    requeued, *rest = back.values[3:]
+    requeued = requeued.replace(b'"data":', b'"causationid":"a-command","data":', 1)
+    world.write((0, value) for value in [requeued, *rest])
+    world.apply()
+    assert tables.execute("SELECT version FROM returned").fetchall() == [(4,)]
+    for cut in range(world.written + 1):
+        if cut:
+            world.cut(0, cut)
+        assert found(world, f"cut-{cut}") == []
+
+
+def test_a_job_whose_first_event_the_tables_refused_may_be_taken_for_one_that_came_back(world: ReplayWorld) -> None:
+    """Nobody can tell that no row of it had expired: the verification names nothing that is not wrong."""
+    old = Story(lane=0, random=1, at=AGO).enqueued().processing().succeeded()
+    refused = Story(lane=0, random=2, at=NOW, spec={"parameters": {"colour": "\x00"}}).enqueued().processing()
+    unread = Story(lane=0, random=3, at=NOW).enqueued().processing()
+    world.write((0, value) for value in [*old.values, *refused.values[:1], b"?"])
+    world.apply()
+    assert passed(world) == {"Succeeded": 1}
+    world.write((0, story.values[1]) for story in (refused, unread))
+    world.apply()
+    about = [(one.kind, one.job) for one in found(world)]
+    assert sorted(about, key=str) == [("unreadable", None), ("version_gap", unread.id)]
+
+
 def test_a_job_of_which_no_row_expired_is_not_taken_for_one_that_came_back(world: ReplayWorld) -> None:
     story = Story(lane=0, random=1, at=AGO, task="other").enqueued().processing().succeeded()
     world.write(interleaved(old_and_new()[0]))

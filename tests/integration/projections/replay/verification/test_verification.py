@@ -19,7 +19,15 @@ from joblog.streams.progress import Stopped
 from msgspec import json
 
 from tests.support import projection_settings
-from tests.support.projection_events import BEGINNING, Story, bulk_events, cloud_event, queue_event, worker_event
+from tests.support.projection_events import (
+    BEGINNING,
+    ERROR,
+    Story,
+    bulk_events,
+    cloud_event,
+    queue_event,
+    worker_event,
+)
 from tests.support.projection_settings import Setting, interleaved, jobs
 from tests.support.replay_world import ReplayWorld
 
@@ -107,6 +115,20 @@ def test_nothing_is_found_where_all_is_well(
     assert report.findings == []
     assert report.holds
     assert (report.jobs, report.events) == (len(stories), world.written)
+
+
+def test_a_run_that_ends_behind_the_beginning_of_the_log_is_none_that_nobody_had(world: ReplayWorld) -> None:
+    runs = Story(lane=0, random=1).enqueued().processing().succeeded()
+    failed = Story(lane=0, random=2).enqueued().processing().failed()
+    wrong = Story(lane=0, random=3).enqueued().processing()
+    wrong.event("job.failed", "Failed", exception=ERROR, lease=7)
+    world.write([(0, value) for story in (runs, failed, wrong) for value in story.values])
+    world.apply()
+    for cut in range(1, 9):
+        world.cut(0, cut)
+        found = world.verify(f"cut-{cut}", with_state=False).findings
+        known = [(Kind.WRONG_LEASE, wrong.id)] if cut < 8 else []  # as long as the log has the begin of that run
+        assert [(one.kind, one.job) for one in found] == known
 
 
 def rewritten(value: bytes, **data: Any) -> bytes:
