@@ -65,13 +65,16 @@ class BulkRunner:
         meters: Meters,
         *,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
         commands: Callable[[BulkOperation], Iterable[bytes]] | None = None,
     ) -> None:
         """`commands`: those in the topic since an operation began; read from Kafka unless given."""
         self._settings, self._meters, self._clock = settings, meters, clock
         self._read_commands = commands or self._commands
         self._courses: dict[str, Course] = {}
-        #: Operations of which this process knows that nobody has sent anything: they began under its eyes.
+        self._began_ms = wall_clock() * 1000
+        #: The operations that ran at the first look, late as the tables were, and those that were begun here. Another
+        #: one that began later than this process did so under its eyes: nobody has sent anything of it.
         self._seen: set[str] | None = None
 
     def run(self, stop: Event) -> None:
@@ -85,10 +88,9 @@ class BulkRunner:
             client: Client | None = None
             while not stop.is_set():
                 try:
-                    running = _current(monitor.bulk.operations(state="running"))
+                    running = self._looked(monitor.bulk.operations(state="running"))
                     if running and client is None:
                         client = stack.enter_context(Client.from_settings(settings))
-                    self._forget(running)
                     for operation in running:
                         if client is not None and not stop.is_set():
                             self.turn(operation, monitor, client)
@@ -137,11 +139,21 @@ class BulkRunner:
         """How far the operation is: as this process knows, or as the topic `commands` says."""
         course = self._courses.get(operation.id)
         if course is None or self._is_wrong(course, operation):
-            is_new = course is None and self._seen is not None and operation.id not in self._seen
-            sent = Sent() if is_new else sent_of(operation, self._read_commands(operation))
+            sent = (
+                Sent()
+                if course is None and self._is_new(operation)
+                else sent_of(operation, self._read_commands(operation))
+            )
             course = self._courses[operation.id] = Course(sent, self._clock())
             log.info("bulk.begun", extra={"operation": operation.id, "sent": sent.count, "uncounted": len(sent.jobs)})
         return course
+
+    def _is_new(self, operation: BulkOperation) -> bool:
+        """Whether nobody has sent anything of it; asked once, as this process does."""
+        if self._seen is None or operation.id in self._seen:
+            return False
+        self._seen.add(operation.id)
+        return time_ms(operation.started_at) >= self._began_ms
 
     def _is_wrong(self, course: Course, operation: BulkOperation) -> bool:
         """Whether another runner has gone on, or the lane has not believed that the operation ended."""
@@ -159,12 +171,13 @@ class BulkRunner:
             for lane in range(settings.lanes):
                 yield from reader.values(lane, *reader.bounds(lane, began))
 
-    def _forget(self, running: Sequence[BulkOperation]) -> None:
-        """Drop the courses of operations that have ended."""
+    def _looked(self, running: Sequence[BulkOperation]) -> list[BulkOperation]:
+        """Those of the operations that run which can be worked on; courses of those that have ended are dropped."""
         known = {operation.id for operation in running}
         self._courses = {one: course for one, course in self._courses.items() if one in known}
         if self._seen is None:
             self._seen = known
+        return _current(running)
 
     def _pause(self) -> float:
         """How long until a page is due, or until the table is to be looked at."""

@@ -72,8 +72,15 @@ class World:
         return [Found(job, State.FAILED, 3, SNAPSHOT) for job in found]
 
     def runner(self, *, is_new: bool) -> BulkRunner:
-        made = BulkRunner(Settings(), Meters(), clock=lambda: self.now_s, commands=lambda _: list(self.log))
-        made._forget([] if is_new else [self.operation])
+        began_s = self.operation.started_at.timestamp() - 1
+        made = BulkRunner(
+            Settings(),
+            Meters(),
+            clock=lambda: self.now_s,
+            wall_clock=lambda: began_s,
+            commands=lambda _: list(self.log),
+        )
+        made._looked([] if is_new else [self.operation])
         return made
 
     def work(self, runner: BulkRunner, seconds: int = 10) -> None:
@@ -173,6 +180,47 @@ def test_an_operation_waits_while_the_tables_are_behind() -> None:
     """They may be filled anew, and not know yet that it has ended."""
     operations = [World(late_s=late).operation for late in (None, LATE_S + 1, LATE_S)]
     assert _current(operations) == operations[2:]
+
+
+def killed(world: World) -> None:
+    """A runner sends its first page, and ends before it is noted."""
+    world.dies_before = "bulk.advance"
+    with pytest.raises(Killed):
+        world.work(world.runner(is_new=True), 1)
+
+
+def after_all(world: World) -> tuple[int, tuple[int, int]]:
+    """How many commands there are, and what was noted last."""
+    return len(world.of("job.requeue")), counted(world)[-1]
+
+
+def test_an_operation_that_the_tables_knew_while_they_were_behind_is_not_begun_anew() -> None:
+    world = World()
+    killed(world)
+    world.operation = world.operation.model_copy(update={"late_s": LATE_S + 1})
+    runner = world.runner(is_new=False)
+    world.operation = world.operation.model_copy(update={"late_s": 0.0})
+    world.work(runner)
+    assert after_all(world) == (len(JOBS), (25, 25))
+
+
+def test_an_operation_that_the_tables_learn_of_later_than_it_began_is_not_begun_anew() -> None:
+    """They were put in the place of others, or are filled anew."""
+    world = World()
+    killed(world)
+    runner = world.runner(is_new=True)
+    world.operation = world.operation.model_copy(update={"started_at": datetime(2027, 1, 14, tzinfo=UTC)})
+    world.work(runner)
+    assert after_all(world) == (len(JOBS), (25, 25))
+
+
+def test_an_operation_that_the_tables_do_not_know_for_a_while_is_not_begun_anew() -> None:
+    world = World()
+    runner = world.runner(is_new=True)
+    world.work(runner, 1)
+    assert runner._looked([]) == []
+    world.work(runner)
+    assert after_all(world) == (len(JOBS), (25, 25))
 
 
 def test_a_slow_operation_sends_one_job_at_a_time() -> None:
