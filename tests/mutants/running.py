@@ -15,6 +15,22 @@ _CALLING: Final = "tests/unit/streams/hooks/test_calling.py"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
+        "loop-goes-on",
+        "the event loop's going on after a task of a run has ended it",
+        "services/worker/execution/loop.py",
+        "while not self._is_closing:\n",
+        "for _ in range(1):\n",
+        _RUNS,
+    ),
+    mutant(
+        "cancelled-by-others",
+        "the start of runs that another run has cancelled before their first step",
+        "services/worker/execution/loop.py",
+        "if task.cancelled() and not (run.token.is_cancelled or self._is_closing):",
+        "if False:",
+        _RUNS,
+    ),
+    mutant(
         "deadline-at-start",
         "the question whether a job's time is over before it starts",
         "streams/lane/features/times.py",

@@ -1,6 +1,12 @@
-"""Async tasks, all on one asyncio event loop in a thread of its own."""
+"""Async tasks, all on one asyncio event loop in a thread of its own.
+
+Jobs of many kinds share the loop, so what one of them does to it must not end the others: a task that it has made
+may raise SystemExit, which asyncio lets through to whoever runs the loop, and it may stop the loop, or cancel all
+tasks in it. The loop goes on until the worker closes it.
+"""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -9,6 +15,8 @@ from typing import Final
 
 from joblog.services.worker.execution.run import Run
 from joblog.services.worker.slots import Slots
+
+log = logging.getLogger(__name__)
 
 CLOSE_S: Final = 1.0
 
@@ -22,7 +30,7 @@ class LoopExecutor:
         self._lock = Lock()
         self._thread: Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._closing: asyncio.Event | None = None
+        self._is_closing = False
         self._pending: deque[Run] = deque()
         self._is_woken = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -42,27 +50,32 @@ class LoopExecutor:
     def close(self) -> None:
         """Cancel what still runs and end the loop; does not wait for a task that blocks the loop."""
         with self._lock:
-            loop, closing, thread = self._loop, self._closing, self._thread
-        if loop is not None and closing is not None and thread is not None:
-            loop.call_soon_threadsafe(closing.set)
+            loop, thread = self._loop, self._thread
+        if loop is not None and thread is not None:
+            self._is_closing = True
+            loop.call_soon_threadsafe(loop.stop)
             thread.join(CLOSE_S)
 
     def _started_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
                 ready = Event()
-                self._thread = Thread(target=lambda: asyncio.run(self._serve(ready)), name="slots-async", daemon=True)
+                self._thread = Thread(target=self._serve, args=(ready,), name="slots-async", daemon=True)
                 self._thread.start()
                 ready.wait()
             assert self._loop is not None
             return self._loop
 
-    async def _serve(self, ready: Event) -> None:
-        """Keep the loop alive until `close`; asyncio.run then cancels the tasks that are left."""
-        self._loop = asyncio.get_running_loop()
-        self._closing = asyncio.Event()
-        ready.set()
-        await self._closing.wait()
+    def _serve(self, ready: Event) -> None:
+        """Run the loop until `close`; the tasks that are left are cancelled then."""
+        with asyncio.Runner() as runner:
+            loop = self._loop = runner.get_loop()
+            ready.set()
+            while not self._is_closing:
+                try:
+                    loop.run_forever()
+                except BaseException:  # SystemExit or KeyboardInterrupt, which a task of a run has raised
+                    log.exception("worker.loop_left")
 
     def _begin_pending(self) -> None:
         self._is_woken = False
@@ -81,6 +94,9 @@ class LoopExecutor:
         """Start the next job. Called for a task that was cancelled before its first step, too."""
         self._tasks.discard(task)
         run.interrupt = None
+        if task.cancelled() and not (run.token.is_cancelled or self._is_closing):
+            self._begin(run)  # another run has cancelled it, not the worker: it would never be reported
+            return
         following = self._slots.following(run)
         if following is not None:
             self._begin(following)

@@ -817,3 +817,79 @@ def test_the_thread_of_a_finished_run_runs_the_next_one(bench: Bench) -> None:
         bench.report(number + 1)
         bench.until(lambda: not bench.slots.running)
     assert threading.active_count() - before <= 2
+
+
+@task("wait_async")
+async def wait_async(seconds: float) -> str:
+    await asyncio.sleep(seconds)
+    return "waited"
+
+
+@task("leave_inside")
+async def leave_inside() -> None:
+    async def inside() -> None:
+        sys.exit(3)
+
+    await asyncio.gather(inside())
+
+
+@task("stop_loop")
+async def stop_loop() -> None:
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(0)
+
+
+@task("cancel_all")
+async def cancel_all() -> None:
+    for one in asyncio.all_tasks() - {asyncio.current_task()}:
+        one.cancel()
+
+
+ROUGH = TaskRegistry.of(add_async, wait_async, leave_inside, stop_loop, cancel_all)
+
+
+@pytest.mark.parametrize("name", ["leave_inside", "stop_loop"])
+def test_a_coroutine_that_ends_the_event_loop_costs_no_other_run(name: str) -> None:
+    bench = Bench(slots=3, tasks=ROUGH)
+    try:
+        beside = bench.assign("wait_async", 0.2)
+        bench.until(lambda: any(run.started_at for run in bench.intake.held.values()))
+        bench.assign(name)
+        bench.report(2)
+        after = bench.assign("add_async", 2)
+        bench.report(3)
+        results = {one.job_id: one.result for one in bench.reports if isinstance(one, RunSucceeded)}
+        assert results[beside.job_id] == Raw(b'"waited"')
+        assert results[after.job_id] == Raw(b"3")
+    finally:
+        bench.close()
+
+
+def test_a_coroutine_that_cancels_all_others_before_their_first_step_costs_no_run() -> None:
+    """They could not say themselves how they ended."""
+    bench = Bench(slots=4, tasks=ROUGH)
+    try:
+        jobs = [bench.job("cancel_all"), *(bench.job("add_async", number) for number in range(3))]
+        bench.intake.accept([arrived(job) for job in jobs])
+        bench.report(4)
+        assert {type(one) for one in bench.reports} == {RunSucceeded}
+        bench.assign("add_async", 2)
+        assert bench.report(5).result == Raw(b"3")
+    finally:
+        bench.close()
+
+
+def test_a_coroutine_that_cancels_a_run_after_its_first_step_fails_it() -> None:
+    bench = Bench(slots=2, tasks=ROUGH)
+    try:
+        beside = bench.assign("wait_async", 60)
+        bench.until(lambda: any(run.started_at for run in bench.intake.held.values()))
+        bench.assign("cancel_all")
+        bench.report(2)
+        [failed] = [one for one in bench.reports if isinstance(one, RunFailed)]
+        assert failed.job_id == beside.job_id
+        assert failed.exception.type == "asyncio.exceptions.CancelledError"
+        bench.assign("add_async", 2)
+        assert bench.report(3).result == Raw(b"3")
+    finally:
+        bench.close()
