@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from joblog.services.client.forks import Process
 from joblog.streams.contract.queue_settings import PARTITION, QueueSettings
 from joblog.streams.errors import EnqueueError
 from joblog.streams.kafka.clients import KafkaConfig, reader
@@ -38,12 +39,14 @@ class SettingsOfQueues:
         self.shards: dict[str, int] = {}
         self._looked_at = time.monotonic()
         self._lock = threading.Lock()
+        self._process = Process()
         self._consumer: Consumer | None = None
         self._sender: Sender | None = None
         self._is_told = False
 
     def write(self, queue: str, settings: QueueSettings | None) -> None:
         """Set a queue, or let it be as `queue_shards` says. Raises EnqueueError when the outcome is unknown."""
+        self._process.check()
         value = None if settings is None else settings.model_dump_json(exclude_none=True).encode()
         with self._lock:
             self._sender = self._sender or Sender(self._config, self._client_id)
@@ -94,6 +97,8 @@ class SettingsOfQueues:
 
     def close(self) -> None:
         """Close the connections."""
+        if not self._process.is_this:
+            return
         with self._lock:
             if self._consumer is not None:
                 self._consumer.close()

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaException
 from joblog.services.client.definitions import AnyTask, checked, definition_of, interval, seconds, validated
+from joblog.services.client.forks import Process
 from joblog.services.client.options import Call, JobOptions, name_of
 from joblog.services.tasks.recurring import Recurrence
 from joblog.streams.contract.recurring import (
@@ -60,6 +61,7 @@ class RecurringJobs:
         self._client_id = f"{client_id}-recurring"
         self._create = create
         self._lock = threading.Lock()
+        self._process = Process()
         self._sender: Sender | None = None
 
     def add_or_update(
@@ -192,6 +194,9 @@ class RecurringJobs:
         return rows
 
     def close(self) -> None:
+        """Close the connection."""
+        if not self._process.is_this:
+            return
         with self._lock:
             if self._sender is not None:
                 self._sender.close()
@@ -235,6 +240,7 @@ class RecurringJobs:
         return made
 
     def _send(self, recurring_id: str, aspects: Sequence[tuple[Any, Any]]) -> None:
+        self._process.check()
         number = partition_of(recurring_id, self._lanes)
         records = [
             Record(self._topic, number, record_key(recurring_id, kind), None if one is None else encode_aspect(one))

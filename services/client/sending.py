@@ -4,7 +4,6 @@ Acknowledgements arrive as callbacks, and one thread polls for all callers: a ca
 wait on after the poll of another one had received its acknowledgement.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message
+from joblog.services.client.forks import Process
 from joblog.services.client.templates import CommandRecord
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.errors import EnqueueError, JoblogError, TopicsError
@@ -109,7 +109,7 @@ class CommandSender:
         self._topic = topic
         self._lanes = lanes
         self._timeout_s = timeout_s
-        self._pid = os.getpid()
+        self._process = Process()
         self._stop = threading.Event()
         self._checked = False
         self._thread = threading.Thread(target=self._poll, name="joblog-client", daemon=True)
@@ -117,8 +117,7 @@ class CommandSender:
 
     def send(self, records: Sequence[CommandRecord]) -> None:
         """Send all, and return when Kafka has acknowledged all. Raises NotAcknowledged, TopicsError."""
-        if os.getpid() != self._pid:
-            raise JoblogError("this client was made before the process forked: make one after the fork")
+        self._process.check()
         if self._stop.is_set():
             raise JoblogError("this client is closed")
         if not records:
@@ -139,7 +138,7 @@ class CommandSender:
 
     def close(self) -> None:
         """Close the producer, after the calls of other threads that are in progress."""
-        if self._stop.is_set() or os.getpid() != self._pid:
+        if self._stop.is_set() or not self._process.is_this:
             return
         self._producer.flush(self._timeout_s)
         self._stop.set()

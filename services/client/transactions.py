@@ -9,13 +9,13 @@ is decided, and whatever it was, the same commands may be sent again. Calls into
 made in a thread that is left behind then.
 """
 
-import os
 import secrets
 import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from confluent_kafka import KafkaException, Producer
+from joblog.services.client.forks import Process
 from joblog.services.client.sending import NotAcknowledged
 from joblog.services.client.templates import CommandRecord
 from joblog.streams.contract.ids import lane_of_job
@@ -44,15 +44,14 @@ class TransactionSender:
         self._timeout_s = timeout_s
         self._check = check
         self._lock = threading.Lock()
-        self._pid = os.getpid()
+        self._process = Process()
         self._bounded = Bounded("joblog-client-transactions")
         self._producer: Producer | None = None
         self._is_closed = False
 
     def send(self, records: Sequence[CommandRecord], job_ids: Sequence[str]) -> None:
         """Send all or none. Raises NotAcknowledged with these ids if nobody knows, or none was sent."""
-        if os.getpid() != self._pid:
-            raise JoblogError("this client was made before the process forked: make one after the fork")
+        self._process.check()
         with self._lock:
             if self._is_closed:
                 raise JoblogError("this client is closed")
@@ -73,6 +72,8 @@ class TransactionSender:
 
     def close(self) -> None:
         """Drop the producer, after the transaction of another thread that is in progress."""
+        if not self._process.is_this:
+            return
         with self._lock:
             self._is_closed = True
             self._drop()

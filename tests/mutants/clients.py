@@ -9,6 +9,14 @@ _TESTS: Final = "tests/integration/streams/kafka/test_clients.py"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
+        "client-left-in-fork",
+        "the test whether a client is closed in a fork, where its threads are not",
+        "services/client/forks.py",
+        "return os.getpid() == self._pid",
+        "return True",
+        "tests/integration/services/client/test_client.py",
+    ),
+    mutant(
         "read-committed",
         "reading of committed records only",
         _FILE,

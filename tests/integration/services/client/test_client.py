@@ -1,3 +1,5 @@
+import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,13 +27,14 @@ from joblog.streams.contract.wire import (
     RescheduleJob,
     SetParameter,
 )
-from joblog.streams.errors import TopicsError
+from joblog.streams.errors import JoblogError, TopicsError
 from joblog.streams.kafka.admin import create_topics
 from joblog.streams.kafka.clients import KafkaConfig, admin, reader
 from msgspec import json
 
 Commands = Callable[[], list[tuple[int, str, Command]]]
 pytestmark = pytest.mark.broker
+TIMEOUT_S = 4
 
 
 @pytest.fixture
@@ -266,3 +269,35 @@ def test_jobs_whose_topic_went_away_are_named_as_unknown(
             client.enqueue("a.b", options=JobOptions(job_id=job_id))
     assert told.value.unacknowledged == (job_id,)
     delete_topics([names.of(topic) for topic in TOPICS if topic is not COMMANDS])
+
+
+def test_a_client_can_be_left_in_a_fork_and_not_used(client: Client) -> None:
+    """The fork has all connections that its parent has used, and none of the threads that they would wait for."""
+    client.enqueue("a.b")
+    with client.batch() as batch:
+        batch.enqueue("a.b")
+    client.queues.configure("hot", shards=1)
+    client.recurring.add_or_update("r", "a.b", "@daily")
+    client._queue_settings._looked_at = 0.0  # as after a second
+    client.enqueue("a.b")
+    assert client._queue_settings._consumer is not None
+
+    def in_fork() -> None:
+        for use in (
+            batch.commit,
+            lambda: client.queues.configure("hot", shards=2),
+            lambda: client.recurring.pause("r"),
+            lambda: client.enqueue("a.b"),
+        ):
+            with pytest.raises(JoblogError, match="fork"):
+                use()
+        client.close()
+        os._exit(7)
+
+    child = multiprocessing.get_context("fork").Process(target=in_fork)
+    child.start()
+    child.join(TIMEOUT_S)
+    child.kill()
+    child.join(TIMEOUT_S)
+    assert child.exitcode == 7
+    client.enqueue("a.b")
