@@ -69,7 +69,7 @@ class Batch(JobCommands, AbstractContextManager["Batch"]):
         #: The transactions, and how many of them are acknowledged.
         self._transactions: list[Sequence[CommandRecord]] = []
         self._acknowledged = 0
-        self._is_left = False
+        self._is_left = self._is_sent = False
         check_job_id(batch_id, rules.lanes)
 
     def __exit__(
@@ -80,7 +80,7 @@ class Batch(JobCommands, AbstractContextManager["Batch"]):
             return
         if self._outer is not None:
             self._outer._take_in(self)
-        else:
+        elif not self._is_sent:
             self.commit()
 
     # --- what is in it ---
@@ -140,6 +140,7 @@ class Batch(JobCommands, AbstractContextManager["Batch"]):
     def commit(self) -> None:
         """Send all of it in one transaction. Called at the end of the block; again after a NotAcknowledged.
 
+        Nothing can be added after it, as what is sent again has to be the same.
         The commands are the same ones each time, so that those which arrived are refused as duplicates. A batch in
         parts goes on with the transaction that was not acknowledged, whose jobs the exception names.
         """
@@ -150,6 +151,7 @@ class Batch(JobCommands, AbstractContextManager["Batch"]):
         """Send it, without telling filters that it was sent."""
         if self._outer is not None:
             raise InvalidData("an inner batch is sent with its outer one")
+        self.close()
         if not self._transactions:
             made = self.commands()
             self._transactions = list(batch_parts.parts(made)) if self._in_parts else [batch_parts.whole(made)]
@@ -158,6 +160,7 @@ class Batch(JobCommands, AbstractContextManager["Batch"]):
             self._send_together(records, self._jobs_of(records))
             self._acknowledged = number + 1
         self._acknowledged = 0
+        self._is_sent = True
 
     def tell(self) -> None:
         """Let filters hear of the jobs, which are sent."""
@@ -211,7 +214,7 @@ class Batch(JobCommands, AbstractContextManager["Batch"]):
 
     def _check_open(self) -> None:
         if self._is_left:
-            raise JoblogError("the batch was sent at the end of its block: add more with batch.attach()")
+            raise JoblogError("the batch was sent, or its block is over: add more with batch.attach()")
 
 
 def created(

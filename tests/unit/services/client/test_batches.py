@@ -101,6 +101,28 @@ def test_the_same_commands_are_sent_again_after_an_unknown_outcome() -> None:
     assert [one.job_id for one in again.transactions[0]] == [one.job_id for one in desk.transactions[0]]
 
 
+def test_a_batch_that_is_sent_within_its_block_is_sent_once_and_takes_no_more_jobs() -> None:
+    """They would have ids, and would never be sent."""
+    desk = Desk()
+    with desk.batch() as batch:
+        batch.enqueue("t", options=EACH[0])
+        batch.commit()
+        with pytest.raises(JoblogError, match="attach"):
+            batch.enqueue("t", options=EACH[0])
+    assert len(desk.transactions) == 1
+    assert desk.created == len(batch.job_ids) == 1
+
+
+def test_a_batch_that_could_not_be_sent_within_its_block_is_sent_at_the_end_of_it() -> None:
+    desk = Flaky()
+    desk.transactions.append([])
+    with desk.batch() as batch:
+        batch.enqueue("t", options=EACH[0])
+        with pytest.raises(NotAcknowledged):
+            batch.commit()
+    assert desk.created == 1
+
+
 def test_lanes_do_what_clients_send_with_inner_batches_and_whole_batches_that_wait() -> None:
     desk, world = Desk(), BatchWorld()
     with desk.batch("outer") as outer:
