@@ -9,11 +9,36 @@ _WORKERS: Final = "tests/unit/streams/lane/features/test_workers.py"
 _COMMANDS: Final = "tests/unit/streams/lane/test_commands.py"
 _TOLD: Final = "tests/unit/services/worker/execution/test_told.py"
 _RUNS: Final = "tests/unit/services/worker/test_runs.py"
+_PROCESSES: Final = "tests/unit/services/worker/execution/test_processes.py"
 _SENDER: Final = "tests/unit/services/worker/test_report_sender.py"
 _WHAT_IF: Final = "tests/unit/streams/replay/test_what_if.py"
 _CALLING: Final = "tests/unit/streams/hooks/test_calling.py"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
+    mutant(
+        "process-begun",
+        "the skipping of what is said before a run begins",
+        "services/worker/execution/processes.py",
+        "while child.receive() != BEGUN:",
+        "if child.receive() is None:",
+        _PROCESSES,
+    ),
+    mutant(
+        "process-late-words",
+        "the silence of threads whose run is over",
+        "services/worker/execution/child.py",
+        "if run is self._run:",
+        "if True:",
+        _PROCESSES,
+    ),
+    mutant(
+        "process-fork",
+        "the end of a fork that comes back from a task",
+        "services/worker/execution/child.py",
+        "if os.getpid() != pid:",
+        "if False:",
+        _PROCESSES,
+    ),
     mutant(
         "loop-goes-on",
         "the event loop's going on after a task of a run has ended it",

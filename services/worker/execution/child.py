@@ -59,6 +59,7 @@ class Voice:
     def __init__(self, send: Callable[[bytes], object]) -> None:
         self._send = send
         self._lock = Lock()
+        self._run: object = None
 
     def say(self, said: Said) -> None:
         self.send(msgspec.json.encode(said))
@@ -67,11 +68,31 @@ class Voice:
         with self._lock:
             self._send(message)
 
+    def say_in(self, run: object, said: Said) -> None:
+        """Say this if it is this run that goes on: the worker would take it for something of the next one."""
+        message = msgspec.json.encode(said)
+        with self._lock:
+            if run is self._run:
+                self._send(message)
+
+    def begin(self, run: object) -> None:
+        """What `say_in` is asked to say is of this run now; None for the end of a run."""
+        with self._lock:
+            self._run = run
+
+
+class _Listener:
+    """Hears one run until its end, and not a thread that it has left behind."""
+
+    def __init__(self, voice: Voice) -> None:
+        self._voice = voice
+        voice.begin(self)
+
     def progressed(self, progress: float, text: str | None) -> None:
-        self.say(Progressed(progress, None if text is None else keepable(text)))
+        self._voice.say_in(self, Progressed(progress, None if text is None else keepable(text)))
 
     def logged(self, text: str) -> None:
-        self.say(Logged(keepable(text)))
+        self._voice.say_in(self, Logged(keepable(text)))
 
 
 class _Context(JobContext):
@@ -80,7 +101,7 @@ class _Context(JobContext):
     __slots__ = ("_token", "cancel_task", "is_heard")
 
     def __init__(self, job: RunJob, worker: str, voice: Voice) -> None:
-        super().__init__(job, worker, None, voice)
+        super().__init__(job, worker, None, _Listener(voice))
         self.is_heard = False
         self.cancel_task: Callable[[], object] | None = None
 
@@ -122,6 +143,8 @@ class _Runs:
             )
         except BaseException as exc:  # noqa: BLE001 - whatever ends the task is its outcome, SystemExit too
             return Failed(describe(exc, frames_skipped=1))
+        finally:
+            self._voice.begin(None)
 
     def listen(self, orders: "Connection[bytes, bytes]") -> None:
         """Wait for the order to stop the run; there is one in the life of a child."""
@@ -152,13 +175,17 @@ def serve_runs(
     voice = Voice(connection.send_bytes)
     runs = _Runs(voice)
     Thread(target=runs.listen, args=(orders,), name="orders", daemon=True).start()
+    pid = os.getpid()
     while True:
         try:
             request = connection.recv_bytes()
         except EOFError:
             return
         voice.send(BEGUN)
-        voice.say(runs.perform(*msgspec.msgpack.decode(request, type=Request)))
+        ended = runs.perform(*msgspec.msgpack.decode(request, type=Request))
+        if os.getpid() != pid:  # a fork that the task did not end: the run goes on in its parent
+            os._exit(1)
+        voice.say(ended)
 
 
 def run_in_child(module: str, name: str, job: bytes, worker: str, result_bytes_max: int) -> bytes:

@@ -21,6 +21,7 @@ from typing import Any, Final
 import msgspec
 from joblog.services.tasks.task import Task, TaskRegistry
 from joblog.services.worker.execution.child import (
+    BEGUN,
     END,
     FROM_OUTSIDE,
     Ended,
@@ -247,7 +248,8 @@ class ProcessRuns:
             try:
                 child.send(run, request)
                 run.interruptible_by(partial(child.stop, run))
-                child.receive()
+                while child.receive() != BEGUN:  # what a fork says that an earlier run has left behind
+                    pass
             except EOFError as exc:
                 error = self._ended(child)
                 self._give_back(child)

@@ -102,7 +102,7 @@ def test_a_task_that_returns_what_nobody_awaits_fails(tmp_path: Path, monkeypatc
 
 #: Tasks that tell their process by a file, and run until there is another file.
 WAITING = """
-import asyncio, logging, multiprocessing, os, pathlib, subprocess, sys, time
+import asyncio, logging, multiprocessing, os, pathlib, subprocess, sys, threading, time
 from multiprocessing.util import Finalize
 from joblog.services.tasks.context import CancellationToken, current_job
 from joblog.services.tasks.task import task
@@ -173,6 +173,40 @@ async def listen_async(mark: str) -> None:
 def speak() -> None:
     current_job().progress(0.5, "half\\0")
     current_job().log("a\\nb")
+
+@task("leave_thread", isolation="process")
+def leave_thread(mark: str) -> str:
+    job = current_job()
+    def go_on() -> None:
+        while not pathlib.Path(mark).exists():
+            time.sleep(0.005)
+            job.log("of another job")
+            pathlib.Path(mark + ".said").touch()
+        pathlib.Path(mark + ".over").touch()
+    threading.Thread(target=go_on, daemon=True).start()
+    return "first"
+
+@task("leave_process", isolation="process")
+def leave_process(mark: str) -> str:
+    job, here = current_job(), os.getpid()
+    if os.fork() == 0:
+        while os.getppid() == here and not pathlib.Path(mark).exists():
+            time.sleep(0.005)
+            job.log("of another job")
+            pathlib.Path(mark + ".said").touch()
+        pathlib.Path(mark + ".over").touch()
+        os._exit(0)
+    return "first"
+
+@task("fork_and_fail", isolation="process")
+def fork_and_fail(share: str) -> str:
+    fork = os.fork()
+    if fork == 0:
+        if share == "raises":
+            raise LookupError("in the fork")
+        return "of the fork"
+    os.waitpid(fork, 0)
+    return "of the run"
 
 @task("log", isolation="process")
 def log() -> None:
@@ -403,6 +437,38 @@ def test_a_run_that_is_told_to_stop_too_late_leaves_its_process_to_the_next_run(
             gate.touch()
             assert msgspec.json.decode(following.result(TIMEOUT_S).result) == "done"
             assert mark.read_text() == bytes(ended.result().result).decode()
+
+
+def until_said_again(where: Path) -> None:
+    for _ in range(2):  # the first one may have been about to be noted
+        (where / "left.said").unlink(missing_ok=True)
+        until((where / "left.said").exists)
+
+
+@pytest.mark.parametrize("name", ["leave_thread", "leave_process"])
+def test_what_a_run_leaves_behind_in_its_process_says_nothing_between_other_runs(where: Path, name: str) -> None:
+    with runs_in(where) as runs:
+        mark = where / "left"
+        assert runs.result(name, str(mark)) == "first"
+        until_said_again(where)
+        running, gate = where / "running", where / "gate-of-next"
+        run, ended = runs.begin("hold", str(running), str(gate))
+        until(running.exists)
+        until_said_again(where)
+        gate.touch()
+        assert msgspec.json.decode(ended.result(TIMEOUT_S).result) == "done"
+        assert name == "leave_process" or run.told is None
+        assert runs.result("pid") == int(running.read_text())
+        mark.touch()
+        until((where / "left.over").exists)
+
+
+@pytest.mark.parametrize("share", ["raises", "returns"])
+def test_a_fork_that_comes_back_from_a_task_does_not_speak_for_its_run(where: Path, share: str) -> None:
+    with runs_in(where) as runs:
+        assert runs.result("fork_and_fail", share) == "of the run"
+        pid = runs.result("pid")
+        assert runs.result("pid") == pid
 
 
 def test_a_process_that_is_over_already_is_ended_without_a_word() -> None:
