@@ -95,14 +95,14 @@ class Handling:
             return
         for trigger in self._triggers:
             if trigger.matches(event):
-                await self._pull(trigger, event, record)
+                await self._pull(trigger, record)
 
-    async def _pull(self, trigger: TriggerFunction, event: IncomingEvent, record: Record) -> None:
+    async def _pull(self, trigger: TriggerFunction, record: Record) -> None:
         """Call the function until it returns, and send what its jobs need."""
         attempt = 1
         while True:
             try:
-                commands = await _commands(trigger, event)
+                commands = await _commands(trigger, record)
             except NoJobs as error:
                 await self._park(record, NOT_A_JOB, f"{trigger.name}: {error}", trigger.name)
                 return
@@ -139,8 +139,9 @@ class Handling:
         letter = Outgoing(self._names.deadletters, key, value, headers=said)
         try:
             await self._write([letter])
-        except TooLarge:  # the headers say where the whole record is
-            await self._write([letter._replace(key=None, value=None, headers=said[: -len(own) or None])])
+        except TooLarge:  # our headers say where the whole record is
+            ours = deadletters.headers(code, reason, ROLE, record.topic, record.partition, record.offset)
+            await self._write([letter._replace(key=None, value=None, headers=ours)])
         self._count("joblog_quarantined_records_total", ROLE, code)
         log.warning(
             "triggers.parked", extra={"place": record.place, "code": code, "reason": reason, "trigger": trigger}
@@ -162,8 +163,14 @@ class NoJobs(Exception):
     """What a function returned is no jobs, or none that can be made."""
 
 
-async def _commands(trigger: TriggerFunction, event: IncomingEvent) -> Sequence[Command]:
-    """Call the function, and make the commands; raises NoJobs, or what the function raises."""
+async def _commands(trigger: TriggerFunction, record: Record) -> Sequence[Command]:
+    """Call the function, and make the commands; raises NoJobs, or what the function raises.
+
+    It gets an event of its own, each time: it may change the data and headers, and the next call, another function
+    and the dead letter need them as they came.
+    """
+    event = read_event(record)
+    assert event is not None, "it was an event when it was read first"
     returned = await _ended(trigger.call(event))
     try:
         commands: Sequence[Command] = await _ended(trigger.commands(event, returned))

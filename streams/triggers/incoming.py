@@ -36,6 +36,8 @@ class IncomingEvent:
     - data: a JSON value; None if the event has no data.
     - topic, partition, offset, key, headers: of its record.
 
+    Who is given one may change its data and headers: each call of a function gets its own.
+
     Plain JSON gets the topic as its source, and as its id its place and when Kafka got it
     (`topic/partition/offset@milliseconds`): in a topic that is created again, other events come to the same places.
     """
@@ -135,5 +137,5 @@ def _event(
         partition=record.partition,
         offset=record.offset,
         key=record.key,
-        headers=record.headers,
+        headers=list(record.headers),
     )

@@ -156,4 +156,12 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "            return await function(event)\n",
         f"{_JOBS}::test_an_async_function_that_blocks_its_loop_does_not_hold_up_the_process",
     ),
+    mutant(
+        "trigger-own-event",
+        "an event of its own for each call, whatever functions do to theirs",
+        "streams/triggers/incoming.py",
+        "        headers=list(record.headers),\n",
+        "        headers=record.headers,\n",
+        f"{_UNIT}/test_handling.py::test_a_function_that_changes_its_event_changes_it_for_nobody_else",
+    ),
 )

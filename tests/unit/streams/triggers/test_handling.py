@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from joblog.streams.contract.ids import new_job_id
+from joblog.streams.contract.record_headers import Headers
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import InvalidData
 from joblog.streams.metrics import Meters
@@ -242,3 +243,26 @@ def test_the_name_of_a_header_that_is_not_utf8_is_left_out_of_the_dead_letter() 
     (said,) = scene.parked()
     assert (said["joblog-reason-code"], said["own"]) == ("undecodable", "kept")
     assert "\udcff" not in said
+
+
+def test_a_function_that_changes_its_event_changes_it_for_nobody_else() -> None:
+    seen: list[Any] = []
+
+    def does(event: IncomingEvent) -> Any:
+        seen.append((dict(event.data), list(event.headers)))
+        event.data.pop("id")
+        event.headers.append((7, ["no header"]))  # type: ignore[arg-type]
+        raise ValueError("after that")
+
+    scene = Scene(Function("m.f", does), Function("m.g", does), patience=Patience(2))
+    scene.handle(b'{"id": 1}')
+    assert seen == [({"id": 1}, [("own", b"kept")])] * 4, "each of two calls of two functions"
+    assert [one["own"] for one in scene.parked()] == ["kept", "kept"]
+
+
+def test_a_record_with_many_headers_that_is_too_large_is_named_with_the_reason() -> None:
+    scene = Scene()
+    own: Headers = [(f"h{number}", b"x" * 10_000) for number in range(20)]
+    asyncio.run(scene.handling.handle(record(b"{" + b" " * 1_000)._replace(headers=own)))
+    (said,) = scene.parked()
+    assert (said["joblog-reason-code"], said["joblog-offset"]) == ("undecodable", "5")
