@@ -97,9 +97,8 @@ class Endings:
             lane = self._lanes.get(lane_of_job(job_id))
             if lane is None or job_id not in lane.ends.jobs:
                 return None
-            if lane.ends.jobs[job_id]:
-                return False
-            return True if lane.at_end else None
+            # Before the end of its lane, one that has ended may turn out to be requeued.
+            return not lane.ends.jobs[job_id] if lane.at_end else None
 
     def close(self) -> None:
         self._stop.set()
@@ -132,6 +131,9 @@ class Endings:
             except KafkaException as exc:
                 log.warning("recurring.events_unread", extra={"reason": exc.args[0].str()})
                 self._stop.wait(_RETRY_S)
+            except Exception:  # without this thread, no end would ever be seen again
+                log.exception("recurring.events_unread")
+                self._stop.wait(_RETRY_S)
             finally:
                 consumer.close()
             with self._lock:
@@ -159,6 +161,8 @@ class Endings:
         ends = {number: watermarks(consumer, TopicPartition(self._topic, number))[1] for number in sought}
         times = [TopicPartition(self._topic, number, time_ms(since)) for number, since in sought.items()]
         found = consumer.offsets_for_times(times, timeout=_ANSWER_S) if times else []
+        if errors := [one.error for one in found if one.error is not None]:
+            raise KafkaException(errors[0])
         # Where nothing is so late, it begins at the end.
         starts = {one.partition: one.offset if one.offset >= 0 else ends[one.partition] for one in found}
         with self._lock:

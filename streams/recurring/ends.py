@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
+from joblog.streams.contract.unreadable import NOT_READABLE
 
 _FINAL: Final = frozenset({"job.succeeded", "job.failed", "job.deleted"})
+_ALIVE: Final = frozenset({"job.enqueued", "job.scheduled", "job.awaiting", "job.processing"})
 
 
 class _Data(msgspec.Struct):
@@ -39,15 +41,18 @@ class Ends:
 
     def take(self, job_id: str, value: bytes) -> None:
         """Read an event with this key; only those of watched jobs matter, and what cannot be read changes nothing."""
-        if self.jobs.get(job_id) is not False:
+        if job_id not in self.jobs:
             return
         try:
             event = _decode(value)
-        except msgspec.DecodeError:
+        except NOT_READABLE:
             return  # the projector parks it and says why
         if event.type == "command.rejected":
-            # Rejected, and never seen: this job will not come.
-            self.jobs[job_id] = job_id not in self.seen
+            if job_id not in self.seen:
+                self.jobs[job_id] = True  # it will not come
         elif event.type.startswith("job."):
             self.seen.add(job_id)
-            self.jobs[job_id] = event.type in _FINAL and not event.data.traversed
+            if event.type in _ALIVE or event.data.traversed:
+                self.jobs[job_id] = False  # also one that had ended, and was requeued
+            elif event.type in _FINAL:
+                self.jobs[job_id] = True

@@ -6,9 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from joblog.streams.contract.ids import lane_of_job, new_job_id
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.kafka.clients import KafkaConfig
+from joblog.streams.kafka.last_records import watermarks
+from joblog.streams.recurring import endings as module
 from joblog.streams.recurring.endings import Endings
 from joblog.streams.recurring.sender import Record, Sender
 from msgspec import json
@@ -82,6 +85,28 @@ def test_an_expected_job_is_found_though_the_clock_of_its_process_is_ahead(
     endings.expect([fast], created_at + timedelta(hours=1))
     wait_until(lambda: endings.is_running(fast), 30, "the end of the lane, where nothing is so late")
     endings.watch({fast: created_at})
+    wait_until(lambda: endings.is_running(fast) is False, 30, "the end of the job")
+
+
+def test_ends_are_seen_again_after_an_error_that_nobody_foresaw(
+    endings: Endings,
+    sender: Sender,
+    topics: TopicNames,
+    wait_until: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    errors = iter([RuntimeError("nobody foresaw it")])
+
+    def broken_once(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
+        for error in errors:
+            raise error
+        return watermarks(consumer, place)
+
+    monkeypatch.setattr(module, "_RETRY_S", 0.01)
+    monkeypatch.setattr(module, "watermarks", broken_once)
+    fast = job()
+    happens(sender, topics, fast, "job.enqueued", "job.succeeded")
+    endings.watch({fast: datetime.now(UTC)})
     wait_until(lambda: endings.is_running(fast) is False, 30, "the end of the job")
 
 

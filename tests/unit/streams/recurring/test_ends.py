@@ -31,10 +31,17 @@ def test_a_job_whose_creation_was_rejected_will_not_come_but_one_that_is_there_g
     assert not ended("job.enqueued", "command.rejected")
 
 
+def test_a_job_that_is_requeued_has_not_ended() -> None:
+    assert not ended("job.processing", "job.failed", "job.enqueued")
+    assert ended("job.processing", "job.failed", "job.enqueued", "job.processing", "job.succeeded")
+    assert ended("job.failed", "job.parameter_set"), "which leads to no other state"
+
+
 def test_what_is_no_event_changes_nothing_nor_do_other_jobs() -> None:
     ends = Ends()
     ends.watch(JOB)
-    ends.take(JOB, b"{")
+    for value in (b"{", b'{"type": "job.\xff"}', b'{"type": "job.deleted", "deep": ' + b"[" * 100_000):
+        ends.take(JOB, value)
     ends.take(OTHER, json.encode({"type": "job.deleted"}))
     assert ends.jobs == {JOB: False}
     ends.take(JOB, json.encode({"type": "job.deleted"}))
