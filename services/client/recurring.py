@@ -35,7 +35,7 @@ from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import EnqueueError, InvalidData
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.recurring.due import paused_again
-from joblog.streams.recurring.jobs import parameters_of, partition_of
+from joblog.streams.recurring.jobs import Installation, create_command, parameters_of, partition_of
 from joblog.streams.recurring.reading import read_rows
 from joblog.streams.recurring.rows import Row, encode_aspect
 from joblog.streams.recurring.schedule import schedule_of
@@ -228,6 +228,8 @@ class RecurringJobs:
     def _write_definition(self, made: Definition, row: Row | None) -> Definition:
         """Write it unless it is there already; its occurrences count from now if they come at other times."""
         schedule_of(made)
+        # A job of it as it would be: InvalidData if that is too large.
+        create_command(made, made.starts_at, Cause.SCHEDULE, made.starts_at, Installation(self._lanes, {}, {}))
         before = row.definition if row is not None else None
         if before is not None:
             same = made.model_copy(update={"starts_at": before.starts_at, "version": before.version})

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from joblog.streams.contract import wire
-from joblog.streams.contract.codec import encode
+from joblog.streams.contract.codec import VALUE_BYTES_MAX, encode
 from joblog.streams.contract.ids import hashed_job_id, lane_of_job, lane_of_queue, lane_of_shard
 from joblog.streams.contract.recurring import (
     PARAMETER_CAUSE,
@@ -18,6 +18,7 @@ from joblog.streams.contract.recurring import (
 from joblog.streams.contract.retry import Retry
 from joblog.streams.contract.shards import shards_of
 from joblog.streams.contract.timestamps import format_time, time_ms
+from joblog.streams.errors import InvalidData
 
 SOURCE = "/joblog/recurring"
 
@@ -60,7 +61,7 @@ def parameters_of(definition: Definition, occurrence: datetime, cause: Cause) ->
 def create_command(
     definition: Definition, occurrence: datetime, cause: Cause, now: datetime, where: Installation
 ) -> Command:
-    """The command that creates the job of an occurrence.
+    """The command that creates the job of an occurrence; InvalidData if no elector would read it for its size.
 
     Who sends it again after a restart may think of another cause; the job is the same, and keeps the first one.
     """
@@ -78,7 +79,13 @@ def create_command(
         timeout_s=definition.timeout_s,
         parameters={name: _raw(value) for name, value in parameters.items()},
     )
-    return _command("job.create", job_id, now, command)
+    made = _command("job.create", job_id, now, command)
+    if len(made.value) > VALUE_BYTES_MAX:
+        raise InvalidData(
+            f"a job of {definition.id} would be a command of {len(made.value)} bytes, more than the "
+            f"{VALUE_BYTES_MAX} of any command: pass a reference to large data instead"
+        )
+    return made
 
 
 def delete_command(job_id: str, definition: Definition, now: datetime) -> Command:

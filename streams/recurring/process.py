@@ -26,6 +26,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaException
 from joblog.streams.contract.recurring import Progress, record_key
 from joblog.streams.contract.topics import TopicNames
+from joblog.streams.errors import InvalidData
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
@@ -219,15 +220,18 @@ class Recurring:
                     return
 
     def _planned(self, row: Row, now: datetime) -> Plan | None:
-        """The plan of one row; what nobody foresaw costs this row a while, and the others nothing."""
+        """The plan of one row; one that cannot be made costs this row a while, and the others nothing."""
         try:
             return planned(row, self._endings.is_running, now, self._where)
+        except InvalidData as error:  # a definition that no client would have written
+            row.error = str(error)
+            log.warning("recurring.undecided", extra={"recurring_id": row.id, "reason": row.error})
         except Exception as error:  # its records may be anybody's
             self._meters.inc("joblog_internal_errors_total", ROLE)
             log.exception("recurring.undecided", extra={"recurring_id": row.id})
             row.error = f"{type(error).__name__}: {error}"
-            row.next_due = now + UNDECIDED
-            return None
+        row.next_due = now + UNDECIDED
+        return None
 
     # --- doing ---
 

@@ -25,4 +25,12 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "            except ZeroDivisionError:  # without",
         f"{_BROKER}/test_endings.py::test_ends_are_seen_again_after_an_error_that_nobody_foresaw",
     ),
+    mutant(
+        "recurring-size",
+        "leaving alone a definition whose jobs no elector would read",
+        "streams/recurring/jobs.py",
+        "    if len(made.value) > VALUE_BYTES_MAX:\n",
+        "    if False:\n",
+        f"{_UNIT}/test_process.py::test_a_definition_whose_jobs_are_too_large_costs_the_others_nothing",
+    ),
 )

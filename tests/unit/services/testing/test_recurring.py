@@ -168,3 +168,9 @@ def test_jobs_that_take_longer_than_the_time_between_them_are_run_for_the_time_g
     ran = joblog.run_for(minutes=10)
     assert len(ran) == 10, "one for each minute of the ten, though they took 50"
     assert len(joblog.jobs(state=State.ENQUEUED)) == 41
+
+
+def test_a_definition_is_refused_whose_jobs_would_be_too_large(joblog: InMemoryJoblog) -> None:
+    with pytest.raises(InvalidData, match="more than the 1048576 of any command"):
+        joblog.recurring.add_or_update("large", tick, "@hourly", args=("x" * 1_048_576,))
+    assert joblog.recurring.list() == []

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from math import inf
 
 import pytest
+from joblog.streams.contract.codec import VALUE_BYTES_MAX
 from joblog.streams.contract.recurring import Definition, Overlap, Progress
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.health import Health
@@ -235,4 +236,20 @@ def test_a_row_that_cannot_be_decided_costs_the_others_nothing(
     assert (row.error or "").startswith("RuntimeError: nobody foresaw")
     assert row.next_due == NOW + UNDECIDED
     assert meters.registry.get_sample_value("joblog_internal_errors_total", {"role": "recurring"}) == 1
+    assert [one.message for one in caplog.records] == ["recurring.undecided"]
+
+
+def test_a_definition_whose_jobs_are_too_large_costs_the_others_nothing(
+    process: Recurring, meters: Meters, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client refuses it, but anybody may write to the topic; no elector would read its commands."""
+    process._held[0].is_ready = True
+    large = Definition(id="a", schedule="* * * * *", task="t", starts_at=START, args=("x" * VALUE_BYTES_MAX,))
+    take(process, b"a", encode_aspect(large))
+    take(process, b"good", definition("good"))
+    assert planned(process) == ["good"]
+    row = process._held[0].rows.rows["a"]
+    assert "bytes, more than the 1048576 of any command" in (row.error or "")
+    assert row.next_due == NOW + UNDECIDED
+    assert not meters.registry.get_sample_value("joblog_internal_errors_total", {"role": "recurring"})
     assert [one.message for one in caplog.records] == ["recurring.undecided"]
