@@ -5,7 +5,7 @@ beginning, and writes a mark at its end: once the mark comes back, everything be
 
 1. decides on each definition whose time has come (deciding.py);
 2. sends the commands, and waits until Kafka has acknowledged them;
-3. notes the progress in the same way.
+3. notes the progress in the same way, and again at the next tick if that fails.
 
 A process that dies between 2 and 3 leaves occurrences that the next owner decides on again; the ids of the jobs are
 those of before, so each is created once. No error disables a definition: what could not be sent is due at the next
@@ -181,8 +181,11 @@ class Recurring:
             now = self._clock()
             self._endings.watch(self._unacknowledged | watched(self._rows(), now, self._where))
             plans = list(self._plans(now))
-            if plans:
-                await self._perform(plans)
+            try:
+                if plans:
+                    await self._perform(plans)
+            finally:
+                await self._note()
             await self._note_ends(now)
             await self._park()
         except (KafkaException, BufferError) as exc:
@@ -236,22 +239,31 @@ class Recurring:
     # --- doing ---
 
     async def _perform(self, plans: list[tuple[int, Held, Plan]]) -> None:
-        create, note = self._names.commands, self._names.recurring
-        commands = [Record(create, one.lane, one.job_id, one.value) for *_, made in plans for one in made.commands]
+        topic = self._names.commands
+        commands = [Record(topic, one.lane, one.job_id, one.value) for *_, made in plans for one in made.commands]
         self._awake.look()
         self._expect(plans)
         created_at = await asyncio.to_thread(self._sender.send, commands)
         self._unacknowledged.clear()
-        self._awake.look()
-        # From here on they exist. What is noted is read back, too; until then the rows have it. A process that lost a
-        # partition meanwhile notes nothing there: its progress could be the last of its key, and less than another's.
-        notes = list[Record]()
-        for number, held, made in plans:
-            made.row.progress, made.row.next_due = made.progress(created_at), None
-            if self._held.get(number) is held:
-                notes += [Record(note, number, key, value) for key, value in made.notes(created_at)]
+        # From here on they exist. What is noted is read back, too; until then the rows have it.
+        for _, held, made in plans:
+            held.carried_out(made, created_at)
         count(self._meters, [made for *_, made in plans], self._clock())
-        await asyncio.to_thread(self._sender.send, notes)
+
+    async def _note(self) -> None:
+        """Note how far it came, until that is acknowledged: whoever has the partition next would decide it again.
+
+        A process that lost a partition meanwhile notes nothing there: its progress could be the last of its key, and
+        less than another's.
+        """
+        self._awake.look()
+        noted = [(number, held) for number, held in self._held.items() if held.unnoted]
+        topic = self._names.recurring
+        notes = [Record(topic, number, key, value) for number, held in noted for key, value in held.notes()]
+        if notes:
+            await asyncio.to_thread(self._sender.send, notes)
+        for _, held in noted:
+            held.unnoted.clear()
 
     def _expect(self, plans: list[tuple[int, Held, Plan]]) -> None:
         """Let the ends of these jobs be seen, however soon they come."""

@@ -33,4 +33,20 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "    if False:\n",
         f"{_UNIT}/test_process.py::test_a_definition_whose_jobs_are_too_large_costs_the_others_nothing",
     ),
+    mutant(
+        "recurring-unnoted",
+        "noting again what was not acknowledged",
+        "streams/recurring/process.py",
+        "        if notes:\n",
+        "        [held.unnoted.clear() for _, held in noted]\n        if notes:\n",
+        f"{_UNIT}/test_process.py::test_what_could_not_be_noted_is_noted_at_the_next_tick",
+    ),
+    mutant(
+        "recurring-removed-meanwhile",
+        "noting nothing of a definition that was removed meanwhile",
+        "streams/recurring/held.py",
+        "            if self.rows.rows.get(recurring_id) is made.row and made.row.definition is not None:\n",
+        "            if True:\n",
+        f"{_UNIT}/test_process.py::test_nothing_is_noted_of_a_definition_that_was_removed_meanwhile",
+    ),
 )

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from math import inf
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from joblog.streams.contract.codec import VALUE_BYTES_MAX
 from joblog.streams.contract.recurring import Definition, Overlap, Progress
 from joblog.streams.contract.topics import TopicNames
@@ -37,7 +38,7 @@ class Broken:
 
 
 class Sent:
-    """A sender that keeps what it is given; `meanwhile` happens while it waits for Kafka."""
+    """A sender that keeps what it is given; `meanwhile` happens while it waits for Kafka, and may raise."""
 
     def __init__(self, meanwhile: Callable[[], object] = lambda: None) -> None:
         self.records: list[Record] = []
@@ -67,6 +68,12 @@ def process(meters: Meters) -> Recurring:
 def take(process: Recurring, key: bytes, value: bytes) -> None:
     """Let the process read a record of partition 0."""
     process._take(Read(0, 0, key, value, []))
+
+
+async def perform(process: Recurring) -> None:
+    """Do what is due, as a tick does."""
+    await process._perform(list(process._plans(NOW)))
+    await process._note()
 
 
 def definition(recurring_id: str, overlap: Overlap = Overlap.ALLOW, schedule: str = "* * * * *") -> bytes:
@@ -140,7 +147,7 @@ def test_the_end_of_a_job_is_noted_so_that_it_is_not_looked_for_again(process: R
 def test_commands_come_first_and_then_what_is_noted(process: Recurring) -> None:
     sent = process._sender = Sent()  # type: ignore[assignment]
     process._held[0].is_ready = True
-    asyncio.run(process._perform(list(process._plans(NOW))))
+    asyncio.run(perform(process))
     assert [record.topic for record in sent.records] == ["t.commands", "t.recurring"]
     assert planned(process) == []
 
@@ -152,7 +159,7 @@ def test_a_process_that_was_paused_since_it_decided_sends_nothing_of_that(proces
     process._awake = Awake(monotonic.__next__)
     process._awake.look()
     with pytest.raises(Slept):
-        asyncio.run(process._perform(list(process._plans(NOW))))
+        asyncio.run(perform(process))
     assert sent.records == []
 
 
@@ -201,14 +208,39 @@ def test_much_that_is_due_is_decided_in_several_ticks(process: Recurring, monkey
     take(process, b"b", definition("b"))
     for recurring_id in ("a", "b"):
         assert planned(process) == [recurring_id]
-        asyncio.run(process._perform(list(process._plans(NOW))))
+        asyncio.run(perform(process))
     assert planned(process) == []
 
 
 def test_a_process_that_lost_a_partition_meanwhile_notes_nothing_there(process: Recurring) -> None:
     sent = process._sender = Sent(lambda: process._assigned([0]))  # type: ignore[assignment]
     process._held[0].is_ready = True
-    asyncio.run(process._perform(list(process._plans(NOW))))
+    asyncio.run(perform(process))
+    assert [record.topic for record in sent.records] == ["t.commands"]
+
+
+def test_what_could_not_be_noted_is_noted_at_the_next_tick(process: Recurring) -> None:
+    """Else the next owner would decide on it again, when the lane may have forgotten the job."""
+    errors = iter([None, KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT))])
+
+    def fail_once() -> None:
+        if (error := next(errors, None)) is not None:
+            raise error
+
+    sent = process._sender = Sent(fail_once)  # type: ignore[assignment]
+    process._clock = lambda: NOW
+    process._held[0].is_ready = process._held[0].is_marked = True
+    asyncio.run(process._tick())
+    asyncio.run(process._tick())
+    asyncio.run(process._tick())
+    assert [record.key for record in sent.records[1:]] == ["a|progress", "a|progress"]
+    assert sent.records[1] == sent.records[2]
+
+
+def test_nothing_is_noted_of_a_definition_that_was_removed_meanwhile(process: Recurring) -> None:
+    sent = process._sender = Sent(lambda: process._take(Read(0, 0, b"a", None, [])))  # type: ignore[assignment]
+    process._held[0].is_ready = True
+    asyncio.run(perform(process))
     assert [record.topic for record in sent.records] == ["t.commands"]
 
 
