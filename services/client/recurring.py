@@ -158,9 +158,10 @@ class RecurringJobs:
         self._send(recurring_id, [(Pause, paused_again(self._existing(recurring_id).pause, now, asked.until))])
 
     def resume(self, recurring_id: str) -> None:
-        """End a pause."""
-        self._existing(recurring_id)
-        self._send(recurring_id, [(Pause, Pause(paused=False, at=self._now()))])
+        """End a pause; without one nothing changes, and what was due while no process ran is still made up for."""
+        now = self._now()
+        if self._existing(recurring_id).is_paused(now):
+            self._send(recurring_id, [(Pause, Pause(paused=False, at=now))])
 
     def skip_next(self, recurring_id: str) -> datetime:
         """Leave out the next occurrence, which is returned; to call it again before that one changes nothing."""

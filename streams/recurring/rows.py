@@ -36,10 +36,13 @@ class Row:
         """When there may be something to do, if no record comes; None without a schedule."""
         if self.definition is None or self.schedule is None:
             return None
-        if self.pause is not None and self.is_paused(now):
-            return self.pause.until or now + _DAY
         after = max(lower_bound(self.definition, self.pause, self.progress, now), now)
-        return self.schedule.next_after(after) or now + _DAY
+        if self.pause is None or not self.is_paused(now):
+            return self.schedule.next_after(after) or now + _DAY
+        over = self.pause.until or now + _DAY
+        # One that begins by a clock which is ahead leaves room for what is due before.
+        before = self.schedule.next_after(after) if now < self.pause.at else None
+        return over if before is None else min(before, over)
 
     def upcoming(self, now: datetime, count: int) -> list[datetime]:
         """The next occurrences that would be created, from now on."""

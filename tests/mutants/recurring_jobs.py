@@ -6,6 +6,7 @@ from tests.mutants.mutant import Mutant, mutant
 
 _UNIT: Final = "tests/unit/streams/recurring"
 _ENDS: Final = f"{_UNIT}/test_ends.py"
+_MEMORY: Final = "tests/unit/services/testing/test_recurring.py"
 _BROKER: Final = "tests/integration/streams/recurring"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
@@ -48,5 +49,21 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "            if self.rows.rows.get(recurring_id) is made.row and made.row.definition is not None:\n",
         "            if True:\n",
         f"{_UNIT}/test_process.py::test_nothing_is_noted_of_a_definition_that_was_removed_meanwhile",
+    ),
+    mutant(
+        "recurring-resume",
+        "ending a pause only where there is one",
+        "services/client/recurring.py",
+        "        if self._existing(recurring_id).is_paused(now):\n",
+        "        if self._existing(recurring_id):\n",
+        f"{_MEMORY}::test_to_resume_what_is_not_paused_takes_nothing_away",
+    ),
+    mutant(
+        "recurring-pause-ahead",
+        "what is due before a pause by a clock that is ahead",
+        "streams/recurring/rows.py",
+        "        return over if before is None else min(before, over)\n",
+        "        return over\n",
+        f"{_UNIT}/test_rows.py",
     ),
 )

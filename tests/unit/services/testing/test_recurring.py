@@ -138,6 +138,20 @@ def test_definitions_are_paused_skipped_edited_triggered_and_removed(joblog: InM
         calls.get("hourly")
 
 
+def test_to_resume_what_is_not_paused_takes_nothing_away(joblog: InMemoryJoblog) -> None:
+    calls = joblog.recurring
+    calls.add_or_update("hourly", tick, "@hourly")
+    with joblog.recurring_outage():
+        joblog.advance(hours=1, minutes=30)
+        calls.resume("hourly")
+    assert times(joblog) == ["13:00 misfire"]
+    calls.pause("hourly", until=NOW + timedelta(hours=2, minutes=30))
+    with joblog.recurring_outage():
+        joblog.advance(hours=2)
+        calls.resume("hourly")
+    assert times(joblog) == ["13:00 misfire", "15:00 misfire"], "the pause was over before that one was due"
+
+
 def test_a_definition_that_cannot_be_used_is_refused_as_by_a_client(joblog: InMemoryJoblog) -> None:
     with pytest.raises(InvalidData, match="Europe/Berlim"):
         joblog.recurring.add_or_update("x", tick, "@daily", zone="Europe/Berlim")

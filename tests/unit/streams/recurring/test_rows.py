@@ -81,3 +81,14 @@ def test_an_occurrence_has_one_job_id_in_a_lane_of_its_queue() -> None:
     first = lane_of_queue("q", 8)
     assert {lane_of_job(one) for one in ids} == {(first + shard) % 8 for shard in range(3)}
     assert job_of(DEFINITION.model_copy(update={"id": "b"}), NOON, where) not in ids
+
+
+def test_what_is_due_before_a_pause_comes_in_time_though_the_clock_of_who_paused_is_ahead() -> None:
+    """The process has read the pause before it begins by its own clock."""
+    rows, now = Rows(), NOON + timedelta(minutes=59)
+    put(rows, DEFINITION)
+    put(rows, Pause(paused=True, at=NOON + timedelta(minutes=61)))
+    row = rows.rows["a"]
+    assert row.look_again(now) == NOON + timedelta(hours=1)
+    put(rows, Pause(paused=True, at=now, until=NOON + timedelta(hours=2)))
+    assert row.look_again(now) == NOON + timedelta(hours=2)
