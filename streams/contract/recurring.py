@@ -142,7 +142,8 @@ class Progress(Message):
     """How far the recurring process came: every occurrence up to `through` was decided.
 
     - last_job_id, last_occurrence, last_created_at: the last job that it created.
-    - last_ended: that job is known to have ended, so that its end need not be looked for in the log again.
+    - last_ended_at: when that job is known to have ended, and not to have been requeued; what happened before does
+      not have to be read again.
     - waiting: the occurrence that waits for that job to end.
     - skipped: the last occurrences that were left out, at most SKIPPED_MAX, the latest last. Of many that misfired
       at once, only the last ones are there.
@@ -152,7 +153,7 @@ class Progress(Message):
     last_job_id: JobId | None = None
     last_occurrence: Instant | None = None
     last_created_at: Instant | None = None
-    last_ended: bool = False
+    last_ended_at: Instant | None = None
     waiting: Instant | None = None
     skipped: tuple[Skipped, ...] = ()
 

@@ -7,13 +7,15 @@ from typing import Final
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.recurring import Overlap
 from joblog.streams.recurring.due import Decision, decide
+from joblog.streams.recurring.ends import Watched
 from joblog.streams.recurring.jobs import Installation
 from joblog.streams.recurring.plan import Plan, plan
 from joblog.streams.recurring.rows import Row
 
-#: An end is noted so late. By then what was noted of the job's creation is read back, and cannot replace it;
-#: and a definition that comes more often has its next job, and writes no record more.
-ENDED_AFTER: Final = timedelta(minutes=2)
+#: For so long events are read again at most, by whoever looks for the end of a last job.
+NOTED_EACH: Final = timedelta(hours=1)
+#: The events of such a time may not have been read yet.
+UNREAD: Final = timedelta(minutes=10)
 
 #: Whether a job that is watched has not ended; None while that is not known.
 IsRunning = Callable[[str], bool | None]
@@ -25,31 +27,32 @@ def planned(row: Row, is_running: IsRunning, now: datetime, where: Installation)
     return None if decision is None else plan(row, decision, now, where)
 
 
-def watched(rows: Iterable[Row], now: datetime, where: Installation) -> dict[str, datetime]:
-    """The last jobs of the definitions whose overlap matters, with when each was created."""
-    found = dict[str, datetime]()
+def watched(rows: Iterable[Row], now: datetime, where: Installation) -> dict[str, Watched]:
+    """The last jobs of the definitions whose overlap matters, and what is known of each."""
+    found = dict[str, Watched]()
     for row in rows:
         job_id = _last_job(row, where)
         if job_id is not None and row.progress is not None:
-            found[job_id] = min(row.progress.last_created_at or row.progress.through, now)
+            created = row.progress.last_created_at or row.progress.through
+            ended_at = row.progress.last_ended_at
+            found[job_id] = Watched(min(ended_at or created, now), has_ended=ended_at is not None)
     return found
 
 
-def newly_ended(rows: Iterable[Row], is_running: IsRunning, now: datetime, where: Installation) -> Iterator[Row]:
-    """The rows for which it is to be noted that their last job has ended, `ENDED_AFTER` its creation."""
+def to_note(rows: Iterable[Row], is_running: IsRunning, now: datetime, where: Installation) -> Iterator[Row]:
+    """The rows for which it is to be noted, for the first time or anew, that their last job has ended."""
     for row in rows:
-        job_id = _last_job(row, where)
-        if job_id is not None and row.progress is not None and is_running(job_id) is False:
-            created = row.progress.last_created_at
-            if created is not None and now - created > ENDED_AFTER:
-                yield row
+        job_id, progress = _last_job(row, where), row.progress
+        if job_id is None or progress is None:
+            continue
+        known = progress.last_ended_at or progress.last_created_at
+        if known is not None and now - known > NOTED_EACH + UNREAD and is_running(job_id) is False:
+            yield row
 
 
 def _last_job(row: Row, where: Installation) -> str | None:
     """The job whose end the next one has to know, if there is one; a lane that does not exist has none."""
     if row.definition is None or row.definition.overlap is Overlap.ALLOW or row.progress is None:
-        return None
-    if row.progress.last_ended:
         return None
     job_id = row.progress.last_job_id
     return job_id if job_id is not None and lane_of_job(job_id) < where.lanes else None

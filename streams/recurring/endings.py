@@ -4,7 +4,8 @@ A plain consumer reads the lanes of the jobs that are asked for, from when the o
 at the keys of records only; Faust would be too slow for all events of a busy installation.
 
 A job may have ended before anybody asks for it. So whoever is about to create one says so (`expect`): nothing of it
-can have been read then. For any other job its lane is read again, from the job's creation on.
+can have been read then. For any other job its lane is read again, from the job's creation on; or, as that may be long
+ago, from when the job is known to have ended.
 """
 
 import logging
@@ -19,7 +20,7 @@ from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.timestamps import EPOCH, time_ms
 from joblog.streams.kafka.clients import KafkaConfig, reader
 from joblog.streams.kafka.last_records import watermarks
-from joblog.streams.recurring.ends import Ends
+from joblog.streams.recurring.ends import Ends, Watched
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class _Lane:
         self.seek = instant if self.seek is None else min(self.seek, instant)
         self.at_end = False
 
-    def keep(self, jobs: Mapping[str, datetime]) -> None:
+    def keep(self, jobs: Mapping[str, Watched]) -> None:
         """Watch no others than these."""
         self.ends.keep(jobs)
         self.since = {job_id: since for job_id, since in self.since.items() if job_id in jobs}
@@ -75,11 +76,11 @@ class Endings:
         """Watch these jobs, too, until the next call of `watch`; they are created after this call."""
         with self._lock:
             for job_id in jobs:
-                self._add(job_id, now, is_expected=True)
+                self._add(job_id, Watched(now), is_expected=True)
         self._begin()
 
-    def watch(self, jobs: Mapping[str, datetime]) -> None:
-        """Watch these jobs, with when each was created, and no others."""
+    def watch(self, jobs: Mapping[str, Watched]) -> None:
+        """Watch these jobs and no others."""
         with self._lock:
             wanted = {lane_of_job(job_id) for job_id in jobs}
             for lane in set(self._lanes) - wanted:
@@ -87,8 +88,8 @@ class Endings:
                 self._changed = True
             for state in self._lanes.values():
                 state.keep(jobs)
-            for job_id, created in jobs.items():
-                self._add(job_id, created)
+            for job_id, known in jobs.items():
+                self._add(job_id, known)
         self._begin()
 
     def is_running(self, job_id: str) -> bool | None:
@@ -110,15 +111,15 @@ class Endings:
             self._thread = threading.Thread(target=self._run, name="endings", daemon=True)
             self._thread.start()
 
-    def _add(self, job_id: str, created: datetime, *, is_expected: bool = False) -> None:
+    def _add(self, job_id: str, job: Watched, *, is_expected: bool = False) -> None:
         number, is_new_lane = lane_of_job(job_id), lane_of_job(job_id) not in self._lanes
         lane = self._lanes.setdefault(number, _Lane())
         known = lane.since.get(job_id)
         # A job that was expected may turn out to be older: by the broker's clock, which counts.
-        if known is not None and known <= created:
+        if known is not None and known <= job.at:
             return
-        since = lane.since[job_id] = max(created, EPOCH + _SKEW) - _SKEW
-        lane.ends.watch(job_id)
+        since = lane.since[job_id] = max(job.at, EPOCH + _SKEW) - _SKEW
+        lane.ends.watch(job_id, has_ended=job.has_ended)
         if known is not None or is_new_lane or not is_expected:
             lane.read_from(since)
             self._changed = True

@@ -2,7 +2,8 @@
 
 from collections.abc import Container
 from dataclasses import dataclass, field
-from typing import Final
+from datetime import datetime
+from typing import Final, NamedTuple
 
 import msgspec
 from joblog.streams.contract.unreadable import NOT_READABLE
@@ -23,6 +24,13 @@ class _Event(msgspec.Struct):
 _decode: Final = msgspec.json.Decoder(_Event).decode
 
 
+class Watched(NamedTuple):
+    """What is known of a job: whether it has ended, at an instant (when it was created, if it has not)."""
+
+    at: datetime
+    has_ended: bool = False
+
+
 @dataclass(slots=True)
 class Ends:
     """The jobs that are watched, and whether each has ended; `seen` are those that have had an event."""
@@ -30,9 +38,11 @@ class Ends:
     jobs: dict[str, bool] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
 
-    def watch(self, job_id: str) -> None:
+    def watch(self, job_id: str, *, has_ended: bool = False) -> None:
         """Watch a job from here on; one that is watched already stays as it is."""
-        self.jobs.setdefault(job_id, False)
+        self.jobs.setdefault(job_id, has_ended)
+        if has_ended:
+            self.seen.add(job_id)
 
     def keep(self, jobs: Container[str]) -> None:
         """Watch no others than these."""

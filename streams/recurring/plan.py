@@ -59,7 +59,7 @@ def plan(row: Row, decision: Decision, now: datetime, where: Installation) -> Pl
             "last_job_id": command.job_id,
             "last_occurrence": occurrence,
             "last_created_at": now,
-            "last_ended": False,
+            "last_ended_at": None,
         }
         progress = progress.model_copy(update=made)
     if decision.left_out:

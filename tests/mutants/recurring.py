@@ -88,7 +88,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "streams/recurring/process.py",
         "            await self._note_ends(now)\n",
         "",
-        f"{_PROCESS}::test_the_end_of_a_job_is_noted_so_that_it_is_not_looked_for_again",
+        f"{_PROCESS}::test_an_end_is_noted_now_and_then_so_that_what_happened_before_is_not_read_again",
     ),
     mutant(
         "recurring-ended-busy",

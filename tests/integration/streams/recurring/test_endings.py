@@ -13,6 +13,7 @@ from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.kafka.last_records import watermarks
 from joblog.streams.recurring import endings as module
 from joblog.streams.recurring.endings import Endings
+from joblog.streams.recurring.ends import Watched
 from joblog.streams.recurring.sender import Record, Sender
 from msgspec import json
 
@@ -49,14 +50,14 @@ def test_the_end_of_a_job_is_seen_that_came_before_the_job_was_watched(
 ) -> None:
     """A job may take a millisecond, and the recurring process asks for it a tick after it has created it."""
     before, fast = job(), job()
-    endings.watch({before: datetime.now(UTC)})
+    endings.watch({before: Watched(datetime.now(UTC))})
     happens(sender, topics, before, "job.enqueued")
     wait_until(lambda: endings.is_running(before), 30, "the job before")
     created_at = datetime.now(UTC)
     happens(sender, topics, fast, "job.enqueued", "job.processing", "job.succeeded")
     happens(sender, topics, before, "job.succeeded")
     wait_until(lambda: endings.is_running(before) is False, 30, "the end of the job before")
-    endings.watch({fast: created_at})
+    endings.watch({fast: Watched(created_at)})
     assert not endings.is_running(fast), "it may have ended already"
     wait_until(lambda: endings.is_running(fast) is False, 30, "the end of the fast job")
 
@@ -65,7 +66,7 @@ def test_a_job_that_was_expected_is_known_without_reading_the_lane_again(
     endings: Endings, sender: Sender, topics: TopicNames, wait_until: Callable[..., Any]
 ) -> None:
     before, fast = job(), job()
-    endings.watch({before: datetime.now(UTC)})
+    endings.watch({before: Watched(datetime.now(UTC))})
     happens(sender, topics, before, "job.enqueued")
     wait_until(lambda: endings.is_running(before), 30, "the job before")
     created_at = datetime.now(UTC)
@@ -73,7 +74,7 @@ def test_a_job_that_was_expected_is_known_without_reading_the_lane_again(
     happens(sender, topics, fast, "job.enqueued", "job.succeeded")
     happens(sender, topics, before, "job.succeeded")
     wait_until(lambda: endings.is_running(before) is False, 30, "the end of the job before")
-    endings.watch({fast: created_at - timedelta(seconds=1)})
+    endings.watch({fast: Watched(created_at - timedelta(seconds=1))})
     assert endings.is_running(fast) is False
 
 
@@ -84,7 +85,7 @@ def test_an_expected_job_is_found_though_the_clock_of_its_process_is_ahead(
     happens(sender, topics, fast, "job.enqueued", "job.succeeded")
     endings.expect([fast], created_at + timedelta(hours=1))
     wait_until(lambda: endings.is_running(fast), 30, "the end of the lane, where nothing is so late")
-    endings.watch({fast: created_at})
+    endings.watch({fast: Watched(created_at)})
     wait_until(lambda: endings.is_running(fast) is False, 30, "the end of the job")
 
 
@@ -106,8 +107,25 @@ def test_ends_are_seen_again_after_an_error_that_nobody_foresaw(
     monkeypatch.setattr(module, "watermarks", broken_once)
     fast = job()
     happens(sender, topics, fast, "job.enqueued", "job.succeeded")
-    endings.watch({fast: datetime.now(UTC)})
+    endings.watch({fast: Watched(datetime.now(UTC))})
     wait_until(lambda: endings.is_running(fast) is False, 30, "the end of the job")
+
+
+def test_a_job_that_is_known_to_have_ended_is_read_of_from_then_on(
+    endings: Endings, sender: Sender, topics: TopicNames, wait_until: Callable[..., Any]
+) -> None:
+    """It may have ended a month ago; but it may have been requeued since it was looked at."""
+    requeued, ended = job(), job()
+    later = datetime.now(UTC) + timedelta(
+        minutes=5
+    )  # behind the events of the creation, as its lane is sought by time
+    happens(sender, topics, ended, "job.enqueued")
+    endings.watch({ended: Watched(later, has_ended=True), requeued: Watched(later, has_ended=True)})
+    wait_until(lambda: endings.is_running(requeued) is False, 30, "the end of the lane")
+    assert endings.is_running(ended) is False
+    happens(sender, topics, requeued, "job.enqueued")
+    wait_until(lambda: endings.is_running(requeued), 30, "the requeued job")
+    assert endings.is_running(ended) is False
 
 
 def test_a_lane_in_which_events_come_all_the_time_is_known(
@@ -124,7 +142,7 @@ def test_a_lane_in_which_events_come_all_the_time_is_known(
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        endings.watch({running: datetime.now(UTC)})
+        endings.watch({running: Watched(datetime.now(UTC))})
         wait_until(lambda: endings.is_running(running), 20, "what is known of the lane")
     finally:
         stop.set()

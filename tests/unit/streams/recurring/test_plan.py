@@ -124,9 +124,9 @@ def test_what_is_noted_has_the_time_at_which_brokers_stored_the_command() -> Non
 
 
 def test_a_new_job_has_not_ended_though_the_one_before_has() -> None:
-    before = Progress(through=at(0), last_job_id=JOB, last_created_at=at(0), last_ended=True)
+    before = Progress(through=at(0), last_job_id=JOB, last_created_at=at(0), last_ended_at=at(0))
     made = planned(1, before, overlap=Overlap.SKIP)
-    assert (made.decided.last_ended, made.awaited) == (False, made.commands[0].job_id)
+    assert (made.decided.last_ended_at, made.awaited) == (None, made.commands[0].job_id)
     assert planned(1, before, overlap=Overlap.ALLOW).awaited is None
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from math import inf
 
@@ -16,7 +16,8 @@ from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
 from joblog.streams.recurring import process as module
 from joblog.streams.recurring.awake import ASLEEP_S, Awake, Slept
-from joblog.streams.recurring.deciding import ENDED_AFTER
+from joblog.streams.recurring.deciding import NOTED_EACH, UNREAD
+from joblog.streams.recurring.ends import Watched
 from joblog.streams.recurring.held import MARK, SILENT_S, Held, Silent
 from joblog.streams.recurring.jobs import Installation
 from joblog.streams.recurring.membership import Read
@@ -108,40 +109,42 @@ class Ended:
     """Endings of jobs that have all ended; it keeps which ones are watched."""
 
     def __init__(self) -> None:
-        self.watched: set[str] = set()
+        self.watched: dict[str, Watched] = {}
 
-    def watch(self, jobs: Mapping[str, datetime]) -> None:
-        self.watched = set(jobs)
-
-    def expect(self, jobs: Iterable[str], _now: datetime) -> None:
-        self.watched |= set(jobs)
+    def watch(self, jobs: Mapping[str, Watched]) -> None:
+        self.watched = dict(jobs)
 
     def is_running(self, job_id: str) -> bool | None:
         return False if job_id in self.watched else None
 
 
-def test_the_end_of_a_job_is_noted_so_that_it_is_not_looked_for_again(process: Recurring) -> None:
+def test_an_end_is_noted_now_and_then_so_that_what_happened_before_is_not_read_again(process: Recurring) -> None:
     """A definition may come once a month, and the next process would read the events of a month."""
     sent = process._sender = Sent()  # type: ignore[assignment]
     ended = process._endings = Ended()  # type: ignore[assignment]
-    process._held[0].is_ready = True
     job_id = "01a31bcf-c400-8001-8000-00000000002a"
     progress = Progress(through=NOW, last_job_id=job_id, last_created_at=NOW)
+    process._held[0].is_ready = process._held[0].is_marked = True
+    process._park_at = inf
     take(process, b"a", definition("a", Overlap.SKIP, "@yearly"))
     take(process, b"a|progress", encode_aspect(progress))
-    process._held[0].is_marked, process._park_at = True, inf
-    for now in (NOW + ENDED_AFTER / 3, NOW + ENDED_AFTER / 2):
-        process._clock = lambda now=now: now  # type: ignore[misc]
+
+    def tick(now: datetime) -> None:
+        process._clock = lambda: now
         asyncio.run(process._tick())
-    assert sent.records == [], "what was noted of its creation may not be read back yet"
-    assert ended.watched == {job_id}
-    process._clock = lambda: NOW + ENDED_AFTER + timedelta(seconds=1)
-    asyncio.run(process._tick())
-    noted = encode_aspect(progress.model_copy(update={"last_ended": True}))
+
+    tick(NOW + NOTED_EACH)
+    assert (sent.records, ended.watched) == ([], {job_id: Watched(NOW)})
+    later = NOW + NOTED_EACH + 2 * UNREAD
+    tick(later)
+    tick(later)
+    noted = encode_aspect(progress.model_copy(update={"last_ended_at": later - UNREAD}))
     assert sent.records == [Record("t.recurring", 0, "a|progress", noted)]
     take(process, b"a|progress", noted)
-    asyncio.run(process._tick())
-    assert (len(sent.records), ended.watched) == (1, set())
+    tick(later + NOTED_EACH)
+    assert (len(sent.records), ended.watched) == (1, {job_id: Watched(later - UNREAD, has_ended=True)})
+    tick(later + 2 * NOTED_EACH)
+    assert len(sent.records) == 2
 
 
 def test_commands_come_first_and_then_what_is_noted(process: Recurring) -> None:
