@@ -249,4 +249,12 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "",
         _MANY,
     ),
+    mutant(
+        "limits-tenants-that-left",
+        "dropping the turns of tenants that have left the line",
+        "streams/lane/limits/line.py",
+        "                self._drop_tenants()\n",
+        "                pass\n",
+        _LINE,
+    ),
 )

@@ -54,3 +54,35 @@ def test_a_line_that_many_have_left_keeps_few_of_them() -> None:
         if number:
             line.remove(f"j{number}")
     assert len(line._heaps[None]) < 200
+
+
+def test_a_line_whose_first_job_stays_keeps_few_of_the_tenants_that_came_and_left() -> None:
+    line = Line()
+    for number in range(20_000):
+        line.add(f"t{number}", place_of(0, number, f"j{number}"))
+        if number:
+            line.remove(f"j{number}")
+    assert len(line._heaps) == len(line._turns) < 2_000
+    assert line.first() == "j0"
+
+
+def test_jobs_of_many_tenants_that_leave_and_come_back_are_kept_a_few_times_at_most() -> None:
+    line = Line()
+    for _ in range(150):
+        for number in range(100):
+            line.add(f"t{number % 10}", place_of(0, number, f"j{number}"))
+        for number in range(100):
+            line.remove(f"j{number}")
+    assert sum(map(len, line._heaps.values())) < 1_000
+
+
+def test_a_tenant_keeps_its_turn_while_its_jobs_are_away() -> None:
+    line = Line()
+    for number, tenant in enumerate("abc"):
+        line.add(tenant, place_of(0, number, tenant))
+    assert line.take() == "a"
+    for tenant in "bc":
+        line.remove(tenant)
+    for number, tenant in enumerate("abc"):
+        line.add(tenant, place_of(0, number, tenant))
+    assert [line.take() for _ in range(3)] == ["b", "c", "a"]
