@@ -214,8 +214,8 @@ class Takeover:
         lane = Lane(number, self._lanes, self._rules)
         for key in OWN_KEYS:
             found.pop(key, None)
-        while found:
-            key, value = found.popitem()
+        for key in tuple(found):  # in the order of the log: some features drop their oldest records first
+            value = found.pop(key)  # the raw records and what is made of them need not be in memory together
             try:
                 decoded = read_state(key, value)
                 assert not isinstance(decoded, LaneRecord | LaneAside | LaneOrder)

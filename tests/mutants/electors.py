@@ -131,4 +131,12 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "",
         f"{_DECIDES}::test_a_lane_stands_behind_the_markers_of_transactions",
     ),
+    mutant(
+        "takeover-order",
+        "loading a lane in the order of its records",
+        "streams/elector/takeover.py",
+        "for key in tuple(found):",
+        "for key in reversed(tuple(found)):",
+        "tests/unit/streams/elector/test_takeover_order.py",
+    ),
 )
