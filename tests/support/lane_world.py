@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.codec import encode, read_command, read_report
@@ -83,10 +83,12 @@ class Partition:
 class World:
     """The broker, the lanes, the clock; `folds` are the jobs as whoever reads the events knows them."""
 
+    rules: ClassVar = RULES
+
     def __init__(self) -> None:
         self.now_ms = NOW
         self.partitions = [Partition() for _ in range(LANES)]
-        self.lanes = [Lane(number, LANES, RULES) for number in range(LANES)]
+        self.lanes = [Lane(number, LANES, self.rules) for number in range(LANES)]
         self.folds: dict[str, Job] = {}
         self.timers: list[wire.Timer] = []
         self.runs: list[tuple[str, wire.RunJob]] = []
@@ -140,7 +142,7 @@ class World:
     def take_over(self, number: int) -> None:
         """Another elector has the lane, and of it what was committed."""
         partition = self.partitions[number]
-        lane = self.lanes[number] = Lane(number, LANES, RULES)
+        lane = self.lanes[number] = Lane(number, LANES, self.rules)
         for key, value in partition.state.items():
             lane.load(key, read_state(key, value), self.now_ms)
         lane.loaded(self.now_ms)
