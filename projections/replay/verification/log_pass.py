@@ -26,7 +26,7 @@ from joblog.projections.replay.verification.aside import Aside, refused_aside, r
 from joblog.projections.replay.verification.dead_letters import Letter, rejection
 from joblog.projections.replay.verification.findings import Finding, Kind, position
 from joblog.projections.replay.verification.last_words import Worker, batch_words, newer
-from joblog.projections.replay.verification.parent_sums import ParentSums, add_parents
+from joblog.projections.replay.verification.parent_sums import ParentSums, add_parents, end_of
 from joblog.projections.replay.verification.trace import Trace, step_of, trace_of
 from joblog.streams.contract.deadletters import internal_error
 from joblog.streams.contract.record_headers import readable_headers
@@ -48,7 +48,8 @@ class Passed(Struct):
     - next: of each lane the next offset to read. begins: where each lane's log begins.
     - workers: what each said last, by id and lane. controls: rows of queues and bulk operations.
     - refused: jobs of which the tables have refused an event.
-    - batches: the last event of each; members: how many jobs were created in each, and the sum of their offsets.
+    - batches: the last event of each.
+    - members: how many jobs were created in each batch, and the sums of their offsets and of the ends of their ids.
     - parents: of each lane, as the statement of this name.
     """
 
@@ -62,7 +63,7 @@ class Passed(Struct):
     begins: dict[int, int] = field(default_factory=dict)
     workers: dict[str, dict[int, Worker]] = field(default_factory=dict)
     batches: dict[str, list[Any]] = field(default_factory=dict)
-    members: dict[str, tuple[int, int]] = field(default_factory=dict)
+    members: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     parents: dict[int, ParentSums] = field(default_factory=dict)
     controls: ControlRows = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
@@ -177,8 +178,8 @@ class LogPass:
         job, rows = fact.job, self._rows
         row = rows.get(job)
         if (created := fact.created_with) is not None and created.batch is not None:
-            count, offsets = self.passed.members.get(created.batch, (0, 0))
-            self.passed.members[created.batch] = count + 1, offsets + record.offset
+            count, offsets, ends = self.passed.members.get(created.batch, (0, 0, 0))
+            self.passed.members[created.batch] = count + 1, offsets + record.offset, ends + end_of(job)
         if created is not None and created.parents is not None:
             add_parents(self.passed.parents, record, job, created.parents.job_ids)
         if begins(fact):

@@ -24,10 +24,11 @@ NO_PARENTS: Final = ParentSums(0, 0, 0, 0)
 def add_parents(sums: dict[int, ParentSums], record: Record, job: str, parents: Iterable[str]) -> None:
     """Add a job that was created by this record to wait for these."""
     for parent in dict.fromkeys(parents):
-        one = (1, record.offset, _number(parent), _number(job))
+        one = (1, record.offset, end_of(parent), end_of(job))
         before = sums.get(record.lane, NO_PARENTS)
         sums[record.lane] = ParentSums(*(a + b for a, b in zip(before, one, strict=True)))
 
 
-def _number(job_id: str) -> int:
+def end_of(job_id: str) -> int:
+    """The end of an id as a number."""
     return int(job_id[-_LETTERS:], 16)

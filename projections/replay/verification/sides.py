@@ -16,7 +16,10 @@ from joblog.projections.schema.history import HistoryRow, history_row, read, sho
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.record_headers import readable_headers
 from joblog.streams.kafka.scan import Ranges, TopicReader
+from msgspec import DecodeError
 
+#: Events of a job, each with the version that its place in the table says; as it is there, if it cannot be read.
+Listed = list[tuple[int, HistoryRow | str | None]]
 _SUBJECT: Final = b'"subject":"'
 _ID_LENGTH: Final = 36
 
@@ -50,6 +53,17 @@ def specs(records: Iterator[Record]) -> dict[str, bytes]:
     return found
 
 
+def named_sides(snapshot: Snapshot, jobs: Collection[str], records: Iterator[Record]) -> Iterator[Finding]:
+    """As `both_sides`, of jobs whose digests differ: if nobody sees in what, that is said."""
+    unseen = set(jobs)
+    for one in both_sides(snapshot, jobs, records):
+        unseen.discard(one.job or "")
+        yield one
+    for job in sorted(unseen):
+        what = "its row or its history is written otherwise than the log says"
+        yield _finding(Kind.JOB, job, lane_of_job(job), what, None, None)
+
+
 def both_sides(
     snapshot: Snapshot,
     jobs: Collection[str],
@@ -64,9 +78,9 @@ def both_sides(
     entries = Entries(record for record in records if (record.lane, record.offset) not in snapshot.refused)
     lives = lives_by_job(entries)
     rows = {row["id"]: row for row in snapshot.documents("named_jobs", jobs=names)}
-    history: dict[str, list[HistoryRow]] = defaultdict(list)
-    for job, _version, event in snapshot.rows("named_history", jobs=names):
-        history[job].append(read(event))
+    history: dict[str, Listed] = defaultdict(list)
+    for job, version, event in snapshot.rows("named_history", jobs=names):
+        history[job].append((version, _read(event)))
     for job in sorted(names):
         life = lives[job][-1] if job in lives else ()
         if (first := since.get(job)) is not None:
@@ -82,11 +96,13 @@ def _of_row(job: str, life: Life, row: dict[str, Any] | None) -> Iterator[Findin
             yield _finding(Kind.JOB, job, row["lane"], "in the tables, not in the log", None, _brief(row))
         return
     lane = life[0][0].lane
-    wanted = expected_job(fold([(record.offset, fact) for record, fact in life], lane))
+    folded = fold([(record.offset, fact) for record, fact in life], lane)
+    wanted = expected_job(folded) | {"state_version": folded.current.version if folded.current else None}
     if row is None:
         yield _finding(Kind.JOB, job, lane, "in the log, not in the tables", _brief(wanted), None)
         return
-    row["reason"] = read(row["event"]).reason if row["event"] else None
+    event = _read(row["event"])
+    row["reason"] = event.reason if isinstance(event, HistoryRow) else None
     differing = [name for name, value in wanted.items() if row[name] != value and plain(row[name]) != plain(value)]
     if differing:
         log = {name: wanted[name] for name in differing}
@@ -116,22 +132,31 @@ def _brief(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("state", "version", "attempt", "queue", "task", "log_offset")}
 
 
-def _of_history(job: str, life: Life, kept: list[HistoryRow]) -> Iterator[Finding]:
+def _of_history(job: str, life: Life, kept: Listed) -> Iterator[Finding]:
     wanted = {
         fact.event.version: history_row(record.lane, record.offset, fact.at, fact.type, fact.event)
         for record, fact in life
     }
-    there: dict[int, list[HistoryRow]] = defaultdict(list)
-    for row in kept:
-        there[row.version].append(row)
+    there: dict[int, list[HistoryRow | str | None]] = defaultdict(list)
+    for version, row in kept:
+        there[version].append(row)
     differing = [version for version in wanted.keys() | there.keys() if there.get(version) != _only(wanted, version)]
     if differing:
         versions = sorted(differing)
         log = [shown(wanted[version]) for version in versions if version in wanted]
-        found = [shown(row) for version in versions for row in there.get(version, ())]
+        listed = [row for version in versions for row in there.get(version, ())]
+        found = [shown(row) if isinstance(row, HistoryRow) else row for row in listed]
         lane = life[0][0].lane if life else lane_of_job(job)
         what = f"its history differs from the log in the versions {versions}"
         yield _finding(Kind.HISTORY, job, lane, what, log, found)
+
+
+def _read(event: str | None) -> HistoryRow | str | None:
+    """An event of the history; as it is there, if it cannot be read."""
+    try:
+        return None if event is None else read(event)
+    except DecodeError:
+        return event
 
 
 def _only(wanted: Mapping[int, HistoryRow], version: int) -> list[HistoryRow] | None:

@@ -16,6 +16,11 @@ SELECT lane, log_offset FROM parked WHERE code IN ('refused', 'internal_error')
 -- The first eight bytes of a hash, as a number; a part of the statements below.
 ('x' || encode(substring(hash FROM 1 FOR 8), 'hex'))::bit(64)::bigint
 
+-- name: events
+-- How many events there are; more, if a row does not end with the version that it says; a part of the statements below.
+count(*) + count(*) FILTER (WHERE place = 1) - count(*) FILTER (WHERE place = last_version - version + 1)
+    + count(*) FILTER (WHERE place > last_version - version + 1)
+
 -- name: elsewhere
 -- Jobs whose rows are compared by themselves: those that may be gone, and those that came back after they had gone; a
 -- part of the statements below. There are none, or few: the pass of expiry goes through them.
@@ -47,7 +52,9 @@ GROUP BY lane
 -- name: history_hashes
 -- Of each lane that the ids of jobs name: how many events the history has, and the sum of their digests, each with
 -- the version of its place.
-SELECT (get_byte(uuid_send(job), 6) & 15) << 8 | get_byte(uuid_send(job), 7) AS home, count(*), sum(
+SELECT (get_byte(uuid_send(job), 6) & 15) << 8 | get_byte(uuid_send(job), 7) AS home,
+    -- include: events
+    , sum(
     -- include: digest
 )
 FROM history CROSS JOIN unnest(events) WITH ORDINALITY AS listed (event, place)
@@ -79,7 +86,10 @@ ORDER BY id
 
 -- name: history
 -- How many events the history of each job has whose id names one of these lanes, and the sum of their digests.
-SELECT uuid_send(job), count(*), sum(
+SELECT
+    uuid_send(job),
+    -- include: events
+    , sum(
     -- include: digest
 )
 FROM history CROSS JOIN unnest(events) WITH ORDINALITY AS listed (event, place)
@@ -112,7 +122,10 @@ ORDER BY id
 
 -- name: left_history
 -- The history of jobs whose rows may be gone, and are there.
-SELECT uuid_send(job), count(*), sum(
+SELECT
+    uuid_send(job),
+    -- include: events
+    , sum(
     -- include: digest
 )
 FROM history CROSS JOIN unnest(events) WITH ORDINALITY AS listed (event, place)
@@ -166,8 +179,10 @@ SELECT
 FROM batches
 
 -- name: members
--- How many jobs each batch has, and the sum of the offsets of their first events.
-SELECT batch::text, count(*), sum(log_offset) FROM batch_jobs GROUP BY batch
+-- How many jobs each batch has, and the sums of the offsets of their first events, and of the ends of their ids.
+SELECT
+    batch::text, count(*), sum(log_offset)::bigint, sum(('x' || right(job::text, 8))::bit(32)::bigint)::bigint
+FROM batch_jobs GROUP BY batch
 
 -- name: parents
 -- For how many parents the jobs of each lane wait that wait for several, and the sums of what tells these apart.
@@ -182,7 +197,7 @@ FROM job_parents GROUP BY lane
 SELECT
     j.id::text, j.lane, j.state, j.version, j.attempt, j.retry, j.priority, j.queue, j.task, j.created_at,
     j.changed_at, j.due, j.worker, j.lease, j.parent::text, j.continue_on, j.exception_type, j.exception_message,
-    j.spec, coalesce(j.parameters, '{}') AS parameters, j.log_offset, h.events[j.state_version - h.version + 1] AS event
+    j.spec, coalesce(j.parameters, '{}') AS parameters, j.log_offset, j.state_version, h.events[j.state_version - h.version + 1] AS event
 FROM jobs AS j
 LEFT JOIN history AS h
     ON h.job = j.id AND j.state_version BETWEEN h.version AND h.last_version

@@ -14,6 +14,7 @@ from joblog.projections.replay.verification.tables import BatchMarks, Snapshot
 from joblog.streams.contract.ids import lane_of_job
 
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NO_MEMBERS: Final = (0, 0, 0)
 
 #: Lane, queue, state -> how many jobs are there.
 Counts = Mapping[tuple[int, str, str], int]
@@ -45,7 +46,7 @@ def unexpired(outcomes: Outcomes, since: Mapping[tuple[int, str], datetime]) -> 
     """Without those that may have expired: of each lane and period, what begins before this instant."""
     if not since:
         return outcomes
-    return {key: n for key, n in outcomes.items() if key[2] >= since.get((key[0], key[1]), _BEGINNING)}
+    return {key: n for key, n in outcomes.items() if key[2] >= since.get((key[0], key[1]), key[2])}
 
 
 def counts_differ(log: Counts, tables: Counts, lanes: Collection[int]) -> Iterator[Finding]:
@@ -109,7 +110,7 @@ def workers(snapshot: Snapshot, last: Mapping[str, Mapping[int, Worker]]) -> Ite
 
 
 def batches(
-    snapshot: Snapshot, last: Mapping[str, list[Any]], members: Mapping[str, tuple[int, int]]
+    snapshot: Snapshot, last: Mapping[str, list[Any]], members: Mapping[str, tuple[int, int, int]]
 ) -> Iterator[Finding]:
     """Each must be as its last event says, and have the jobs that were created in it; unless they have expired."""
     are_jobs_expiring = bool(snapshot.expired)
@@ -125,10 +126,11 @@ def batches(
         if n > expired:
             what = f"lane {lane}: {n} {state} batches are gone, and {expired} have expired"
             yield Finding(kind=Kind.EXPIRY, lane=lane, job=None, what=what, log=n, found=expired)
-    listed = {batch: (count, int(offsets)) for batch, count, offsets in snapshot.rows("members")}
+    listed = {batch: tuple(sums) for batch, *sums in snapshot.rows("members")}
     for batch in sorted(members.keys() | listed.keys()):
-        wanted, found = members.get(batch, (0, 0)), listed.get(batch, (0, 0))
-        if wanted != found and not (are_jobs_expiring and found <= wanted):
+        wanted, found = members.get(batch, _NO_MEMBERS), listed.get(batch, _NO_MEMBERS)
+        may_lack = are_jobs_expiring and all(n <= most for n, most in zip(found, wanted, strict=True))
+        if wanted != found and not may_lack:
             yield _batch(batch, "has not the jobs that were created in it", list(wanted), list(found))
 
 

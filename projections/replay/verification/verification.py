@@ -35,7 +35,7 @@ from joblog.projections.replay.verification.last_words import state_of_batch
 from joblog.projections.replay.verification.log_pass import LogPass
 from joblog.projections.replay.verification.orphans import batch_orphans, orphans, unlisted, with_parents
 from joblog.projections.replay.verification.report import Found, Report
-from joblog.projections.replay.verification.sides import both_sides, events_of, specs
+from joblog.projections.replay.verification.sides import both_sides, events_of, named_sides, specs
 from joblog.projections.replay.verification.state_check import spec_finding
 from joblog.projections.replay.verification.state_topic import StateRecords
 from joblog.projections.replay.verification.tables import Snapshot, positions
@@ -277,7 +277,7 @@ class Verification:
         self._found.add(self._expired.findings())
         self._found.add(overdue_findings(snapshot.overdue()))
         if named := jobs.differing[:NAMED_MAX]:
-            self._found.add(both_sides(snapshot, named, self._events_of(reader, named, stops)))
+            self._found.add(named_sides(snapshot, named, self._events_of(reader, named, stops)))
             self._found.count(Kind.JOB, len(jobs.differing) - len(named))
         returned = sorted(jobs.returned)
         for first in range(0, len(returned), RETURNED_MAX):
@@ -305,7 +305,7 @@ class Verification:
         one_by_one = JobByJob(self._log, lanes, self._expired)
         one_by_one.run(snapshot, self._told)
         if named := one_by_one.differing:
-            self._found.add(both_sides(snapshot, named, self._events_of(reader, named, stops)))
+            self._found.add(named_sides(snapshot, named, self._events_of(reader, named, stops)))
             self._found.count(Kind.JOB, one_by_one.count.total() - len(named))
         self._found.add(unexplained(lane) for lane in sorted(looked_at - late) if not one_by_one.count[lane])
         return one_by_one.row_counts

@@ -22,6 +22,7 @@ from tests.support import projection_settings
 from tests.support.projection_events import (
     BEGINNING,
     ERROR,
+    BatchStory,
     Story,
     bulk_events,
     cloud_event,
@@ -124,7 +125,7 @@ def test_a_run_that_ends_behind_the_beginning_of_the_log_is_none_that_nobody_had
     wrong.event("job.failed", "Failed", exception=ERROR, lease=7)
     world.write([(0, value) for story in (runs, failed, wrong) for value in story.values])
     world.apply()
-    for cut in range(1, 9):
+    for cut in (2, 5, 8):  # of each job, only its end is left
         world.cut(0, cut)
         found = world.verify(f"cut-{cut}", with_state=False).findings
         known = [(Kind.WRONG_LEASE, wrong.id)] if cut < 8 else []  # as long as the log has the begin of that run
@@ -206,6 +207,8 @@ def test_faults_of_the_tables_are_named_with_both_sides(world: ReplayWorld) -> N
     stories.append(
         Story(lane=2, random=41, spec={"parents": {"job_ids": [one.id for one in stories[:2]]}}).enqueued()
     )
+    batch = BatchStory(lane=0, random=42).told("batch.created", "Processing")
+    stories += [batch, Story(lane=2, random=43, spec={"batch": batch.id}).enqueued()]
     world.write([*interleaved(stories), (0, worker_event("worker.started")), *controls()])
     world.apply()
     changed, missing, extra = stories[0], stories[1], new_job_id(1, 1, 99)
@@ -229,12 +232,17 @@ def test_faults_of_the_tables_are_named_with_both_sides(world: ReplayWorld) -> N
         connection.execute("UPDATE queue_limits SET interval_s = 0.25 WHERE lane = 1")
         connection.execute("DELETE FROM bulk WHERE lane = 1")
         connection.execute("UPDATE job_parents SET parent = job WHERE parent = %s", (stories[0].id,))
+        connection.execute("UPDATE batch_jobs SET job = batch")
     report = world.verify(with_state=False)
     found = named(report)
     assert found[Kind.JOB] == {changed.id, missing.id, extra, None}
+    assert [one.what for one in report.findings if one.kind is Kind.BATCH] == [
+        f"batch {batch.id} has not the jobs that were created in it"
+    ]
     assert [one.lane for one in report.findings if "do not wait for the same ones" in one.what] == [2]
     assert found[Kind.HISTORY] == {short.id, told.id}
-    assert found.keys() == {Kind.JOB, Kind.HISTORY, Kind.COUNTER, Kind.OUTCOME, Kind.WORKER, Kind.CONTROL}
+    others = {Kind.COUNTER, Kind.OUTCOME, Kind.WORKER, Kind.CONTROL, Kind.BATCH}
+    assert found.keys() == {Kind.JOB, Kind.HISTORY, *others}
     controlled = [one for one in report.findings if one.kind is Kind.CONTROL]
     assert [(one.lane, one.found is None) for one in controlled] == [(1, True), (0, False), (1, False)]
     one = next(one for one in report.findings if one.job == changed.id)
