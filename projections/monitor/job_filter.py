@@ -127,4 +127,8 @@ def _several(state: State | Collection[State]) -> Collection[State]:
 def _text(text: str | None) -> str | None:
     if text is not None and "\x00" in text:
         raise InvalidQuestion("a NUL character is in no job")
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:  # half a surrogate pair, as JSON may escape one, or what a shell gives beside UTF-8
+        raise InvalidQuestion(f"{text!r:.100} is no text in UTF-8") from None
     return text or None

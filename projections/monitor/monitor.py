@@ -37,7 +37,7 @@ from joblog.projections.monitor.rows import details, job, log_lines, queue, recu
 from joblog.projections.questions import InvalidQuestion, checked_limit
 from joblog.projections.schema.history import read, shown
 from joblog.projections.statements import load
-from joblog.streams.contract.fields import match_job_id
+from joblog.streams.contract.fields import is_queue, match_job_id, wrong_queue
 from joblog.streams.contract.recurring import RECURRING_PATTERN
 from joblog.streams.contract.states import State
 from joblog.streams.contract.timestamps import format_time, time_ms
@@ -149,6 +149,8 @@ class Monitor:
 
     def pauses(self, queue: str) -> tuple[LanePause, ...]:
         """The lanes in which a queue is paused."""
+        if not is_queue(queue):
+            raise InvalidQuestion(wrong_queue(queue))
         with self._reads.consistent() as ask:
             return tuple(LanePause(**row) for row in ask(SQL["pauses"], {"queue": queue}))
 

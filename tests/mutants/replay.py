@@ -82,6 +82,14 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         f"{_VERIFICATION}::test_faults_of_the_tables_are_named_with_both_sides",
     ),
     mutant(
+        "monitor-text",
+        "the refusal of a filter that is no text in UTF-8",
+        "projections/monitor/job_filter.py",
+        '        (text or "").encode()\n',
+        "        pass\n",
+        "tests/integration/projections/monitor/test_lists.py::test_questions_that_make_no_sense_are_refused",
+    ),
+    mutant(
         "verify-doubled",
         "the finding of an event that is there twice",
         "projections/replay/verification/audit.py",

@@ -98,6 +98,8 @@ def test_a_job_has_continuations_that_wait_for_others_as_well(projection: Projec
         ({"created_after": datetime(2026, 1, 1)}, "no zone"),  # noqa: DTZ001
         ({"order": Order.DUE, "state": State.FAILED}, "only Scheduled"),
         ({"q": "a\x00b"}, "NUL"),
+        ({"q": "a\udcffb"}, "UTF-8"),
+        ({"queue": "\ud83d"}, "UTF-8"),
         ({"cursor": "nonsense"}, "no cursor"),
         ({"cursor": "ä"}, "no cursor"),
         ({"cursor": "W10"}, "no cursor"),
@@ -106,6 +108,12 @@ def test_a_job_has_continuations_that_wait_for_others_as_well(projection: Projec
 def test_questions_that_make_no_sense_are_refused(monitor: Monitor, chosen: Any, words: str) -> None:
     with pytest.raises(InvalidQuestion, match=words):
         monitor.jobs(**chosen)
+
+
+@pytest.mark.parametrize("queue", ["", "No Queue", "a\x00b", "\udcff"])
+def test_the_pauses_of_what_is_no_queue_are_refused(monitor: Monitor, queue: str) -> None:
+    with pytest.raises(InvalidQuestion, match="not a queue name"):
+        monitor.pauses(queue)
 
 
 @pytest.mark.parametrize("order", [Order.NEWEST, Order.OLDEST, Order.CREATED])
