@@ -38,7 +38,7 @@ from joblog.streams.recurring.due import paused_again
 from joblog.streams.recurring.jobs import Installation, create_command, parameters_of, partition_of
 from joblog.streams.recurring.reading import read_rows
 from joblog.streams.recurring.rows import Row, encode_aspect
-from joblog.streams.recurring.schedule import schedule_of
+from joblog.streams.recurring.schedule import schedule_of, zone_of
 from joblog.streams.recurring.sender import Record, Sender
 
 Create = Callable[[AnyTask, Call, JobOptions], str]
@@ -231,6 +231,7 @@ class RecurringJobs:
         schedule_of(made)
         # A job of it as it would be: InvalidData if that is too large.
         create_command(made, made.starts_at, Cause.SCHEDULE, made.starts_at, Installation(self._lanes, {}, {}))
+        zone_of(made.zone)  # that of an interval counts once it is edited into cron
         before = row.definition if row is not None else None
         if before is not None:
             same = made.model_copy(update={"starts_at": before.starts_at, "version": before.version})

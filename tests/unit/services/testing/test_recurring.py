@@ -155,6 +155,9 @@ def test_to_resume_what_is_not_paused_takes_nothing_away(joblog: InMemoryJoblog)
 def test_a_definition_that_cannot_be_used_is_refused_as_by_a_client(joblog: InMemoryJoblog) -> None:
     with pytest.raises(InvalidData, match="Europe/Berlim"):
         joblog.recurring.add_or_update("x", tick, "@daily", zone="Europe/Berlim")
+    for zone in ("Europe/Berlim", "\udcff", "\0", ""):  # of an interval, too, though it does not depend on it
+        with pytest.raises(InvalidData, match="zone"):
+            joblog.recurring.add_or_update("x", tick, timedelta(hours=1), zone=zone)
     with pytest.raises(InvalidData, match="has 2 fields"):
         joblog.recurring.add_or_update("x", tick, "every day")
     assert joblog.recurring.list() == []
