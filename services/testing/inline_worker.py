@@ -1,7 +1,7 @@
 """Runs jobs in the calling thread, by the code that a worker runs them with: arguments, context, outcome, report."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
 from copy import copy
 from math import ceil, inf
@@ -112,7 +112,7 @@ class InlineWorker:
         self.is_running = True
         try:
             if known.is_async:
-                context.run(asyncio.run, self._perform_async(run))
+                context.run(_run_on_loop, self._perform_async(run))
             else:
                 context.run(self._performer.perform, run)
         finally:
@@ -199,6 +199,24 @@ def _here(task: Task[..., Any]) -> Task[..., Any]:
     here = copy(task)
     object.__setattr__(here, "isolation", Isolation.THREAD)
     return here
+
+
+def _run_on_loop(main: Coroutine[None, None, None]) -> None:
+    """Run a coroutine to its end, as the loop of a worker does whatever a task of it does to the loop.
+
+    `asyncio.run` would let a SystemExit of such a task out to the test, and cancel the rest.
+    """
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(main)
+        while not task.done():
+            try:
+                loop.run_until_complete(task)
+            except SystemExit:
+                continue
+            except RuntimeError:  # it was stopped, or cannot run here
+                if _loop_runs():
+                    raise
 
 
 def _loop_runs() -> bool:

@@ -1,6 +1,7 @@
 """Joblog in memory: what a user's test can do with it."""
 
 import asyncio
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -216,6 +217,29 @@ def test_async_tasks_and_those_with_a_process_run_here(joblog: InMemoryJoblog) -
 async def _in_a_loop(joblog: InMemoryJoblog) -> None:
     with pytest.raises(JoblogError, match=r"await asyncio\.to_thread\(joblog\.run_all\)"):
         joblog.run_all()
+
+
+@pytest.mark.parametrize("how", ["leave", "stop"])
+def test_an_async_task_that_ends_its_loop_fails_or_succeeds_as_in_a_worker(joblog: InMemoryJoblog, how: str) -> None:
+    @task("rough", retry=RetryPolicy.none())
+    async def rough() -> str:
+        async def leave() -> None:
+            sys.exit(3)
+
+        if how == "leave":
+            await asyncio.gather(leave())
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0)
+        return "done"
+
+    job_id = joblog.enqueue(rough)
+    joblog.run_all()
+    job = joblog.job(job_id)
+    if how == "leave":
+        assert job.exception is not None
+        assert (job.state, job.exception.type) == (State.FAILED, "SystemExit")
+    else:
+        assert (job.state, job.result) == (State.SUCCEEDED, "done")
 
 
 def test_an_async_task_cannot_run_within_a_loop_and_the_error_says_what_to_write(joblog: InMemoryJoblog) -> None:
