@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Coroutine
 from itertools import accumulate
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -63,15 +64,20 @@ class _OddNumberError(ValueError):
 
 
 def success_of(value: object, result_bytes_max: int) -> Succeeded:
-    """The outcome of a run whose task returned this; NeverAwaited if it is an awaitable."""
+    """The outcome of a run whose task returned this; NeverAwaited if that has to be awaited.
+
+    A generator is run to its end here: what it raises is raised, since its work is that of the task.
+    """
     if value is None:
         return _NOTHING
-    if inspect.isawaitable(value):
+    if inspect.isawaitable(value) or isinstance(value, AsyncGeneratorType):
         if isinstance(value, Coroutine):
             value.close()
         raise NeverAwaited(
             "the task returned an awaitable: make the decorated function async, or put @task on the async function"
         )
+    if isinstance(value, GeneratorType):
+        value = list(value)
     return Succeeded(*write_result(value, result_bytes_max))
 
 
@@ -151,7 +157,7 @@ def text_of(error: BaseException) -> str:
     """The text of an exception, even if its own `__str__` fails."""
     try:
         return str(error)
-    except Exception as exc:  # noqa: BLE001 - a task's exception may do anything in __str__
+    except BaseException as exc:  # noqa: BLE001 - a task's exception may do anything in __str__
         return f"<no text: its __str__ raised {type_name(type(exc))}>"
 
 

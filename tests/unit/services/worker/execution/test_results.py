@@ -2,7 +2,7 @@ import asyncio
 import json
 import math
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -30,6 +30,7 @@ from joblog.services.worker.execution.results import (
 )
 from joblog.streams.contract.codec import encode, read_report
 from joblog.streams.contract.wire import NO_RAW, RunSucceeded
+from msgspec import Raw
 from pydantic import BaseModel
 
 KIB_256 = 262_144
@@ -223,6 +224,21 @@ def test_an_awaitable_is_no_success_since_nobody_awaits_it() -> None:
     loop.close()
 
 
+def test_a_generator_is_run_to_its_end_and_what_it_raises_is_raised() -> None:
+    """Its work is that of the task: a success without a result would hide that it was not done."""
+    assert success_of((number for number in range(3)), 100) == Succeeded(Raw(b"[0,1,2]"))
+    with pytest.raises(ZeroDivisionError):
+        success_of((1 // number for number in (1, 0)), 100)
+
+
+def test_an_async_generator_is_no_success_since_nobody_runs_it() -> None:
+    async def made() -> AsyncIterator[int]:
+        yield 1
+
+    with pytest.raises(NeverAwaited):
+        success_of(made(), 100)
+
+
 def test_what_is_returned_is_the_success() -> None:
     assert success_of([1], KIB_256) == Succeeded(*write_result([1], KIB_256))
 
@@ -273,6 +289,14 @@ def test_an_exception_that_cannot_be_printed_is_described_still() -> None:
     described = describe(raised(Broken()))
     assert described.type.endswith("Broken")
     assert described.message == "<no text: its __str__ raised RuntimeError>"
+
+
+def test_an_exception_whose_text_wants_to_leave_the_process_is_described() -> None:
+    class Leaving(ValueError):
+        def __str__(self) -> str:
+            raise SystemExit(5)
+
+    assert describe(raised(Leaving())).message == "<no text: its __str__ raised SystemExit>"
 
 
 def test_nul_and_lone_surrogates_are_replaced_everywhere() -> None:
