@@ -145,6 +145,8 @@ class Progress(Message):
     - last_ended_at: when that job is known to have ended, and not to have been requeued; what happened before does
       not have to be read again.
     - waiting: the occurrence that waits for that job to end.
+    - sending: an occurrence whose job may have been created since, or not: noted before its command is sent where the
+      overlap matters, so that no process forgets a job that runs.
     - skipped: the last occurrences that were left out, at most SKIPPED_MAX, the latest last. Of many that misfired
       at once, only the last ones are there.
     """
@@ -155,6 +157,7 @@ class Progress(Message):
     last_created_at: Instant | None = None
     last_ended_at: Instant | None = None
     waiting: Instant | None = None
+    sending: Instant | None = None
     skipped: tuple[Skipped, ...] = ()
 
     @property

@@ -1,6 +1,7 @@
 """What to do about the rows of a partition at an instant: for the recurring process, and for users' tests."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -8,7 +9,7 @@ from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.recurring import Overlap
 from joblog.streams.recurring.due import Decision, decide
 from joblog.streams.recurring.ends import Watched
-from joblog.streams.recurring.jobs import Installation
+from joblog.streams.recurring.jobs import Installation, job_of
 from joblog.streams.recurring.plan import Plan, plan
 from joblog.streams.recurring.rows import Row
 
@@ -17,12 +18,17 @@ NOTED_EACH: Final = timedelta(hours=1)
 #: The events of such a time may not have been read yet.
 UNREAD: Final = timedelta(minutes=10)
 
-#: Whether a job that is watched has not ended; None while that is not known.
+#: Whether a job that is watched has not ended, or has come; None while that is not known.
 IsRunning = Callable[[str], bool | None]
+HasCome = Callable[[str], bool | None]
 
 
-def planned(row: Row, is_running: IsRunning, now: datetime, where: Installation) -> Plan | None:
+def planned(
+    row: Row, is_running: IsRunning, now: datetime, where: Installation, has_come: HasCome = lambda _: False
+) -> Plan | None:
     """What a row has to have done now; None for nothing, and then the row notes when to look at it again."""
+    if (sending := _unfinished(row)) is not None:
+        return _finished(row, sending, is_running, now, where, has_come)
     decision = _decision(row, is_running, now, where)
     return None if decision is None else plan(row, decision, now, where)
 
@@ -36,6 +42,9 @@ def watched(rows: Iterable[Row], now: datetime, where: Installation) -> dict[str
             created = row.progress.last_created_at or row.progress.through
             ended_at = row.progress.last_ended_at
             found[job_id] = Watched(min(ended_at or created, now), has_ended=ended_at is not None)
+        sending = _unfinished(row)
+        if sending is not None and row.definition is not None:
+            found[job_of(row.definition, sending, where)] = Watched(min(sending, now))
     return found
 
 
@@ -48,6 +57,37 @@ def to_note(rows: Iterable[Row], is_running: IsRunning, now: datetime, where: In
         known = progress.last_ended_at or progress.last_created_at
         if known is not None and now - known > NOTED_EACH + UNREAD and is_running(job_id) is False:
             yield row
+
+
+def _unfinished(row: Row) -> datetime | None:
+    """The occurrence that somebody was about to create when a process ended, or Kafka did not answer."""
+    definition, progress = row.definition, row.progress
+    if definition is None or progress is None or progress.sending is None:
+        return None
+    # One of another schedule, or of a removed definition with the same id, is not made up for.
+    is_open = definition.starts_at < progress.sending != progress.last_occurrence
+    return progress.sending if is_open else None
+
+
+def _finished(
+    row: Row, sending: datetime, is_running: IsRunning, now: datetime, where: Installation, has_come: HasCome
+) -> Plan | None:
+    """Create the job of such an occurrence, unless it has come: its lane may have forgotten it, and run it again."""
+    definition, progress = row.definition, row.progress
+    assert definition is not None
+    assert progress is not None
+    job_id, last_job = job_of(definition, sending, where), _last_job(row, where)
+    came, runs = has_come(job_id), False if last_job is None else is_running(last_job)
+    if came is None or runs is None:
+        return None  # not known yet
+    is_replacing = definition.overlap is Overlap.REPLACE and runs
+    decision = Decision((sending,), is_replacing, (), progress.waiting, progress.through)
+    made = plan(row, decision, now, where)
+    if not came:
+        return made
+    commands = tuple(one for one in made.commands if one.job_id != job_id)
+    decided = made.decided.model_copy(update={"last_created_at": min(sending, now)})
+    return replace(made, decision=replace(decision, create=()), commands=commands, decided=decided)
 
 
 def _last_job(row: Row, where: Installation) -> str | None:

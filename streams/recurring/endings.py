@@ -10,7 +10,7 @@ ago, from when the job is known to have ended.
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -72,11 +72,14 @@ class Endings:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def expect(self, jobs: Iterable[str], now: datetime) -> None:
-        """Watch these jobs, too, until the next call of `watch`; they are created after this call."""
+    def expect(self, jobs: Mapping[str, datetime]) -> None:
+        """Watch these jobs, too, until the next call of `watch`; they are created after this call.
+
+        With each goes the instant with which `watch` will name it, or an earlier one.
+        """
         with self._lock:
-            for job_id in jobs:
-                self._add(job_id, Watched(now), is_expected=True)
+            for job_id, since in jobs.items():
+                self._add(job_id, Watched(since), is_expected=True)
         self._begin()
 
     def watch(self, jobs: Mapping[str, Watched]) -> None:
@@ -100,6 +103,14 @@ class Endings:
                 return None
             # Before the end of its lane, one that has ended may turn out to be requeued.
             return not lane.ends.jobs[job_id] if lane.at_end else None
+
+    def has_come(self, job_id: str) -> bool | None:
+        """Whether there are events of a watched job; None while that is not known."""
+        with self._lock:
+            lane = self._lanes.get(lane_of_job(job_id))
+            if lane is None or job_id not in lane.ends.jobs:
+                return None
+            return True if job_id in lane.ends.seen else False if lane.at_end else None
 
     def close(self) -> None:
         self._stop.set()

@@ -11,7 +11,10 @@ from joblog.streams.recurring.rows import Row, encode_aspect
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that one row has to have done: `commands`, and when Kafka has them, `notes`."""
+    """All that one row has to have done: `commands`, and when Kafka has them, `notes`.
+
+    If the new job has to end before the next one, `intended` is noted before the commands.
+    """
 
     row: Row
     decision: Decision
@@ -25,6 +28,18 @@ class Plan:
         if not self.decision.create or definition is None or definition.overlap is Overlap.ALLOW:
             return None
         return self.decided.last_job_id
+
+    @property
+    def intended(self) -> Progress:
+        """How far it came when the commands may have been sent, or not."""
+        before = self.row.progress or Progress(through=self.decided.through)
+        kept = before.model_dump(include={"last_job_id", "last_occurrence", "last_created_at", "last_ended_at"})
+        return self.decided.model_copy(update={**kept, "sending": self.decision.create[0]})
+
+    @property
+    def is_intended(self) -> bool:
+        """Whether that was noted before: the commands are sent once more."""
+        return self.row.progress is not None and self.row.progress.sending == self.decision.create[0]
 
     def progress(self, created_at: datetime | None) -> Progress:
         """How far it came when the commands were stored at this time."""
@@ -50,7 +65,7 @@ def plan(row: Row, decision: Decision, now: datetime, where: Installation) -> Pl
     if decision.delete and last is not None and last.last_job_id is not None:
         commands.append(delete_command(last.last_job_id, definition, now))
     progress = Progress(through=decision.through) if last is None else last
-    progress = progress.model_copy(update={"through": decision.through, "waiting": decision.waiting})
+    progress = progress.model_copy(update={"through": decision.through, "waiting": decision.waiting, "sending": None})
     for occurrence in decision.create:
         cause = cause_of(definition, decision, occurrence, waiting=None if last is None else last.waiting, now=now)
         command = create_command(definition, occurrence, cause, now, where)

@@ -8,8 +8,9 @@ beginning, and writes a mark at its end: once the mark comes back, everything be
 3. notes the progress in the same way, and again at the next tick if that fails.
 
 A process that dies between 2 and 3 leaves occurrences that the next owner decides on again; the ids of the jobs are
-those of before, so each is created once. No error disables a definition: what could not be sent is due at the next
-tick.
+those of before, so each is created once. Where the overlap matters, what is about to be created is noted before 2, so
+that the next owner knows a job that runs though another occurrence has become due. No error disables a definition:
+what could not be sent is due at the next tick.
 
 A process that was paused for longer than its session starts over before it decides anything (awake.py), and so does
 one that reads nothing of a partition whose mark has not come back.
@@ -33,7 +34,6 @@ from joblog.streams.metrics import Meters
 from joblog.streams.recurring.awake import Awake, Slept
 from joblog.streams.recurring.deciding import UNREAD, planned, to_note, watched
 from joblog.streams.recurring.endings import Endings
-from joblog.streams.recurring.ends import Watched
 from joblog.streams.recurring.held import MARK, Held, Silent
 from joblog.streams.recurring.jobs import Installation
 from joblog.streams.recurring.membership import Read, member
@@ -88,8 +88,6 @@ class Recurring:
         client_id = f"{names.prefix}recurring"
         self._sender = Sender(config, client_id, lambda: meters.inc("joblog_producer_rebuilds_total", ROLE))
         self._endings = Endings(config, names.events, f"{client_id}-events")
-        #: Jobs that were sent and are not acknowledged, with when that was.
-        self._unacknowledged: dict[str, Watched] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Join the group and tick until `stop` is set."""
@@ -180,7 +178,7 @@ class Recurring:
             if can_mark:
                 await self._mark()
             now = self._clock()
-            self._endings.watch(self._unacknowledged | watched(self._rows(), now, self._where))
+            self._endings.watch(watched(self._rows(), now, self._where))
             plans = list(self._plans(now))
             try:
                 if plans:
@@ -226,7 +224,7 @@ class Recurring:
     def _planned(self, row: Row, now: datetime) -> Plan | None:
         """The plan of one row; one that cannot be made costs this row a while, and the others nothing."""
         try:
-            return planned(row, self._endings.is_running, now, self._where)
+            return planned(row, self._endings.is_running, now, self._where, self._endings.has_come)
         except InvalidData as error:  # a definition that no client would have written
             row.error = str(error)
             log.warning("recurring.undecided", extra={"recurring_id": row.id, "reason": row.error})
@@ -242,14 +240,30 @@ class Recurring:
     async def _perform(self, plans: list[tuple[int, Held, Plan]]) -> None:
         topic = self._names.commands
         commands = [Record(topic, one.lane, one.job_id, one.value) for *_, made in plans for one in made.commands]
+        await self._intend(plans)
         self._awake.look()
-        self._expect(plans)
         created_at = await asyncio.to_thread(self._sender.send, commands)
-        self._unacknowledged.clear()
         # From here on they exist. What is noted is read back, too; until then the rows have it.
         for _, held, made in plans:
             held.carried_out(made, created_at)
         count(self._meters, [made for *_, made in plans], self._clock())
+
+    async def _intend(self, plans: list[tuple[int, Held, Plan]]) -> None:
+        """Note which jobs are about to be created that have to end before the next ones, and watch them."""
+        awaited = {job_id: (number, made) for number, _, made in plans if (job_id := made.awaited) is not None}
+        topic, notes = self._names.recurring, list[Record]()
+        for number, made in awaited.values():
+            if not made.is_intended:
+                value = encode_aspect(made.intended)
+                notes.append(Record(topic, number, record_key(made.row.id, Progress), value))
+        if notes:
+            self._awake.look()
+            await asyncio.to_thread(self._sender.send, notes)
+        now = self._clock()
+        for _, made in awaited.values():
+            made.row.progress, made.row.next_due = made.intended, None
+        # However soon their ends come, they are seen.
+        self._endings.expect({job_id: min(made.decision.create[0], now) for job_id, (_, made) in awaited.items()})
 
     async def _note(self) -> None:
         """Note how far it came, until that is acknowledged: whoever has the partition next would decide it again.
@@ -265,12 +279,6 @@ class Recurring:
             await asyncio.to_thread(self._sender.send, notes)
         for _, held in noted:
             held.unnoted.clear()
-
-    def _expect(self, plans: list[tuple[int, Held, Plan]]) -> None:
-        """Let the ends of these jobs be seen, however soon they come."""
-        now = self._clock()
-        self._unacknowledged = {job_id: Watched(now) for *_, made in plans if (job_id := made.awaited) is not None}
-        self._endings.expect(self._unacknowledged, now)
 
     async def _note_ends(self, now: datetime) -> None:
         """Note which of the last jobs have ended: the next process need not read the log from their creation on.

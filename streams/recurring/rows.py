@@ -116,9 +116,11 @@ def _define(row: Row, definition: Definition | None) -> None:
 
 def _further(before: Progress | None, after: Progress | None) -> Progress | None:
     """The later of two: a process that lost its partition may still write what it knew."""
-    if before is None or after is None or after.through >= before.through:
+    if before is None or after is None:
         return after
-    return before
+    if after.sending is not None and after.sending == before.last_occurrence:
+        return before  # what it was about to create was created since
+    return after if after.through >= before.through else before
 
 
 def encode_aspect(aspect: Aspect) -> bytes:

@@ -230,8 +230,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "recurring-slept-deciding",
         "a look at the clock between decisions and their commands",
         _PROCESS_PY,
-        "        self._awake.look()\n        self._expect(plans)\n",
-        "        self._expect(plans)\n",
+        "        self._awake.look()\n        created_at = await",
+        "        created_at = await",
         f"{_PROCESS}::test_a_process_that_was_paused_since_it_decided_sends_nothing_of_that",
     ),
     mutant(

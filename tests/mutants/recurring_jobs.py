@@ -6,6 +6,7 @@ from tests.mutants.mutant import Mutant, mutant
 
 _UNIT: Final = "tests/unit/streams/recurring"
 _ENDS: Final = f"{_UNIT}/test_ends.py"
+_KILLED: Final = f"{_UNIT}/test_killed.py"
 _MEMORY: Final = "tests/unit/services/testing/test_recurring.py"
 _BROKER: Final = "tests/integration/streams/recurring"
 
@@ -65,5 +66,37 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "        return over if before is None else min(before, over)\n",
         "        return over\n",
         f"{_UNIT}/test_rows.py",
+    ),
+    mutant(
+        "recurring-intended",
+        "noting which job is about to be created before its command is sent",
+        "streams/recurring/process.py",
+        "            if not made.is_intended:\n",
+        "            if False:\n",
+        f"{_KILLED}::test_a_job_is_not_forgotten_whose_process_was_killed_before_it_noted_the_creation",
+    ),
+    mutant(
+        "recurring-come",
+        "looking whether a job has come before it is created once more",
+        "streams/recurring/deciding.py",
+        "    if not came:\n",
+        "    if True:\n",
+        f"{_KILLED}::test_a_job_is_not_forgotten_whose_process_was_killed_before_it_noted_the_creation",
+    ),
+    mutant(
+        "recurring-intended-late",
+        "keeping what was done when what was intended is read back",
+        "streams/recurring/rows.py",
+        "    if after.sending is not None and after.sending == before.last_occurrence:\n",
+        "    if False:\n",
+        f"{_KILLED}::test_what_was_intended_is_read_back_when_it_was_done_and_changes_nothing",
+    ),
+    mutant(
+        "recurring-intended-former",
+        "leaving alone what a former definition of the same id was about to create",
+        "streams/recurring/deciding.py",
+        "    is_open = definition.starts_at < progress.sending != progress.last_occurrence\n",
+        "    is_open = progress.sending != progress.last_occurrence\n",
+        f"{_KILLED}::test_what_was_about_to_be_created_is_nothing_to_another_definition_of_the_same_id",
     ),
 )

@@ -70,12 +70,14 @@ def test_a_job_that_was_expected_is_known_without_reading_the_lane_again(
     happens(sender, topics, before, "job.enqueued")
     wait_until(lambda: endings.is_running(before), 30, "the job before")
     created_at = datetime.now(UTC)
-    endings.expect([fast], created_at)
+    endings.expect({fast: created_at})
     happens(sender, topics, fast, "job.enqueued", "job.succeeded")
     happens(sender, topics, before, "job.succeeded")
     wait_until(lambda: endings.is_running(before) is False, 30, "the end of the job before")
     endings.watch({fast: Watched(created_at - timedelta(seconds=1))})
     assert endings.is_running(fast) is False
+    assert endings.has_come(fast)
+    assert endings.has_come(job()) is None, "nobody watches it"
 
 
 def test_an_expected_job_is_found_though_the_clock_of_its_process_is_ahead(
@@ -83,8 +85,9 @@ def test_an_expected_job_is_found_though_the_clock_of_its_process_is_ahead(
 ) -> None:
     fast, created_at = job(), datetime.now(UTC)
     happens(sender, topics, fast, "job.enqueued", "job.succeeded")
-    endings.expect([fast], created_at + timedelta(hours=1))
+    endings.expect({fast: created_at + timedelta(hours=1)})
     wait_until(lambda: endings.is_running(fast), 30, "the end of the lane, where nothing is so late")
+    assert endings.has_come(fast) is False
     endings.watch({fast: Watched(created_at)})
     wait_until(lambda: endings.is_running(fast) is False, 30, "the end of the job")
 
