@@ -218,4 +218,12 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "            (entry",
         _MANY,
     ),
+    mutant(
+        "unique-named-after-takeover",
+        "the order of the jobs that have a key, which does not depend on how a lane was loaded",
+        _UNIQUE,
+        "tuple(sorted((*self.claims.get(place, ()), job.id)))",
+        "(*self.claims.get(place, ()), job.id)",
+        _KEYS,
+    ),
 )

@@ -45,7 +45,8 @@ class UniqueKeys(Feature):
 
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__(pipeline)
-        #: By queue and key: mostly one job. Two, while one runs and a debounced one waits for its end.
+        #: By queue and key: mostly one job. Two, while one runs and a debounced one waits for its end; sorted, so
+        #: that whoever takes the lane over names the same one.
         self.claims: dict[str, tuple[str, ...]] = {}
         self.periods: dict[str, Period] = {}
         self._ends: list[tuple[int, str]] = []
@@ -67,15 +68,16 @@ class UniqueKeys(Feature):
             return wrong
         if job.state in FINAL_STATES:  # a filter elected that
             return None
-        for other in tuple(self._others(place, election.now_ms)):
-            if unique.policy in {UniquePolicy.REJECT, UniquePolicy.EXISTING}:
-                return _taken(job, other)
+        others = tuple(self._others(place, election.now_ms))
+        if others and unique.policy in {UniquePolicy.REJECT, UniquePolicy.EXISTING}:
+            return _taken(job, others[0])
+        if unique.until is UniqueUntil.PERIOD and len(self.periods) >= PERIODS_MAX and place not in self.periods:
+            return Rejection("too_many", f"the lane holds {PERIODS_MAX} unique keys for a period, and no more")
+        for other in others:
             self._make_way(other, job, cause, election, out)
         for other in self.claims.get(place, ()):
             if unique.policy is not UniquePolicy.DEBOUNCE or not self._runs(other):  # a filter kept it
                 return _taken(job, other)
-        if unique.until is UniqueUntil.PERIOD and len(self.periods) >= PERIODS_MAX and place not in self.periods:
-            return Rejection("too_many", f"the lane holds {PERIODS_MAX} unique keys for a period, and no more")
         return None
 
     def changing(self, job: Job, command: Any, election: Election) -> Rejection | None:
@@ -142,7 +144,7 @@ class UniqueKeys(Feature):
 
     def _add(self, job: Job) -> None:
         place = place_of(job)
-        self.claims[place] = (*self.claims.get(place, ()), job.id)
+        self.claims[place] = tuple(sorted((*self.claims.get(place, ()), job.id)))
 
     def _remove(self, job: Job) -> None:
         place = place_of(job)

@@ -13,7 +13,7 @@ from joblog.streams.lane.features import unique_keys
 from joblog.streams.lane.features.unique_keys import UNIQUE_KEY, UniqueKeys
 from joblog.streams.lane.job import Job, enqueued
 from joblog.streams.lane.rules import LaneRules
-from msgspec import json, structs
+from msgspec import Raw, json, structs
 
 from tests.support.scene import (
     IN_A_MINUTE,
@@ -97,7 +97,7 @@ def test_a_key_until_the_start_is_free_from_the_first_start_on() -> None:
 def test_a_run_that_was_given_back_unstarted_claims_its_key_again_beside_the_one_that_came_meanwhile() -> None:
     scene = Scene().given(worker(), unique("a", until=UniqueUntil.START)).given(unique("b", until=UniqueUntil.START))
     scene.given(released("a", 2), wire.WorkerStopping(worker="w"))
-    assert keys(scene).claims == {"q0/k": (B, A)}
+    assert keys(scene).claims == {"q0/k": (A, B)}
     scene.given(DeleteJob(job_id=B)).reloaded()
     assert keys(scene).claims == {"q0/k": (A,)}
     scene.when(unique("c")).then("rejected not_unique")
@@ -280,3 +280,26 @@ def test_a_job_that_had_its_key_until_its_start_and_was_given_back_runs_again_be
     scene = Scene().given(worker(slots=2), unique("a", until=UniqueUntil.START)).given(unique("b"))
     given_back = structs.replace(released("a", 2), started=True)
     scene.when(given_back).then("a3 Enqueued", "a4 Processing #2 by w")
+
+
+def test_of_two_jobs_that_have_a_key_the_same_one_is_named_after_a_takeover() -> None:
+    waits = {"policy": UniquePolicy.DEBOUNCE, "wait_s": 5.0}
+    scene = Scene().given(worker()).given(unique("a", priority=1), create("d"))
+    scene.given(unique("b", **waits), wire.SetParameter(job_id=A, name="p", value=Raw(b"1")))
+    named = []
+    for one in (scene, scene.reloaded()):
+        one.when(unique("c", policy=UniquePolicy.EXISTING))
+        rejected = one.out.events[-1][3]
+        assert isinstance(rejected, wire.CommandRejected)
+        named.append(rejected.existing)
+    assert named == [A, A]
+
+
+def test_no_job_gives_way_to_one_that_is_refused_since_the_lane_holds_too_many_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(unique_keys, "PERIODS_MAX", 0)
+    scene = Scene().given(unique("a"))
+    scene.when(unique("b", policy=UniquePolicy.REPLACE, until=UniqueUntil.PERIOD, period_s=9.0))
+    scene.then("rejected too_many")
+    assert scene.job("a").state is State.ENQUEUED
