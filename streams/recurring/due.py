@@ -8,7 +8,7 @@ from typing import Final
 from joblog.streams.contract.recurring import Cause, Definition, Misfire, Overlap, Pause, Progress, Skip
 from joblog.streams.recurring.schedule import Schedule, between
 
-#: Missed occurrences are looked for backwards, in windows that grow by this factor.
+#: Missed occurrences are looked for backwards, in windows that grow by this factor, at most.
 _WINDOW: Final = timedelta(minutes=1)
 _GROWTH: Final = 8
 
@@ -113,13 +113,13 @@ def cause_of(
 
 def latest(schedule: Schedule, after: datetime, until: datetime, count: int) -> list[datetime]:
     """The last `count` occurrences in (after, until], found without walking through all of a long outage."""
-    window = _WINDOW
-    while True:
-        start = max(after, until - window) if until - after > window else after
-        found = list(between(schedule, start, until))
-        if len(found) >= count or start == after:
-            return found[-count:]
-        window *= _GROWTH
+    found, window, start = list[datetime](), _WINDOW, until
+    while start > after and len(found) < count:
+        end, start = start, until - window if until - after > window else after
+        found = [*between(schedule, start, end), *found]
+        # By how many it found: looking back eight times as far as necessary costs seconds, if the cap is large.
+        window *= min(_GROWTH, count / len(found) + 1) if found else _GROWTH
+    return found[-count:]
 
 
 def _kept(definition: Definition, wanted: Sequence[datetime], count: int, now: datetime) -> list[datetime]:

@@ -99,4 +99,12 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "    is_open = progress.sending != progress.last_occurrence\n",
         f"{_KILLED}::test_what_was_about_to_be_created_is_nothing_to_another_definition_of_the_same_id",
     ),
+    mutant(
+        "recurring-overshoot",
+        "looking back no further than necessary for missed occurrences",
+        "streams/recurring/due.py",
+        "        window *= min(_GROWTH, count / len(found) + 1) if found else _GROWTH\n",
+        "        window *= _GROWTH\n",
+        f"{_UNIT}/test_due.py::test_few_more_occurrences_are_looked_at_than_are_asked_for",
+    ),
 )

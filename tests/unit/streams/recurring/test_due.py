@@ -2,9 +2,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from joblog.streams.contract.recurring import Definition, Misfire, Overlap, Pause, Progress, Skip
-from joblog.streams.recurring.due import MISFIRED, OVERLAPPED, SKIPPED, Decision, decide, paused_again
-from joblog.streams.recurring.schedule import schedule_of
+from joblog.streams.contract.recurring import Definition, Interval, Misfire, Overlap, Pause, Progress, Skip
+from joblog.streams.recurring.due import MISFIRED, OVERLAPPED, SKIPPED, Decision, decide, latest, paused_again
+from joblog.streams.recurring.schedule import Every, Schedule, schedule_of
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 JOB = "00aa1ebf-3759-8003-b6cc-e905a6c5079c"
@@ -131,3 +131,25 @@ def test_queue_lets_the_latest_wait_until_the_one_before_has_ended() -> None:
 
 def test_what_waits_is_created_when_overlap_is_allowed_again() -> None:
     assert running(Overlap.ALLOW, at(1)) == Decision((at(1), at(2)), False, (), None, at(2))
+
+
+class Counted:
+    """A schedule that counts how often it is asked."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule, self.calls = schedule, 0
+
+    def next_after(self, instant: datetime) -> datetime | None:
+        self.calls += 1
+        return self.schedule.next_after(instant)
+
+
+@pytest.mark.parametrize("every_s", [1, 4, 8, 60, 3600])
+def test_few_more_occurrences_are_looked_at_than_are_asked_for(every_s: int) -> None:
+    """A process that decides for seconds takes that for a pause, starts over, and decides again."""
+    schedule = Counted(Every(Interval(every_s=every_s, anchor=START)))
+    until = START + timedelta(days=900)
+    found = latest(schedule, START, until, 1_000)
+    assert found == [until - timedelta(seconds=every_s) * back for back in reversed(range(1_000))]
+    assert schedule.calls < 2_500
+    assert latest(schedule, until, START, 10) == latest(schedule, START, START, 10) == []
