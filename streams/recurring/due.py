@@ -132,16 +132,19 @@ def _kept(definition: Definition, wanted: Sequence[datetime], count: int, now: d
 def _overlap(
     overlap: Overlap, kept: list[datetime], waiting: datetime | None, is_running: bool
 ) -> tuple[list[datetime], bool, datetime | None, list[datetime]]:
-    """What to create, whether to delete the job before, what waits from now on, and what is left out."""
+    """What to create, whether to delete the job before, what waits from now on, and what is left out.
+
+    What waits was wanted when it was due, and is not lost if the policy was changed since.
+    """
+    line = ([] if waiting is None else [waiting]) + kept
     match overlap:
         case Overlap.ALLOW:
-            return ([] if waiting is None else [waiting]) + kept, False, None, []
+            return line, False, None, []
         case Overlap.SKIP:
-            return ([], False, None, kept) if is_running else (kept[:1], False, None, kept[1:])
+            return ([], False, waiting, kept) if is_running else (line[:1], False, None, line[1:])
         case Overlap.QUEUE:
-            line = ([] if waiting is None else [waiting]) + kept
             create = [] if is_running else line[:1]
             rest = line[len(create) :]
             return create, False, rest[-1] if rest else None, rest[:-1]
         case Overlap.REPLACE:
-            return kept[-1:], is_running and bool(kept), None, kept[:-1]
+            return line[-1:], is_running and bool(line), None, line[:-1]

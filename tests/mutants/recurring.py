@@ -46,8 +46,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "recurring-overlap-skip",
         "leaving out an occurrence while the job before runs",
         _DUE_PY,
-        "            return ([], False, None, kept) if is_running else (kept[:1], False, None, kept[1:])\n",
-        "            return kept[:1], False, None, kept[1:]\n",
+        "            return ([], False, waiting, kept) if is_running else (line[:1], False, None, line[1:])\n",
+        "            return line[:1], False, None, line[1:]\n",
         f"{_DUE}::test_skip_leaves_out_while_the_one_before_runs",
     ),
     mutant(

@@ -133,6 +133,16 @@ def test_what_waits_is_created_when_overlap_is_allowed_again() -> None:
     assert running(Overlap.ALLOW, at(1)) == Decision((at(1), at(2)), False, (), None, at(2))
 
 
+def test_what_waits_is_not_lost_when_the_policy_is_changed() -> None:
+    assert running(Overlap.SKIP, at(1)) == Decision((), False, ((at(2), OVERLAPPED),), at(1), at(2))
+    assert running(Overlap.SKIP, at(1), 1.5, is_running=False) == Decision((at(1),), False, (), None, at(1))
+    assert running(Overlap.SKIP, at(1), is_running=False) == Decision(
+        (at(1),), False, ((at(2), OVERLAPPED),), None, at(2)
+    )
+    assert running(Overlap.REPLACE, at(1)) == Decision((at(2),), True, ((at(1), OVERLAPPED),), None, at(2))
+    assert running(Overlap.REPLACE, at(1), 1.5, is_running=False) == Decision((at(1),), False, (), None, at(1))
+
+
 class Counted:
     """A schedule that counts how often it is asked."""
 
