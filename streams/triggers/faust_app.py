@@ -1,6 +1,6 @@
 """Faust, as triggers use it: an app with at-least-once and no tables, no web server, no files and no producer in use.
 
-Five things are not as Faust and aiokafka do them, besides those of kafka/faust_consumer.py:
+Six things are not as Faust and aiokafka do them, besides those of kafka/faust_consumer.py:
 
 - What is committed only is read. Faust does that in its exactly-once mode alone.
 - Committed is how far each partition was handled (`App.handled`), as each is handled in order. Faust's own account
@@ -10,6 +10,8 @@ Five things are not as Faust and aiokafka do them, besides those of kafka/faust_
   what comes while none of its processes runs.
 - With an offset goes the id of its topic. A topic that was deleted and created again has another one, and what was
   committed for its namesake is not taken for a place in it: it is read from its beginning.
+- A partition that ends before the place of the group, as when brokers lost the end of it, is read from its beginning
+  again. Faust drops what comes there up to the former place, be it new.
 - A group that has given out its partitions anew refuses commits of its former members. That is no failure: the next
   owner of a partition repeats what was not committed.
 """
@@ -81,7 +83,13 @@ class App(faust.App):
 
 class _ConsumerThread(faust_consumer.ConsumerThread):
     app: Any
+    consumer: Any
     logger = _faust_log
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: The next offset of each partition, as far as that is known.
+        self._next: dict[TopicPartition, int] = {}
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         made = super()._create_worker_consumer(transport)
@@ -97,7 +105,19 @@ class _ConsumerThread(faust_consumer.ConsumerThread):
         new = [place for place, offset in offsets.items() if offset is None]
         beginnings = await consumer.beginning_offsets(new) if new else {}
         self.app.beginnings = {TP(*place): offset for place, offset in beginnings.items()}
+        self._next = {place: offset for place, offset in offsets.items() if offset is not None}
         return offsets
+
+    async def _fetch_records(self, *args: Any, **kwargs: Any) -> Any:
+        records = await super()._fetch_records(*args, **kwargs)
+        for place, found in records.items():
+            offset = found[0].offset
+            if offset < self._next.get(place, offset):
+                where = {"topic": place.topic, "partition": place.partition, "offset": offset}
+                log.warning("triggers.went_back", extra=where | {"from": self._next[place]})
+                self.consumer.go_back(TP(*place))
+            self._next[place] = found[-1].offset + 1
+        return records
 
     def _offset(self, place: TopicPartition, known: OffsetAndMetadata | None) -> int | None:
         """The offset that was committed for this topic, not for another one of its name."""
@@ -139,12 +159,16 @@ class _Consumer(faust_consumer.Consumer):
         state = assignment.state_value(TopicPartition(*tp)) if assignment is not None else None
         return int(state.position) if state is not None and state.has_valid_position else None
 
+    def go_back(self, tp: TP) -> None:
+        """Take records of earlier offsets than before; Faust waits meanwhile, and compares none of them."""
+        self._read_offset[tp] = None
+
     async def _add_gap(self, *_: Any) -> None:
         """Gaps of offsets matter only to Faust's own account."""
 
     def _filter_committable_offsets(self, _: Iterable[TP]) -> dict[TP, int]:
         reached = self.app.beginnings | self.app.handled
-        return {tp: offset for tp, offset in reached.items() if self._should_commit(tp, offset)}
+        return {tp: offset for tp, offset in reached.items() if offset != self._committed_offset[tp]}
 
 
 class _Transport(faust_consumer.Transport):

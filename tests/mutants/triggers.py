@@ -164,4 +164,13 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "        headers=record.headers,\n",
         f"{_UNIT}/test_handling.py::test_a_function_that_changes_its_event_changes_it_for_nobody_else",
     ),
+    mutant(
+        "trigger-back",
+        "taking what comes in a partition that ends before the place of the group",
+        "streams/triggers/faust_app.py",
+        "        self._read_offset[tp] = None\n",
+        "        pass\n",
+        f"{_BROKER}/test_odd_records.py"
+        "::test_a_topic_that_ends_before_the_place_of_the_group_is_read_again_and_nothing_new_is_left_out",
+    ),
 )

@@ -131,6 +131,21 @@ def test_an_offset_that_an_operator_has_set_is_kept(scene: Scene, wait_until: An
         wait_until(lambda: scene.created() == ["c"], DEADLINE_S, "the job")
 
 
+def test_a_topic_that_ends_before_the_place_of_the_group_is_read_again_and_nothing_new_is_left_out(
+    scene: Scene, wait_until: Any
+) -> None:
+    """As when brokers lost the end of it, in an election of a leader that was behind."""
+    scene.create_topic()
+    scene.send("a", "b", "c")
+    commit_offsets(scene.kafka, f"{scene.names.prefix}triggers", [TopicPartition(scene.topic, 0, 100)])
+    with scene.running():
+        wait_until(lambda: scene.created() == ["a", "b", "c"], DEADLINE_S, "the jobs")
+    scene.send("d")
+    with scene.running() as (_, meters, _running):
+        wait_until(lambda: scene.created() == ["a", "b", "c", "d"], DEADLINE_S, "the job")
+        assert sample(meters, "joblog_trigger_events_total", topic=scene.topic) == 1, "the earlier place is committed"
+
+
 def create_again(scene: Scene) -> None:
     """As soon as the broker has forgotten the former topic."""
     deadline = time.monotonic() + DEADLINE_S
