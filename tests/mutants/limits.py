@@ -257,4 +257,12 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "                pass\n",
         _LINE,
     ),
+    mutant(
+        "limits-lost-reports",
+        "asking who runs after reports were lost",
+        "streams/lane/features/limits.py",
+        "            self.owner.ask_who_runs(election.now_ms)\n",
+        "",
+        "tests/unit/streams/lane/limits/test_lost_reports.py",
+    ),
 )

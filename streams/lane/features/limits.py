@@ -8,12 +8,13 @@ Processing, or when it is deleted or moved while it waits, or when no worker too
 that it does not block others.
 
 A lane that is loaded anew has forgotten what it asked of others (limits/post.py); jobs ask again when a worker has
-room. An owner that was rebuilt from events has them all ask again (`LimitsRebuilt`).
+room. An owner that was rebuilt from events, or that goes on without reports that were lost, has them all ask again
+(`LimitsRebuilt`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from heapq import heappop
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job
@@ -31,6 +32,9 @@ from joblog.streams.lane.pipeline import Pipeline
 from joblog.streams.lane.transitions import Election, Rejection
 from msgspec import msgpack
 
+#: How often an owner asks lanes which of their jobs run: what it asks may be among reports that were lost.
+AGAIN_MS: Final = 60_000
+
 
 class Limits(LimitClaims):
     """The limits of a lane's jobs, and those that the lane owns."""
@@ -40,11 +44,16 @@ class Limits(LimitClaims):
 
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__(pipeline)
-        self._is_rebuilt = False
+        #: When lanes that have not said which of their jobs run are asked again, by the elector's monotonic clock.
+        self._again_ms = 0
+        self._has_lost_reports = False
         #: Limits of other lanes for which jobs wait that are still to be told so.
         self._untold: set[LimitId] = set()
 
     # --- loading ---
+
+    def reports_lost(self) -> None:
+        self._has_lost_reports = True
 
     def load(self, key: str, value: Any, clock_ms: int) -> None:
         if isinstance(value, Asker):
@@ -60,7 +69,7 @@ class Limits(LimitClaims):
 
     def loaded(self, clock_ms: int) -> None:
         self.owner.loaded()
-        self._is_rebuilt = bool(self.owner.silent)
+        self._again_ms = clock_ms
 
     # --- commands ---
 
@@ -220,12 +229,12 @@ class Limits(LimitClaims):
 
     def tick(self, caught_up: bool, election: Election, out: LaneOutput) -> None:
         self.post.forget(out)
-        if self._is_rebuilt:
-            self._is_rebuilt = False
-            for lane in sorted(self.owner.silent):
-                out.reports.append(
-                    (lane, str(lane), wire.LimitsRebuilt(lane=self.pipeline.number, rebuild=self.owner.rebuild))
-                )
+        if self._has_lost_reports:
+            self._has_lost_reports = False
+            self.owner.ask_who_runs(election.now_ms)
+            self._ask_again(range(self.pipeline.lanes), election, out)
+        elif self.owner.silent and election.clock_ms >= self._again_ms:
+            self._ask_again(self.owner.silent, election, out)
         self.owner.wake(election.now_ms)
         while self._later and self._later[0][0] <= election.now_ms:
             self._release(heappop(self._later)[1])
@@ -233,6 +242,13 @@ class Limits(LimitClaims):
         self._tell_more(election, out)
         self._hand_out(election, out)
         self._flush(out)
+
+    def _ask_again(self, lanes: Iterable[int], election: Election, out: LaneOutput) -> None:
+        """Let the jobs of these lanes ask for the limits of this one again, and hear which of them run."""
+        number, rebuild = self.pipeline.number, self.owner.rebuild
+        self._again_ms = election.clock_ms + AGAIN_MS
+        for lane in sorted(set(lanes) - {number}):
+            out.reports.append((lane, str(lane), wire.LimitsRebuilt(lane=number, rebuild=rebuild)))
 
     def turn_ended(self, out: LaneOutput) -> None:
         self._flush(out)

@@ -196,6 +196,26 @@ class Owner:
                 for limit, _ in self.limits():
                     self.settle(limit, now_ms)
 
+    def ask_who_runs(self, now_ms: int) -> None:
+        """Forget the jobs of other lanes, and grant nothing before these have said which of them run."""
+        lanes = set()
+        for _, shared in self.limits():
+            for entry in tuple(shared.entries.values()):
+                if self._is_own(entry):
+                    continue
+                if entry.status != WAITS:
+                    lanes.add(lane_of_job(entry.job_id))
+                if entry.status == GRANTED and shared.rate is not None:  # it may have started
+                    shared.rate.started(max(now_ms, entry.from_ms), True)
+                    self._dirty.add(entry.limit)
+                    self._forget(shared, entry)
+                    self._rest(entry.limit, shared)
+                else:
+                    self._drop(shared, entry)
+        self.silent, self.rebuild = self.silent | lanes, max(now_ms, self.rebuild + 1)
+        if self.silent:
+            self.changed[SILENCE_KEY] = Silence(tuple(sorted(self.silent)), self.rebuild)
+
     def set(self, limit: LimitId, capacity: int, interval_ms: int, now_ms: int) -> None:
         """Let this definition hold over what jobs say; a capacity of 0 ends that."""
         shared = self._known(limit, max(capacity, 1), max(interval_ms, 1))
