@@ -132,4 +132,12 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "",
         "tests/unit/streams/lane/features/test_cancelled_batches.py",
     ),
+    mutant(
+        "batch-awaited-late",
+        "the time that each has that waits for a batch which is not created yet",
+        _OWNER,
+        "                batch.at_ms = election.now_ms\n",
+        "                pass\n",
+        "tests/unit/streams/lane/features/test_unknown_batches.py",
+    ),
 )  # fmt: skip

@@ -161,6 +161,8 @@ class BatchOwner:
         """Let a job or another batch wait for the end of this one; it hears of it when this one is looked at."""
         batch = self._known_or_new(link.job_id, election)
         if self.waits.add(link.job_id, link.child, link.on, out):
+            if not batch.is_created:  # each of those that wait does so for a while, until it is given up
+                batch.at_ms = election.now_ms
             self._touch(link.job_id, batch, cause, election, out)
 
     def parent_ended(self, report: wire.ParentEnded, cause: str, election: Election, out: LaneOutput) -> bool:

@@ -56,8 +56,8 @@ class BatchWait(Struct, array_like=True, tag="wait", frozen=True):
 class Batch(Struct, array_like=True, tag="batch"):
     """A batch in the lane that its id names: the record of `BATCH_KEY + id`.
 
-    - at_ms: when it was created, or first heard of. changed_ms: when its numbers last changed; in its last state
-      since state_ms. All unix milliseconds.
+    - at_ms: when it was created, or first heard of, or last awaited before that. changed_ms: when its numbers last
+      changed; in its last state since state_ms. All unix milliseconds.
     - is_created: its create command was read; its jobs, and what waits for it, may be heard of before.
     - waits: for its parent to end. total: how many jobs and batches were to be added.
     - parts: its counts by lane. expected: how many additions name each lane; additions: the last ones.
