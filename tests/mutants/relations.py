@@ -226,4 +226,12 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "(*self.claims.get(place, ()), job.id)",
         _KEYS,
     ),
+    mutant(
+        "lost-ends",
+        "reporting waits again after reports were lost",
+        _CONTINUATIONS,
+        "                self._report_wait(job, out)\n                out.budget",
+        "                out.budget",
+        f"{_FEATURES}/test_lost_ends.py",
+    ),
 )

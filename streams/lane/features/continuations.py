@@ -44,6 +44,9 @@ class Continuations(Feature):
         self.pending: dict[str, Links] = {}
         self.more = MoreContinuations(pipeline.store.jobs, self._report_outcome)
         self._sought = SoughtParents()
+        self._has_lost_reports = False
+        #: Jobs whose wait has to be reported again.
+        self._again: list[str] = []
         self._recent = RecentEnds()
         #: So many of this turn's events are among the recent ends already.
         self._taken = 0
@@ -54,7 +57,12 @@ class Continuations(Feature):
         else:
             self.pending[key] = value
 
+    def reports_lost(self) -> None:
+        self._has_lost_reports = True
+
     def loaded(self, clock_ms: int) -> None:
+        if self._has_lost_reports:  # the ends of parents may be among them
+            self._again = [job.id for job in self.pipeline.store.jobs.values() if job.state is AWAITING]
         for parent in (*self.pending, *self.more.parents):
             self.pipeline.follow(parent, self)
         for parent in self.pending:
@@ -123,6 +131,11 @@ class Continuations(Feature):
         """Go on telling ends to many; ask for parents that are unknown, and give up on those that nobody knows."""
         for parent in self.more.tick(out):
             self.pipeline.follow(parent, self)
+        while self._again and not out.budget.is_spent:
+            job = self.pipeline.store.jobs.get(self._again.pop())
+            if job is not None and job.state is AWAITING:
+                self._report_wait(job, out)
+                out.budget.spend(1, 0)
         if caught_up:
             self._look_at_pending(election.now_ms, out)
 
