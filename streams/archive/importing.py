@@ -5,7 +5,7 @@ the records. So an import that was stopped or killed goes on exactly where its l
 is complete writes nothing when it is repeated.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -23,8 +23,9 @@ from joblog.streams.kafka.group_offsets import committed_offsets
 from joblog.streams.kafka.scan import TopicReader
 from joblog.streams.progress import Told, silent
 
-#: Records of one transaction.
+#: Records of one transaction, and bytes: it is gathered whole in the client's queue, and has to be written in time.
 BATCH: Final = 5_000
+BATCH_BYTES: Final = 16 * 1024 * 1024
 TIMEOUT_S: Final = 30.0
 
 
@@ -120,12 +121,25 @@ def import_archive(
     with closing(clients.group_consumer(config, group, group)) as member:
         for lane, done in planned.done.items():
             records = islice(_records(directory, manifest.of_lane(lane)), done, None)
-            while batch := list(islice(records, BATCH)):
+            for batch in batches(records):
                 done += len(batch)  # noqa: PLW2901
                 _commit(producer, member, planned.topic, batch, TopicPartition(planned.topic, lane, done))
                 written += len(batch)
                 told("importing", before + written, total)
     return written
+
+
+def batches(records: Iterable[Archived]) -> Iterator[list[Archived]]:
+    """The records in parts, each for one transaction."""
+    batch, size = list[Archived](), 0
+    for record in records:
+        batch.append(record)
+        size += len(record.key or b"") + len(record.value or b"")
+        if len(batch) == BATCH or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _records(directory: Path, files: list[File]) -> Iterator[Archived]:

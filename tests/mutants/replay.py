@@ -82,6 +82,14 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         f"{_VERIFICATION}::test_faults_of_the_tables_are_named_with_both_sides",
     ),
     mutant(
+        "import-bytes",
+        "the bound of the bytes of one transaction of an import",
+        "streams/archive/importing.py",
+        " or size >= BATCH_BYTES:",
+        ":",
+        "tests/unit/streams/archive/test_importing.py::test_a_transaction_has_so_many_bytes_at_most",
+    ),
+    mutant(
         "monitor-text",
         "the refusal of a filter that is no text in UTF-8",
         "projections/monitor/job_filter.py",
