@@ -15,6 +15,8 @@ from joblog.streams.contract.states import FINAL_STATES, State
 _SQL: Final = load("monitor/monitor.sql")
 #: The fields of a filter that operations take; `order` is of no effect on them.
 _NAMES: Final = tuple(name for name in JobFilter.__slots__ if name != "order")
+#: What a field may be, as JSON, if it is no text.
+_KINDS: Final[Mapping[str, type]] = {"state": list, "retrying": bool}
 _TIMES: Final = frozenset({"created_after", "created_before", "changed_after", "changed_before"})
 
 
@@ -33,7 +35,7 @@ def filter_document(wanted: JobFilter) -> dict[str, Any]:
     if wanted.order is not None:
         raise InvalidQuestion("an order has no effect on a bulk operation: leave it out")
     said = {name: value for name in _NAMES if (value := getattr(wanted, name))}
-    if "state" in said:
+    if wanted.state is not None:  # no state at all is not any state
         said["state"] = [str(state) for state in wanted.states()]
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in said.items()}
 
@@ -42,6 +44,9 @@ def filter_of(document: Mapping[str, Any]) -> JobFilter:
     """The filter that `filter_document` has written; InvalidQuestion for anything else."""
     if unknown := document.keys() - set(_NAMES):
         raise InvalidQuestion(f"no filter has the field {sorted(unknown)[0]!r:.60}")
+    for name, value in document.items():
+        if not isinstance(value, _KINDS.get(name, str)):  # any client may have begun the operation
+            raise InvalidQuestion(f"this is no filter: {name} cannot be {value!r:.60}")
     try:
         said: dict[str, Any] = {
             name: datetime.fromisoformat(value) if name in _TIMES else value for name, value in document.items()

@@ -168,6 +168,22 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         f"{_RUNNER}::test_an_operation_that_the_tables_do_not_know_for_a_while_is_not_begun_anew",
     ),
     mutant(
+        "bulk-filter",
+        "the look at the kinds of a filter's values, which any client may have written",
+        "projections/monitor/bulk.py",
+        "if not isinstance(value, _KINDS.get(name, str)):",
+        "if False:",
+        "tests/integration/projections/monitor/test_bulk.py::test_what_is_no_filter_is_refused",
+    ),
+    mutant(
+        "bulk-no-state",
+        "the difference between no state and any state",
+        "projections/monitor/bulk.py",
+        "    if wanted.state is not None:",
+        '    if "state" in said:',
+        "tests/integration/projections/monitor/test_bulk.py::test_a_filter_means_the_same_when_it_is_read_again",
+    ),
+    mutant(
         "bulk-late",
         "the wait of bulk operations for tables that are behind",
         "services/bulk/runner.py",

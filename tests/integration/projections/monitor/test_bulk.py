@@ -132,6 +132,7 @@ def test_a_quiet_worker_is_shown_as_such_also_when_it_renews(projection: Project
         JobFilter(state=[State.FAILED, State.ENQUEUED], queue="q", task="t", worker="w", q="a\u00e4"),
         JobFilter(retrying=True, created_after=BEGINNING, changed_before=datetime(2027, 1, 1, tzinfo=UTC)),
         JobFilter(parent=OPERATION),
+        JobFilter(state=[]),
     ],
 )
 def test_a_filter_means_the_same_when_it_is_read_again(wanted: JobFilter) -> None:
@@ -150,6 +151,12 @@ def test_a_filter_means_the_same_when_it_is_read_again(wanted: JobFilter) -> Non
         {"created_after": "2027-01-01T00:00:00"},
         {"queue": 1},
         {"parent": "nobody"},
+        {"retrying": 1},
+        {"retrying": "x"},
+        {"retrying": None},
+        {"queue": []},
+        {"q": {}},
+        {"worker": ["w"]},
     ],
 )
 def test_what_is_no_filter_is_refused(document: dict[str, Any]) -> None:
