@@ -17,13 +17,13 @@ Place = int | datetime
 
 def parse_place(text: str, now: datetime) -> Place:
     """`4711` is an offset, `-1h` an hour ago, anything else an ISO 8601 time, in UTC if it has no zone."""
-    if text.isdigit():
+    if text.isdecimal():
         return int(text)
-    if found := _AGO.fullmatch(text.strip()):
-        return now - timedelta(seconds=float(found[1]) * _SECONDS[found[2]])
     try:
+        if found := _AGO.fullmatch(text.strip()):
+            return now - timedelta(seconds=float(found[1]) * _SECONDS[found[2]])
         instant = datetime.fromisoformat(text)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InvalidData(f"{text!r} is no place: write an offset, 2027-01-31T15:00:00Z, or -1h") from error
     return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 
