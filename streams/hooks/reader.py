@@ -74,6 +74,7 @@ class TransitionReader:
         #: The lane of the record that is being handled; records that came while it was.
         self._handled: int | None = None
         self._early: deque[Any] = deque()
+        self._is_beside = False
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop`. Raises KafkaException if the client cannot go on."""
@@ -149,9 +150,8 @@ class TransitionReader:
 
     def _beside(self, is_over: Callable[[], bool], grace_s: float = 0.0) -> None:
         """Stay in the group until something is over; raises Stopped if the process stops, or loses the lane."""
-        paused = [TopicPartition(self._names.events, lane) for lane in self._next]
-        self._consumer.pause(paused)
-        give_up_at = inf
+        self._consumer.pause(self._assigned())
+        self._is_beside, give_up_at = True, inf
         try:
             while not is_over():
                 self._health.beat()
@@ -165,7 +165,11 @@ class TransitionReader:
                 if time.monotonic() >= give_up_at:
                     raise Stopped
         finally:
-            self._consumer.resume([one for one in paused if one.partition in self._next])
+            self._is_beside = False
+            self._consumer.resume(self._assigned())
+
+    def _assigned(self) -> list[TopicPartition]:
+        return [TopicPartition(self._names.events, lane) for lane in self._next]
 
     # --- the group ---
 
@@ -179,7 +183,8 @@ class TransitionReader:
         self._committed = {one.partition: one.offset for one in known if one.offset >= 0}
         self._commit_at = 0.0
         consumer.assign(starts)
-        consumer.resume(starts)
+        # Within one poll lanes go and come: what comes beside a function that goes on must wait for it, too.
+        (consumer.pause if self._is_beside else consumer.resume)(starts)
         self._health.set_ready()
         log.info("hooks.assigned", extra={"lanes": sorted(self._next)})
 

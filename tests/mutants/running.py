@@ -160,6 +160,15 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         _COMMANDS,
     ),
     mutant(
+        "hooks-rebalance",
+        "the pause of lanes that come while a hook goes on",
+        "streams/hooks/reader.py",
+        "(consumer.pause if self._is_beside else consumer.resume)(starts)",
+        "consumer.resume(starts)",
+        "tests/unit/streams/hooks/test_reader.py"
+        "::test_what_comes_with_a_rebalance_waits_for_the_function_that_goes_on",
+    ),
+    mutant(
         "hook-stopped",
         "the difference between a hook that raised and a process that stops",
         "streams/hooks/calling.py",
