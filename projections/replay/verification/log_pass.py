@@ -30,9 +30,9 @@ from joblog.projections.replay.verification.parent_sums import ParentSums, add_p
 from joblog.projections.replay.verification.trace import Trace, step_of, trace_of
 from joblog.streams.contract.deadletters import internal_error
 from joblog.streams.contract.record_headers import readable_headers
-from joblog.streams.errors import ContractError
+from joblog.streams.errors import ContractError, ProjectionError
 from joblog.streams.kafka.scan import Range, TopicReader
-from msgspec import Struct, field, msgpack
+from msgspec import DecodeError, Struct, field, msgpack
 
 #: Jobs, and bytes of their events, that are kept in memory before a run is written.
 JOBS_MAX: Final = 60_000
@@ -92,10 +92,15 @@ class LogPass:
         self.reached: dict[int, int] = {}
 
     def resume(self) -> bool:
-        """Go on from the checkpoint in the directory; whether there is one."""
+        """Go on from the checkpoint in the directory; whether there is one. ProjectionError if it cannot be read."""
         if not self._checkpoint.exists():
             return False
-        self.passed = _decode(self._checkpoint.read_bytes())
+        try:
+            self.passed = _decode(self._checkpoint.read_bytes())
+        except DecodeError as error:
+            raise ProjectionError(
+                f"{self._checkpoint} is damaged, or of another version of Joblog: give another directory"
+            ) from error
         self.runs.count = self.passed.runs
         self.asides.runs.count, self.rejections.runs.count = self.passed.asides, self.passed.rejections
         return True

@@ -7,6 +7,8 @@ from joblog.projections.projector.event_batch import Record
 from joblog.projections.replay.sorted_runs import SortedRuns
 from joblog.projections.replay.verification.log_pass import LogPass
 from joblog.projections.replay.verification.trace import Trace, joined, steps_of
+from joblog.streams.errors import ProjectionError
+from msgspec import msgpack
 
 from tests.support.projection_events import BEGINNING, Story, records
 
@@ -55,6 +57,13 @@ def test_a_version_that_no_table_holds_has_a_step(tmp_path: Path) -> None:
     (step,) = steps_of(trace)
     assert (trace.version, trace.lease) == (2**53 - 1, 2**53 - 1)
     assert (step.version, step.lease) == (2**32 - 1, 2**32 - 1)
+
+
+@pytest.mark.parametrize("text", [b"", b"?", msgpack.encode({"prefix": "t.", "lanes": "all"})])
+def test_a_checkpoint_that_cannot_be_read_is_refused(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "events.checkpoint").write_bytes(text)
+    with pytest.raises(ProjectionError, match="another directory"):
+        LogPass(tmp_path, "events", "t.", [0]).resume()
 
 
 def test_runs_come_back_merged_by_key_in_their_order(tmp_path: Path) -> None:
