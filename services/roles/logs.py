@@ -7,7 +7,8 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from contextlib import suppress
+from typing import Any, Final, Literal, TextIO
 
 import structlog
 from joblog.services.tasks.context import JobLogFilter
@@ -68,6 +69,15 @@ class Starting(logging.Filter):
         return logging.getLogger().isEnabledFor(logging.DEBUG)
 
 
+class Lines(logging.StreamHandler[TextIO]):
+    """Writes to a stream. Never raises, as a log line is not worth what its caller does: a task may close stderr."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - a method of logging's
+        """Say on stderr that a line could not be written, if there is one."""
+        with suppress(ValueError, AttributeError):  # it is closed, or something else; OSError is passed over anyway
+            super().handleError(record)
+
+
 def configure_logs(format_: Format, level: str, role: str) -> None:
     """Render all of stdlib logging; `auto` is the console's form if stderr is a terminal.
 
@@ -75,7 +85,7 @@ def configure_logs(format_: Format, level: str, role: str) -> None:
     attempt, queue and task.
     """
     as_json = format_ == "json" or (format_ == "auto" and not sys.stderr.isatty())
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Lines(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[

@@ -24,9 +24,11 @@ def leave_within(seconds: float, code: int) -> None:
 
     def watch() -> None:
         if not joined.wait(seconds):
-            log.error("worker.threads_left", extra={"threads": [thread.name for thread in threading.enumerate()]})
-            logging.shutdown()
-            sys.stdout.flush()
-            os._exit(code)
+            try:
+                log.error("worker.threads_left", extra={"threads": [thread.name for thread in threading.enumerate()]})
+                logging.shutdown()
+                sys.stdout.flush()
+            finally:  # a task may have closed or replaced the streams
+                os._exit(code)
 
     threading.Thread(target=watch, name="leave", daemon=True).start()

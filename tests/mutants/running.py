@@ -16,6 +16,14 @@ _CALLING: Final = "tests/unit/streams/hooks/test_calling.py"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
+        "lines-lost",
+        "the silence about log lines that cannot be written",
+        "services/roles/logs.py",
+        "with suppress(ValueError, AttributeError):",
+        "with suppress():",
+        "tests/unit/services/roles/test_logs.py",
+    ),
+    mutant(
         "process-begun",
         "the skipping of what is said before a run begins",
         "services/worker/execution/processes.py",

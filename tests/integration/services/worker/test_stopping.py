@@ -136,6 +136,25 @@ def patient(mark: str) -> str:
 """
 
 
+#: A task that closes what logs are written to, and one that runs until there is a file.
+CLOSING = """
+import pathlib, sys, time
+from joblog.services.tasks.task import task
+
+@task("close")
+def close() -> None:
+    sys.stdout.close()
+    sys.stderr.close()
+
+@task("wait")
+def wait(mark: str) -> str:
+    pathlib.Path(mark).touch()
+    while not pathlib.Path(mark + ".gate").exists():
+        time.sleep(0.01)
+    return "done"
+"""
+
+
 CommandOf = Callable[[str, float], AbstractContextManager[WorkerCommand]]
 
 
@@ -173,6 +192,20 @@ def test_a_run_in_a_process_has_its_grace_time_when_all_processes_are_told_to_st
         assert isinstance(report, RunSucceeded)
         said = [json.loads(line) for line in it.end() if '"begun"' in line]
         assert [(line["level"], line["role"], line["job_id"]) for line in said] == [("info", "worker", job.job_id)]
+
+
+def test_a_worker_whose_task_has_closed_its_streams_stops_in_order(command: CommandOf, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    with command(CLOSING, TIMEOUT_S) as it:
+        it.elector.assign("close")
+        it.elector.end()
+        job = it.elector.assign("wait", str(mark))
+        it.elector.until(mark.exists)
+        it.process.send_signal(signal.SIGTERM)
+        it.elector.until(lambda: it.elector.offered(job.lane) == 0)
+        (tmp_path / "mark.gate").touch()
+        assert isinstance(it.elector.end(2), RunSucceeded)
+        it.end()
 
 
 def test_a_worker_without_kafka_gives_up_its_jobs_and_comes_back_as_another_one() -> None:

@@ -1,7 +1,9 @@
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
+from io import StringIO
 
 import pytest
 from joblog.services.roles.logs import REPEAT_S, Repeats, configure_logs
@@ -159,3 +161,13 @@ def test_remembering_repeats_has_an_end() -> None:
     names = ["".join(chr(97 + int(digit)) for digit in str(n)) for n in range(2_500)]
     assert all(repeats.filter(record(logging.WARNING, name)) for name in names)
     assert len(repeats._passed) <= 1_000
+
+
+def test_a_line_that_cannot_be_written_does_not_end_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    configure_logs("json", "INFO", "worker")
+    stream.close()
+    logging.getLogger("any").warning("lost")
+    monkeypatch.setattr(sys, "stderr", None)
+    logging.getLogger("any").warning("lost")

@@ -46,6 +46,17 @@ def test_threads_that_are_busy_do_not_keep_the_process(busy: str) -> None:
     assert "worker.threads_left" in err
 
 
+@pytest.mark.parametrize("stream", ["sys.stdout = None", "sys.stdout.close(); sys.stderr.close()"])
+def test_a_process_ends_whatever_a_task_has_done_to_its_streams(stream: str) -> None:
+    script = f"""
+        threading.Thread(target=time.sleep, args=[600]).start()
+        {stream}
+        leave_within(0.1, 3)
+        sys.exit(3)
+    """
+    assert ended(script)[0] == 3
+
+
 def test_threads_that_are_free_end_in_order_and_what_comes_after_them_has_its_time() -> None:
     script = """
         def last():
