@@ -78,6 +78,9 @@ class Limits:
         self._send([control_record(SetLimit, said, rules, queue, lane_of_queue(queue, rules.lanes))])
 
     def _tell(self, kind: LimitKind, key: str, fields: dict[str, Any]) -> None:
-        lane = owner_of((kind, key), self._rules.lanes)
+        try:
+            lane = owner_of((kind, key), self._rules.lanes)
+        except UnicodeEncodeError as exc:
+            raise InvalidData(f"key {key!r:.60} is not UTF-8: it holds half of a surrogate pair") from exc
         said = {"kind": kind, "key": key, **fields}
         self._send([control_record(SetLimit, said, self._rules, f"{kind}:{key}", lane)])

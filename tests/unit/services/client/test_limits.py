@@ -147,6 +147,8 @@ def test_limits_are_changed_in_the_lanes_that_decide_about_them() -> None:
     ("change", "said"),
     [
         (lambda limits: limits.set(LimitKind.SLIDING_WINDOW, "mail", 10), "needs interval_s"),
+        (lambda limits: limits.set(LimitKind.MUTEX, "\ud800", 1), "not UTF-8"),
+        (lambda limits: limits.clear(LimitKind.MUTEX, "\ud800"), "not UTF-8"),
         (lambda limits: limits.set(LimitKind.MUTEX, "m", 2), "a mutex has the capacity 1"),
         (lambda limits: limits.set_queue("no queue", LimitKind.MUTEX, 1), "no queue"),
     ],
