@@ -48,12 +48,14 @@ class Reports:
 
     def ended(self, run: Run, outcome: Outcome) -> None:
         """Report the end of a run, after what it said last; only who claimed it may."""
-        report = _JSON.encode(_report(run, outcome))
-        said = None if run.told is None else run.told.take(clock())
-        if said is None:
+        report, told = _JSON.encode(_report(run, outcome)), run.told
+        if told is None:
             self._sender.send(run.job.lane, run.job.job_id, report)
-        else:
-            self._sender.send_in_order(run.job.lane, run.job.job_id, _JSON.encode(_progressed(run, said)), report)
+            return
+        with told.sending:
+            said = told.take(clock())
+            before = () if said is None else (_JSON.encode(_progressed(run, said)),)
+            self._sender.send_in_order(run.job.lane, run.job.job_id, *before, report)
 
     def progressed(self, run: Run, said: Taken) -> None:
         """Report what a run said of itself."""

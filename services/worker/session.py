@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Event
 from typing import Final
 
@@ -166,9 +167,7 @@ class Session:
         for run in running:
             told = run.told
             if told is not None and told.due_at <= now and run.key in self._intake.held:
-                said = told.take(now)
-                if said is not None:
-                    self._parts.reports.progressed(run, said)
+                told.send_by(partial(self._parts.reports.progressed, run), now)
 
     def _release_and_announce(self, now: float) -> None:
         """Give back what waited too long, but first lower the offer to its lane, so that it does not come again."""

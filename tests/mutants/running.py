@@ -16,6 +16,14 @@ _CALLING: Final = "tests/unit/streams/hooks/test_calling.py"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
+        "told-before-end",
+        "the wait of a run's end until what it said is sent",
+        "services/worker/reports.py",
+        "with told.sending:",
+        "if True:",
+        _RUNS,
+    ),
+    mutant(
         "lines-lost",
         "the silence about log lines that cannot be written",
         "services/roles/logs.py",
@@ -147,8 +155,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "progress-last",
         "what a run said last",
         "services/worker/reports.py",
-        "said = None if run.told is None else run.told.take(clock())",
-        "said = None",
+        "said = told.take(clock())",
+        "said: Taken | None = None",
         _RUNS,
     ),
     mutant(

@@ -7,6 +7,7 @@ endless.
 """
 
 from collections import deque
+from collections.abc import Callable
 from threading import Lock
 from typing import Final, NamedTuple
 
@@ -33,10 +34,12 @@ class Told:
     """What one run said and is not sent yet. For any thread.
 
     - due_at: when the next report may be sent, by the clock that `take` is given.
+    - sending: held from `take` until what was taken is sent, so that it is before the end of the run in the log.
     """
 
     def __init__(self) -> None:
         self.due_at = 0.0
+        self.sending = Lock()
         self._lock = Lock()
         self._progress: float | None = None
         self._text: str | None = None
@@ -62,6 +65,15 @@ class Told:
                 while len(self._lines) >= LINES_MAX or self._bytes > BYTES_MAX:
                     self._bytes -= self._lines.popleft()[1]
                     self._dropped += 1
+
+    def send_by(self, send: Callable[[Taken], object], now: float) -> None:
+        """Take out what there is and send it; nothing while that is sent with the end of the run."""
+        if self.sending.acquire(blocking=False):
+            try:
+                if (taken := self.take(now)) is not None:
+                    send(taken)
+            finally:
+                self.sending.release()
 
     def take(self, now: float) -> Taken | None:
         """Take out what there is to send; None if there is nothing."""

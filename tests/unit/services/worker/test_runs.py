@@ -16,7 +16,7 @@ from joblog.services.worker.assignments import Unreadable, read_assignment
 from joblog.services.worker.execution.loop import LoopExecutor
 from joblog.services.worker.execution.performing import Performer
 from joblog.services.worker.execution.processes import ProcessRuns
-from joblog.services.worker.execution.results import Failed, Succeeded, describe
+from joblog.services.worker.execution.results import Failed, Succeeded, describe, success_of
 from joblog.services.worker.execution.run import Leases, Run, clock, known_tasks
 from joblog.services.worker.execution.threads import ThreadExecutor
 from joblog.services.worker.filters import Ended, WorkerFilter
@@ -556,6 +556,32 @@ def test_what_a_run_said_last_is_reported_before_its_end(more: Bench, fails: boo
     assert (said.progress, said.text, said.lines) == (0.5, "half", ("a line",))
     assert (said.lease, said.worker) == (end.lease, end.worker)
     assert isinstance(end, RunFailed if fails else RunSucceeded)
+
+
+def test_the_end_of_a_run_waits_until_the_loop_has_sent_what_it_said(more: Bench) -> None:
+    """What came behind its end would be of no run any more, and the lines would be lost."""
+
+    class SlowSender(RecordingSender):
+        def send(self, lane: int, key: str, value: bytes) -> None:
+            if isinstance(msgspec.json.decode(value, type=AnyReport), RunProgressed):
+                taken.set()
+                ended.wait(0.1)
+            super().send(lane, key, value)
+
+    taken, ended = threading.Event(), threading.Event()
+    sender = SlowSender()
+    reports, job = Reports(sender), more.job("talk", False)
+    known = known_tasks(MORE_TASKS)["talk"]
+    run = Run(job, known, WORKER, {}, clock(), more.leases, record_of(None))
+    run.logged("a line")
+    assert run.told is not None
+    loop = threading.Thread(target=run.told.send_by, args=(functools.partial(reports.progressed, run), clock()))
+    loop.start()
+    assert taken.wait(TIMEOUT_S)
+    reports.ended(run, success_of(None, 0))
+    ended.set()
+    loop.join()
+    assert [type(msgspec.json.decode(one, type=AnyReport)) for one in sender.sent] == [RunProgressed, RunSucceeded]
 
 
 def test_a_filter_that_raises_before_the_run_fails_it_and_the_task_is_not_called() -> None:
