@@ -16,6 +16,14 @@ _CALLING: Final = "tests/unit/streams/hooks/test_calling.py"
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
+        "thread-fork",
+        "the end of a fork of the worker that comes back from a task",
+        "services/worker/execution/performing.py",
+        "if forks != _Forks.count:",
+        "if False:",
+        _RUNS,
+    ),
+    mutant(
         "told-before-end",
         "the wait of a run's end until what it said is sent",
         "services/worker/reports.py",

@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import os
 import threading
 from collections.abc import Sequence
 from typing import Final
@@ -26,6 +27,19 @@ from joblog.services.worker.reports import Endings, RunMeters
 
 #: Why a run goes back that was about to start.
 LEASE_OVER: Final = "the lease was over before the job could start"
+
+
+class _Forks:
+    """How often this process, and those that it was forked from, were forked."""
+
+    count = 0
+
+    @classmethod
+    def add(cls) -> None:
+        cls.count += 1
+
+
+os.register_at_fork(after_in_child=_Forks.add)
 
 _CANCELLATIONS: Final = (JobCancelled, asyncio.CancelledError, concurrent.futures.CancelledError)
 
@@ -68,7 +82,7 @@ class Performer:
         if not run.begin():
             self._endings.release(run, LEASE_OVER)
             return
-        context = self._begin(run)
+        context, forks = self._begin(run), _Forks.count
         outcome: Outcome
         try:
             call = self._prepare(run, context)
@@ -84,13 +98,14 @@ class Performer:
                 outcome = success_of(value, run.result_bytes_max(self._result_bytes_max))
         except BaseException as exc:  # noqa: BLE001 - whatever ends a task is its outcome, SystemExit too
             outcome = _outcome_of(exc, run)
+        _end_fork(forks)
         self._end(run, context, outcome)
 
     async def _perform_async(self, run: Run) -> None:
         if not run.begin():
             self._endings.release(run, LEASE_OVER)
             return
-        context = self._begin(run)
+        context, forks = self._begin(run), _Forks.count
         outcome: Outcome
         try:
             call = self._prepare(run, context)
@@ -100,6 +115,7 @@ class Performer:
             outcome = success_of(value, run.result_bytes_max(self._result_bytes_max))
         except BaseException as exc:  # noqa: BLE001 - as above; a cancelled task ends here as well
             outcome = _outcome_of(exc, run)
+        _end_fork(forks)
         self._end(run, context, outcome)
 
     def _begin(self, run: Run) -> JobContext:
@@ -134,6 +150,12 @@ class Performer:
             except BaseException as exc:  # noqa: BLE001 - a filter's error is the outcome of the run, SystemExit too
                 outcome = Failed(describe(exc, frames_skipped=1))
         return outcome
+
+
+def _end_fork(forks: int) -> None:
+    """End this process if it is a fork that the task did not end: it would go on as this worker, with its jobs."""
+    if forks != _Forks.count:
+        os._exit(1)
 
 
 _ON_SHUTDOWN: Final = Released("released on shutdown")

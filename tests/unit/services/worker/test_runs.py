@@ -2,10 +2,13 @@
 
 import asyncio
 import functools
+import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -917,5 +920,51 @@ def test_a_coroutine_that_cancels_a_run_after_its_first_step_fails_it() -> None:
         assert failed.exception.type == "asyncio.exceptions.CancelledError"
         bench.assign("add_async", 2)
         assert bench.report(3).result == Raw(b"3")
+    finally:
+        bench.close()
+
+
+def fork_off(fails: bool) -> int:
+    """Forks, and lets the fork come back; returns how it ended, -9 if it did not."""
+    fork = os.fork()
+    if fork == 0:
+        if fails:
+            raise LookupError("in the fork")
+        return -1
+    end = time.monotonic() + 1
+    while os.waitid(os.P_PID, fork, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None and time.monotonic() < end:
+        time.sleep(0.001)
+    os.kill(fork, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])
+
+
+@task("fork_off_sync")
+def fork_off_sync(fails: bool) -> int:
+    return fork_off(fails)
+
+
+@task("fork_off_async")
+async def fork_off_async(fails: bool) -> int:
+    return fork_off(fails)
+
+
+@task("note")
+def note(path: str) -> None:
+    with Path(path).open("a") as file:
+        file.write("x")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("name", ["fork_off_sync", "fork_off_async"])
+def test_a_fork_that_comes_back_from_a_task_ends_and_runs_nothing_of_its_worker(
+    name: str, fails: bool, tmp_path: Path
+) -> None:
+    bench = Bench(slots=1, tasks=TaskRegistry.of(fork_off_sync, fork_off_async, note))
+    notes = tmp_path / "notes"
+    try:
+        bench.intake.accept([arrived(bench.job(name, fails)), arrived(bench.job("note", str(notes)))])
+        bench.report(2)
+        assert notes.read_text() == "x"
+        assert bench.reports[0].result == Raw(b"1")  # type: ignore[union-attr]
     finally:
         bench.close()
