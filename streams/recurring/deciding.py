@@ -22,12 +22,15 @@ UNREAD: Final = timedelta(minutes=10)
 IsRunning = Callable[[str], bool | None]
 HasCome = Callable[[str], bool | None]
 
+#: A job of which nothing was heard for so long is asked for again. That is no second one if its lane is only late.
+LOST: Final = timedelta(minutes=10)
+
 
 def planned(
-    row: Row, is_running: IsRunning, now: datetime, where: Installation, has_come: HasCome = lambda _: False
+    row: Row, is_running: IsRunning, now: datetime, where: Installation, has_come: HasCome = lambda _: True
 ) -> Plan | None:
     """What a row has to have done now; None for nothing, and then the row notes when to look at it again."""
-    if (sending := _unfinished(row)) is not None:
+    if (sending := _unfinished(row) or _lost(row, is_running, now, where, has_come)) is not None:
         return _finished(row, sending, is_running, now, where, has_come)
     decision = _decision(row, is_running, now, where)
     return None if decision is None else plan(row, decision, now, where)
@@ -69,6 +72,25 @@ def _unfinished(row: Row) -> datetime | None:
     return progress.sending if is_open else None
 
 
+def _lost(row: Row, is_running: IsRunning, now: datetime, where: Installation, has_come: HasCome) -> datetime | None:
+    """The occurrence whose job has neither come nor been rejected: its command was lost.
+
+    So it is with commands that an operator lets a lane skip; else its end would be waited for for ever.
+    """
+    definition, progress, last_job = row.definition, row.progress, _last_job(row, where)
+    if definition is None or progress is None or last_job is None:
+        return None
+    occurrence = progress.last_occurrence
+    # The brokers' clocks say when it was created, and may be behind: by this process's own, it was not long ago.
+    times = [one for one in (occurrence, progress.last_created_at, row.asked_at) if one is not None]
+    if occurrence is None or now - max(times) < LOST or has_come(last_job) is not False or not is_running(last_job):
+        return None
+    if job_of(definition, occurrence, where) != last_job:
+        return None
+    row.asked_at = now
+    return occurrence
+
+
 def _finished(
     row: Row, sending: datetime, is_running: IsRunning, now: datetime, where: Installation, has_come: HasCome
 ) -> Plan | None:
@@ -80,7 +102,7 @@ def _finished(
     came, runs = has_come(job_id), False if last_job is None else is_running(last_job)
     if came is None or runs is None:
         return None  # not known yet
-    is_replacing = definition.overlap is Overlap.REPLACE and runs
+    is_replacing = definition.overlap is Overlap.REPLACE and runs and last_job != job_id
     decision = Decision((sending,), is_replacing, (), progress.waiting, progress.through)
     made = plan(row, decision, now, where)
     if not came:

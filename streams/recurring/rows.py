@@ -17,7 +17,10 @@ _DAY: Final = timedelta(days=1)
 
 @dataclass(slots=True)
 class Row:
-    """All aspects of one definition; `error` tells why it has no schedule."""
+    """All aspects of one definition; `error` tells why it has no schedule.
+
+    - asked_at: when its last job was asked for again, as it had not come.
+    """
 
     id: str
     definition: Definition | None = None
@@ -28,6 +31,7 @@ class Row:
     error: str | None = None
     #: When to look at it again; None for now.
     next_due: datetime | None = None
+    asked_at: datetime | None = None
 
     def is_paused(self, now: datetime) -> bool:
         return is_paused(self.pause, now)

@@ -107,4 +107,12 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "        window *= _GROWTH\n",
         f"{_UNIT}/test_due.py::test_few_more_occurrences_are_looked_at_than_are_asked_for",
     ),
+    mutant(
+        "recurring-lost",
+        "asking again for a job that never came",
+        "streams/recurring/deciding.py",
+        "    row.asked_at = now\n    return occurrence\n",
+        "    return None\n",
+        f"{_KILLED}::test_a_job_that_never_comes_is_asked_for_again_and_not_waited_for_for_ever",
+    ),
 )

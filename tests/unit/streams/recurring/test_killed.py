@@ -40,17 +40,18 @@ class Kafka:
         if error is not None:
             self._error = None
             raise error
-        return START + timedelta(minutes=1)
+        return START
 
     def commands(self) -> list[str]:
         return [str(record.key) for record in self.records if record.topic == NAMES.commands]
 
 
 class Jobs:
-    """What `events` say: the jobs that have come, of which none has ended."""
+    """What `events` say: the jobs that have come, of which none has ended, and those that were rejected."""
 
     def __init__(self) -> None:
         self.come: set[str] = set()
+        self.rejected: set[str] = set()
         self.watched: set[str] = set()
 
     def watch(self, jobs: Mapping[str, datetime]) -> None:
@@ -63,7 +64,7 @@ class Jobs:
         return job_id in self.come if job_id in self.watched else None
 
     def is_running(self, job_id: str) -> bool | None:
-        return True if job_id in self.watched else None
+        return job_id not in self.rejected if job_id in self.watched else None
 
 
 def process_of(kafka: Kafka, jobs: Jobs, minutes: float, *read: Record) -> Recurring:
@@ -164,3 +165,40 @@ def test_what_was_intended_is_read_back_when_it_was_done_and_changes_nothing() -
     process._take(Read(0, 0, b"a|progress", intended.value, []))
     assert progress(process) == done
     assert done.sending is None
+
+
+@pytest.mark.parametrize("overlap", [Overlap.SKIP, Overlap.QUEUE])
+def test_a_job_that_never_comes_is_asked_for_again_and_not_waited_for_for_ever(overlap: Overlap) -> None:
+    """Its command was lost, as when an operator lets a lane go on behind records that were deleted."""
+    kafka, jobs = Kafka(), Jobs()
+    process = process_of(kafka, jobs, 1, definition(overlap))
+    for minutes in (1, 5, 10.9):
+        process._clock = lambda: START + timedelta(minutes=minutes)  # noqa: B023
+        asyncio.run(process._tick())
+    [job_id] = kafka.commands()
+    process._clock = lambda: START + timedelta(minutes=12)
+    asyncio.run(process._tick())
+    asyncio.run(process._tick())
+    assert kafka.commands() == [job_id, job_id], "once in ten minutes, though brokers' clocks are behind"
+    jobs.come.add(job_id)
+    process._clock = lambda: START + timedelta(minutes=60)
+    asyncio.run(process._tick())
+    assert kafka.commands() == [job_id, job_id]
+    assert progress(process).last_job_id == job_id
+    jobs.rejected.add(job_id)  # it has ended
+    process._clock = lambda: START + timedelta(minutes=61)
+    for _ in range(3):
+        asyncio.run(process._tick())
+    assert len(kafka.commands()) == 3, "another one is given its time, too"
+
+
+def test_a_job_that_was_rejected_is_not_asked_for_again() -> None:
+    kafka, jobs = Kafka(), Jobs()
+    daily = Definition(id="a", schedule="1 0 * * *", task="t", starts_at=START, overlap=Overlap.SKIP)
+    process = process_of(kafka, jobs, 1, Record(NAMES.recurring, 0, "a", encode_aspect(daily)))
+    asyncio.run(process._tick())
+    [job_id] = kafka.commands()
+    jobs.rejected.add(job_id)
+    process._clock = lambda: START + timedelta(minutes=60)
+    asyncio.run(process._tick())
+    assert kafka.commands() == [job_id]
