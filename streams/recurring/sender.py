@@ -59,7 +59,11 @@ class Sender:
             self._known.add(topic)
         for record in records:
             place = record.topic, record.value, record.key, record.partition
-            self._producer.produce(*place, on_delivery, record.headers)
+            try:
+                self._producer.produce(*place, on_delivery, record.headers)
+            except BufferError:  # more than the client holds at once, as after a long outage
+                self._producer.flush(_TIMEOUT_S + _REPORT_S)
+                self._producer.produce(*place, on_delivery, record.headers)
         self._producer.flush(_TIMEOUT_S + _REPORT_S)
         if errors:
             raise KafkaException(errors[0])

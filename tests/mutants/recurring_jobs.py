@@ -115,4 +115,12 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "    return None\n",
         f"{_KILLED}::test_a_job_that_never_comes_is_asked_for_again_and_not_waited_for_for_ever",
     ),
+    mutant(
+        "recurring-full",
+        "sending more than the client holds at once",
+        "streams/recurring/sender.py",
+        "            except BufferError:  # more",
+        "            except ZeroDivisionError:  # more",
+        f"{_UNIT}/test_sender.py",
+    ),
 )
