@@ -25,21 +25,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from confluent_kafka import KafkaException
-from joblog.streams.contract.recurring import Progress, record_key
 from joblog.streams.contract.topics import TopicNames
 from joblog.streams.errors import InvalidData
 from joblog.streams.health import Health
 from joblog.streams.kafka.clients import KafkaConfig
 from joblog.streams.metrics import Meters
 from joblog.streams.recurring.awake import Awake, Slept
-from joblog.streams.recurring.deciding import UNREAD, planned, to_note, watched
+from joblog.streams.recurring.deciding import planned, watched
 from joblog.streams.recurring.endings import Endings
 from joblog.streams.recurring.held import MARK, Held, Silent
 from joblog.streams.recurring.jobs import Installation
 from joblog.streams.recurring.membership import Read, member
+from joblog.streams.recurring.notes import of_ends, of_intentions, of_progress
 from joblog.streams.recurring.parking import PARKED, ROLE, Unreadable, park
 from joblog.streams.recurring.plan import Plan
-from joblog.streams.recurring.rows import Row, encode_aspect
+from joblog.streams.recurring.rows import Row
 from joblog.streams.recurring.sender import Record, Sender
 from joblog.streams.recurring.telling import count, show
 
@@ -251,11 +251,7 @@ class Recurring:
     async def _intend(self, plans: list[tuple[int, Held, Plan]]) -> None:
         """Note which jobs are about to be created that have to end before the next ones, and watch them."""
         awaited = {job_id: (number, made) for number, _, made in plans if (job_id := made.awaited) is not None}
-        topic, notes = self._names.recurring, list[Record]()
-        for number, made in awaited.values():
-            if not made.is_intended:
-                value = encode_aspect(made.intended)
-                notes.append(Record(topic, number, record_key(made.row.id, Progress), value))
+        notes = of_intentions(self._names.recurring, awaited.values())
         if notes:
             self._awake.look()
             await asyncio.to_thread(self._sender.send, notes)
@@ -273,26 +269,14 @@ class Recurring:
         """
         self._awake.look()
         noted = [(number, held) for number, held in self._held.items() if held.unnoted]
-        topic = self._names.recurring
-        notes = [Record(topic, number, key, value) for number, held in noted for key, value in held.notes()]
+        notes = of_progress(self._names.recurring, noted)
         if notes:
             await asyncio.to_thread(self._sender.send, notes)
         for _, held in noted:
             held.unnoted.clear()
 
     async def _note_ends(self, now: datetime) -> None:
-        """Note which of the last jobs have ended: the next process need not read the log from their creation on.
-
-        Seldom: a definition that comes more often than it is noted has its next job before.
-        """
-        notes = list[Record]()
-        for number, held in self._held.items():
-            rows = held.rows.rows.values() if held.is_ready else ()
-            for row in to_note(rows, self._endings.is_running, now, self._where):
-                assert row.progress is not None
-                row.progress = row.progress.model_copy(update={"last_ended_at": now - UNREAD})
-                key = record_key(row.id, Progress)
-                notes.append(Record(self._names.recurring, number, key, encode_aspect(row.progress)))
+        notes = of_ends(self._names.recurring, self._held, self._endings.is_running, now, self._where)
         if notes:
             self._awake.look()  # another process may have got the partition, and gone on
             await asyncio.to_thread(self._sender.send, notes)
