@@ -174,8 +174,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "recurring-late-progress",
         "passing over the progress of a process that comes late",
         "streams/recurring/rows.py",
-        "    if before is None or after is None or after.through >= before.through:\n",
-        "    if True:\n",
+        "    return after if after.through >= before.through else before\n",
+        "    return after\n",
         f"{_ROWS}::test_a_later_progress_is_not_undone_by_a_process_that_comes_late",
     ),
     mutant(

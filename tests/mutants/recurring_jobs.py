@@ -39,8 +39,9 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "recurring-unnoted",
         "noting again what was not acknowledged",
         "streams/recurring/process.py",
-        "        if notes:\n",
-        "        [held.unnoted.clear() for _, held in noted]\n        if notes:\n",
+        "        notes = of_progress(self._names.recurring, noted)\n",
+        "        notes = of_progress(self._names.recurring, noted)\n"
+        "        [held.unnoted.clear() for _, held in noted]\n",
         f"{_UNIT}/test_process.py::test_what_could_not_be_noted_is_noted_at_the_next_tick",
     ),
     mutant(
@@ -70,9 +71,9 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "recurring-intended",
         "noting which job is about to be created before its command is sent",
-        "streams/recurring/process.py",
-        "            if not made.is_intended:\n",
-        "            if False:\n",
+        "streams/recurring/notes.py",
+        "for number, made in plans if not made.is_intended]",
+        "for number, made in plans if False]",
         f"{_KILLED}::test_a_job_is_not_forgotten_whose_process_was_killed_before_it_noted_the_creation",
     ),
     mutant(
