@@ -96,7 +96,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "streams/recurring/endings.py",
         "(error is not None or offset + 1 >= lane.end)",
         "error is not None",
-        f"{_BROKER}/test_endings.py::test_a_lane_in_which_events_come_all_the_time_is_known",
+        f"{_UNIT}/test_endings.py::test_a_lane_in_which_events_come_all_the_time_is_known",
     ),
     mutant(
         "recurring-pause-until",

@@ -1,6 +1,5 @@
 """Whether jobs have ended, as the recurring process reads it from `events` beside the jobs of everybody else."""
 
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -129,24 +128,3 @@ def test_a_job_that_is_known_to_have_ended_is_read_of_from_then_on(
     happens(sender, topics, requeued, "job.enqueued")
     wait_until(lambda: endings.is_running(requeued), 30, "the requeued job")
     assert endings.is_running(ended) is False
-
-
-def test_a_lane_in_which_events_come_all_the_time_is_known(
-    endings: Endings, sender: Sender, topics: TopicNames, wait_until: Callable[..., Any]
-) -> None:
-    """The client tells that it has come to the end only when nothing has been written meanwhile."""
-    running, stop = job(), threading.Event()
-    happens(sender, topics, running, "job.enqueued")
-
-    def write() -> None:
-        while not stop.is_set():
-            happens(sender, topics, job(), *["job.processing"] * 20)
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        endings.watch({running: Watched(datetime.now(UTC))})
-        wait_until(lambda: endings.is_running(running), 20, "what is known of the lane")
-    finally:
-        stop.set()
-        writer.join()
