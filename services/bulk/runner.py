@@ -139,21 +139,18 @@ class BulkRunner:
         """How far the operation is: as this process knows, or as the topic `commands` says."""
         course = self._courses.get(operation.id)
         if course is None or self._is_wrong(course, operation):
-            sent = (
-                Sent()
-                if course is None and self._is_new(operation)
-                else sent_of(operation, self._read_commands(operation))
-            )
+            is_new = course is None and self._is_new(operation)
+            if self._seen is not None:
+                self._seen.add(operation.id)
+            sent = Sent() if is_new else sent_of(operation, self._read_commands(operation))
             course = self._courses[operation.id] = Course(sent, self._clock())
             log.info("bulk.begun", extra={"operation": operation.id, "sent": sent.count, "uncounted": len(sent.jobs)})
         return course
 
     def _is_new(self, operation: BulkOperation) -> bool:
-        """Whether nobody has sent anything of it; asked once, as this process does."""
-        if self._seen is None or operation.id in self._seen:
-            return False
-        self._seen.add(operation.id)
-        return time_ms(operation.started_at) >= self._began_ms
+        """Whether nobody has sent anything of it, this process included."""
+        is_unseen = self._seen is not None and operation.id not in self._seen
+        return is_unseen and time_ms(operation.started_at) >= self._began_ms
 
     def _is_wrong(self, course: Course, operation: BulkOperation) -> bool:
         """Whether another runner has gone on, or the lane has not believed that the operation ended."""

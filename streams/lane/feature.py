@@ -51,6 +51,17 @@ class Feature:
     def loaded(self, clock_ms: int) -> None:
         """Called when all records and jobs of the lane are loaded."""
 
+    # --- records ---
+
+    def forget_oldest(self, kept: dict[str, Any], most: int, out: LaneOutput) -> None:
+        """Drop records of jobs, oldest first, beyond so many; in this turn as many as its transaction takes."""
+        while len(kept) > most and not out.budget.is_spent:
+            job_id = next(iter(kept))
+            del kept[job_id]
+            self.pipeline.unfollow(job_id, self)
+            out.state[f"{self.prefix}{job_id}"] = None
+            out.budget.spend(1, 0)
+
     # --- reports ---
 
     def reports(self) -> Mapping[type, ReportHandler]:

@@ -13,17 +13,16 @@ from joblog.streams.recurring.jobs import Installation, job_of
 from joblog.streams.recurring.plan import Plan, plan
 from joblog.streams.recurring.rows import Row
 
-#: For so long events are read again at most, by whoever looks for the end of a last job.
+#: How often it is noted that a last job has ended: the next owner reads the events since then.
 NOTED_EACH: Final = timedelta(hours=1)
 #: The events of such a time may not have been read yet.
 UNREAD: Final = timedelta(minutes=10)
+#: A job of which nothing was heard for so long is asked for again. That is no second one if its lane is only late.
+LOST: Final = timedelta(minutes=10)
 
 #: Whether a job that is watched has not ended, or has come; None while that is not known.
 IsRunning = Callable[[str], bool | None]
 HasCome = Callable[[str], bool | None]
-
-#: A job of which nothing was heard for so long is asked for again. That is no second one if its lane is only late.
-LOST: Final = timedelta(minutes=10)
 
 
 def planned(

@@ -98,17 +98,15 @@ class Endings:
     def is_running(self, job_id: str) -> bool | None:
         """Whether a watched job has not ended; None while that is not known."""
         with self._lock:
-            lane = self._lanes.get(lane_of_job(job_id))
-            if lane is None or job_id not in lane.ends.jobs:
-                return None
+            lane = self._watching(job_id)
             # Before the end of its lane, one that has ended may turn out to be requeued.
-            return not lane.ends.jobs[job_id] if lane.at_end else None
+            return not lane.ends.jobs[job_id] if lane is not None and lane.at_end else None
 
     def has_come(self, job_id: str) -> bool | None:
         """Whether there are events of a watched job; None while that is not known."""
         with self._lock:
-            lane = self._lanes.get(lane_of_job(job_id))
-            if lane is None or job_id not in lane.ends.jobs:
+            lane = self._watching(job_id)
+            if lane is None:
                 return None
             return True if job_id in lane.ends.seen else False if lane.at_end else None
 
@@ -117,13 +115,18 @@ class Endings:
         if self._thread is not None:
             self._thread.join(_ANSWER_S)
 
+    def _watching(self, job_id: str) -> _Lane | None:
+        lane = self._lanes.get(lane_of_job(job_id))
+        return lane if lane is not None and job_id in lane.ends.jobs else None
+
     def _begin(self) -> None:
         if self._lanes and self._thread is None:
             self._thread = threading.Thread(target=self._run, name="endings", daemon=True)
             self._thread.start()
 
     def _add(self, job_id: str, job: Watched, *, is_expected: bool = False) -> None:
-        number, is_new_lane = lane_of_job(job_id), lane_of_job(job_id) not in self._lanes
+        number = lane_of_job(job_id)
+        is_new_lane = number not in self._lanes
         lane = self._lanes.setdefault(number, _Lane())
         known = lane.since.get(job_id)
         # A job that was expected may turn out to be older: by the broker's clock, which counts.
@@ -142,12 +145,11 @@ class Endings:
                 self._read(consumer)
             except KafkaException as exc:
                 log.warning("recurring.events_unread", extra={"reason": exc.args[0].str()})
-                self._stop.wait(_RETRY_S)
             except Exception:  # without this thread, no end would ever be seen again
                 log.exception("recurring.events_unread")
-                self._stop.wait(_RETRY_S)
             finally:
                 consumer.close()
+            self._stop.wait(_RETRY_S)
             with self._lock:
                 for lane in self._lanes.values():
                     lane.position = None

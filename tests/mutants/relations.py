@@ -94,8 +94,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "revival-kept",
         "the limit of deleted continuations that are kept",
         _UNMET,
-        "while len(self.jobs) > self.pipeline.rules.failed_kept and not out.budget.is_spent:",
-        "while False:",
+        "self.forget_oldest(self.jobs, self.pipeline.rules.failed_kept, out)",
+        "pass",
         _REVIVALS,
     ),
     mutant(

@@ -139,12 +139,20 @@ class World:
             self.partitions[target].commands.append(value)
         self._commit(number, out)
 
-    def take_over(self, number: int) -> None:
+    def lose_reports(self, number: int) -> None:
+        """What the lane has not read yet of its reports is gone, and it goes on without."""
+        partition = self.partitions[number]
+        partition.read_reports = len(partition.reports)
+        self.take_over(number, reports_lost=True)
+
+    def take_over(self, number: int, *, reports_lost: bool = False) -> None:
         """Another elector has the lane, and of it what was committed."""
         partition = self.partitions[number]
         lane = self.lanes[number] = Lane(number, LANES, self.rules)
         for key, value in partition.state.items():
             lane.load(key, read_state(key, value), self.now_ms)
+        if reports_lost:
+            lane.reports_lost()
         lane.loaded(self.now_ms)
 
     def _command(

@@ -63,12 +63,7 @@ class FormerContinuations(Feature):
 
     def tick(self, caught_up: bool, election: Election, out: LaneOutput) -> None:
         """Forget the oldest while there are too many."""
-        while len(self.children) > self.pipeline.rules.failed_kept and not out.budget.is_spent:
-            parent = next(iter(self.children))
-            del self.children[parent]
-            self.pipeline.unfollow(parent, self)
-            out.state[FORMER_KEY + parent] = None
-            out.budget.spend(1, 0)
+        self.forget_oldest(self.children, self.pipeline.rules.failed_kept, out)
 
 
 def _tell(parent: str, child: str, out: LaneOutput) -> None:

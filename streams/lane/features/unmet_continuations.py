@@ -73,12 +73,7 @@ class UnmetContinuations(Feature):
 
     def tick(self, caught_up: bool, election: Election, out: LaneOutput) -> None:
         """Forget the oldest while there are too many."""
-        while len(self.jobs) > self.pipeline.rules.failed_kept and not out.budget.is_spent:
-            job_id = next(iter(self.jobs))
-            del self.jobs[job_id]
-            self.pipeline.unfollow(job_id, self)
-            out.state[UNMET_KEY + job_id] = None
-            out.budget.spend(1, 0)
+        self.forget_oldest(self.jobs, self.pipeline.rules.failed_kept, out)
 
     def _parent_requeued(self, report: wire.ParentRequeued, cause: str, election: Election, out: LaneOutput) -> None:
         """Let a continuation wait again, and tell the lanes of its parents that it does."""

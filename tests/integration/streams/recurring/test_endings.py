@@ -44,14 +44,20 @@ def job() -> str:
     return new_job_id(1, int(datetime.now(UTC).timestamp() * 1_000))
 
 
+def runs(endings: Endings, sender: Sender, topics: TopicNames, wait_until: Callable[..., Any]) -> str:
+    """A job that is known to run: its lane was read up to its end."""
+    job_id = job()
+    endings.watch({job_id: Watched(datetime.now(UTC))})
+    happens(sender, topics, job_id, "job.enqueued")
+    wait_until(lambda: endings.is_running(job_id), 30, "the job before")
+    return job_id
+
+
 def test_the_end_of_a_job_is_seen_that_came_before_the_job_was_watched(
     endings: Endings, sender: Sender, topics: TopicNames, wait_until: Callable[..., Any]
 ) -> None:
     """A job may take a millisecond, and the recurring process asks for it a tick after it has created it."""
-    before, fast = job(), job()
-    endings.watch({before: Watched(datetime.now(UTC))})
-    happens(sender, topics, before, "job.enqueued")
-    wait_until(lambda: endings.is_running(before), 30, "the job before")
+    fast, before = job(), runs(endings, sender, topics, wait_until)
     created_at = datetime.now(UTC)
     happens(sender, topics, fast, "job.enqueued", "job.processing", "job.succeeded")
     happens(sender, topics, before, "job.succeeded")
@@ -64,10 +70,7 @@ def test_the_end_of_a_job_is_seen_that_came_before_the_job_was_watched(
 def test_a_job_that_was_expected_is_known_without_reading_the_lane_again(
     endings: Endings, sender: Sender, topics: TopicNames, wait_until: Callable[..., Any]
 ) -> None:
-    before, fast = job(), job()
-    endings.watch({before: Watched(datetime.now(UTC))})
-    happens(sender, topics, before, "job.enqueued")
-    wait_until(lambda: endings.is_running(before), 30, "the job before")
+    fast, before = job(), runs(endings, sender, topics, wait_until)
     created_at = datetime.now(UTC)
     endings.expect({fast: created_at})
     happens(sender, topics, fast, "job.enqueued", "job.succeeded")

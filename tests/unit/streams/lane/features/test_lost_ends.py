@@ -4,8 +4,6 @@ from joblog.streams.contract import wire
 from joblog.streams.contract.ids import lane_of_job
 from joblog.streams.contract.relations import Need, ParentKind
 from joblog.streams.contract.states import SUCCEEDED, ContinueOn
-from joblog.streams.elector.lane_records import read_state
-from joblog.streams.lane.lane import Lane
 
 from tests.support.batch_world import BatchWorld
 from tests.support.lane_world import LANES, QUEUES
@@ -20,12 +18,7 @@ def loses_reports(world: BatchWorld, lane: int) -> None:
     """What the lane has not read yet is gone."""
     partition = world.partitions[lane]
     assert partition.read_reports < len(partition.reports)
-    partition.read_reports = len(partition.reports)
-    loaded = world.lanes[lane] = Lane(lane, LANES, world.rules)
-    for key, value in partition.state.items():
-        loaded.load(key, read_state(key, value), world.now_ms)
-    loaded.reports_lost()
-    loaded.loaded(world.now_ms)
+    world.lose_reports(lane)
 
 
 def created(world: BatchWorld, lane: int, **fields: object) -> str:

@@ -6,8 +6,6 @@ import pytest
 from joblog.streams.contract.relations import LimitKind
 from joblog.streams.contract.states import FINAL_STATES
 from joblog.streams.contract.wire import Limit
-from joblog.streams.elector.lane_records import read_state
-from joblog.streams.lane.lane import Lane
 from joblog.streams.lane.limits.claims import id_of, owner_of
 
 from tests.support.lane_world import LANES
@@ -22,17 +20,6 @@ OTHER = (OWNER + 1) % LANES
 def turns(world: LimitsWorld, *lanes: int) -> None:
     for lane in lanes:
         world.turn(lane, 100, 100)
-
-
-def loses_reports(world: LimitsWorld, lane: int) -> None:
-    """What the lane has not read yet is gone."""
-    partition = world.partitions[lane]
-    partition.read_reports = len(partition.reports)
-    loaded = world.lanes[lane] = Lane(lane, LANES, world.rules)
-    for key, value in partition.state.items():
-        loaded.load(key, read_state(key, value), world.now_ms)
-    loaded.reports_lost()
-    loaded.loaded(world.now_ms)
 
 
 def begun(lane: int) -> LimitsWorld:
@@ -50,7 +37,7 @@ def test_an_owner_that_was_not_told_of_an_end_asks_who_runs() -> None:
     world = begun(OTHER)
     world.report(OTHER, world.running(OTHER)[0])
     turns(world, OTHER)
-    loses_reports(world, OWNER)
+    world.lose_reports(OWNER)
     waits = world.create(OWNER, MUTEX)
     world.announce(OWNER, 5)
     turns(world, *range(LANES), *range(LANES))
@@ -61,7 +48,7 @@ def test_an_owner_that_was_not_told_of_an_end_still_counts_those_that_run() -> N
     world = begun(OTHER)
     world.create((OTHER + 1) % LANES, MUTEX)
     turns(world, (OTHER + 1) % LANES)  # what it asks is lost
-    loses_reports(world, OWNER)
+    world.lose_reports(OWNER)
     world.create(OWNER, MUTEX)
     world.announce(OWNER, 5)
     turns(world, *range(LANES), *range(LANES))
@@ -76,7 +63,7 @@ def test_all_jobs_end_whichever_lane_has_lost_reports(lane: int) -> None:
     turns(world, *range(LANES))
     world.report(OTHER, world.running(OTHER)[0])
     turns(world, *(number for number in range(LANES) if number != lane))
-    loses_reports(world, lane)
+    world.lose_reports(lane)
     world.finish()
     world.check_rates()
     assert all(job.state in FINAL_STATES for job in world.folds.values())
@@ -88,7 +75,7 @@ def test_no_limit_is_exceeded_and_nothing_waits_for_ever_whenever_reports_are_lo
     for _ in range(5):
         chaos(world, random, 60)
         lane = random.randrange(LANES)
-        loses_reports(world, lane)
+        world.lose_reports(lane)
         world.turn(lane, 0, 0)
     world.finish()
     assert world.most[id_of(MUTEX)] == 1
